@@ -1,0 +1,54 @@
+"""Inspector: score (question, response) pairs from a small frozen language model's hidden states.
+
+Importing it registers the judge's config and model with transformers and the task "inspector-judge":
+
+    import inspector_pipeline
+    from transformers import pipeline
+
+    judge = pipeline("inspector-judge")
+"""
+
+from transformers import AutoConfig, AutoModel
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .configuration_inspector import Aspect, Feature, Head, InspectorConfig
+from .errors import BackboneError, DataFileError, InspectorError, JudgeConfigError, PairError, ReadingError
+from .modeling_inspector import InspectorModel, InspectorOutput
+from .pipeline_inspector import TASK, InspectorPipeline
+from .reading import Reading
+from .scoring import EMBEDDED_JUDGE, EXAMPLES, evaluate_samples, load_judge
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EXAMPLES",
+    "Aspect",
+    "BackboneError",
+    "DataFileError",
+    "Feature",
+    "Head",
+    "InspectorConfig",
+    "InspectorError",
+    "InspectorModel",
+    "InspectorOutput",
+    "InspectorPipeline",
+    "JudgeConfigError",
+    "PairError",
+    "Reading",
+    "ReadingError",
+    "evaluate_samples",
+    "load_judge",
+]
+
+AutoConfig.register("inspector", InspectorConfig, exist_ok=True)
+AutoModel.register(InspectorConfig, InspectorModel, exist_ok=True)
+if TASK not in PIPELINE_REGISTRY.supported_tasks:
+    _registered_impl = InspectorPipeline._registered_impl
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK,
+        pipeline_class=InspectorPipeline,
+        pt_model=AutoModel,
+        default={"model": (str(EMBEDDED_JUDGE), None)},
+        type="text",
+    )
+    InspectorPipeline._registered_impl = _registered_impl  # without the default's path, see pipeline_inspector.py

@@ -1,0 +1,243 @@
+"""The `inspector` command: `inspector score INPUT` and `inspector info [JUDGE]`.
+
+Exit codes: 0 done, 1 the input, the judge or a file is not as expected (said in one line), 2 wrong arguments,
+130 interrupted.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+EPILOG = """\
+Without --output, scores go to NAME_BACKBONE_multi_evaled.json (or _binary_) beside INPUT, and are shown: as a table
+on a terminal, as JSON Lines on a pipe. `inspector score - ` reads standard input and writes no file.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Arguments; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from .errors import InspectorError
+
+    command: Callable[[argparse.Namespace], None] = args.command
+    try:
+        command(args)
+    except (InspectorError, OSError, ValueError) as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone, as `head` does
+            return 0
+        print(f"inspector: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("inspector: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="inspector", description="Score (question, response) pairs with a judge.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    score = commands.add_parser(
+        "score",
+        help="score the pairs of a file",
+        description="Score a file of objects with `question` and `prediction`.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    score.set_defaults(command=_score)
+    score.add_argument("input", metavar="INPUT", help=".json, .jsonl, .csv or .parquet file, or - for standard input")
+    score.add_argument("--judge", metavar="ID_OR_PATH", help="Hub id or folder of a judge (default: the embedded one)")
+    score.add_argument("--output", metavar="FILE", help="where to write; - writes JSON Lines to standard output alone")
+    score.add_argument("--top-percent", type=_share, default=1.0, metavar="P", help="keep the best share, 0 to 1 (1.0)")
+    score.add_argument("--batch-size", type=_positive, metavar="N", help="pairs of a batch (default: a token budget)")
+    score.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
+    score.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the judge's own")
+    shapes = ("auto", "table", "jsonl", "none")
+    score.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
+    info = commands.add_parser("info", help="describe a judge", description="Describe a judge without loading its backbone.")
+    info.set_defaults(command=_info)
+    info.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id or folder (default: the embedded one)")
+    return parser
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"expects a share from 0 to 1, but got {text}")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expects 1 or more, but got {text}")
+    return value
+
+
+def _score(args: argparse.Namespace) -> None:
+    from .pipeline_inspector import check_pair
+    from .tables import STDIO, check_target, read_rows, write_rows
+
+    if args.output:
+        check_target(args.output)
+    rows = read_rows(args.input)
+    for index, row in enumerate(rows):
+        check_pair(row, index)
+
+    from .scoring import flatten, keep_top, load_judge
+
+    options = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name)}
+    judge = load_judge(args.judge, **options)
+    results = judge(rows, batch_size=args.batch_size)
+    truncated = sum(result["truncated"] for result in results)
+    if truncated:
+        print(f"inspector: {truncated} of {len(rows)} pairs were longer than the judge's limit and were cut", file=sys.stderr)
+    scored = keep_top([flatten(row, result) for row, result in zip(rows, results, strict=True)], args.top_percent)
+    target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
+    if target is not None:
+        write_rows(scored, target)
+    shape = args.format
+    if shape == "auto":
+        shape = "table" if sys.stdout.isatty() else "jsonl"
+    if target != STDIO and shape != "none":
+        _show_table(scored, judge) if shape == "table" else write_rows(scored, STDIO)
+    if target not in (None, STDIO):
+        print(f"inspector: wrote {len(scored)} pairs to {target}", file=sys.stderr)
+
+
+def default_output(source: str, config: Any) -> str:
+    """Name the file of scores as the published tools do: `<name>_<backbone>_<multi|binary>_evaled.json`.
+
+    Args:
+        source: The input's path.
+        config: The judge's config.
+
+    Returns:
+        A path in the input's folder.
+    """
+    path = Path(source)
+    backbone = config.backbone_id.rstrip("/").rsplit("/", 1)[-1] or config.backbone_config.model_type
+    binary = all(set(aspect.classes) <= {0, 1} for aspect in config.parsed_aspects)
+    return str(path.with_name(f"{path.stem}_{backbone}_{'binary' if binary else 'multi'}_evaled.json"))
+
+
+def _show_table(scored: list[dict[str, Any]], judge: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    names = [aspect.name for aspect in judge.model.config.parsed_aspects]
+    table = Table(header_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("question", max_width=32, no_wrap=True, overflow="ellipsis")
+    table.add_column("prediction", max_width=32, no_wrap=True, overflow="ellipsis")
+    for name in [*names, "total"]:
+        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
+    shown = scored[:MAX_TABLE_ROWS]
+    for number, row in enumerate(shown):
+        texts = [" ".join(row[key].split()) for key in ("question", "prediction")]
+        table.add_row(str(number), *map(_plain, texts), *(str(row[name]) for name in [*names, "total_score"]))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    if len(scored) > len(shown):
+        console.print(f"... and {len(scored) - len(shown)} more pairs")
+
+
+MAX_TABLE_ROWS = 50
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text)  # brackets in a response are not rich's markup
+
+
+def _info(args: argparse.Namespace) -> None:
+    import json
+
+    from huggingface_hub import hf_hub_download
+
+    from .configuration_inspector import InspectorConfig
+    from .scoring import EMBEDDED_JUDGE
+
+    judge = args.judge or str(EMBEDDED_JUDGE)
+    config = InspectorConfig.from_pretrained(judge)
+
+    def local(name: str) -> Path | None:
+        if os.path.isdir(judge):
+            path = Path(judge) / name
+            return path if path.is_file() else None
+        try:
+            return Path(hf_hub_download(judge, name))
+        except OSError:
+            return None
+
+    weights, evidence = local("model.safetensors"), local("results.json")
+    results = json.loads(evidence.read_text(encoding="utf-8")) if evidence else {}
+    for label, value in describe(config, weights.stat().st_size if weights else None, results):
+        print(f"{label:<14}{value}")
+
+
+def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say what a judge is, in (label, text) lines.
+
+    Args:
+        config: The judge's config.
+        size: Bytes of its weights.
+        results: Its results.json, empty where it has none.
+    """
+    backbone = config.backbone_config
+    form = "fused: backbone and probes" if config.fused else "probes only: the backbone is loaded by its id"
+    lines = [
+        ("backbone", f"{config.backbone_id or 'unnamed'} ({config.backbone_revision or 'no revision'}), {backbone.model_type}"),
+        ("depth", f"{config.depth} layers of width {backbone.hidden_size}"),
+        ("passes", f"{len(config.readings)} a pair"),
+        ("max length", f"{config.max_length} tokens"),
+        ("files", f"{form}; {size / 1e6:.2f} MB" if size else form),
+    ]
+    for name, reading in config.parsed_readings.items():
+        lines.append(("reading", f"{name}: {reading.text('{question}', '{prediction}')!r}"))
+    for aspect in config.parsed_aspects:
+        layers = sorted({feature.layer for feature in aspect.features})
+        poolings = ", ".join(dict.fromkeys(feature.pooling for feature in aspect.features))
+        states = ", ".join(dict.fromkeys(feature.state for feature in aspect.features))
+        total = "" if aspect.counts_in_total else ", not in the total"
+        classes = " ".join(map(str, aspect.classes))
+        lines.append(("aspect", f"{aspect.name}: scores {classes} by {aspect.head.rule}{total}"))
+        lines.append(("", f"layers {_ranges(layers)}, {poolings}, {states}"))
+        lines.append(("", _evidence(results.get("aspects", {}).get(aspect.name))))
+    return lines
+
+
+def _evidence(entry: dict[str, Any] | None) -> str:
+    if not entry:
+        return "no evidence: this judge was not evaluated"
+    ours, base = entry["auroc"], entry["surface"]["auroc"]
+    text = f"AUROC {ours['value']:.3f} ({ours['low']:.3f} to {ours['high']:.3f}), surface baseline {base['value']:.3f}"
+    return f"{text}, {entry['n']} pairs"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Write ascending numbers briefly: 1-4, 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

