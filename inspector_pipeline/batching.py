@@ -26,7 +26,9 @@ def windows(items: Iterable[T], rows: int) -> Iterator[list[T]]:
         yield window
 
 
-def plan_batches(lengths: Sequence[int], batch_size: int | None = None, token_budget: int = TOKEN_BUDGET) -> list[list[int]]:
+def plan_batches(
+    lengths: Sequence[int], batch_size: int | None = None, token_budget: int = TOKEN_BUDGET
+) -> list[list[int]]:
     """Group rows of like length.
 
     Args:

@@ -8,9 +8,15 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+MAX_TABLE_ROWS = 50
+TABLE_WIDTH = 140  # where there is no terminal to ask
+MIN_TEXT_WIDTH = 10
+CELL_PADDING = 3
 
 EPILOG = """\
 Without --output, scores go to NAME_BACKBONE_multi_evaled.json (or _binary_) beside INPUT, and are shown: as a table
@@ -66,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the judge's own")
     shapes = ("auto", "table", "jsonl", "none")
     score.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
-    info = commands.add_parser("info", help="describe a judge", description="Describe a judge without loading its backbone.")
+    info = commands.add_parser(
+        "info", help="describe a judge", description="Describe a judge without loading its backbone."
+    )
     info.set_defaults(command=_info)
     info.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id or folder (default: the embedded one)")
     return parser
@@ -99,11 +107,15 @@ def _score(args: argparse.Namespace) -> None:
     from .scoring import flatten, keep_top, load_judge
 
     options = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name)}
-    judge = load_judge(args.judge, **options)
+    with _without_loading_bars():
+        judge = load_judge(args.judge, **options)
     results = judge(rows, batch_size=args.batch_size)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
-        print(f"inspector: {truncated} of {len(rows)} pairs were longer than the judge's limit and were cut", file=sys.stderr)
+        print(
+            f"inspector: {truncated} of {len(rows)} pairs were longer than the judge's limit and were cut",
+            file=sys.stderr,
+        )
     scored = keep_top([flatten(row, result) for row, result in zip(rows, results, strict=True)], args.top_percent)
     target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
     if target is not None:
@@ -115,6 +127,18 @@ def _score(args: argparse.Namespace) -> None:
         _show_table(scored, judge) if shape == "table" else write_rows(scored, STDIO)
     if target not in (None, STDIO):
         print(f"inspector: wrote {len(scored)} pairs to {target}", file=sys.stderr)
+
+
+@contextmanager
+def _without_loading_bars() -> Iterator[None]:
+    """Silence transformers' bars for what takes a second; pip shows its own for a download."""
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.enable_progress_bar()
 
 
 def default_output(source: str, config: Any) -> str:
@@ -134,27 +158,29 @@ def default_output(source: str, config: Any) -> str:
 
 
 def _show_table(scored: list[dict[str, Any]], judge: Any) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     names = [aspect.name for aspect in judge.model.config.parsed_aspects]
-    table = Table(header_style="bold")
+    headers = [name.replace("_", " ").split() for name in [*names, "total"]]
+    widths = [max(map(len, words)) for words in headers]
+    room = (console.width - sum(width + CELL_PADDING for width in widths) - 4 * CELL_PADDING) // 2  # for each text
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("#", justify="right")
-    table.add_column("question", max_width=32, no_wrap=True, overflow="ellipsis")
-    table.add_column("prediction", max_width=32, no_wrap=True, overflow="ellipsis")
-    for name in [*names, "total"]:
-        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
+    for name in ("question", "prediction"):
+        table.add_column(name, max_width=max(MIN_TEXT_WIDTH, room), no_wrap=True, overflow="ellipsis")
+    for words, width in zip(headers, widths, strict=True):
+        whole = width if room >= MIN_TEXT_WIDTH else None  # on a narrow terminal headers fold, and nothing is lost
+        table.add_column("\n".join(words), justify="right", min_width=whole, overflow="fold")
     shown = scored[:MAX_TABLE_ROWS]
     for number, row in enumerate(shown):
         texts = [" ".join(row[key].split()) for key in ("question", "prediction")]
         table.add_row(str(number), *map(_plain, texts), *(str(row[name]) for name in [*names, "total_score"]))
-    console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     if len(scored) > len(shown):
         console.print(f"... and {len(scored) - len(shown)} more pairs")
-
-
-MAX_TABLE_ROWS = 50
 
 
 def _plain(text: str) -> Any:
@@ -200,7 +226,10 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
     backbone = config.backbone_config
     form = "fused: backbone and probes" if config.fused else "probes only: the backbone is loaded by its id"
     lines = [
-        ("backbone", f"{config.backbone_id or 'unnamed'} ({config.backbone_revision or 'no revision'}), {backbone.model_type}"),
+        (
+            "backbone",
+            f"{config.backbone_id or 'unnamed'} ({config.backbone_revision or 'no revision'}), {backbone.model_type}",
+        ),
         ("depth", f"{config.depth} layers of width {backbone.hidden_size}"),
         ("passes", f"{len(config.readings)} a pair"),
         ("max length", f"{config.max_length} tokens"),

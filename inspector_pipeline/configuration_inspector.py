@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
@@ -17,7 +18,16 @@ FORMAT_VERSION = 1
 STATE_KINDS = ("raw", "rms_normed", "final_norm")
 HEADS = ("linear",)
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
-REQUIRED_FIELDS = ("backbone_config", "backbone_id", "fused", "depth", "readings", "aspects", "max_length", "format_version")
+REQUIRED_FIELDS = (
+    "backbone_config",
+    "backbone_id",
+    "fused",
+    "depth",
+    "readings",
+    "aspects",
+    "max_length",
+    "format_version",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,8 @@ class Head:
 
     Attributes:
         type: `linear`, a probe: center, then one linear map over the concatenated features.
-        rule: `logistic` (argmax of a logistic model), `votes` (one-vs-one, as libsvm) or `ordinal` (thresholds).
+        rule: `logistic` (argmax of a logistic model), `votes` (one-vs-one, as libsvm) or `ordinal` (cuts and a
+            cumulative logit).
     """
 
     type: str = "linear"
@@ -126,8 +137,13 @@ class InspectorConfig(PreTrainedConfig):
             raise JudgeConfigError(f"A judge's config needs the field(s) {', '.join(missing)}, which are missing.")
         unknown = set(config_dict) - _known_top_level(cls)
         if unknown:
-            raise JudgeConfigError(f"A judge's config has no field(s) named {', '.join(sorted(unknown))}. Check the spelling.")
-        result = super().from_dict(config_dict, **kwargs)
+            raise JudgeConfigError(
+                f"A judge's config has no field(s) named {', '.join(sorted(unknown))}. Check the spelling."
+            )
+        try:
+            result = super().from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:
+            raise JudgeConfigError(f"A judge's config has a field of the wrong kind. {error}") from error
         (result[0] if isinstance(result, tuple) else result).check()
         return result
 
@@ -148,10 +164,14 @@ class InspectorConfig(PreTrainedConfig):
             raise JudgeConfigError("aspects expects distinct names, but some are equal.")
         unread = self.readings.keys() - {feature.reading for aspect in aspects for feature in aspect.features}
         if unread:
-            raise JudgeConfigError(f"readings expects only readings that a feature reads, but got also {sorted(unread)}.")
+            raise JudgeConfigError(
+                f"readings expects only readings that a feature reads, but got also {sorted(unread)}."
+            )
         deepest = max(feature.layer for aspect in aspects for feature in aspect.features)
         if self.depth != max(deepest, 1):
-            raise JudgeConfigError(f"depth expects {max(deepest, 1)}, the deepest layer a feature reads, but got {self.depth}.")
+            raise JudgeConfigError(
+                f"depth expects {max(deepest, 1)}, the deepest layer a feature reads, but got {self.depth}."
+            )
         layers = getattr(self.backbone_config, "num_hidden_layers", None)
         if layers != self.depth:
             raise JudgeConfigError(f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
@@ -181,18 +201,31 @@ class InspectorConfig(PreTrainedConfig):
     @property
     def rms_norm_eps(self) -> float:
         """The epsilon of the backbone's norms, which rms_normed states use too."""
-        for name in ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"):
-            value = getattr(self.backbone_config, name, None)
-            if value is not None:
-                return float(value)
-        return 1e-6
+        return norm_eps(self.backbone_config)
+
+
+def norm_eps(backbone_config: PreTrainedConfig) -> float:
+    """Return the epsilon of a backbone's norms, or 1e-6 where its config names none."""
+    for name in ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"):
+        value = getattr(backbone_config, name, None)
+        if value is not None:
+            return float(value)
+    return 1e-6
 
 
 def _known_top_level(cls: type[PreTrainedConfig]) -> set[str]:
     own = {item.name for item in fields(cls)}
     written_by_transformers = {"model_type", "auto_map", "custom_pipelines", "torch_dtype", "attn_implementation"}
-    private = {"_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "_from_model_config"}
-    return own | written_by_transformers | private | {"output_attentions", "tie_last_hidden_states", "quantization_config"}
+    private = {
+        "_name_or_path",
+        "_commit_hash",
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_from_model_config",
+    }
+    return (
+        own | written_by_transformers | private | {"output_attentions", "tie_last_hidden_states", "quantization_config"}
+    )
 
 
 def _mapping(data: Any, where: str) -> Mapping[str, Any]:
@@ -201,7 +234,9 @@ def _mapping(data: Any, where: str) -> Mapping[str, Any]:
     return data
 
 
-def _take(data: Mapping[str, Any], where: str, types: dict[str, type], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+def _take(
+    data: Mapping[str, Any], where: str, types: dict[str, type], optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Check an object's fields by name and type, and return them."""
     for name, value in _mapping(data, where).items():
         if name not in types:
@@ -216,7 +251,9 @@ def _take(data: Mapping[str, Any], where: str, types: dict[str, type], optional:
 
 def _one_of(value: Any, choices: Any, where: str) -> None:
     if value not in choices:
-        raise JudgeConfigError(f"{where} expects one of {', '.join(map(str, choices)) or 'nothing'}, but got {value!r}.")
+        raise JudgeConfigError(
+            f"{where} expects one of {', '.join(map(str, choices)) or 'nothing'}, but got {value!r}."
+        )
 
 
 def _parse_feature(data: Any, where: str, reading_names: Any) -> Feature:
@@ -237,7 +274,9 @@ def _parse_aspect(data: Any, where: str, reading_names: Any) -> Aspect:
         raise JudgeConfigError(
             f"{where}.name expects a name without dots other than {', '.join(RESERVED_NAMES)}, but got {name!r}."
         )
-    features = [_parse_feature(item, f"{where}.features[{i}]", reading_names) for i, item in enumerate(values["features"])]
+    features = [
+        _parse_feature(item, f"{where}.features[{i}]", reading_names) for i, item in enumerate(values["features"])
+    ]
     if not features:
         raise JudgeConfigError(f"{where}.features expects at least one feature, but got none.")
     head = Head(**_take(values["head"], f"{where}.head", {"type": str, "rule": str}))

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -12,11 +12,12 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
 
-from .backbone import load_backbone, read_features, shallow_view, take_final_norm
-from .configuration_inspector import Feature, InspectorConfig
+from .backbone import load_backbone, read_features
+from .configuration_inspector import Aspect, Feature, InspectorConfig
 from .errors import BackboneError, JudgeConfigError
 from .pipeline_inspector import TASK, InspectorPipeline
-from .probes import LinearProbe
+from .probes import LinearProbe, frozen_parameter
+from .truncation import shallow_view, take_final_norm
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
@@ -73,17 +74,18 @@ class InspectorModel(PreTrainedModel):
         super().__init__(config)
         config.check()
         self.aspects = config.parsed_aspects
+        self.features = unique_features(self.aspects)
         self.reading_names = tuple(config.readings)
         self.backbone: PreTrainedModel | None = None
         self.final_norm: nn.Module | None = None
         if config.fused:
             self.set_backbone(AutoModel.from_config(config.backbone_config))
-        sizes = config.backbone_config.hidden_size
+        hidden = config.backbone_config.hidden_size
+        # Subtracted before any probe: folded into the bias, it would cost precision where states are large.
+        self.centers = frozen_parameter(len(self.features), hidden)
         self.probes = nn.ModuleDict(
             {
-                _probe_key(aspect.name): LinearProbe(
-                    [sizes] * len(aspect.features), len(aspect.classes), aspect.head.rule
-                )
+                probe_key(aspect.name): LinearProbe(len(aspect.features), hidden, len(aspect.classes), aspect.head.rule)
                 for aspect in self.aspects
             }
         )
@@ -98,7 +100,7 @@ class InspectorModel(PreTrainedModel):
         """
         if final_norm is None:
             final_norm = take_final_norm(backbone)
-        needs_norm = any(feature.state == "final_norm" for aspect in self.aspects for feature in aspect.features)
+        needs_norm = any(feature.state == "final_norm" for feature in self.features)
         self.backbone = backbone.requires_grad_(False)
         self.final_norm = final_norm.requires_grad_(False) if needs_norm else None
 
@@ -126,13 +128,19 @@ class InspectorModel(PreTrainedModel):
         features: dict[Feature, Tensor] = {}
         for name in self.reading_names:
             ids = self._of_reading(input_ids, name, "input_ids")
-            mask = torch.ones_like(ids) if attention_mask is None else self._of_reading(attention_mask, name, "attention_mask")
+            mask = (
+                torch.ones_like(ids)
+                if attention_mask is None
+                else self._of_reading(attention_mask, name, "attention_mask")
+            )
             response = None if response_mask is None else self._of_reading(response_mask, name, "response_mask")
             features |= self.read(name, ids, mask, response)
+        device = self.centers.device
+        centred = torch.stack([features[feature].to(device) for feature in self.features], dim=1) - self.centers
         values, probabilities, scores, expected = [], [], [], []
         for aspect in self.aspects:
-            probe = self.probes[_probe_key(aspect.name)]
-            value = probe([features[feature] for feature in aspect.features])
+            probe = self.probes[probe_key(aspect.name)]
+            value = probe(centred[:, [self.features.index(feature) for feature in aspect.features]])
             decision = probe.decide(value)
             classes = torch.tensor(aspect.classes, device=value.device)
             values.append(value)
@@ -168,7 +176,7 @@ class InspectorModel(PreTrainedModel):
         return read_features(
             self.backbone,
             self.final_norm,
-            [feature for aspect in self.aspects for feature in aspect.features if feature.reading == reading],
+            [feature for feature in self.features if feature.reading == reading],
             input_ids=input_ids,
             attention_mask=attention_mask,
             response_mask=response_mask,
@@ -243,7 +251,9 @@ class InspectorModel(PreTrainedModel):
     def _load_own_backbone(self, **kwargs: Any) -> None:
         config = self.config
         if not config.backbone_id:
-            raise JudgeConfigError("backbone_id expects the id to load the backbone by, since this judge holds probes only.")
+            raise JudgeConfigError(
+                "backbone_id expects the id to load the backbone by, since this judge holds probes only."
+            )
         backbone = load_backbone(config.backbone_id, config.backbone_revision, config.depth, **kwargs)
         for name in ("model_type", "hidden_size"):
             expected, found = getattr(config.backbone_config, name), getattr(backbone.config, name)
@@ -270,7 +280,7 @@ class InspectorModel(PreTrainedModel):
                 f"share_backbone_with expects a judge of at least {own.depth} layers, but got one of {theirs.depth}. Load "
                 "the deeper judge first."
             )
-        needs_norm = any(feature.state == "final_norm" for aspect in self.aspects for feature in aspect.features)
+        needs_norm = any(feature.state == "final_norm" for feature in self.features)
         if needs_norm and other.final_norm is None:
             raise BackboneError(
                 "share_backbone_with expects a judge that kept the backbone's final norm, since this one reads post-norm "
@@ -290,6 +300,7 @@ class InspectorModel(PreTrainedModel):
         *_, last = backbone.parameters()
         if last.device.type != "meta":
             self.probes.to(last.device)
+            self.centers.data = self.centers.data.to(last.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -312,7 +323,9 @@ class InspectorModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Leave the probes at zero: a judge whose probes are missing is refused, never made up."""
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, fused: bool = True, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, fused: bool = True, **kwargs: Any
+    ) -> None:
         """Write the judge.
 
         Args:
@@ -326,11 +339,17 @@ class InspectorModel(PreTrainedModel):
             JudgeConfigError: Probes only was asked for, but there is no backbone_id to load the backbone by.
         """
         if fused and self.backbone is None:
-            raise BackboneError("save_pretrained(fused=True) expects a judge with its backbone, but this holds probes only.")
+            raise BackboneError(
+                "save_pretrained(fused=True) expects a judge with its backbone, but this holds probes only."
+            )
         if not fused and not self.config.backbone_id:
             raise JudgeConfigError("save_pretrained(fused=False) expects a backbone_id in the config, but it is empty.")
         if not fused:
-            state = {name: tensor for name, tensor in self.state_dict().items() if name.startswith("probes.")}
+            state = {
+                name: tensor
+                for name, tensor in self.state_dict().items()
+                if not name.startswith(("backbone.", "final_norm."))
+            }
             kwargs.setdefault("state_dict", state)
         was_fused = self.config.fused
         self.config.fused = fused
@@ -344,6 +363,11 @@ class InspectorModel(PreTrainedModel):
         custom_object_save(InspectorPipeline, save_directory)
 
 
+def unique_features(aspects: Iterable[Aspect]) -> tuple[Feature, ...]:
+    """Return every feature that an aspect reads, once, in order of first appearance: the rows of `centers`."""
+    return tuple(dict.fromkeys(feature for aspect in aspects for feature in aspect.features))
+
+
 def _refuse_missing(info: Mapping[str, Any], judge: str | os.PathLike[str]) -> None:
     """Refuse a judge with absent weights, which would score at random."""
     missing = sorted(info["missing_keys"]) + sorted(str(item[0]) for item in info["mismatched_keys"])
@@ -354,7 +378,7 @@ def _refuse_missing(info: Mapping[str, Any], judge: str | os.PathLike[str]) -> N
         )
 
 
-def _probe_key(aspect_name: str) -> str:
+def probe_key(aspect_name: str) -> str:
     """Name an aspect's probe in the state dict, so that it never collides with a method of ModuleDict."""
     return f"{aspect_name}_probe"
 

@@ -59,7 +59,9 @@ def check_pair(pair: Any, index: int | None = None) -> None:
         raise PairError(f"{where} expects {_EXPECTED}, but got {type(pair).__name__}: {pair!r:.80}.")
     for key in PAIR_KEYS:
         if key not in pair:
-            raise PairError(f"{where} expects the keys question and prediction, but {key!r} is missing; got {sorted(map(str, pair))}.")
+            raise PairError(
+                f"{where} expects the keys question and prediction, but {key!r} is missing; got {sorted(map(str, pair))}."
+            )
         text = pair[key]
         if not isinstance(text, str):
             raise PairError(f"{where} expects a string for {key!r}, but got {type(text).__name__}: {text!r:.80}.")
@@ -73,7 +75,9 @@ def _check_unicode(text: str, key: str, where: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise PairError(f"{where} expects valid Unicode for {key!r}, but got a lone surrogate at {error.start}.") from error
+        raise PairError(
+            f"{where} expects valid Unicode for {key!r}, but got a lone surrogate at {error.start}."
+        ) from error
 
 
 class InspectorPipeline(Pipeline):
@@ -122,7 +126,9 @@ class InspectorPipeline(Pipeline):
         )
         self._aspects = config.parsed_aspects
 
-    def __call__(self, inputs: Any, *args: Any, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self, inputs: Any, *args: Any, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any
+    ) -> Any:
         """Score one pair or many; see the class.
 
         Raises:
@@ -130,7 +136,9 @@ class InspectorPipeline(Pipeline):
             TypeError: An argument is unknown.
         """
         if args:
-            raise TypeError(f"InspectorPipeline expects pairs as its one positional argument, but got {len(args)} more.")
+            raise TypeError(
+                f"InspectorPipeline expects pairs as its one positional argument, but got {len(args)} more."
+            )
         self._sanitize_parameters(**kwargs)
         batch_size = self._batch_size if batch_size is None else batch_size
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
@@ -143,7 +151,9 @@ class InspectorPipeline(Pipeline):
                 check_pair(pair, index)
             results = self.get_iterator(inputs, num_workers, batch_size, {}, {}, {})
             return list(hf_logging.tqdm(results, total=len(inputs), desc="score", unit="pair", delay=_PROGRESS_DELAY_S))
-        if isinstance(inputs, (str, bytes, tuple, set)) or not (hasattr(inputs, "__getitem__") or isinstance(inputs, Iterable)):
+        if isinstance(inputs, (str, bytes, tuple, set)) or not (
+            hasattr(inputs, "__getitem__") or isinstance(inputs, Iterable)
+        ):
             raise PairError(
                 f"A judge expects {_EXPECTED}, or a list, generator or dataset of such pairs, but got "
                 f"{type(inputs).__name__}: {inputs!r:.80}."
@@ -155,7 +165,9 @@ class InspectorPipeline(Pipeline):
         """Refuse what is not an argument of this pipeline."""
         kwargs.pop("local_files_only", None)  # pipeline() hands on this one, which it has used already
         if kwargs:
-            raise TypeError(f"InspectorPipeline knows the arguments batch_size and num_workers, but got {', '.join(kwargs)}.")
+            raise TypeError(
+                f"InspectorPipeline knows the arguments batch_size and num_workers, but got {', '.join(kwargs)}."
+            )
         return {}, {}, {}
 
     def preprocess(self, input_: Any, index: int | None = None) -> dict[str, EncodedPair]:

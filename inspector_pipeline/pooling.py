@@ -36,7 +36,9 @@ def pool(states: Tensor, attention_mask: Tensor, pooling: str, response_mask: Te
         return _masked_mean(states, attention_mask)
     if pooling == "response_mean":
         if response_mask is None:
-            raise ValueError("pool expects a response_mask for 'response_mean', but got None. Pass the response's mask.")
+            raise ValueError(
+                "pool expects a response_mask for 'response_mean', but got None. Pass the response's mask."
+            )
         return _masked_mean(states, response_mask)
     if pooling in ("min", "max"):
         padding = ~attention_mask.to(states.device).bool().unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Probes: center, one linear map over an aspect's features, and a decision rule. Pure fp32 tensor code.
+"""Probes: one linear map over an aspect's centred features, and a decision rule. Pure fp32 tensor code.
 
 Scores and probabilities of a rule may come from different computations, as they do in scikit-learn; each rule says so.
 """
@@ -27,50 +27,43 @@ class Decision(NamedTuple):
 
 
 class LinearProbe(nn.Module):
-    """One aspect's probe: decision values = sum over features of (feature - center) @ weight.T, plus a bias.
+    """One aspect's probe: a linear map of its centred features to decision values, and a rule.
 
-    The center is kept and subtracted first, since folding it into the bias loses precision where states are large.
     Everything is float32 whatever dtype the backbone has.
 
     Args:
-        feature_sizes: Hidden size of each feature.
+        n_features: Number of features it reads.
+        hidden_size: Size of each.
         n_classes: Number of observed classes, at least 2.
         rule: One of `RULES`.
     """
 
-    def __init__(self, feature_sizes: list[int], n_classes: int, rule: str) -> None:
+    def __init__(self, n_features: int, hidden_size: int, n_classes: int, rule: str) -> None:
         """Make the parameters, zero until loaded."""
         super().__init__()
         self.rule = rule
         n_outputs = n_decision_values(rule, n_classes)
-
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.zeros(shape, dtype=torch.float32), requires_grad=False)
-
-        self.center = nn.ParameterList([parameter(size) for size in feature_sizes])
-        self.weight = nn.ParameterList([parameter(n_outputs, size) for size in feature_sizes])
-        self.bias = parameter(n_outputs)
+        self.weight = frozen_parameter(n_outputs, n_features, hidden_size)
+        self.bias = frozen_parameter(n_outputs)
         if rule == "ordinal":
-            self.thresholds = parameter(n_classes - 1)
+            self.thresholds = frozen_parameter(n_classes - 1)
+            self.cuts = frozen_parameter(n_classes - 1)
         if rule == "votes":
-            self.platt_a = parameter(n_outputs)
-            self.platt_b = parameter(n_outputs)
+            self.platt_a = frozen_parameter(n_outputs)
+            self.platt_b = frozen_parameter(n_outputs)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Compute decision values.
 
         Args:
-            features: One float32 (batch, hidden) tensor per feature, in the config's order.
+            features: float32 (batch, features, hidden), centred, in the config's order.
 
         Returns:
             float32 (batch, outputs): 1 output for two logistic classes and for ordinal, else one per class (logistic)
             or per pair of classes (votes).
         """
         with torch.autocast(self.bias.device.type, enabled=False):
-            values = self.bias.expand(features[0].shape[0], -1)
-            for feature, center, weight in zip(features, self.center, self.weight, strict=True):
-                values = values + (feature.to(center.device, torch.float32) - center) @ weight.T
-        return values
+            return torch.nn.functional.linear(features.flatten(1), self.weight.flatten(1), self.bias)
 
     def decide(self, decision_values: Tensor) -> Decision:
         """Turn decision values into classes and probabilities by this probe's rule.
@@ -84,8 +77,13 @@ class LinearProbe(nn.Module):
         if self.rule == "logistic":
             return decide_logistic(decision_values)
         if self.rule == "ordinal":
-            return decide_ordinal(decision_values, self.thresholds)
+            return decide_ordinal(decision_values, self.thresholds, self.cuts)
         return decide_votes(decision_values, self.platt_a, self.platt_b)
+
+
+def frozen_parameter(*shape: int) -> nn.Parameter:
+    """Make a float32 parameter that is not trained, zero until loaded."""
+    return nn.Parameter(torch.zeros(shape, dtype=torch.float32), requires_grad=False)
 
 
 def n_decision_values(rule: str, n_classes: int) -> int:
@@ -108,20 +106,22 @@ def decide_logistic(decision_values: Tensor) -> Decision:
     return Decision(decision_values.argmax(dim=1), decision_values.softmax(dim=1))
 
 
-def decide_ordinal(decision_values: Tensor, thresholds: Tensor) -> Decision:
-    """Decide by a cumulative logit model (McCullagh 1980): P(class > k) = sigmoid(value - threshold_k).
+def decide_ordinal(decision_values: Tensor, thresholds: Tensor, cuts: Tensor) -> Decision:
+    """Decide along one ordered axis: the score by cuts, the probabilities by a cumulative logit model (McCullagh 1980).
 
-    The score is the number of thresholds passed, which is the median of the probabilities, not always their argmax.
+    The score is the number of cuts passed. P(class > k) = sigmoid(value - threshold_k). The two differ: where a probe
+    knows little, every row's most probable score is a middle one, while cuts can be laid so that each score is given
+    as often as it was observed.
 
     Args:
         decision_values: float32 (batch, 1).
         thresholds: float32 (classes - 1,), ascending.
+        cuts: float32 (classes - 1,), ascending.
     """
-    above = decision_values - thresholds
-    exceed = torch.sigmoid(above)
+    exceed = torch.sigmoid(decision_values - thresholds)
     edge = torch.ones_like(exceed[:, :1])
     probabilities = torch.cat([edge, exceed], dim=1) - torch.cat([exceed, torch.zeros_like(edge)], dim=1)
-    return Decision((above > 0).sum(dim=1), probabilities.clamp_min(0.0))
+    return Decision((decision_values > cuts).sum(dim=1), probabilities.clamp_min(0.0))
 
 
 def decide_votes(decision_values: Tensor, platt_a: Tensor, platt_b: Tensor) -> Decision:

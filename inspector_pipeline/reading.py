@@ -228,7 +228,9 @@ class ReadingEncoder:
 
     def _encode(self, text: str, **kwargs: Any) -> list[_Token]:
         kwargs.setdefault("add_special_tokens", self.reading.add_special_tokens)
-        encoding = self.tokenizer(text, return_offsets_mapping=True, return_attention_mask=False, verbose=False, **kwargs)
+        encoding = self.tokenizer(
+            text, return_offsets_mapping=True, return_attention_mask=False, verbose=False, **kwargs
+        )
         return [_Token(i, *at) for i, at in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)]
 
     def _encode_in_pieces(self, text: str, pair_spans: tuple[Span, Span]) -> list[_Token]:

@@ -36,7 +36,9 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
         return judge
     name = os.fspath(EMBEDDED_JUDGE if judge is None else judge)
     if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise FileNotFoundError(f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is.")
+        raise FileNotFoundError(
+            f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is."
+        )
     return pipeline(TASK, model=name, **kwargs)  # type: ignore[return-value]
 
 

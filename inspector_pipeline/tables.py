@@ -29,7 +29,11 @@ def read_rows(source: str) -> list[Row]:
     """
     if source == STDIO:
         text = _decode(sys.stdin.buffer.read(), "standard input")
-        return _parse_json(text, "standard input") if text.lstrip().startswith("[") else _parse_jsonl(text, "standard input")
+        return (
+            _parse_json(text, "standard input")
+            if text.lstrip().startswith("[")
+            else _parse_jsonl(text, "standard input")
+        )
     path = Path(source)
     read = _READERS.get(path.suffix.lower())
     if read is None:
@@ -108,7 +112,9 @@ def _parse_jsonl(text: str, source: str) -> list[Row]:
 
 def _checked(row: Any, source: str, where: str) -> Row:
     if not isinstance(row, dict):
-        raise DataFileError(f"{source} expects objects with question and prediction, but {where} is {type(row).__name__}.")
+        raise DataFileError(
+            f"{source} expects objects with question and prediction, but {where} is {type(row).__name__}."
+        )
     return row
 
 
@@ -120,7 +126,9 @@ def _parse_csv(data: bytes, source: str) -> list[Row]:
         raise DataFileError(f"{source} expects CSV, but line {reader.line_num}: {error}.") from error
     for number, row in enumerate(rows, start=1):
         if None in row or None in row.values():
-            raise DataFileError(f"{source} expects {len(reader.fieldnames or [])} fields in every row, but row {number} differs.")
+            raise DataFileError(
+                f"{source} expects {len(reader.fieldnames or [])} fields in every row, but row {number} differs."
+            )
     return rows
 
 

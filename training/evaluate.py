@@ -1,6 +1,6 @@
 """Estimate a judge's quality: repeated K-fold CV nested around every choice, intervals, and the surface baseline.
 
-    python -m training.evaluate --features work/features --output work/results.json
+python -m training.evaluate --features work/features --output work/results.json
 """
 
 import argparse
@@ -157,7 +157,14 @@ def _results(
             "cross_validation": (
                 f"{config.folds} folds x {config.repeats} repeats, by question id over all aspects, stratified by label"
             ),
-            "chosen_inside_each_fold": ["depth", "ridge penalty", "sharing between aspects", "thresholds", "centres"],
+            "chosen_inside_each_fold": [
+                "depth",
+                "ridge penalty",
+                "sharing between aspects",
+                "thresholds",
+                "cuts",
+                "centres",
+            ],
             "auroc": f"of score >= {POSITIVE_SCORE} (1 of 0 and 1) by expected score; per repeat, then averaged",
             "intervals": f"95 %, percentile, {config.bootstraps} resamples of questions",
             "surface": "random forest on ten surface features of the text, in the same folds",

