@@ -103,13 +103,13 @@ class InspectorConfig(PreTrainedConfig):
     model_type = "inspector"
     sub_configs_defaults = {"backbone_config": SubConfigSpec(AutoConfig, model_type="qwen3")}
 
-    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_config: Any = None
     backbone_id: str = ""
     backbone_revision: str | None = None
     fused: bool = True
     depth: int = 0
-    readings: dict = field(default_factory=dict)
-    aspects: list = field(default_factory=list)
+    readings: dict[str, Any] = field(default_factory=dict)
+    aspects: list[Any] = field(default_factory=list)
     max_length: int = 2048
     format_version: int = FORMAT_VERSION
 

@@ -4,7 +4,7 @@ import copy
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, Union, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,7 @@ class InspectorModel(PreTrainedModel):
                 for aspect in self.aspects
             }
         )
+        self._classes_on: tuple[torch.device, list[Tensor]] | None = None
         self.post_init()
 
     def set_backbone(self, backbone: PreTrainedModel, final_norm: nn.Module | None = None) -> None:
@@ -136,13 +137,15 @@ class InspectorModel(PreTrainedModel):
             response = None if response_mask is None else self._of_reading(response_mask, name, "response_mask")
             features |= self.read(name, ids, mask, response)
         device = self.centers.device
-        centred = torch.stack([features[feature].to(device) for feature in self.features], dim=1) - self.centers
+        centred = {
+            feature: features[feature].to(device) - center
+            for feature, center in zip(self.features, self.centers, strict=True)
+        }
         values, probabilities, scores, expected = [], [], [], []
-        for aspect in self.aspects:
-            probe = self.probes[probe_key(aspect.name)]
-            value = probe(centred[:, [self.features.index(feature) for feature in aspect.features]])
+        for aspect, classes in zip(self.aspects, self._class_values(device), strict=True):
+            probe = cast(LinearProbe, self.probes[probe_key(aspect.name)])
+            value = probe(torch.stack([centred[feature] for feature in aspect.features], dim=1))
             decision = probe.decide(value)
-            classes = torch.tensor(aspect.classes, device=value.device)
             values.append(value)
             probabilities.append(decision.probabilities)
             scores.append(classes[decision.class_index])
@@ -153,6 +156,12 @@ class InspectorModel(PreTrainedModel):
             probabilities=tuple(probabilities),
             decision_values=tuple(values),
         )
+
+    def _class_values(self, device: torch.device) -> list[Tensor]:
+        """Return each aspect's classes as a tensor, copied to a device once."""
+        if self._classes_on is None or self._classes_on[0] != device:
+            self._classes_on = device, [torch.tensor(aspect.classes, device=device) for aspect in self.aspects]
+        return self._classes_on[1]
 
     def read(
         self, reading: str, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor | None = None
@@ -188,7 +197,8 @@ class InspectorModel(PreTrainedModel):
             if len(self.reading_names) == 1:
                 return value
             raise ValueError(
-                f"{argument} expects a mapping with a tensor for each reading ({', '.join(self.reading_names)}), but got "
+                f"{argument} expects a mapping with a tensor for each reading ({', '.join(self.reading_names)}), "
+                "but got "
                 "one tensor."
             )
         if name not in value:
@@ -259,7 +269,8 @@ class InspectorModel(PreTrainedModel):
             expected, found = getattr(config.backbone_config, name), getattr(backbone.config, name)
             if expected != found:
                 raise BackboneError(
-                    f"The judge's backbone_config.{name} expects {expected}, but {config.backbone_id} has {found}. Check "
+                    f"The judge's backbone_config.{name} expects {expected}, but {config.backbone_id} has {found}. "
+                    "Check "
                     "backbone_id and backbone_revision."
                 )
         self._take_place_of(backbone)
@@ -277,13 +288,15 @@ class InspectorModel(PreTrainedModel):
                 )
         if own.depth > theirs.depth:
             raise BackboneError(
-                f"share_backbone_with expects a judge of at least {own.depth} layers, but got one of {theirs.depth}. Load "
+                f"share_backbone_with expects a judge of at least {own.depth} layers, but got one of "
+                f"{theirs.depth}. Load "
                 "the deeper judge first."
             )
         needs_norm = any(feature.state == "final_norm" for feature in self.features)
         if needs_norm and other.final_norm is None:
             raise BackboneError(
-                "share_backbone_with expects a judge that kept the backbone's final norm, since this one reads post-norm "
+                "share_backbone_with expects a judge that kept the backbone's final norm, since this one reads "
+                "post-norm "
                 "states, but it dropped it. Load the judge that needs the norm first."
             )
         view = shallow_view(other.backbone, own.depth)
@@ -318,7 +331,8 @@ class InspectorModel(PreTrainedModel):
         """Return the backbone's token embeddings."""
         if self.backbone is None:
             raise BackboneError("This judge holds probes only and has no embeddings.")
-        return self.backbone.get_input_embeddings()
+        embeddings: nn.Module = self.backbone.get_input_embeddings()
+        return embeddings
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave the probes at zero: a judge whose probes are missing is refused, never made up."""

@@ -60,7 +60,8 @@ def check_pair(pair: Any, index: int | None = None) -> None:
     for key in PAIR_KEYS:
         if key not in pair:
             raise PairError(
-                f"{where} expects the keys question and prediction, but {key!r} is missing; got {sorted(map(str, pair))}."
+                f"{where} expects the keys question and prediction, but {key!r} is missing; got "
+                f"{sorted(map(str, pair))}."
             )
         text = pair[key]
         if not isinstance(text, str):
@@ -114,6 +115,7 @@ class InspectorPipeline(Pipeline):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take a judge and its tokenizer; a judge without one uses its backbone's."""
         super().__init__(*args, **kwargs)
+        self.tokenizer: Any
         config = self.model.config
         if self.tokenizer is None:
             location, pinned = backbone_location(config.backbone_id, config.backbone_revision, config.depth)
@@ -188,7 +190,8 @@ class InspectorPipeline(Pipeline):
         expected, probabilities = model_outputs["expected"], model_outputs["probabilities"]
         if not all(value == value and abs(value) != float("inf") for value in expected):
             raise BackboneError(
-                f"A judge expects finite states, but got expected scores {expected} in {self.model.dtype}. Load it with "
+                f"A judge expects finite states, but got expected scores {expected} in {self.model.dtype}. Load "
+                "it with "
                 "dtype=torch.float32 or torch.bfloat16."
             )
         scores = dict(zip((aspect.name for aspect in self._aspects), model_outputs["scores"], strict=True))

@@ -176,8 +176,8 @@ class ReadingEncoder:
         """
         if not tokenizer.is_fast:
             raise ReadingError(
-                f"A reading needs a fast tokenizer, since it needs offsets, but got {type(tokenizer).__name__}. Convert "
-                "it with AutoTokenizer.from_pretrained(..., use_fast=True)."
+                f"A reading needs a fast tokenizer, since it needs offsets, but got {type(tokenizer).__name__}. "
+                "Convert it with AutoTokenizer.from_pretrained(..., use_fast=True)."
             )
         self.reading = reading
         self.tokenizer = tokenizer
@@ -188,8 +188,8 @@ class ReadingEncoder:
         n_own += sum(map(len, self._added_around()))
         if max_length < n_own + 2 * MIN_TEXT_TOKENS:
             raise ReadingError(
-                f"max_length expects at least {n_own + 2 * MIN_TEXT_TOKENS} tokens for this reading ({n_own} for its own "
-                f"text and {MIN_TEXT_TOKENS} each for question and response), but got {max_length}."
+                f"max_length expects at least {n_own + 2 * MIN_TEXT_TOKENS} tokens for this reading ({n_own} for its "
+                f"own text and {MIN_TEXT_TOKENS} each for question and response), but got {max_length}."
             )
 
     def __call__(self, question: str, prediction: str) -> EncodedPair:

@@ -39,7 +39,8 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
         raise FileNotFoundError(
             f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is."
         )
-    return pipeline(TASK, model=name, **kwargs)  # type: ignore[return-value]
+    loaded: InspectorPipeline = pipeline(TASK, model=name, **kwargs)
+    return loaded
 
 
 def evaluate_samples(

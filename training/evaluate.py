@@ -218,8 +218,8 @@ def report(results: Mapping[str, Any]) -> str:
     for name, entry in [*results["aspects"].items(), ("mean", results["mean"])]:
         ours, base, gain = entry["auroc"], entry["surface"]["auroc"], entry["gain_over_surface"]["auroc"]
         lines.append(
-            f"{name:<22} AUROC {ours['value']:.3f} ({ours['low']:.3f} to {ours['high']:.3f})   surface {base['value']:.3f}"
-            f"   gain {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+            f"{name:<22} AUROC {ours['value']:.3f} ({ours['low']:.3f} to {ours['high']:.3f})"
+            f"   surface {base['value']:.3f}   gain {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
         )
     return "\n".join(lines)
 

@@ -278,7 +278,8 @@ def _joint_kernel(gram: Array, rows: Labels, train: Labels, sharing: float) -> A
     average = of_train.T / of_train.sum(axis=0)[:, None]
     block, within = gram[np.ix_(rows.pair, train.pair)], average @ gram[np.ix_(train.pair, train.pair)]
     centered = block - of_rows @ within - (block @ average.T) @ of_train.T + of_rows @ (within @ average.T) @ of_train.T
-    return centered * (of_rows @ of_train.T + sharing) / (1 + sharing)
+    joint: Array = centered * (of_rows @ of_train.T + sharing) / (1 + sharing)
+    return joint
 
 
 def fit_cumulative_logit(values: Array, scores: Index, classes: list[int], prior: float = 1.0) -> tuple[float, Array]:
@@ -314,9 +315,10 @@ def fit_cumulative_logit(values: Array, scores: Index, classes: list[int], prior
 
 def class_probabilities(values: Array, thresholds: Array) -> Array:
     """Return P(class) of a cumulative logit model, (n, classes)."""
-    exceed = expit(values[:, None] - thresholds)
+    exceed: Array = expit(values[:, None] - thresholds)
     edge = np.ones((len(values), 1))
-    return np.hstack([edge, exceed]) - np.hstack([exceed, 0 * edge])
+    probabilities: Array = np.hstack([edge, exceed]) - np.hstack([exceed, 0 * edge])
+    return probabilities
 
 
 def mean_auroc(labels: Labels, values: Array) -> float:

@@ -1,4 +1,4 @@
-"""The surface baseline: a random forest on ten counts of a pair's text. A judge that does not beat it learnt surface."""
+"""The surface baseline: a random forest on ten counts of a pair's text. A judge that is no better learnt surface."""
 
 import re
 
