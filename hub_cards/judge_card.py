@@ -20,12 +20,14 @@ class AspectRow:
         classes: Observed score -> number of labelled pairs.
         n: Labelled pairs.
         metrics: Metric -> value, low and high of the judge, the surface baseline and the paired gain.
+        reference: What the published protocol gave on the same labels; None where it was not run.
     """
 
     name: str
     classes: dict[str, int]
     n: int
     metrics: dict[str, dict[str, dict[str, float]]]
+    reference: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class JudgeCard:
         """Collect what the card says from a judge's config and its results.json."""
         source = WHEEL_BACKBONES.get(config.backbone_id)
         aspects = [
-            AspectRow(name, entry["class_counts"], entry["n"], _metrics(entry))
+            AspectRow(name, entry["class_counts"], entry["n"], _metrics(entry), entry.get("reference_protocol"))
             for name, entry in results["aspects"].items()
         ]
         return cls(

@@ -200,13 +200,13 @@ def _bootstrap(
 def _compared(draws: Mapping[str, Array]) -> dict[str, Any]:
     """Give every metric with its interval, the baseline's beside it, and the paired gain."""
     return {
-        **{name: _interval(draws[name]) for name in METRICS},
-        "surface": {name: _interval(draws[f"surface_{name}"]) for name in METRICS},
-        "gain_over_surface": {name: _interval(draws[name] - draws[f"surface_{name}"]) for name in METRICS},
+        **{name: interval(draws[name]) for name in METRICS},
+        "surface": {name: interval(draws[f"surface_{name}"]) for name in METRICS},
+        "gain_over_surface": {name: interval(draws[name] - draws[f"surface_{name}"]) for name in METRICS},
     }
 
 
-def _interval(draws: Array) -> dict[str, float]:
+def interval(draws: Array) -> dict[str, float]:
     """Give the value (the first draw) with the 95 % percentile interval of the others."""
     low, high = np.nanpercentile(draws[1:], [2.5, 97.5])
     return {"value": round(float(draws[0]), 4), "low": round(float(low), 4), "high": round(float(high), 4)}

@@ -38,7 +38,14 @@ from training.fit import (
 logger = logging.getLogger(__name__)
 
 
-def export(features: FeatureSet, results: dict[str, Any], output: Path, *, fused: bool = False) -> InspectorModel:
+def export(
+    features: FeatureSet,
+    results: dict[str, Any],
+    output: Path,
+    *,
+    fused: bool = False,
+    reference: dict[str, Any] | None = None,
+) -> InspectorModel:
     """Fit on all pairs and write the judge: config.json, model.safetensors, results.json, README.md and its code.
 
     Args:
@@ -46,6 +53,7 @@ def export(features: FeatureSet, results: dict[str, Any], output: Path, *, fused
         results: What the evaluate stage wrote, for the same features and settings.
         output: The judge's folder.
         fused: Whether the truncated backbone goes into it.
+        reference: What the published protocol gave on the same labels, by aspect, to stand in the evidence.
 
     Returns:
         The judge, without its backbone unless fused.
@@ -68,8 +76,10 @@ def export(features: FeatureSet, results: dict[str, Any], output: Path, *, fused
         model.set_backbone(load_backbone(model.config.backbone_id, model.config.backbone_revision, choice.depth))
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output, fused=fused)
+    aspects = {name: {**entry, **_of_reference(reference, name)} for name, entry in results["aspects"].items()}
     evidence = {
         **results,
+        "aspects": aspects,
         "judge": asdict(choice),
         "extract": asdict(features.manifest),
         "n_foreign": features.n_foreign,
@@ -78,6 +88,10 @@ def export(features: FeatureSet, results: dict[str, Any], output: Path, *, fused
     card = JudgeCard.from_judge(model.config, evidence)
     (output / "README.md").write_text(card.render(), encoding="utf-8")
     return model
+
+
+def _of_reference(reference: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    return {"reference_protocol": reference[name]} if reference else {}
 
 
 def _counts(labels: Labels) -> dict[str, int]:
@@ -151,10 +165,13 @@ def main() -> None:
     parser.add_argument("--features", required=True, help="folder of the extract stage")
     parser.add_argument("--results", required=True, help="results.json of the evaluate stage")
     parser.add_argument("--output", required=True, help="the judge's folder")
+    parser.add_argument("--reference", help="JSON of python -m training.reference_protocol on the same labels")
     parser.add_argument("--fused", action="store_true", help="put the truncated backbone into it")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    model = export(load_features(args.features), read_json(args.results), Path(args.output), fused=args.fused)
+    reference = read_json(args.reference) if args.reference else None
+    features, results = load_features(args.features), read_json(args.results)
+    model = export(features, results, Path(args.output), fused=args.fused, reference=reference)
     logger.info("Wrote a judge of depth %d to %s.", model.config.depth, args.output)
 
 
