@@ -95,14 +95,20 @@ def read_features(
         float32 (batch, hidden) for each feature.
     """
     features = list(dict.fromkeys(features))
+    attention_mask = attention_mask.bool().long()
     layers = sorted({feature.layer for feature in features})
     accepts = inspect.signature(backbone.forward).parameters
     kwargs: dict[str, Any] = {"attention_mask": attention_mask, "output_hidden_states": layers}
     if "position_ids" in accepts:
-        kwargs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp_min(0)
+        kwargs["position_ids"] = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
     if "use_cache" in accepts:
         kwargs["use_cache"] = False
     states = backbone(input_ids, **kwargs).hidden_states
+    if len(states) != backbone.config.num_hidden_layers + 1:
+        raise BackboneError(
+            f"A backbone expects the embeddings and a state per layer, {backbone.config.num_hidden_layers + 1} states, "
+            f"but {type(backbone).__name__} gives {len(states)}, whose numbering is unknown."
+        )
     return {
         feature: _read(states[feature.layer], feature, final_norm, attention_mask, response_mask, rms_norm_eps)
         for feature in features

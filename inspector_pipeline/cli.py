@@ -81,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0.0 <= value <= 1.0:
         raise argparse.ArgumentTypeError(f"expects a share from 0 to 1, but got {text}")
     return value
@@ -100,6 +103,9 @@ def _score(args: argparse.Namespace) -> None:
 
     if args.output:
         check_target(args.output)
+        if args.input != STDIO and args.output != STDIO and Path(args.output).absolute() == Path(args.input).absolute():
+            raise ValueError(f"--output expects another file than the input, but got {args.output} for both.")
+    _check_device(args.device)
     rows = read_rows(args.input)
     for index, row in enumerate(rows):
         check_pair(row, index)
@@ -109,6 +115,9 @@ def _score(args: argparse.Namespace) -> None:
     options = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name)}
     with _without_loading_bars():
         judge = load_judge(args.judge, **options)
+    target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
+    if target is not None:
+        check_target(target)
     results = judge(rows, batch_size=args.batch_size)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
@@ -117,7 +126,6 @@ def _score(args: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     scored = keep_top([flatten(row, result) for row, result in zip(rows, results, strict=True)], args.top_percent)
-    target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
     if target is not None:
         write_rows(scored, target)
     shape = args.format
@@ -127,6 +135,20 @@ def _score(args: argparse.Namespace) -> None:
         _show_table(scored, judge) if shape == "table" else write_rows(scored, STDIO)
     if target not in (None, STDIO):
         print(f"inspector: wrote {len(scored)} pairs to {target}", file=sys.stderr)
+
+
+def _check_device(device: str | None) -> None:
+    """Refuse a device that this machine or this torch does not have."""
+    if device is None:
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device expects a device of this machine, but got {device}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 @contextmanager
@@ -186,7 +208,8 @@ def _show_table(scored: list[dict[str, Any]], judge: Any) -> None:
 def _plain(text: str) -> Any:
     from rich.text import Text
 
-    return Text(text)  # brackets in a response are not rich's markup
+    # Brackets in a response are not rich's markup, and escape codes are not for the terminal.
+    return Text("".join(character if character.isprintable() else "\ufffd" for character in text))
 
 
 def _info(args: argparse.Namespace) -> None:

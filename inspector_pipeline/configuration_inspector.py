@@ -9,9 +9,9 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .decisions import RULES
 from .errors import JudgeConfigError, ReadingError
 from .pooling import POOLINGS
-from .probes import RULES
 from .reading import Reading
 
 FORMAT_VERSION = 1
@@ -21,6 +21,7 @@ RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
     "backbone_config",
     "backbone_id",
+    "backbone_revision",
     "fused",
     "depth",
     "readings",
@@ -53,12 +54,13 @@ class Head:
 
     Attributes:
         type: `linear`, a probe: center, then one linear map over the concatenated features.
-        rule: `logistic` (argmax of a logistic model), `votes` (one-vs-one, as libsvm) or `ordinal` (cuts and a
-            cumulative logit).
+        rule: How decision values become a score and probabilities: one of `decisions.RULES`.
+        members: How many fits a calibrated rule averages.
     """
 
     type: str = "linear"
     rule: str = "logistic"
+    members: int = 1
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,10 @@ class InspectorConfig(PreTrainedConfig):
                 f"This version reads judges up to format_version {FORMAT_VERSION}, but got {version}. Upgrade "
                 "inspector-pipeline."
             )
+        if config_dict.get("model_type") != cls.model_type:
+            raise JudgeConfigError(
+                f"model_type expects {cls.model_type!r}, but got {config_dict.get('model_type')!r}. This is no judge."
+            )
         missing = [name for name in REQUIRED_FIELDS if name not in config_dict]
         if missing:
             raise JudgeConfigError(f"A judge's config needs the field(s) {', '.join(missing)}, which are missing.")
@@ -142,8 +148,10 @@ class InspectorConfig(PreTrainedConfig):
             )
         try:
             result = super().from_dict(config_dict, **kwargs)
-        except StrictDataclassError as error:
-            raise JudgeConfigError(f"A judge's config has a field of the wrong kind. {error}") from error
+        except JudgeConfigError:
+            raise
+        except (StrictDataclassError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise JudgeConfigError(f"A judge's config has a field of the wrong kind. {error!r}") from error
         (result[0] if isinstance(result, tuple) else result).check()
         return result
 
@@ -279,9 +287,11 @@ def _parse_aspect(data: Any, where: str, reading_names: Any) -> Aspect:
     ]
     if not features:
         raise JudgeConfigError(f"{where}.features expects at least one feature, but got none.")
-    head = Head(**_take(values["head"], f"{where}.head", {"type": str, "rule": str}))
+    head = Head(**_take(values["head"], f"{where}.head", {"type": str, "rule": str, "members": int}, ("members",)))
     _one_of(head.type, HEADS, f"{where}.head.type")
     _one_of(head.rule, RULES, f"{where}.head.rule")
+    if head.members < 1 or (head.members > 1 and not RULES[head.rule].takes_members):
+        raise JudgeConfigError(f"{where}.head.members expects 1 for the rule {head.rule!r}, but got {head.members}.")
     classes = values["classes"]
     whole = all(isinstance(c, int) and not isinstance(c, bool) for c in classes)
     if not whole or len(classes) < 2 or sorted(set(classes)) != classes:

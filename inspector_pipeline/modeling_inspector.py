@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from .backbone import load_backbone, read_features
 from .configuration_inspector import Aspect, Feature, InspectorConfig
@@ -83,12 +84,7 @@ class InspectorModel(PreTrainedModel):
         hidden = config.backbone_config.hidden_size
         # Subtracted before any probe: folded into the bias, it would cost precision where states are large.
         self.centers = frozen_parameter(len(self.features), hidden)
-        self.probes = nn.ModuleDict(
-            {
-                probe_key(aspect.name): LinearProbe(len(aspect.features), hidden, len(aspect.classes), aspect.head.rule)
-                for aspect in self.aspects
-            }
-        )
+        self.probes = nn.ModuleDict({probe_key(aspect.name): _make_probe(aspect, hidden) for aspect in self.aspects})
         self._classes_on: tuple[torch.device, list[Tensor]] | None = None
         self.post_init()
 
@@ -101,6 +97,8 @@ class InspectorModel(PreTrainedModel):
         """
         if final_norm is None:
             final_norm = take_final_norm(backbone)
+        # Installed lazily they would be installed twice on layers that two judges share, and states counted double.
+        maybe_install_capturing_hooks(backbone)
         needs_norm = any(feature.state == "final_norm" for feature in self.features)
         self.backbone = backbone.requires_grad_(False)
         self.final_norm = final_norm.requires_grad_(False) if needs_norm else None
@@ -234,11 +232,13 @@ class InspectorModel(PreTrainedModel):
         if config is None:
             hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
             config = InspectorConfig.from_pretrained(pretrained_model_name_or_path, **hub_kwargs)
+        _refuse_with_shared(share_backbone_with, kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs["output_loading_info"] = True
         if config.fused and share_backbone_with is None:
             model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
             _refuse_missing(info, pretrained_model_name_or_path)
+            model._refuse_broken_probes()
             return (model, info) if wants_info else model
         config = copy.deepcopy(config)
         config.fused = False
@@ -252,6 +252,7 @@ class InspectorModel(PreTrainedModel):
             pretrained_model_name_or_path, *model_args, config=config, dtype=torch.float32, **kwargs
         )
         _refuse_missing(info, pretrained_model_name_or_path)
+        model._refuse_broken_probes()
         if share_backbone_with is None:
             model._load_own_backbone(**backbone_kwargs)
         else:
@@ -280,12 +281,16 @@ class InspectorModel(PreTrainedModel):
         own, theirs = self.config, other.config
         if other.backbone is None:
             raise BackboneError("share_backbone_with expects a judge with a backbone, but this one holds probes only.")
+        if not own.backbone_id:
+            raise BackboneError("share_backbone_with expects judges with a backbone_id to compare, but it is empty.")
         for name in ("backbone_id", "backbone_revision"):
             if getattr(own, name) != getattr(theirs, name):
                 raise BackboneError(
                     f"share_backbone_with expects a judge with {name} {getattr(own, name)!r}, but got one with "
                     f"{getattr(theirs, name)!r}."
                 )
+        if _apart_from_depth(own.backbone_config) != _apart_from_depth(theirs.backbone_config):
+            raise BackboneError("share_backbone_with expects a judge of the same backbone_config, but got another.")
         if own.depth > theirs.depth:
             raise BackboneError(
                 f"share_backbone_with expects a judge of at least {own.depth} layers, but got one of "
@@ -302,6 +307,14 @@ class InspectorModel(PreTrainedModel):
         view = shallow_view(other.backbone, own.depth)
         self._take_place_of(view)
         self.set_backbone(view, other.final_norm if needs_norm else nn.Identity())
+
+    def _refuse_broken_probes(self) -> None:
+        """Refuse weights from which no honest score can come."""
+        for name, parameter in [("centers", self.centers), *self.probes.named_parameters()]:
+            if parameter.device.type != "meta" and not parameter.isfinite().all():
+                raise JudgeConfigError(f"A judge expects finite weights, but {name} has NaN or infinite values.")
+            if name.endswith((".thresholds", ".cuts", ".levels")) and (parameter.diff() < 0).any():
+                raise JudgeConfigError(f"A judge expects ascending {name}, but got {parameter.tolist()}.")
 
     def _take_place_of(self, backbone: PreTrainedModel) -> None:
         """Follow a loaded backbone: its dtype, and the device of its last layer for the probes."""
@@ -375,6 +388,28 @@ class InspectorModel(PreTrainedModel):
             self.config.fused = was_fused
             del self.config.custom_pipelines
         custom_object_save(InspectorPipeline, save_directory)
+
+
+def _refuse_with_shared(shared: Any, kwargs: Mapping[str, Any]) -> None:
+    given = [
+        name for name in ("dtype", "torch_dtype", "device_map", "quantization_config") if kwargs.get(name) is not None
+    ]
+    if shared is not None and given:
+        raise ValueError(
+            f"share_backbone_with brings its own backbone, so {', '.join(given)} cannot be given beside it."
+        )
+
+
+def _apart_from_depth(backbone_config: Any) -> dict[str, Any]:
+    """Describe a backbone by what does not depend on how many layers are kept or how it is run."""
+    skipped = ("num_hidden_layers", "dtype", "architectures", "_name_or_path", "transformers_version", "use_cache")
+    described = backbone_config.to_dict().items()
+    return {name: value for name, value in described if name not in skipped and "layer_types" not in name}
+
+
+def _make_probe(aspect: Aspect, hidden_size: int) -> LinearProbe:
+    head = aspect.head
+    return LinearProbe(len(aspect.features), hidden_size, len(aspect.classes), head.rule, head.members)
 
 
 def unique_features(aspects: Iterable[Aspect]) -> tuple[Feature, ...]:

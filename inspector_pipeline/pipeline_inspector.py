@@ -1,6 +1,7 @@
 """The `inspector-judge` pipeline: pairs in, one result a pair out, always of the same shape."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,6 +82,28 @@ def _check_unicode(text: str, key: str, where: str) -> None:
         ) from error
 
 
+def load_tokenizer(model: Any) -> Any:
+    """Load a judge's tokenizer: its own where its folder holds one, else its backbone's.
+
+    Args:
+        model: A loaded judge.
+
+    Raises:
+        BackboneError: The judge has neither a tokenizer nor a backbone_id.
+        OSError: The judge's own tokenizer files are broken, or the backbone's cannot be loaded.
+    """
+    config = model.config
+    if (Path(model.name_or_path) / "tokenizer_config.json").is_file():
+        return AutoTokenizer.from_pretrained(model.name_or_path)
+    if not config.backbone_id:
+        raise BackboneError(
+            "A judge without tokenizer files and without backbone_id expects its tokenizer to be given. "
+            "Pass tokenizer=..."
+        )
+    location, pinned = backbone_location(config.backbone_id, config.backbone_revision, config.depth)
+    return AutoTokenizer.from_pretrained(location, **pinned)
+
+
 class InspectorPipeline(Pipeline):
     """Score (question, response) pairs.
 
@@ -118,8 +141,7 @@ class InspectorPipeline(Pipeline):
         self.tokenizer: Any
         config = self.model.config
         if self.tokenizer is None:
-            location, pinned = backbone_location(config.backbone_id, config.backbone_revision, config.depth)
-            self.tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
+            self.tokenizer = load_tokenizer(self.model)
         self.encode = PairEncoder(
             {
                 name: ReadingEncoder(reading, self.tokenizer, config.max_length)
@@ -153,6 +175,8 @@ class InspectorPipeline(Pipeline):
                 check_pair(pair, index)
             results = self.get_iterator(inputs, num_workers, batch_size, {}, {}, {})
             return list(hf_logging.tqdm(results, total=len(inputs), desc="score", unit="pair", delay=_PROGRESS_DELAY_S))
+        if type(inputs).__module__.split(".")[0] == "pandas":
+            raise PairError("A judge expects rows as dicts, but got a pandas object. Pass df.to_dict('records').")
         if isinstance(inputs, (str, bytes, tuple, set)) or not (
             hasattr(inputs, "__getitem__") or isinstance(inputs, Iterable)
         ):
@@ -179,7 +203,13 @@ class InspectorPipeline(Pipeline):
     def _forward(self, input_tensors: dict[str, dict[str, torch.Tensor]]) -> dict[str, Any]:
         """Run the judge on a padded batch; tensors by argument, then by reading."""
         output = self.model(**input_tensors)
-        return {"scores": output.scores, "expected": output.expected, "probabilities": list(output.probabilities)}
+        finite = torch.stack([values.isfinite().all(dim=1) for values in output.decision_values]).all(dim=0)
+        return {
+            "scores": output.scores,
+            "expected": output.expected,
+            "probabilities": list(output.probabilities),
+            "finite": finite,
+        }
 
     def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
         """Shape one pair's result from plain numbers.
@@ -188,7 +218,7 @@ class InspectorPipeline(Pipeline):
             BackboneError: The judge gave no finite number, as float16 may where states overflow.
         """
         expected, probabilities = model_outputs["expected"], model_outputs["probabilities"]
-        if not all(value == value and abs(value) != float("inf") for value in expected):
+        if not model_outputs["finite"]:
             raise BackboneError(
                 f"A judge expects finite states, but got expected scores {expected} in {self.model.dtype}. Load "
                 "it with "
@@ -225,7 +255,8 @@ class InspectorPipeline(Pipeline):
             yield from (results[i] for i in range(len(window)))
 
     def _encoded(self, inputs: Any, num_workers: int) -> Iterable[dict[str, EncodedPair]]:
-        sized = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")
+        is_stream = isinstance(inputs, IterableDataset)
+        sized = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__") and not is_stream
         if num_workers and sized:
             return DataLoader(_EncodedRows(inputs, self.encode), batch_size=None, num_workers=num_workers)
         if num_workers:
@@ -240,11 +271,12 @@ class InspectorPipeline(Pipeline):
         batches = {name: collate([pair[name] for pair in pairs], pad_id) for name in self.encode.encoders}
         arguments = ("input_ids", "attention_mask", "response_mask")
         output = self.forward({key: {name: batch[key] for name, batch in batches.items()} for key in arguments})
-        columns = [output["scores"].tolist(), output["expected"].tolist()]
+        columns = [output[name].tolist() for name in ("scores", "expected", "finite")]
         probabilities = zip(*(values.tolist() for values in output["probabilities"]), strict=True)
-        for pair, scores, expected, classes in zip(pairs, *columns, probabilities, strict=True):
+        for pair, scores, expected, finite, classes in zip(pairs, *columns, probabilities, strict=True):
             truncated = any(encoded.truncated for encoded in pair.values())
-            yield {"scores": scores, "expected": expected, "probabilities": classes, "truncated": truncated}
+            result = {"scores": scores, "expected": expected, "probabilities": classes}
+            yield {**result, "finite": finite, "truncated": truncated}
 
     def save_pretrained(self, save_directory: Any, *, fused: bool = True, **kwargs: Any) -> None:
         """Write the judge and what runs it.

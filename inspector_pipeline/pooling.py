@@ -78,6 +78,6 @@ def rms_normalize(states: Tensor, eps: float) -> Tensor:
 
 
 def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    weights = mask.to(device=states.device, dtype=torch.float32)
+    weights = mask.to(states.device).bool().float()
     kept = states.float().masked_fill(~weights.bool().unsqueeze(-1), 0.0)
     return kept.sum(dim=1) / weights.sum(dim=1, keepdim=True)

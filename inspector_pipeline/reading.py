@@ -6,6 +6,7 @@ into the judge's config when the judge is made. Chat templates may add today's d
 token, and braces in it mean nothing.
 """
 
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ PREDICTION_MARK = "{prediction}"
 FALLBACK_TEMPLATE = f"Question:\n{QUESTION_MARK}\n\nAnswer:\n{PREDICTION_MARK}"
 MIN_TEXT_TOKENS = 16  # of the question, and of the response, that truncation leaves in place
 
+_TOKENIZER_LOCK = threading.Lock()
 _SENTINELS = ("Inspector0question0here", "Inspector0prediction0here")
 
 
@@ -228,9 +230,10 @@ class ReadingEncoder:
 
     def _encode(self, text: str, **kwargs: Any) -> list[_Token]:
         kwargs.setdefault("add_special_tokens", self.reading.add_special_tokens)
-        encoding = self.tokenizer(
-            text, return_offsets_mapping=True, return_attention_mask=False, verbose=False, **kwargs
-        )
+        with _TOKENIZER_LOCK:  # whether control tokens are split is a state of the tokenizer, not of the call
+            encoding = self.tokenizer(
+                text, return_offsets_mapping=True, return_attention_mask=False, verbose=False, **kwargs
+            )
         return [_Token(i, *at) for i, at in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)]
 
     def _encode_in_pieces(self, text: str, pair_spans: tuple[Span, Span]) -> list[_Token]:

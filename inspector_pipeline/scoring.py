@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import pipeline
-
+from .modeling_inspector import InspectorModel
 from .pipeline_inspector import TASK, InspectorPipeline
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,8 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
 
     Args:
         judge: Folder or Hub id; None is the embedded judge; a loaded pipeline is returned as it is.
-        **kwargs: For `transformers.pipeline` (device, dtype, revision, token, ...).
+        **kwargs: `device`, `batch_size`, `num_workers` for the pipeline; others (dtype, device_map, revision, token,
+            ...) for `InspectorModel.from_pretrained`.
 
     Returns:
         The judge's pipeline.
@@ -39,8 +39,10 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
         raise FileNotFoundError(
             f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is."
         )
-    loaded: InspectorPipeline = pipeline(TASK, model=name, **kwargs)
-    return loaded
+    # Loaded here and not by pipeline(), which retries and wraps every error until its message is lost.
+    options = {key: kwargs.pop(key) for key in ("device", "batch_size", "num_workers") if key in kwargs}
+    model = InspectorModel.from_pretrained(name, **{"dtype": "auto", **kwargs})
+    return InspectorPipeline(model=model, task=TASK, **options)
 
 
 def evaluate_samples(
@@ -68,7 +70,7 @@ def evaluate_samples(
     Example:
         >>> evaluate_samples([{"question": "2 + 2?", "prediction": "4"}])  # doctest: +SKIP
     """
-    if isinstance(top_percent, bool) or not 0.0 <= top_percent <= 1.0:
+    if isinstance(top_percent, (bool, str)) or not 0.0 <= top_percent <= 1.0:
         raise ValueError(f"top_percent expects a share from 0 to 1, but got {top_percent!r}.")
     results = load_judge(judge)(list(samples), batch_size=batch_size) if len(samples) else []
     n_truncated = sum(result["truncated"] for result in results)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from .errors import DataFileError
 Row = dict[str, Any]
 
 STDIO = "-"
+MAX_CSV_FIELD = 2**30  # characters; the csv module's own limit is shorter than some responses
 
 
 def read_rows(source: str) -> list[Row]:
@@ -58,13 +60,18 @@ def write_rows(rows: list[Row], target: str) -> None:
         DataFileError: The suffix is unknown, or the file cannot be written.
     """
     if target == STDIO:
-        sys.stdout.write(_dump_jsonl(rows).decode())
+        sys.stdout.flush()
+        sys.stdout.buffer.write(_dump_jsonl(rows))
         return
     check_target(target)
+    path = Path(target)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        Path(target).write_bytes(_WRITERS[Path(target).suffix.lower()](rows))
-    except OSError as error:
-        raise DataFileError(f"{target} could not be written: {error.strerror or error}.") from error
+        scratch.write_bytes(_WRITERS[path.suffix.lower()](rows))
+        os.replace(scratch, path)
+    except (OSError, TypeError, ValueError) as error:
+        scratch.unlink(missing_ok=True)
+        raise DataFileError(f"{target} could not be written: {error}.") from error
 
 
 def check_target(target: str) -> None:
@@ -76,6 +83,8 @@ def check_target(target: str) -> None:
     path = Path(target)
     if target != STDIO and path.suffix.lower() not in _WRITERS:
         raise DataFileError(f"{target} expects a suffix of {', '.join(_WRITERS)}, but got {path.suffix or 'none'!r}.")
+    if target != STDIO and path.is_dir():
+        raise DataFileError(f"{target} expects a file, but is a folder.")
     if target != STDIO and not path.parent.is_dir():
         raise DataFileError(f"{target} expects an existing folder, but {path.parent} is none. Make it first.")
 
@@ -119,6 +128,7 @@ def _checked(row: Any, source: str, where: str) -> Row:
 
 
 def _parse_csv(data: bytes, source: str) -> list[Row]:
+    csv.field_size_limit(MAX_CSV_FIELD)
     reader = csv.DictReader(io.StringIO(_decode(data, source), newline=""), strict=True)
     try:
         rows = list(reader)
@@ -144,7 +154,9 @@ def _parse_parquet(data: bytes, source: str) -> list[Row]:
 
 
 def _dump_jsonl(rows: list[Row]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass")
+    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _dump_csv(rows: list[Row]) -> bytes:
@@ -160,7 +172,8 @@ def _dump_parquet(rows: list[Row]) -> bytes:
     import pyarrow.parquet
 
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{n: row.get(n) for n in names} for row in rows]), buffer)
     return buffer.getvalue()
 
 
@@ -171,7 +184,7 @@ _READERS: dict[str, Callable[[bytes, str], list[Row]]] = {
     ".parquet": _parse_parquet,
 }
 _WRITERS: dict[str, Callable[[list[Row]], bytes]] = {
-    ".json": lambda rows: json.dumps(rows, indent=4).encode(),
+    ".json": lambda rows: json.dumps(rows, indent=4, default=str).encode(),
     ".jsonl": _dump_jsonl,
     ".csv": _dump_csv,
     ".parquet": _dump_parquet,

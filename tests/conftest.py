@@ -75,6 +75,22 @@ def full_model(backbone_dir):
     return AutoModel.from_pretrained(backbone_dir).eval()
 
 
+@pytest.fixture(scope="session", params=["qwen3", "llama"])
+def deep(request, tmp_path_factory, tokenizer):
+    """A whole random backbone of 28 thin layers of width 2048, and a folder of it."""
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 2048, "num_hidden_layers": 28, "head_dim": 16, "intermediate_size": 64}
+    config = tiny_config(request.param, **sizes, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.02)
+    model = AutoModel.from_config(config).eval()
+    for module in model.modules():
+        if "Norm" in type(module).__name__:
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    folder = tmp_path_factory.mktemp("deep")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model, folder
+
+
 def feature(layer, pooling="mean", state="raw", reading="chat"):
     return {"reading": reading, "layer": layer, "pooling": pooling, "state": state}
 

@@ -71,6 +71,9 @@ def test_truncated_pairs_are_counted(make_judge, source, tmp_path, capsys):
 
 
 FAULTS = {
+    "own input": (["pairs.json", "--output", "pairs.json"], "another file than the input"),
+    "no device": (["pairs.json", "--device", "nonsense"], "--device expects a device of this machine"),
+    "a plain model": (["pairs.json", "--judge", "./plain"], "model_type expects 'inspector'"),
     "no file": (["gone.json"], "gone.json could not be read"),
     "no pair": (["bad.jsonl"], "Pair 0 expects the keys question and prediction, but 'prediction' is missing"),
     "no judge": (["pairs.json", "--judge", "./nowhere"], "expects a folder or a Hub id"),
@@ -83,6 +86,8 @@ FAULTS = {
 @pytest.mark.parametrize("case", FAULTS)
 def test_faults_end_with_one_and_a_message(case, source, monkeypatch, capsys):
     monkeypatch.chdir(source.parent)
+    (source.parent / "plain").mkdir()
+    (source.parent / "plain" / "config.json").write_text('{"model_type": "llama"}')
     (source.parent / "bad.jsonl").write_text('{"question": "q"}\n')
     args, message = FAULTS[case]
     assert main(["score", *args]) == 1

@@ -63,7 +63,7 @@ CASES = {
     "head": (lambda c: c["aspects"][0]["head"].update(type="forest"), "head.type expects one of linear"),
     "rule": (
         lambda c: c["aspects"][0]["head"].update(rule="vote"),
-        "head.rule expects one of logistic, votes, ordinal",
+        "head.rule expects one of logistic, one_vs_rest",
     ),
     "classes order": (lambda c: c["aspects"][0].update(classes=[2, 1]), "classes expects two or more ascending"),
     "classes one": (lambda c: c["aspects"][0].update(classes=[1]), "classes expects two or more"),
@@ -93,6 +93,14 @@ def test_a_wrong_field_is_named(saved, case):
     change(saved[1])
     with pytest.raises(JudgeConfigError, match=message):
         InspectorConfig.from_dict(saved[1])
+
+
+def test_a_plain_model_is_no_judge(saved, backbone_dir):
+    with pytest.raises(JudgeConfigError, match="model_type expects 'inspector'"):
+        InspectorConfig.from_pretrained(backbone_dir)
+    for broken in ("x", {}, {"model_type": "zzz"}):
+        with pytest.raises(JudgeConfigError, match="wrong kind|num_hidden_layers"):
+            InspectorConfig.from_dict({**saved[1], "backbone_config": broken})
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import aspect, chat_reading, config_of, feature, random_probes, tiny_config
+from conftest import aspect, chat_reading, config_of, feature, random_probes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -59,21 +59,6 @@ def padded(rows, spans, side):
         batch["attention_mask"][i, start : start + len(row)] = 1
         batch["response_mask"][i, start + a : start + b] = 1
     return batch
-
-
-@pytest.fixture(scope="module", params=["qwen3", "llama"])
-def deep(request, tmp_path_factory):
-    """A whole random backbone of 28 thin layers of width 2048, and a folder of it."""
-    torch.manual_seed(3)
-    sizes = {"hidden_size": 2048, "num_hidden_layers": 28, "head_dim": 16, "intermediate_size": 64}
-    config = tiny_config(request.param, **sizes, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.02)
-    model = AutoModel.from_config(config).eval()
-    for module in model.modules():
-        if "Norm" in type(module).__name__:
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    folder = tmp_path_factory.mktemp("deep")
-    model.save_pretrained(folder)
-    return model, folder
 
 
 @pytest.mark.parametrize("form", ["fused", "probes"])
@@ -189,6 +174,56 @@ def test_many_probe_sets_share_one_backbone(make_judge):
     expected_of(shared)
     assert torch.equal(expected_of(first), before)
     assert shared.config.depth == 1 and first.backbone.config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("ran_before", [True, False])
+def test_judges_that_share_a_backbone_score_as_if_alone_in_any_order(make_judge, ran_before):
+    first_dir = make_judge(two_aspects())
+    second_dir = make_judge([aspect("c", [feature(2, "max"), feature(1)])], seed=5, name="second")
+    alone = [expected_of(InspectorModel.from_pretrained(folder)) for folder in (first_dir, second_dir)]
+    first = InspectorModel.from_pretrained(first_dir)
+    if ran_before:
+        expected_of(first)
+    second = InspectorModel.from_pretrained(second_dir, share_backbone_with=first)
+    third = InspectorModel.from_pretrained(second_dir, share_backbone_with=second)
+    for model, expected in [(first, 0), (second, 1), (third, 1), (first, 0), (second, 1)]:
+        assert torch.equal(expected_of(model), alone[expected])
+
+
+def test_sharing_takes_no_options_of_its_own(make_judge):
+    folder = make_judge(two_aspects())
+    judge = InspectorModel.from_pretrained(folder)
+    with pytest.raises(ValueError, match="brings its own backbone, so dtype cannot be given"):
+        InspectorModel.from_pretrained(folder, share_backbone_with=judge, dtype=torch.bfloat16)
+    for config in (judge.config,):
+        other = copy.copy(judge)
+        other.config = copy.deepcopy(config)
+        other.config.backbone_config.rms_norm_eps = 0.5
+    with pytest.raises(BackboneError, match="same backbone_config"):
+        InspectorModel.from_pretrained(folder, share_backbone_with=other)
+    unnamed = copy.deepcopy(judge.config)
+    unnamed.backbone_id = ""
+    with pytest.raises(BackboneError, match="expects judges with a backbone_id"):
+        InspectorModel.from_pretrained(folder, config=unnamed, share_backbone_with=judge)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("centers", lambda t: t * float("nan")), ("probes.o_probe.cuts", lambda t: -t.sort().values)]
+)
+def test_weights_that_give_no_honest_score_are_refused(make_judge, name, change):
+    folder = make_judge([aspect("o", [feature(1)], "ordinal")])
+    state = load_file(folder / "model.safetensors")
+    state[name] = change(state[name]).contiguous()
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(JudgeConfigError, match="expects (finite|ascending)"):
+        InspectorModel.from_pretrained(folder)
+
+
+def test_any_non_zero_mask_counts_as_one(make_judge):
+    model = InspectorModel.from_pretrained(make_judge(two_aspects()))
+    with torch.no_grad():
+        plain, doubled = (model(IDS, torch.full_like(IDS, n), torch.full_like(IDS, n)).expected for n in (1, 2))
+    assert torch.equal(plain, doubled)
 
 
 def test_a_backbone_that_does_not_fit_is_not_shared(make_judge):

@@ -174,6 +174,43 @@ def test_states_that_overflow_are_an_error_and_no_score(judge, pairs):
         judge(pairs)
 
 
+@pytest.mark.parametrize("rule", ["votes", "hard_votes", "margin", "one_vs_rest", "logistic", "ordinal"])
+def test_infinite_states_are_an_error_for_every_rule(make_judge, pairs, rule):
+    judge = load_judge(make_judge([aspect("a", [feature(1)], rule, classes=(1, 2, 3))]), device="cpu")
+    judge.model.backbone.get_input_embeddings().weight.data.fill_(float("inf"))
+    with pytest.raises(BackboneError, match="expects finite states"):
+        judge(pairs)
+
+
+def test_threads_may_share_a_judge(judge):
+    from concurrent.futures import ThreadPoolExecutor
+
+    texts = [{"question": "q <|im_end|>" if i % 2 else "plain", "prediction": f"answer {i % 3}"} for i in range(200)]
+    alone = [judge.preprocess(pair) for pair in texts]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(judge.preprocess, texts)) == alone
+
+
+def test_pandas_and_sized_streams(judge, pairs):
+    import pandas
+
+    with pytest.raises(PairError, match="to_dict"):
+        judge(pandas.DataFrame(pairs))
+
+    class Sized(Stream):
+        def __len__(self):
+            return len(PAIRS)
+
+    assert list(judge(Sized())) == judge(pairs)
+
+
+def test_a_broken_tokenizer_is_not_replaced_silently(judge, tmp_path):
+    judge.save_pretrained(tmp_path / "j")
+    (tmp_path / "j" / "tokenizer.json").write_text("{")
+    with pytest.raises(Exception, match="Expecting property name"):  # the library says where
+        load_judge(tmp_path / "j", device="cpu")
+
+
 def test_a_judge_of_several_readings(make_judge, pairs):
     literal = {"prefix": "Rate: ", "middle": "\n", "suffix": "\nScore:", "add_special_tokens": True}
     readings = {"one": literal, "two": {**literal, "prefix": "Check the whole of this: "}}

@@ -9,14 +9,8 @@ from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from inspector_pipeline.probes import (
-    LinearProbe,
-    couple_pairwise,
-    decide_logistic,
-    decide_ordinal,
-    decide_votes,
-    n_decision_values,
-)
+from inspector_pipeline.decisions import RULES, couple_pairwise, decide_logistic, decide_ordinal, decide_votes
+from inspector_pipeline.probes import LinearProbe
 
 
 def data(n_classes, seed=0):
@@ -113,5 +107,5 @@ def test_probes_stay_float32_under_autocast():
 
 
 def test_number_of_decision_values():
-    assert [n_decision_values(rule, 2) for rule in ("logistic", "votes", "ordinal")] == [1, 1, 1]
-    assert [n_decision_values(rule, 5) for rule in ("logistic", "votes", "ordinal")] == [5, 10, 1]
+    assert [RULES[rule].n_values(2) for rule in ("logistic", "votes", "ordinal")] == [1, 1, 1]
+    assert [RULES[rule].n_values(5) for rule in ("logistic", "votes", "ordinal")] == [5, 10, 1]

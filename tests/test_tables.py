@@ -79,6 +79,11 @@ def test_targets_are_checked_before_work_is_done(tmp_path):
     check_target("-")
 
 
+def test_columns_that_only_some_rows_have_are_kept(tmp_path):
+    write_rows([ROWS[0], {**ROWS[1], "meta": "x"}], str(tmp_path / "x.parquet"))
+    assert [row["meta"] for row in read_rows(str(tmp_path / "x.parquet"))] == [None, "x"]
+
+
 def test_parquet_keeps_types(tmp_path):
     write_rows(ROWS, str(tmp_path / "x.parquet"))
     assert pyarrow.parquet.read_schema(tmp_path / "x.parquet").field("n").type == pyarrow.int64()

@@ -239,7 +239,7 @@ def test_auroc_equals_sklearn_with_ties(values, seed):
 def test_macro_f1_equals_sklearn():
     rng = np.random.default_rng(0)
     truth, found = rng.integers(1, 6, 200), rng.integers(1, 6, 200)
-    ours = evaluate_stage._macro_f1(truth, [1, 2, 3, 4, 5], found.astype(float), found)
+    ours = evaluate_stage._macro_f1(truth, [1, 2, 3, 4, 5], evaluate_stage.Prediction(found, found, found))
     assert ours == pytest.approx(f1_score(truth, found, average="macro"))
 
 

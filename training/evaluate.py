@@ -18,6 +18,7 @@ from transformers.utils import logging as hf_logging
 from training.data import POSITIVE_SCORE, is_positive
 from training.extract import FeatureSet, json_text, load_features
 from training.fit import Choice, FitConfig, Labels, auroc, calibrate, choose, fit_ridge, load_grams, question_folds
+from training.stage import run
 from training.surface import fit_surface, surface_features, surface_probabilities
 
 logger = logging.getLogger(__name__)
@@ -47,20 +48,30 @@ class EvaluateConfig:
     candidates_tried: int = 0
 
 
+class Prediction(NamedTuple):
+    """Predictions of rows in one repeat: mean scores, what a good label is ranked by, and scores; (rows,) each."""
+
+    expected: Array
+    good: Array
+    score: Index
+
+
 class OutOfFold(NamedTuple):
     """Predictions of one aspect's rows by fits that never saw their questions.
 
     Attributes:
         expected: (repeats, rows) mean scores.
+        good: (repeats, rows) what a good label is ranked by.
         score: (repeats, rows) scores by the decision rule.
     """
 
     expected: Array
+    good: Array
     score: Index
 
     def take(self, rows: Index) -> "OutOfFold":
         """Return some of the rows."""
-        return OutOfFold(self.expected[:, rows], self.score[:, rows])
+        return OutOfFold(self.expected[:, rows], self.good[:, rows], self.score[:, rows])
 
 
 def evaluate(features: FeatureSet, config: EvaluateConfig) -> dict[str, Any]:
@@ -91,40 +102,44 @@ def evaluate(features: FeatureSet, config: EvaluateConfig) -> dict[str, Any]:
             here = labels.aspect[test_rows] == a
             rows, scale = test_rows[here], np.array(classes)
             judge.expected[repeat, rows] = calibrations[a].probabilities(values[here]) @ scale
+            judge.good[repeat, rows] = judge.expected[repeat, rows]
             judge.score[repeat, rows] = scale[calibrations[a].class_index(values[here])]
             own = fit_rows[labels.aspect[fit_rows] == a]
             forest = fit_surface(surface[own], labels.score[own], config.seed + repeat)
             probabilities = surface_probabilities(forest, surface[rows], classes)
             base.expected[repeat, rows] = probabilities @ scale
+            good = fit_surface(surface[own], labels.positive[own].astype(np.int64), config.seed + repeat)
+            base.good[repeat, rows] = surface_probabilities(good, surface[rows], [0, 1])[:, 1]
             base.score[repeat, rows] = scale[probabilities.argmax(axis=1)]
     return _results(config, labels, judge, base, choices)
 
 
 def _blank(labels: Labels, repeats: int) -> OutOfFold:
     shape = (repeats, len(labels.score))
-    return OutOfFold(np.full(shape, np.nan), np.zeros(shape, dtype=np.int64))
+    return OutOfFold(np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=np.int64))
 
 
-def _auroc(truth: Index, classes: list[int], expected: Array, score: Index) -> float:
-    return auroc(is_positive(truth, classes), expected)
+def _auroc(truth: Index, classes: list[int], predicted: Prediction) -> float:
+    return auroc(is_positive(truth, classes), predicted.good)
 
 
-def _macro_f1(truth: Index, classes: list[int], expected: Array, score: Index) -> float:
+def _macro_f1(truth: Index, classes: list[int], predicted: Prediction) -> float:
     f1 = []
     for c in classes:
-        found, true = score == c, truth == c
+        found, true = predicted.score == c, truth == c
         if found.any() or true.any():
             f1.append(2 * float((found & true).sum()) / float(found.sum() + true.sum()))
     return float(np.mean(f1))
 
 
-def _spearman(truth: Index, classes: list[int], expected: Array, score: Index) -> float:
+def _spearman(truth: Index, classes: list[int], predicted: Prediction) -> float:
+    expected = predicted.expected
     if np.ptp(expected) == 0 or np.ptp(truth) == 0:
         return 0.0
     return float(np.corrcoef(rankdata(expected), rankdata(truth))[0, 1])
 
 
-METRICS: Mapping[str, Callable[[Index, list[int], Array, Index], float]] = {
+METRICS: Mapping[str, Callable[[Index, list[int], Prediction], float]] = {
     "auroc": _auroc,
     "macro_f1": _macro_f1,
     "spearman": _spearman,
@@ -133,8 +148,8 @@ METRICS: Mapping[str, Callable[[Index, list[int], Array, Index], float]] = {
 
 def measure(truth: Index, classes: list[int], predicted: OutOfFold) -> dict[str, float]:
     """Compute every metric per repeat and average it over repeats."""
-    pairs = list(zip(predicted.expected, predicted.score, strict=True))
-    return {name: float(np.mean([metric(truth, classes, e, s) for e, s in pairs])) for name, metric in METRICS.items()}
+    repeats = [Prediction(*columns) for columns in zip(*predicted, strict=True)]
+    return {name: float(np.mean([metric(truth, classes, one) for one in repeats])) for name, metric in METRICS.items()}
 
 
 def _results(
@@ -165,9 +180,12 @@ def _results(
                 "cuts",
                 "centres",
             ],
-            "auroc": f"of score >= {POSITIVE_SCORE} (1 of 0 and 1) by expected score; per repeat, then averaged",
+            "auroc": f"of score >= {POSITIVE_SCORE} (1 of 0 and 1), by expected score; per repeat, then averaged",
             "intervals": f"95 %, percentile, {config.bootstraps} resamples of questions",
-            "surface": "random forest on ten surface features of the text, in the same folds",
+            "surface": (
+                "random forests on ten surface features of the text, in the same folds: one fitted on good against "
+                "other labels for AUROC, one on the scores for the rest"
+            ),
             "depths_chosen": {str(depth): depths.count(depth) for depth in sorted(set(depths))},
             "settings": asdict(config),
         },
@@ -231,11 +249,10 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="results.json to write")
     parser.add_argument("--candidates-tried", type=int, default=0, help="settings looked at on this data before")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     results = evaluate(load_features(args.features), EvaluateConfig(candidates_tried=args.candidates_tried))
     Path(args.output).write_text(json_text(results), encoding="utf-8")
     logger.info(report(results))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from hub_cards.judge_card import JudgeCard
 from inspector_pipeline import InspectorConfig, InspectorModel
 from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.modeling_inspector import probe_key
 from inspector_pipeline.truncation import truncated_config
+from training.assemble import fill_probes
 from training.data import read_json
 from training.extract import READING_NAME, FeatureSet, json_text, load_features
 from training.fit import (
@@ -34,6 +32,8 @@ from training.fit import (
     fit_ridge,
     load_grams,
 )
+from training.porting import PortedProbe
+from training.stage import run
 
 logger = logging.getLogger(__name__)
 
@@ -141,22 +141,17 @@ def _build(
     )
     model = InspectorModel(judge)
     x = design(features, config, layers)
-    centers = x[labels.pair].mean(axis=0)
-    model.centers.data = _float32(centers.reshape(len(read), -1))
+    common = x[labels.pair].mean(axis=0)
+    probes = {}
     for a, name in enumerate(labels.names):
         own_center, weight = ridge.weight(x, a)
         slope = calibrations[a].slope
-        bias = slope * (ridge.target_mean[a] + float((centers - own_center) @ weight))
-        probe = model.probes[probe_key(name)]
-        probe.weight.data = _float32(slope * weight.reshape(1, len(read), -1))
-        probe.bias.data = _float32(np.array([bias]))
-        probe.thresholds.data = _float32(calibrations[a].thresholds)
-        probe.cuts.data = _float32(calibrations[a].cuts)
+        bias = slope * (ridge.target_mean[a] + float((common - own_center) @ weight))
+        parameters = {"thresholds": calibrations[a].thresholds, "cuts": calibrations[a].cuts}
+        probe = PortedProbe("ordinal", labels.classes[a], common, slope * weight[None], np.array([bias]), parameters)
+        probes[name] = probe
+    fill_probes(model, probes)
     return model
-
-
-def _float32(values: NDArray[np.float64]) -> torch.Tensor:
-    return torch.from_numpy(values).to(torch.float32)
 
 
 def main() -> None:
@@ -168,7 +163,6 @@ def main() -> None:
     parser.add_argument("--reference", help="JSON of python -m training.reference_protocol on the same labels")
     parser.add_argument("--fused", action="store_true", help="put the truncated backbone into it")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     reference = read_json(args.reference) if args.reference else None
     features, results = load_features(args.features), read_json(args.results)
     model = export(features, results, Path(args.output), fused=args.fused, reference=reference)
@@ -176,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -25,6 +25,7 @@ from inspector_pipeline.truncation import take_final_norm
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 from training.data import LabelledPair, drop_foreign, read_json, read_probing_set, read_questions
 from training.manifest import Manifest, file_sha256
+from training.stage import run
 
 logger = logging.getLogger(__name__)
 
@@ -183,9 +184,8 @@ def main() -> None:
     parser.add_argument("--dtype", default=defaults.dtype, choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--max-length", type=int, default=defaults.max_length, help="tokens of a pair (%(default)s)")
     parser.add_argument("--state", default=defaults.state, choices=("raw", "rms_normed", "final_norm"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     extract(ExtractConfig(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,6 +11,7 @@ from training.evaluate import EvaluateConfig, evaluate, report
 from training.export import export
 from training.extract import ExtractConfig, extract, load_features
 from training.reference_protocol import reference_protocol
+from training.stage import run
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +55,10 @@ def main() -> None:
     parser.add_argument("--fused", action="store_true", help="put the truncated backbone into it")
     parser.add_argument("--candidates-tried", type=int, default=0, help="settings looked at on this data before")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     extracting = ExtractConfig(args.probing_set, args.work, args.questions)
     evaluating = EvaluateConfig(candidates_tried=args.candidates_tried)
     make_judge(extracting, evaluating, Path(args.output), fused=args.fused, with_reference=args.with_reference)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -33,6 +33,7 @@ from inspector_pipeline.truncation import take_final_norm
 from training.data import LabelledPair, drop_foreign, read_probing_set, read_questions
 from training.evaluate import METRICS, Array, Index, OutOfFold, interval, measure
 from training.extract import ExtractConfig, json_text
+from training.stage import run
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def fit_and_test(states: Mapping[int, Array], scores: Index) -> dict[str, Any]:
     search.fit(states[layer][train], scores[train])
     classes = [int(c) for c in search.classes_]
     expected = search.predict_proba(states[layer][test]) @ np.array(classes, dtype=float)
-    predicted = OutOfFold(expected[None], search.predict(states[layer][test])[None])
+    predicted = OutOfFold(expected[None], expected[None], search.predict(states[layer][test])[None])
     rng = np.random.default_rng(SPLIT_SEED)
     draws = [np.arange(len(test)), *(rng.integers(0, len(test), len(test)) for _ in range(BOOTSTRAPS))]
     measured = [measure(scores[test][take], classes, predicted.take(take)) for take in draws]
@@ -135,11 +136,11 @@ def main() -> None:
         "--questions", help="the dataset's questions, JSON Lines; pairs with other questions are dropped"
     )
     parser.add_argument("--output", required=True, help="JSON to write")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    results = reference_protocol(ExtractConfig(args.probing_set, "", args.questions))
+    results = reference_protocol(ExtractConfig(args.probing_set, "", args.questions, dtype=args.dtype))
     Path(args.output).write_text(json_text(results), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
