@@ -194,13 +194,13 @@ def test_published_classifiers_give_the_published_steps_decision_values(deep, da
     classifiers = load_classifiers(data_dir / "reference" / name, allow_pickle=True)
     assert "fitted with scikit-learn 1.6" in caplog.text  # said, not hidden
     path = data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json"
-    pairs, readings = read_probing_set(path)
+    _, readings = read_probing_set(path)
     save_judge(build_judge(classifiers, readings, backbone_id=str(folder)), classifiers, tmp_path / "judge")
     judge = load_judge(tmp_path / "judge", device="cpu")
-    samples = [{"question": p.question, "prediction": p.prediction, "id": p.id} for p in pairs[:4]]
+    samples = [{**pair, "id": i} for i, pair in enumerate(PAIRS[:2])]
     check_against_literal_steps(judge, classifiers, folder, readings, samples)
     scored = evaluate_samples(samples, judge)
-    assert [list(row) for row in scored] == [["question", "prediction", "id", *classifiers, "total_score"]] * 4
+    assert [list(row) for row in scored] == [["question", "prediction", "id", *classifiers, "total_score"]] * 2
     assert all(row["total_score"] == sum(row[aspect] for aspect in classifiers) for row in scored)
     assert ("informativeness" in classifiers) == (name != "gsm8k_multi_clfs")
     (tmp_path / "samples.json").write_text(json.dumps(samples))

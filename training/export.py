@@ -91,7 +91,7 @@ def export(
 
 
 def _of_reference(reference: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    return {"reference_protocol": reference[name]} if reference else {}
+    return {"reference_protocol": reference[name]} if reference and name in reference else {}
 
 
 def _counts(labels: Labels) -> dict[str, int]:
