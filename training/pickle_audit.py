@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector_pipeline.errors import InspectorError
+from training.porting import PORTABLE
 
 ALLOWED_GLOBALS = frozenset(
     {
@@ -138,7 +139,8 @@ def load_audited(path: Path) -> Any:
     if foreign:
         names = ", ".join(".".join(item) for item in foreign)
         raise UnsafePickleError(
-            f"{path} names {names}, which is not on the list of what a classifier needs. It was not loaded."
+            f"{path} names {names}, which is not on the list of what a classifier needs. It was not loaded. "
+            f"What can be ported: {PORTABLE}."
         )
     return _ListedUnpickler(io.BytesIO(data)).load()
 
