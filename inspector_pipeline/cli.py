@@ -224,6 +224,7 @@ def _info(args: argparse.Namespace) -> None:
     config = InspectorConfig.from_pretrained(judge)
 
     def local(name: str) -> Path | None:
+        """Return a file of the judge, fetched where the judge is on the Hub; None where it has none."""
         if os.path.isdir(judge):
             path = Path(judge) / name
             return path if path.is_file() else None

@@ -99,9 +99,13 @@ class InspectorModel(PreTrainedModel):
             final_norm = take_final_norm(backbone)
         # Installed lazily they would be installed twice on layers that two judges share, and states counted double.
         maybe_install_capturing_hooks(backbone)
-        needs_norm = any(feature.state == "final_norm" for feature in self.features)
         self.backbone = backbone.requires_grad_(False)
-        self.final_norm = final_norm.requires_grad_(False) if needs_norm else None
+        self.final_norm = final_norm.requires_grad_(False) if self._needs_final_norm else None
+
+    @property
+    def _needs_final_norm(self) -> bool:
+        """Whether a feature reads post-norm states."""
+        return any(feature.state == "final_norm" for feature in self.features)
 
     def forward(
         self,
@@ -297,8 +301,7 @@ class InspectorModel(PreTrainedModel):
                 f"{theirs.depth}. Load "
                 "the deeper judge first."
             )
-        needs_norm = any(feature.state == "final_norm" for feature in self.features)
-        if needs_norm and other.final_norm is None:
+        if self._needs_final_norm and other.final_norm is None:
             raise BackboneError(
                 "share_backbone_with expects a judge that kept the backbone's final norm, since this one reads "
                 "post-norm "
@@ -306,7 +309,7 @@ class InspectorModel(PreTrainedModel):
             )
         view = shallow_view(other.backbone, own.depth)
         self._take_place_of(view)
-        self.set_backbone(view, other.final_norm if needs_norm else nn.Identity())
+        self.set_backbone(view, other.final_norm if self._needs_final_norm else nn.Identity())
 
     def _refuse_broken_probes(self) -> None:
         """Refuse weights from which no honest score can come."""

@@ -221,8 +221,7 @@ class InspectorPipeline(Pipeline):
         if not model_outputs["finite"]:
             raise BackboneError(
                 f"A judge expects finite states, but got expected scores {expected} in {self.model.dtype}. Load "
-                "it with "
-                "dtype=torch.float32 or torch.bfloat16."
+                "it with dtype=torch.float32 or torch.bfloat16."
             )
         scores = dict(zip((aspect.name for aspect in self._aspects), model_outputs["scores"], strict=True))
         return {

@@ -8,6 +8,7 @@ cannot reach anything else.
 import io
 import pickle
 import pickletools
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def pickle_globals(data: bytes) -> set[tuple[str, str]]:
             reader.read(opcode.name, argument)
     except UnsafePickleError:
         raise
-    except Exception as error:  # pickletools raises many kinds for malformed data
+    except (ValueError, IndexError, OverflowError, EOFError, struct.error) as error:
         raise UnsafePickleError(f"The file is no well-formed pickle: {error}. It was not loaded.") from error
     return reader.found
 
@@ -147,6 +148,7 @@ def load_audited(path: Path) -> Any:
 
 class _ListedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        """Resolve a global on the list; anything else stops the loading."""
         if (module, name) not in ALLOWED_GLOBALS:
             raise UnsafePickleError(
                 f"The pickle reached for {module}.{name}, which is not on the list. Loading was stopped."
