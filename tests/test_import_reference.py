@@ -15,11 +15,11 @@ from transformers import AutoModel
 
 from inspector_pipeline import DataFileError, Reading, evaluate_samples, load_judge
 from inspector_pipeline.cli import main as inspector
-from training.data import read_probing_set
 from training.import_reference import Classifier, Metadata, build_judge, load_classifiers, save_judge
 from training.pickle_audit import UnsafePickleError
 from training.port_table import compare
 from training.porting import NotPortableError
+from training.probing_set import read_probing_set
 
 METADATA = {
     "llm": "org/model",

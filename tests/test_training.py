@@ -16,14 +16,6 @@ from sklearn.metrics import f1_score, roc_auc_score
 from inspector_pipeline import DataFileError, load_judge
 from inspector_pipeline.reading import Reading
 from training import evaluate as evaluate_stage
-from training.data import (
-    drop_foreign,
-    find_rubric,
-    observed_classes,
-    read_probing_set,
-    read_questions,
-    split_prompt,
-)
 from training.evaluate import EvaluateConfig, evaluate, report
 from training.export import export
 from training.extract import ExtractConfig, extract, load_features
@@ -40,6 +32,14 @@ from training.fit import (
     question_folds,
 )
 from training.make_judge import make_judge as run_chain
+from training.probing_set import (
+    drop_foreign,
+    find_rubric,
+    observed_classes,
+    read_probing_set,
+    read_questions,
+    split_prompt,
+)
 
 RUBRICS = {
     "logicality": "Judge the logic.\n5 - sound\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nScore it.\n",

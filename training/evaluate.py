@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from transformers.utils import logging as hf_logging
 
-from training.data import POSITIVE_SCORE, is_positive
-from training.extract import FeatureSet, json_text, load_features
+from training.extract import FeatureSet, load_features
 from training.fit import Choice, FitConfig, Labels, auroc, calibrate, choose, fit_ridge, load_grams, question_folds
+from training.probing_set import POSITIVE_SCORE, is_positive
+from training.records import json_text
 from training.stage import run
 from training.surface import fit_surface, surface_features, surface_probabilities
 

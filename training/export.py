@@ -18,8 +18,7 @@ from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.truncation import truncated_config
 from training.assemble import fill_probes
-from training.data import read_json
-from training.extract import READING_NAME, FeatureSet, json_text, load_features
+from training.extract import READING_NAME, FeatureSet, load_features
 from training.fit import (
     Calibration,
     Choice,
@@ -33,6 +32,7 @@ from training.fit import (
     load_grams,
 )
 from training.porting import PortedProbe
+from training.records import json_text, read_json
 from training.stage import run
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ python -m training.extract --probing-set probing.json --questions gsm8k_train.js
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,8 +22,9 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.reading import Reading, ReadingEncoder
 from inspector_pipeline.truncation import take_final_norm
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
-from training.data import LabelledPair, drop_foreign, read_json, read_probing_set, read_questions
-from training.manifest import Manifest, file_sha256
+from training.manifest import Manifest
+from training.probing_set import drop_foreign, read_probing_set, read_questions
+from training.records import LabelledPair, json_text, read_json
 from training.stage import run
 
 logger = logging.getLogger(__name__)
@@ -87,11 +87,8 @@ def extract(config: ExtractConfig) -> None:
         BackboneError: The backbone cannot be loaded.
     """
     folder = Path(config.output)
-    inputs = {Path(path).name: file_sha256(path) for path in (config.probing_set, config.questions) if path}
-    settings = {**asdict(config), "probing_set": Path(config.probing_set).name, "output": folder.name}
-    settings["questions"] = Path(config.questions).name if config.questions else None
-    manifest = Manifest("extract", inputs, json.loads(json.dumps(settings)))
-    if (folder / "manifest.json").is_file() and Manifest.read(folder / "manifest.json", "extract") == manifest:
+    manifest = Manifest.of("extract", config, (config.probing_set, config.questions))
+    if manifest.vouches_for(folder):
         logger.info("%s holds these features already.", folder)
         return
     pairs, _ = read_probing_set(config.probing_set)
@@ -117,7 +114,7 @@ def extract(config: ExtractConfig) -> None:
     save_file({name: torch.stack(rows) for name, rows in columns.items()}, folder / "features.safetensors")
     described = {"reading": reading.to_dict(), "n_foreign": len(foreign), "pairs": [asdict(pair) for pair in pairs]}
     (folder / "pairs.json").write_text(json_text(described), encoding="utf-8")
-    manifest.write(folder / "manifest.json")
+    manifest.write(folder, (folder / "features.safetensors", folder / "pairs.json"))
 
 
 def load_features(folder: str | Path) -> FeatureSet:
@@ -127,7 +124,7 @@ def load_features(folder: str | Path) -> FeatureSet:
         DataFileError: The folder does not hold its output.
     """
     folder = Path(folder)
-    manifest = Manifest.read(folder / "manifest.json", "extract")
+    manifest = Manifest.read(folder, "extract")
     described = read_json(folder / "pairs.json")
     pairs = [LabelledPair(**pair) for pair in described["pairs"]]
     values = {}
@@ -137,13 +134,6 @@ def load_features(folder: str | Path) -> FeatureSet:
     if any(len(tensor) != len(pairs) for tensor in values.values()):
         raise DataFileError(f"{folder} expects as many rows of features as pairs ({len(pairs)}). Run the stage again.")
     return FeatureSet(pairs, Reading.from_dict(described["reading"]), values, manifest, described["n_foreign"])
-
-
-def json_text(data: object) -> str:
-    """Write JSON as every stage does: indented, with a final newline."""
-    import json
-
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
 def _features(

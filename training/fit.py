@@ -20,8 +20,8 @@ from scipy.special import expit
 from scipy.stats import rankdata
 from sklearn.model_selection import StratifiedKFold
 
-from training.data import is_positive
 from training.extract import FeatureSet
+from training.probing_set import is_positive
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -27,10 +27,10 @@ from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.truncation import truncated_config
 from training.assemble import fill_probes
-from training.data import read_json, read_probing_set
-from training.extract import json_text
 from training.pickle_audit import ALLOWED_GLOBALS, UnsafePickleError, load_audited
 from training.porting import NotPortableError, PortedProbe, port
+from training.probing_set import read_probing_set
+from training.records import json_text, read_json
 from training.stage import run
 
 logger = logging.getLogger(__name__)

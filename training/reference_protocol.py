@@ -30,9 +30,10 @@ from inspector_pipeline.batching import collate, plan_batches
 from inspector_pipeline.configuration_inspector import Feature, norm_eps
 from inspector_pipeline.reading import ReadingEncoder
 from inspector_pipeline.truncation import take_final_norm
-from training.data import LabelledPair, drop_foreign, read_probing_set, read_questions
 from training.evaluate import METRICS, Array, Index, OutOfFold, interval, measure
-from training.extract import ExtractConfig, json_text
+from training.extract import ExtractConfig
+from training.probing_set import drop_foreign, read_probing_set, read_questions
+from training.records import LabelledPair, json_text
 from training.stage import run
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from training.data import LabelledPair
+from training.records import LabelledPair
 
 FEATURE_NAMES = (
     "question_characters",

@@ -8,7 +8,6 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +16,9 @@ from numpy.typing import NDArray
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.reading import Reading
+from training.records import LabelledPair, normal_text, read_json
 
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
-
-
-@dataclass
-class LabelledPair:
-    """One question with one response, and the labels that it carries.
-
-    Attributes:
-        id: The question's id in its dataset.
-        question: The question.
-        prediction: The response.
-        scores: Aspect -> label. Most pairs carry one aspect only.
-    """
-
-    id: int | str
-    question: str
-    prediction: str
-    scores: dict[str, int] = field(default_factory=dict)
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataFileError: It is missing or not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataFileError(f"Expected a JSON file at {path}, but it could not be read: {error}.") from error
 
 
 def read_questions(path: str | os.PathLike[str]) -> set[str]:
@@ -58,7 +29,7 @@ def read_questions(path: str | os.PathLike[str]) -> set[str]:
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-        return {_normal(json.loads(line)["question"]) for line in lines if line.strip()}
+        return {normal_text(json.loads(line)["question"]) for line in lines if line.strip()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataFileError(f"Expected JSON Lines with a question each at {path}, but got: {error!r}.") from error
 
@@ -107,7 +78,7 @@ def drop_foreign(pairs: Iterable[LabelledPair], questions: set[str]) -> tuple[li
     kept: list[LabelledPair] = []
     foreign: list[LabelledPair] = []
     for pair in pairs:
-        (kept if _normal(pair.question) in questions else foreign).append(pair)
+        (kept if normal_text(pair.question) in questions else foreign).append(pair)
     return kept, foreign
 
 
@@ -179,7 +150,3 @@ def _longest_common_substring(texts: list[str]) -> str:
         else:
             high = length - 1
     return best
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.split())
