@@ -98,12 +98,17 @@ def read_records(path: str | Path, required: Iterable[str] = ("id", "question"))
     return rows
 
 
-def labelled_pairs(rows: Iterable[Row]) -> list[LabelledPair]:
-    """Take from labelled rows what a fit needs; rows without a response or without any label are left out."""
+def labelled_pairs(rows: Iterable[Row], *, unlabelled: bool = False) -> list[LabelledPair]:
+    """Take from rows what a fit needs; rows without a response are left out, and so are those without any label.
+
+    Args:
+        rows: Labelled rows, or responses.
+        unlabelled: Whether to keep responses without a label, as a judge's transfer to other data needs them.
+    """
     pairs = []
     for row in rows:
         scores = {aspect: score for aspect, score in (row.get("scores") or {}).items() if score is not None}
-        if scores and row.get("prediction"):
+        if (scores or unlabelled) and row.get("prediction"):
             kept = {
                 key: row[key] for key in ("weights", "sample", "generator", "auxiliary") if row.get(key) is not None
             }
