@@ -47,7 +47,15 @@ from training.features import (
 )
 from training.manifest import PACKAGES, Manifest, file_sha256, manifest_path, write_atomically
 from training.probing_set import drop_foreign, read_probing_set, read_questions
-from training.records import LabelledPair, json_text, labelled_pairs, labelled_rows, read_json, read_records, write_records
+from training.records import (
+    LabelledPair,
+    json_text,
+    labelled_pairs,
+    labelled_rows,
+    read_json,
+    read_records,
+    write_records,
+)
 from training.stage import parse, run
 
 logger = logging.getLogger(__name__)

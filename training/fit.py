@@ -1,27 +1,32 @@
-"""Fit ridge probes for all aspects together, and choose one depth for the judge, from training rows alone.
+"""Choose what a judge reads and how it is fitted, from training rows alone, and fit it.
 
-A probe is one linear map over the pooled states of layers 1..depth. Aspects lend each other strength: an aspect's
-weight is a part that all share plus a part of its own (Evgeniou and Pontil, KDD 2004), each aspect with its own centre.
-Fits and predictions of every depth, penalty, sharing and fold come from Gram matrices that are computed once. Inner
-cross-validation chooses: the best mean AUROC over aspects, then the shallowest depth that loses at most `tolerance`
-against it. Probabilities come from a cumulative logit model, and the cuts between scores from quantiles, both on the
-inner folds' held-out predictions.
+    python -m training.fit --features work/features --output work/fit
+
+A probe is one linear map over the pooled states of some layers. Every view of the states (reading, poolings, layers,
+scaling), depth, penalty and degree of sharing between aspects is tried by ridge regression with leave-one-question-out
+errors, which need no refit. The best views go into an inner cross-validation by question, which chooses the depth: the
+shallowest that loses at most `tolerance` mean AUROC against the best. There the other heads, and auxiliary rows, are
+tried; each is taken only where it gains more than `tolerance`. Probabilities come from a cumulative logit model, and
+the cuts between scores from quantiles, both on the inner folds' held-out values.
+
+With `--protocol reference` the published protocol is run instead, for comparison.
 """
 
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 from scipy.stats import rankdata
-from sklearn.model_selection import StratifiedKFold
+from transformers.utils import logging as hf_logging
 
-from training.extract import FeatureSet
-from training.probing_set import is_positive
+from training.calibration import Calibration
+from training.heads import Fit, Setting, Target, fit, left_out_errors
+from training.kernels import Design, Rows, View, deviation, unwhitened
+from training.labels import UNCOUNTED, Labels, balanced, question_folds
+
+logger = hf_logging.get_logger(__name__)
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -29,303 +34,294 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Settings of the fit stage.
+    """Settings of the search and the fit.
 
     Attributes:
-        poolings: Which poolings a probe reads at each layer.
-        depths: Depths to choose from; each reads all layers from 1 to itself.
-        alphas: Ridge penalties to choose from, as multiples of the centred kernel's mean diagonal.
+        readings: Readings to choose from: `chat`, `rubric` (each aspect's own), or a name of the extract stage.
+        poolings: Sets of poolings to choose from; a probe reads all of a set at each layer.
+        layers: `all` layers up to the depth, `one` at the depth, or both to choose from.
+        state: Which state kind to read.
+        scalings: `none`, `standard` or `whiten`, to choose from.
+        depths: Depths to choose from; None for every second layer.
+        penalties: Ridge penalties to choose from, as multiples of the kernel's mean diagonal.
         sharings: Weights of the part that aspects share, against 1 for their own, to choose from; 0 fits each alone.
-        tolerance: Mean AUROC that a shallower depth may lose against the best.
+        heads: Heads to try beside ridge: `logistic`, `svc`, `ordinal`.
+        head_penalties: Their penalties to choose from.
+        auxiliary_weights: Weights of auxiliary rows to try, beside leaving them out.
+        finalists: How many views go from the sweep into the inner cross-validation.
+        tolerance: Mean AUROC that a shallower depth may lose, and that another head must gain.
         threshold_weight: The regression's target is score + weight * (score is good), where good is 4 or 5, or 1 of 0
             and 1: what users filter by counts more than a step elsewhere on the scale.
+        balance: `none`, `weights` (each class of an aspect weighs the same) or `downsample` (to its rarest class).
+        bias: Whether probes have a centre and a bias; without, a judge of one layer's last token can be exported as a
+            plain sequence classifier.
+        uncounted: Aspects that do not count in the total; each is fitted alone, at the depth that the others choose.
         inner_folds: Of the cross-validation that chooses.
         seed: Of its folds.
     """
 
-    poolings: tuple[str, ...] = ("response_mean", "last")
-    depths: tuple[int, ...] = tuple(range(2, 31, 2))
-    alphas: tuple[float, ...] = (1.0, 2.0, 4.0)
+    readings: tuple[str, ...] = ("chat",)
+    poolings: tuple[tuple[str, ...], ...] = (("response_mean", "last"), ("response_mean",), ("last",))
+    layers: tuple[str, ...] = ("all",)
+    state: str = "rms_normed"
+    scalings: tuple[str, ...] = ("none",)
+    depths: tuple[int, ...] | None = None
+    penalties: tuple[float, ...] = (1.0, 2.0, 4.0)
     sharings: tuple[float, ...] = (1.0, 3.0, 10.0)
+    heads: tuple[str, ...] = ("logistic", "svc", "ordinal")
+    head_penalties: tuple[float, ...] = (1.0, 4.0, 16.0)
+    auxiliary_weights: tuple[float, ...] = ()
+    finalists: int = 2
     tolerance: float = 0.005
     threshold_weight: float = 4.0
+    balance: str = "none"
+    bias: bool = True
+    uncounted: tuple[str, ...] = UNCOUNTED
     inner_folds: int = 5
     seed: int = 731
 
-
-@dataclass(frozen=True)
-class Labels:
-    """All labels of all aspects, one row each.
-
-    Attributes:
-        names: The aspects.
-        classes: For each aspect the scores that occur, ascending.
-        aspect: (rows,) which aspect.
-        pair: (rows,) which pair of the feature set.
-        question: (rows,) its question's id.
-        score: (rows,) the label.
-    """
-
-    names: tuple[str, ...]
-    classes: tuple[list[int], ...]
-    aspect: Index
-    pair: Index
-    question: NDArray[np.str_]
-    score: Index
-
-    @classmethod
-    def of(cls, features: FeatureSet) -> "Labels":
-        """Collect the labels, aspects in order of first appearance."""
-        names = tuple(dict.fromkeys(name for pair in features.pairs for name in pair.scores))
-        rows = [(names.index(n), i, str(p.id), s) for i, p in enumerate(features.pairs) for n, s in p.scores.items()]
-        aspect, pair, question, score = (np.array(column) for column in zip(*sorted(rows), strict=True))
-        classes = tuple(sorted({int(s) for s in score[aspect == a]}) for a in range(len(names)))
-        return cls(names, classes, aspect, pair, question, score)
-
     @property
-    def positive(self) -> NDArray[np.bool_]:
-        """Which labels are good ones, (rows,)."""
-        good = np.zeros(len(self.score), dtype=bool)
-        for a, classes in enumerate(self.classes):
-            good[self.aspect == a] = is_positive(self.score[self.aspect == a], classes)
-        return good
-
-    def take(self, rows: Index) -> "Labels":
-        """Return some of the rows."""
-        return Labels(
-            self.names, self.classes, self.aspect[rows], self.pair[rows], self.question[rows], self.score[rows]
-        )
+    def views(self) -> list[View]:
+        """All views to choose from."""
+        grid = product(self.readings, self.poolings, self.layers, self.scalings)
+        return [
+            View(reading, tuple(poolings), layers, self.state, scaling) for reading, poolings, layers, scaling in grid
+        ]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What inner cross-validation chose.
+    """What the search chose.
 
     Attributes:
+        view: What probes read.
         depth: Of the judge.
-        alpha: Ridge penalty.
-        sharing: Weight of the part that aspects share.
-        curve: depth -> inner AUROC at its best penalty and sharing, mean over aspects.
+        settings: How each group of aspects is fitted, in the order of `Labels.groups`.
+        curve: Depth -> inner AUROC of the chosen view, mean over the aspects that count.
+        sweep: View -> depth -> share of the target's variance that left-out fits explain, mean over aspects.
+        tried: What was tried at the chosen depth -> its inner AUROC.
     """
 
+    view: View
     depth: int
-    alpha: float
-    sharing: float
+    settings: tuple[Setting, ...]
     curve: dict[int, float]
+    sweep: dict[str, dict[int, float]]
+    tried: dict[str, float]
 
 
 @dataclass(frozen=True)
-class JointRidge:
-    """A ridge fit of all aspects in dual form.
+class FittedJudge:
+    """Probes and calibrations of all aspects, fitted on training rows.
 
     Attributes:
-        train: The training rows.
-        dual: (train rows,) coefficients.
-        target_mean: (aspects,) the mean of each aspect's target.
-        sharing: Weight of the part that aspects share.
+        choice: What was chosen.
+        labels: The training rows.
+        fits: One for each group of aspects.
+        calibrations: One for each aspect.
     """
 
-    train: Labels
-    dual: Array
-    target_mean: Array
-    sharing: float
+    choice: Choice
+    labels: Labels
+    fits: tuple[Fit, ...]
+    calibrations: tuple[Calibration, ...]
 
-    def values(self, gram: Array, rows: Labels) -> Array:
-        """Predict each row's target by its aspect's weight, (rows,)."""
-        return _joint_kernel(gram, rows, self.train, self.sharing) @ self.dual + self.target_mean[rows.aspect]
+    def values(self, design: Design, rows: Labels, units: Index) -> Array:
+        """Return the fitted value of rows, (rows,)."""
+        values = np.full(len(rows.score), np.nan)
+        gram = _gram(design, self.choice.view, self.choice.depth, self.fits[0].train.unit, auxiliary=True)
+        for group, fitted in zip(rows.groups(), self.fits, strict=True):
+            own = np.isin(rows.aspect, group)
+            if own.any():
+                values[own] = fitted.values(gram, Rows.of(rows.take(np.flatnonzero(own)), units[own]))
+        return values
 
-    def weight(self, x: Array, aspect: int) -> tuple[Array, Array]:
-        """Return an aspect's centre and weight, (features,) each, for all pairs' features x, (pairs, features)."""
-        centers = np.stack(
-            [x[self.train.pair[self.train.aspect == a]].mean(axis=0) for a in range(len(self.train.names))]
-        )
-        strength = ((self.train.aspect == aspect) + self.sharing) / (1 + self.sharing)
-        return centers[aspect], (x[self.train.pair] - centers[self.train.aspect]).T @ (self.dual * strength)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How an aspect's predicted target becomes a score and probabilities.
-
-    Attributes:
-        slope: P(score > class k) = sigmoid(slope * value - thresholds[k]).
-        thresholds: (classes - 1,), ascending.
-        cuts: (classes - 1,), ascending, on the scale of slope * value; the score is the number of cuts passed. They
-            are laid so that each score is given as often as it was observed in training.
-    """
-
-    slope: float
-    thresholds: Array
-    cuts: Array
-
-    @classmethod
-    def fit(cls, values: Array, scores: Index, classes: list[int]) -> "Calibration":
-        """Fit on values of rows that were not fitted on, (n,), and their labels, (n,)."""
-        slope, thresholds = fit_cumulative_logit(values, scores, classes)
-        cuts = np.quantile(slope * values, [np.mean(scores <= c) for c in classes[:-1]])
-        return cls(slope, thresholds, cuts)
-
-    def probabilities(self, values: Array) -> Array:
-        """Return class probabilities, (n, classes)."""
-        return class_probabilities(self.slope * values, self.thresholds)
-
-    def class_index(self, values: Array) -> Index:
-        """Return how many cuts each value passes, (n,)."""
-        passed: Index = (self.slope * values[:, None] > self.cuts).sum(axis=1)
-        return passed
+    def probe(self, design: Design, aspect: int) -> tuple[Array, Array, float]:
+        """Return an aspect's centre and weight, (features,) each, and bias; a value is (x - centre) . weight + bias."""
+        view, depth = self.choice.view, self.choice.depth
+        group = next(i for i, members in enumerate(self.labels.groups()) if aspect in members)
+        fitted = self.fits[group]
+        units = design.units(view)
+        dual, center = fitted.unit_dual(aspect, int(units.max()) + 1)
+        x = design.stack(view, depth)
+        train = np.unique(fitted.train.unit)
+        if view.scaling == "whiten":
+            plain = design.grams(replace(view, scaling="none"), [depth], train, auxiliary=True)[depth]
+            dual = unwhitened(plain, train, dual)
+        weight = dual @ x.astype(np.float64)
+        if view.scaling == "standard":
+            weight = weight / deviation(x[train]).astype(np.float64) ** 2
+        return center @ x.astype(np.float64), weight, float(fitted.offset[aspect])
 
 
-def load_grams(features: FeatureSet, config: FitConfig) -> dict[int, Array]:
-    """Compute, for each depth to choose from, the inner products of all pairs' features, (pairs, pairs)."""
-    deepest = max(layer for _, layer in features.values)
-    depths = [depth for depth in config.depths if depth <= deepest]
-    total = np.zeros((len(features.pairs), len(features.pairs)))
-    grams = {}
-    for layer in range(1, max(depths) + 1):
-        x = design(features, config, [layer])
-        total = total + x @ x.T
-        if layer in depths:
-            grams[layer] = total
-    return grams
-
-
-def design(features: FeatureSet, config: FitConfig, layers: list[int]) -> Array:
-    """Stack features, (pairs, layers x poolings x hidden), in the order in which a judge's config lists them."""
-    columns = [features.values[pooling, layer].numpy() for layer in layers for pooling in config.poolings]
-    return np.concatenate(columns, axis=1).astype(np.float64)
-
-
-def fit_ridge(gram: Array, train: Labels, alpha: float, sharing: float, config: FitConfig) -> JointRidge:
-    """Fit all aspects' ridge regressions together.
+def search(design: Design, labels: Labels, config: FitConfig) -> Choice:
+    """Choose view, depth, heads and penalties from training rows.
 
     Args:
-        gram: (pairs, pairs) inner products of the features.
-        train: The training rows.
-        alpha: Penalty, as a multiple of the kernel's mean diagonal.
-        sharing: Weight of the part that aspects share.
-        config: For the target.
+        design: Features of all rows.
+        labels: The training rows, of `design.labels`.
+        config: What to choose from.
     """
-    target = train.score + config.threshold_weight * train.positive
-    mean = np.array([target[train.aspect == a].mean() for a in range(len(train.names))])
-    kernel = _joint_kernel(gram, train, train, sharing)
-    penalty = alpha * float(np.trace(kernel)) / len(target)
-    dual = np.linalg.solve(kernel + penalty * np.eye(len(target)), target - mean[train.aspect])
-    return JointRidge(train, dual, mean, sharing)
+    group, *others = labels.groups()
+    sweep = {view: _sweep(design, view, labels, group, config) for view in config.views}
+    ranked = sorted(sweep, key=lambda view: max(value for value, _ in sweep[view].values()), reverse=True)
+    curves: dict[tuple[View, int], float] = {}
+    for view in ranked[: config.finalists]:
+        for depth, (_, setting) in sweep[view].items():
+            curves[view, depth] = _inner_auroc(design, view, depth, labels, group, setting, config)
+    near = [key for key, value in curves.items() if value >= max(curves.values()) - config.tolerance]
+    view, depth = min(near, key=lambda key: (key[1], -curves[key]))
+    settings, tried = [], {}
+    for members in (group, *others):
+        setting = sweep[view][depth][1]
+        if members is not group:
+            setting = _sweep(design, view, labels, members, replace(config, depths=(depth,), sharings=(0.0,)))[depth][1]
+        chosen, own = _refine(design, view, depth, labels, members, setting, config)
+        settings.append(chosen)
+        tried.update({f"{', '.join(labels.names[a] for a in members)}: {name}": value for name, value in own.items()})
+    return Choice(
+        view,
+        depth,
+        tuple(settings),
+        {d: value for (v, d), value in curves.items() if v == view},
+        {str(v): {d: value for d, (value, _) in found.items()} for v, found in sweep.items()},
+        tried,
+    )
 
 
-def choose(grams: dict[int, Array], train: Labels, config: FitConfig) -> Choice:
-    """Choose depth, penalty and sharing by inner cross-validation on the training rows."""
-    best: dict[int, tuple[float, float, float]] = {}
-    for depth, gram in grams.items():
-        for alpha, sharing in product(config.alphas, config.sharings):
-            held_out = held_out_values(gram, train, alpha, sharing, config)
-            best[depth] = max(best.get(depth, (-1.0, 0.0, 0.0)), (mean_auroc(train, held_out), alpha, sharing))
-    curve = {depth: value for depth, (value, _, _) in best.items()}
-    depth = min(d for d, value in curve.items() if value >= max(curve.values()) - config.tolerance)
-    _, alpha, sharing = best[depth]
-    return Choice(depth, alpha, sharing, curve)
-
-
-def calibrate(gram: Array, train: Labels, choice: Choice, config: FitConfig) -> list[Calibration]:
-    """Fit every aspect's calibration on the inner folds' held-out predictions."""
-    values = held_out_values(gram, train, choice.alpha, choice.sharing, config)
-    return [
-        Calibration.fit(values[train.aspect == a], train.score[train.aspect == a], classes)
-        for a, classes in enumerate(train.classes)
-    ]
-
-
-def held_out_values(gram: Array, labels: Labels, alpha: float, sharing: float, config: FitConfig) -> Array:
-    """Predict every row by the inner fold's fit that did not see its question, (rows,)."""
-    values = np.full(len(labels.score), np.nan)
-    for fit_rows, out_rows in question_folds(labels, config.inner_folds, config.seed):
-        ridge = fit_ridge(gram, labels.take(fit_rows), alpha, sharing, config)
-        values[out_rows] = ridge.values(gram, labels.take(out_rows))
-    return values
-
-
-def question_folds(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Index, Index]]:
-    """Divide questions, with all their rows of all aspects, into folds of like label shares.
-
-    A question is stratified by its label of the rarest aspect that it carries. Without that, pooling the predictions
-    of several folds misjudges a small aspect: a fold that holds more good rows is predicted by a fit that saw fewer.
+def fit_judge(design: Design, labels: Labels, choice: Choice, config: FitConfig) -> FittedJudge:
+    """Fit all aspects on training rows as chosen.
 
     Args:
-        labels: All rows.
-        folds: Their number.
-        seed: Of the shuffle.
-
-    Yields:
-        Positions of rows to fit on, and to hold out.
+        design: Features of all rows.
+        labels: The training rows, of `design.labels`.
+        choice: What the search chose.
+        config: Settings.
     """
-    stratum: dict[str, str] = {}
-    rarity = np.bincount(labels.aspect, minlength=len(labels.names))
-    for row in np.argsort(rarity[labels.aspect], kind="stable"):
-        stratum.setdefault(str(labels.question[row]), f"{labels.aspect[row]} {labels.score[row]}")
-    questions = np.array(sorted(stratum))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")  # a label rarer than folds is spread
-        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        for _, held_out in splitter.split(questions, [stratum[question] for question in questions]):
-            out = np.isin(labels.question, questions[held_out])
-            yield np.flatnonzero(~out), np.flatnonzero(out)
+    calibrations: dict[int, Calibration] = {}
+    fits = []
+    for members, setting in zip(labels.groups(), choice.settings, strict=True):
+        values, rows = held_out_values(design, choice.view, choice.depth, labels, members, setting, config)
+        for a in members:
+            own = rows.aspect == a
+            calibrations[a] = Calibration.fit(values[own], rows.score[own], labels.classes[a])
+        fits.append(_fit(design, choice.view, choice.depth, training_rows(labels, members, setting), setting, config))
+    return FittedJudge(choice, labels, tuple(fits), tuple(calibrations[a] for a in range(len(labels.names))))
 
 
-def _joint_kernel(gram: Array, rows: Labels, train: Labels, sharing: float) -> Array:
-    """Inner products of rows with training rows, each centred on its aspect's training mean, shared across aspects."""
-    one_hot = np.eye(len(train.names))
-    of_rows, of_train = one_hot[rows.aspect], one_hot[train.aspect]
-    average = of_train.T / of_train.sum(axis=0)[:, None]
-    block, within = gram[np.ix_(rows.pair, train.pair)], average @ gram[np.ix_(train.pair, train.pair)]
-    centered = block - of_rows @ within - (block @ average.T) @ of_train.T + of_rows @ (within @ average.T) @ of_train.T
-    joint: Array = centered * (of_rows @ of_train.T + sharing) / (1 + sharing)
-    return joint
-
-
-def fit_cumulative_logit(values: Array, scores: Index, classes: list[int], prior: float = 1.0) -> tuple[float, Array]:
-    """Fit P(score > class k) = sigmoid(slope * value - threshold_k) by maximum likelihood (McCullagh 1980).
-
-    Args:
-        values: (n,) predictions of rows that were not fitted on.
-        scores: (n,) labels.
-        classes: All scores, ascending.
-        prior: Weight of a log-normal prior that keeps the slope positive and finite.
+def held_out_values(
+    design: Design, view: View, depth: int, labels: Labels, group: Sequence[int], setting: Setting, config: FitConfig
+) -> tuple[Array, Labels]:
+    """Predict every row of some aspects by the inner fold's fit that did not see its question.
 
     Returns:
-        The slope, and ascending thresholds (classes - 1,).
+        The values, (rows,), and the rows: those of the aspects that are not auxiliary.
     """
-    index = np.searchsorted(classes, scores)
-    spread = max(float(values.std()), 1e-6)
-    shares = np.clip([(index > k).mean() for k in range(len(classes) - 1)], 0.02, 0.98)
-    first = float(values.mean()) / spread - np.log(shares / (1 - shares))
-    steps = np.log(np.maximum(np.diff(first), 1e-2))
-
-    def unpack(parameters: Array) -> tuple[float, Array]:
-        slope = float(np.exp(parameters[0])) / spread
-        return slope, parameters[1] + np.concatenate([[0.0], np.cumsum(np.exp(parameters[2:]))])
-
-    def loss(parameters: Array) -> float:
-        slope, thresholds = unpack(parameters)
-        p = class_probabilities(slope * values, thresholds)[np.arange(len(index)), index]
-        return float(-np.log(np.maximum(p, 1e-12)).sum() + prior * parameters[0] ** 2 / 2)
-
-    found = minimize(loss, np.concatenate([[0.0, first[0]], steps]), method="L-BFGS-B")
-    return unpack(found.x)
+    kept = training_rows(labels, group, setting)
+    values = np.full(len(kept.score), np.nan)
+    units = design.units(view)
+    for fit_rows, out_rows in question_folds(kept, config.inner_folds, config.seed):
+        fitted = _fit(design, view, depth, kept.take(fit_rows), setting, config)
+        gram = _gram(design, view, depth, fitted.train.unit, auxiliary=setting.auxiliary > 0)
+        out = kept.take(out_rows)
+        values[out_rows] = fitted.values(gram, Rows.of(out, units[out.row]))
+    scored = np.flatnonzero(~kept.auxiliary)
+    return values[scored], kept.take(scored)
 
 
-def class_probabilities(values: Array, thresholds: Array) -> Array:
-    """Return P(class) of a cumulative logit model, (n, classes)."""
-    exceed: Array = expit(values[:, None] - thresholds)
-    edge = np.ones((len(values), 1))
-    probabilities: Array = np.hstack([edge, exceed]) - np.hstack([exceed, 0 * edge])
-    return probabilities
+def training_rows(labels: Labels, group: Sequence[int], setting: Setting) -> Labels:
+    """Return the rows of some aspects, auxiliary ones with the setting's weight or not at all."""
+    wanted = np.isin(labels.aspect, list(group)) & (~labels.auxiliary | (setting.auxiliary > 0))
+    kept = labels.take(np.flatnonzero(wanted))
+    return replace(kept, weight=np.where(kept.auxiliary, kept.weight * setting.auxiliary, kept.weight))
+
+
+def _fit(design: Design, view: View, depth: int, labels: Labels, setting: Setting, config: FitConfig) -> Fit:
+    labels = balanced(labels, config.balance)
+    units = design.units(view)[labels.row]
+    gram = _gram(design, view, depth, units, auxiliary=bool(labels.auxiliary.any()))
+    target = Target.of(labels, config.threshold_weight if config.bias else 0.0)
+    return fit(gram, Rows.of(labels, units), target, setting, centered=config.bias)
+
+
+def _gram(design: Design, view: View, depth: int, train: Index, *, auxiliary: bool) -> Array:
+    auxiliary = auxiliary and bool(design.labels.auxiliary.any())
+    if auxiliary or view.scaling != "none":
+        return design.grams(view, [depth], np.unique(train), auxiliary=auxiliary)[depth]
+    return design.gram(view, depth)
+
+
+def _sweep(
+    design: Design, view: View, labels: Labels, group: Sequence[int], config: FitConfig
+) -> dict[int, tuple[float, Setting]]:
+    """Find each depth's best ridge by its left-out errors: depth -> variance explained and the setting."""
+    rows = balanced(training_rows(labels, group, Setting()), config.balance)
+    units = design.units(view)[rows.row]
+    train = Rows.of(rows, units)
+    target = Target.of(rows, config.threshold_weight if config.bias else 0.0)
+    depths = config.depths or tuple(range(2, design.deepest + 1, 2)) or (design.deepest,)
+    found: dict[int, tuple[float, Setting]] = {}
+    for depth in depths:
+        gram = _gram(design, view, depth, units, auxiliary=False)
+        for sharing in config.sharings if len(group) > 1 else (0.0,):
+            errors = left_out_errors(gram, train, target, sharing, config.penalties, centered=config.bias)
+            for penalty, error in zip(config.penalties, errors, strict=True):
+                candidate = (_explained(error, target.value, rows), Setting("ridge", penalty, sharing))
+                found[depth] = max(found.get(depth, candidate), candidate, key=lambda entry: entry[0])
+    return found
+
+
+def _explained(error: Array, value: Array, rows: Labels) -> float:
+    shares = []
+    for a in np.unique(rows.aspect):
+        own = rows.aspect == a
+        shares.append(1 - float(np.average(error[own] ** 2, weights=rows.weight[own])) / float(np.var(value[own])))
+    return float(np.mean(shares))
+
+
+def _refine(
+    design: Design, view: View, depth: int, labels: Labels, group: Sequence[int], ridge: Setting, config: FitConfig
+) -> tuple[Setting, dict[str, float]]:
+    """Try other heads, then auxiliary rows; keep what gains more than the tolerance."""
+
+    def measured(setting: Setting) -> float:
+        value = _inner_auroc(design, view, depth, labels, group, setting, config)
+        tried[_name(setting)] = value
+        return value
+
+    tried: dict[str, float] = {}
+    best, best_value = ridge, measured(ridge)
+    heads = config.heads if config.bias else ()
+    others = [replace(ridge, head=head, penalty=p) for head, p in product(heads, config.head_penalties)]
+    for settings in (others, None):
+        if settings is None:
+            has_auxiliary = bool((labels.auxiliary & np.isin(labels.aspect, list(group))).any())
+            weights = config.auxiliary_weights if has_auxiliary else ()
+            settings = [replace(best, auxiliary=weight) for weight in weights]
+        values = {setting: measured(setting) for setting in settings}
+        if values and max(values.values()) > best_value + config.tolerance:
+            best = max(values, key=lambda setting: values[setting])
+            best_value = values[best]
+    return best, tried
+
+
+def _name(setting: Setting) -> str:
+    auxiliary = f", auxiliary rows x {setting.auxiliary:g}" if setting.auxiliary else ""
+    return f"{setting.head}, penalty {setting.penalty:g}, sharing {setting.sharing:g}{auxiliary}"
+
+
+def _inner_auroc(
+    design: Design, view: View, depth: int, labels: Labels, group: Sequence[int], setting: Setting, config: FitConfig
+) -> float:
+    values, rows = held_out_values(design, view, depth, labels, group, setting, config)
+    return mean_auroc(rows, values)
 
 
 def mean_auroc(labels: Labels, values: Array) -> float:
-    """AUROC of good against other labels, mean over aspects."""
+    """AUROC of good against other labels, mean over the aspects that occur."""
     positive = labels.positive
-    by_aspect = [auroc(positive[labels.aspect == a], values[labels.aspect == a]) for a in range(len(labels.names))]
-    return float(np.nanmean(by_aspect))
+    aspects = np.unique(labels.aspect)
+    return float(np.nanmean([auroc(positive[labels.aspect == a], values[labels.aspect == a]) for a in aspects]))
 
 
 def auroc(positive: NDArray[np.bool_], values: Array) -> float:
