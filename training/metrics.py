@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from training import weighted
 from training.probing_set import is_positive
-from training.weighted import Array, Index
 
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 Interval = dict[str, float | None]
 
 ECE_BINS = 10
