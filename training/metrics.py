@@ -24,6 +24,7 @@ Interval = dict[str, float | None]
 
 ECE_BINS = 10
 ECE_ROWS = 200  # with fewer rows the bins hold too few for the estimate to mean anything
+BIN_ROWS = ECE_ROWS // ECE_BINS
 UNSET = -1  # no class; a score that was never predicted
 BLOCK = 2_000_000  # weights taken at once, so that many rows and resamples need little memory
 
@@ -276,13 +277,13 @@ def label_counts(truth: Index, classes: list[int]) -> dict[str, object]:
     return {"classes": classes, "n": len(truth), "class_counts": counts, "label_prior": prior}
 
 
-def reliability(good: NDArray[np.bool_], probability: Array, bins: int = ECE_BINS) -> list[dict[str, float | None]]:
+def reliability(good: NDArray[np.bool_], probability: Array, bins: int | None = None) -> list[dict[str, float | None]]:
     """Compare P(good) with the share of good labels in bins of like mass; equal probabilities share a bin.
 
     Args:
         good: (rows,) whether the label is good.
         probability: (repeats, rows) P(good); the repeats are pooled.
-        bins: Their number.
+        bins: Their number; by default 10, or fewer so that each holds 20 rows.
 
     Returns:
         For each bin that holds rows, by rising probability: `predicted`, its mean probability, `observed`, its share
@@ -290,6 +291,7 @@ def reliability(good: NDArray[np.bool_], probability: Array, bins: int = ECE_BIN
     """
     if np.isnan(probability).any():
         return []
+    bins = bins or max(1, min(ECE_BINS, len(good) // BIN_ROWS))
     values, repeated, ones = probability.ravel(), np.tile(good, len(probability)), np.ones((1, probability.size))
     ties = weighted.Ties.of(values)
     bin_of_row = ties.bins(ones, bins)[0][ties.group]

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 DPI = 100
 WIDTH = 9.0  # inches, so 900 pixels
-COLORS = 64
+COLORS = 256
 COLUMNS = 3  # of the plots with a panel for each aspect
 # Okabe and Ito's colours, which colour-blind people tell apart; lines differ in stroke and marker too
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
@@ -116,9 +116,8 @@ def layer_curve(results: Mapping[str, Any]) -> Figure | None:
     chosen = judge.get("depth")
     if chosen in curve:
         axes.axvline(chosen, color=ORANGE, linestyle="--", linewidth=1)
-        axes.plot(
-            [chosen], [curve[chosen]], color=ORANGE, marker="D", markersize=10, linestyle="", label="chosen depth"
-        )
+        at = f"chosen depth, {chosen}"
+        axes.scatter([chosen], [curve[chosen]], 100, color=ORANGE, marker="D", zorder=3, label=at)
     axes.set_title("Quality by depth, from inner cross-validation")
     axes.set_xlabel("depth (layers of the backbone that are run)")
     axes.set_ylabel("AUROC, mean over aspects")
@@ -155,7 +154,7 @@ def learning_curve(results: Mapping[str, Any]) -> Figure | None:
 
 
 def reliability(results: Mapping[str, Any]) -> Figure | None:
-    """Draw the share of good labels against P(good), with each bin's rows, a panel for each aspect."""
+    """Draw the share of good labels against P(good), points as large as their bins, a panel for each aspect."""
     panels = _aspects(results, "reliability")
     if not panels:
         return None
@@ -163,13 +162,13 @@ def reliability(results: Mapping[str, Any]) -> Figure | None:
     for axes, (name, bins) in zip(grid, panels.items(), strict=True):
         predicted, observed, n = _columns([(one["predicted"], one["observed"], one["n"]) for one in bins])
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-        axes.plot(predicted, observed, color=BLUE, marker="o", markersize=4)
-        axes.set_title(f"{name} ({n.sum():.0f} rows)", fontsize=10)
-        for x, y, rows in zip(predicted, observed, n, strict=True):
-            axes.annotate(f"{rows:.0f}", (x, y), (0, 5), textcoords="offset points", fontsize=7, ha="center")
-        axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.1), aspect="equal")
+        axes.plot(predicted, observed, color=BLUE, linewidth=1)
+        axes.scatter(predicted, observed, 60 * n / n.max(), color=BLUE, zorder=3)
+        sizes = f"{n.min():.0f}" if n.max() - n.min() < 1 else f"{n.min():.0f} to {n.max():.0f}"
+        axes.set_title(f"{name}\n{n.sum():.0f} rows, {sizes} in a bin", fontsize=10)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         axes.grid(alpha=0.3)
-    figure.suptitle("Reliability of P(good); numbers are rows in a bin, the dotted line is perfect")
+    figure.suptitle("Reliability of P(good): the dotted line is perfect, a point's area is its rows")
     figure.supxlabel("P(good) that was predicted (mean of a bin)")
     figure.supylabel("share of good labels")
     return figure
