@@ -9,8 +9,6 @@ from training.metrics import Index, Prediction
 from training.probing_set import is_positive
 from training.records import LabelledPair
 
-TIED = 0.9  # of the commonest score's count
-
 
 @dataclass(frozen=True)
 class Majority:
@@ -18,7 +16,8 @@ class Majority:
 
     What it gives must not follow the fold: a fold that holds fewer of a label leaves more of it to fit on, so that
     folds would be ranked against their labels. So its expected score is the score itself and not the labels' mean, it
-    ranks all pairs alike, and of scores about as common as the commonest it takes the one nearest to the median.
+    ranks all pairs alike, and of the scores whose counts lie within a standard deviation, the square root, of the
+    largest count, it takes the one nearest to the median.
     """
 
     name: str = "majority"
@@ -35,7 +34,7 @@ class Majority:
         """Predict as `Baseline.predict` says; pairs and seed do not matter."""
         n = len(test_pairs)
         scores, counts = np.unique(train_scores, return_counts=True)
-        common = scores[counts >= TIED * counts.max()]
+        common = scores[counts >= counts.max() - np.sqrt(counts.max())]
         commonest = int(common[np.argmin(np.abs(common - np.median(train_scores)))])
         share = float(is_positive(train_scores, classes).mean())
         return Prediction(np.full(n, float(commonest)), np.zeros(n), np.full(n, share), np.full(n, commonest))

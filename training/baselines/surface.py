@@ -32,7 +32,8 @@ class Surface:
     """Random forests with balanced classes: one of good labels for AUROC and P(good), one of scores for the rest.
 
     The balance takes the classes as equally frequent. For P(good) it is undone, else its Brier score would be bad for
-    that reason alone; the ranking stays as it is.
+    that reason alone; the ranking stays as it is. The forests run in one thread: several add up the trees' votes in any order, so that their
+    rounding makes and breaks ties by chance.
 
     Attributes:
         trees: Of each forest.
@@ -57,7 +58,7 @@ class Surface:
         train, test, scale = _matrix(train_pairs), _matrix(test_pairs), np.array(classes)
         is_good = is_positive(train_scores, classes)
         forest = RandomForestClassifier(
-            n_estimators=self.trees, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=-1
+            n_estimators=self.trees, min_samples_leaf=3, class_weight="balanced", random_state=seed
         )
         by_good = fitted_probabilities(forest, train, is_good.astype(np.int64), test, [0, 1])
         good_probability = _unbalanced(by_good, np.array([1 - is_good.mean(), is_good.mean()]))[:, 1]
