@@ -29,6 +29,7 @@ from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.reading import EncodedPair, ReadingEncoder
 from inspector_pipeline.truncation import take_final_norm
 from training.extract_config import ExtractConfig, check_settings, describe, make_readings, read_pairs
+from training.features import FeatureSet, load_features
 from training.manifest import Manifest, manifest_path, write_atomically
 from training.records import LabelledPair, json_text, labelled_rows, write_records
 from training.shards import (
@@ -46,7 +47,7 @@ from training.shards import (
 )
 from training.stage import parse, run
 
-__all__ = ["ExtractConfig", "extract"]
+__all__ = ["ExtractConfig", "FeatureSet", "extract", "load_features"]
 
 logger = logging.getLogger(__name__)
 

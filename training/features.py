@@ -89,7 +89,7 @@ class FeatureSet:
         values = np.empty((len(self.rows[feature.reading]), self.hidden_size), dtype=np.float32)
         start = 0
         for shard in self.shards[feature.reading]:
-            values[start : start + shard.n_rows] = read_column(shard, column_name(feature), self.hidden_size)
+            values[start : start + shard.n_rows] = read_column(shard, column_name(feature))
             start += shard.n_rows
         return values
 

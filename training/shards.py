@@ -165,21 +165,19 @@ def shard_digest(shard: Shard) -> str | None:
         return None
 
 
-def read_column(shard: Shard, name: str, hidden_size: int) -> NDArray[np.float32]:
-    """Read one feature of a shard's rows, float32 (rows, hidden).
+def read_column(shard: Shard, name: str) -> NDArray[np.float32]:
+    """Read one feature of a shard's rows, float32 (rows, width).
 
     Raises:
-        DataFileError: The shard cannot be read or holds another shape.
+        DataFileError: The shard cannot be read or holds another number of rows.
     """
     try:
         with safe_open(shard.path, framework="numpy") as file:
             values: NDArray[np.float32] = file.get_tensor(name)
     except (OSError, SafetensorError) as error:
         raise DataFileError(f"{shard.path} expects a tensor {name}, but could not be read: {error}.") from error
-    if values.shape != (shard.n_rows, hidden_size):
-        raise DataFileError(
-            f"{shard.path}: {name} expects the shape {(shard.n_rows, hidden_size)}, but got {values.shape}."
-        )
+    if len(values) != shard.n_rows:
+        raise DataFileError(f"{shard.path}: {name} expects {shard.n_rows} rows, but got {len(values)}.")
     return values
 
 
