@@ -1,5 +1,7 @@
 """The published probe: a standardised, balanced linear classifier, tested once on a fifth of the rows."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ def why_not(labels: Index) -> str | None:
         return f"it expects two classes or more, but the labels have {len(classes)}"
     if counts.min() < LEAST_ROWS:
         return f"it expects {LEAST_ROWS} rows or more of every class, but the rarest has {counts.min()}"
-    if TEST_SHARE * len(labels) < len(classes):
+    if math.ceil(TEST_SHARE * len(labels)) < len(classes):
         return f"it expects a test row for each of {len(classes)} classes in a fifth of the rows, of {len(labels)}"
     return None
 
@@ -47,7 +49,8 @@ def fit_and_test(inputs: Array, labels: Index, classifier: str = "lr") -> dict[s
 
     Returns:
         The number of test rows, the chosen C, cross-validated macro F1 on the other rows, and the test rows' metrics
-        with intervals over them. AUROC and Spearman's rho are those of the expected score; for linear_svm from Platt's
+        with intervals over them, None where they are not defined, as AUROC is not without both good scores and others
+        to test. AUROC and Spearman's rho are those of the expected score; for linear_svm from Platt's
         probabilities, while the score itself is the vote.
     """
     everyone = np.arange(len(labels))
@@ -64,8 +67,15 @@ def fit_and_test(inputs: Array, labels: Index, classifier: str = "lr") -> dict[s
         "n_test": len(test),
         "C": search.best_params_["classifier__C"],
         "cv_macro_f1": round(float(search.best_score_), 4),
-        **{name: interval(np.array([values[name] for values in measured])) for name in METRICS},
+        **{name: _interval(np.array([values[name] for values in measured])) for name in METRICS},
     }
+
+
+def _interval(draws: Array) -> Mapping[str, float | None]:
+    """Give a metric with its interval; None where the test rows do not define it."""
+    if np.isnan(draws[0]) or np.isnan(draws[1:]).all():
+        return {"value": None, "low": None, "high": None}
+    return interval(draws)
 
 
 def balanced_rows(scores: Index) -> Index:
