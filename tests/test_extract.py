@@ -26,6 +26,7 @@ RUBRICS = {
     "logicality": "Judge the logic.\n5 - sound\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nScore it.\n",
     "fluency": "Judge the language.\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nScore it.\n",
 }
+ONE_BACKBONE = pytest.mark.parametrize("family", ["qwen3"])  # where the backbone's kind changes nothing
 
 
 def made_up_pair(i):
@@ -244,6 +245,7 @@ def test_changed_bytes_are_found_by_their_hash(config):
         load_features(config.output, check_hashes=True)
 
 
+@ONE_BACKBONE
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -274,6 +276,7 @@ def test_a_folder_of_other_pairs_or_of_another_stage_is_never_overwritten(config
         load_features(tmp_path / "other")
 
 
+@ONE_BACKBONE
 def test_a_backbone_changed_in_its_folder_is_noticed(config, tmp_path, backbone_dir):
     copied = shutil.copytree(backbone_dir, tmp_path / "backbone")
     run(config, backbone_id=str(copied))
@@ -283,6 +286,7 @@ def test_a_backbone_changed_in_its_folder_is_noticed(config, tmp_path, backbone_
         run(config, backbone_id=str(copied))
 
 
+@ONE_BACKBONE
 def test_a_chat_template_that_writes_the_time_is_frozen_with_the_folder(config, tmp_path, backbone_dir, tokenizer):
     copied = shutil.copytree(backbone_dir, tmp_path / "backbone")
     ticking = type(tokenizer).from_pretrained(copied)
@@ -293,6 +297,7 @@ def test_a_chat_template_that_writes_the_time_is_frozen_with_the_folder(config, 
     assert run(config, backbone_id=str(copied)).readings == first.readings
 
 
+@ONE_BACKBONE
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -315,6 +320,7 @@ def test_settings_that_make_no_sense_are_refused(config, changes, error, message
         extract(replace(config, **changes))
 
 
+@ONE_BACKBONE
 def test_malformed_rows_and_templates_are_refused(config, tmp_path):
     with pytest.raises(PairError, match="Pair 1 expects text for 'prediction', but got a blank"):
         rows = [{"id": 1, **PAIRS[0]}, {"id": 2, "question": "x", "prediction": " "}]
@@ -345,6 +351,7 @@ def test_features_of_other_pairs_can_be_joined(config, tmp_path):
     assert both.manifest.settings["dtype"] == "float32"
 
 
+@ONE_BACKBONE
 def test_inputs_of_one_name_stay_apart_when_joined(config, tmp_path):
     (tmp_path / "b").mkdir()
     rows = write_rows(tmp_path / "b" / "rows.jsonl", 2, start=70)
@@ -352,6 +359,7 @@ def test_inputs_of_one_name_stay_apart_when_joined(config, tmp_path):
     assert set(both.manifest.inputs) == {"rows.jsonl", "rows.jsonl (2)"}
 
 
+@ONE_BACKBONE
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -421,6 +429,7 @@ print(json.dumps(kills))
 """
 
 
+@ONE_BACKBONE
 def test_killed_at_random_points_and_resumed_it_gives_the_same_bytes(config, tmp_path):
     config = replace(config, pairs=write_rows(tmp_path / "many.jsonl", 60), window=2, states=("raw", "rms_normed"))
     env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}

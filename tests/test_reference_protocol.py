@@ -50,6 +50,7 @@ RUBRICS = {
 }
 WORDS = {2: "river apple", 3: "sum total", 4: "because then", 5: "four nine"}
 ONLY_MEAN = ReferenceSettings(poolings=("mean",))
+ONE_BACKBONE = pytest.mark.parametrize("family", ["llama"])  # where features are only handed on
 
 
 def made_up_pair(i):
@@ -247,6 +248,7 @@ def test_entropies_are_read_once_in_the_rows_of_the_features(features, tmp_path)
     assert all((first[layer] == again[layer]).all() for layer in first)
 
 
+@ONE_BACKBONE
 def test_the_protocol_reads_the_first_of_its_ranking(features, caplog):
     chosen = ReferenceSettings(poolings=("last", "concat"))
     results = reference_protocol(features, chosen)
@@ -263,6 +265,7 @@ def test_the_protocol_reads_the_first_of_its_ranking(features, caplog):
     assert (entry["n"], entry["n_test"]) == (40, 8) and entry["cv_macro_f1"] > 0.5
 
 
+@ONE_BACKBONE
 def test_attention_can_be_ranked_and_read_by_the_probe(features, tmp_path):
     entropies = read_entropies(tmp_path / "features", features)
     found = reference_protocol(features, replace(ONLY_MEAN, attention="probe", task="binary"), entropies)["logicality"]
@@ -277,6 +280,7 @@ def test_attention_can_be_ranked_and_read_by_the_probe(features, tmp_path):
         reference_protocol(features, replace(ONLY_MEAN, attention="ranking"))
 
 
+@ONE_BACKBONE
 def test_auxiliary_pairs_are_left_out_and_scores_can_be_balanced(features):
     for pair in features.pairs[:6]:
         pair.auxiliary = True
@@ -286,12 +290,14 @@ def test_auxiliary_pairs_are_left_out_and_scores_can_be_balanced(features):
     assert balanced["n"] == 4 * counts.min() < 34
 
 
+@ONE_BACKBONE
 def test_features_without_a_rubric_are_refused(config):
     extract(config)
     with pytest.raises(DataFileError, match="readings named rubric:<aspect>, but got chat"):
         reference_protocol(load_features(config.output))
 
 
+@ONE_BACKBONE
 def test_the_command_extracts_once_and_is_not_repeated(config, tmp_path, caplog):
     caplog.set_level("INFO")
     settings = ReferenceSettings(classifier="linear_svm", poolings=("mean",), attention="ranking")
