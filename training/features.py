@@ -1,132 +1,31 @@
-"""Features of pairs: how the extract stage stores them, and how later stages read them.
+"""Features of pairs, as later stages read them: from the extract stage's shards, when they are asked for."""
 
-A folder of features holds
-
-    fingerprint.json               what the features are made from; written first
-    pairs.jsonl                    the pairs, as labelled rows
-    chat-00000.safetensors, ...    one shard for every `window` rows of a reading, in the order of the pairs
-    stats.json                     how fast it went
-    manifest.json                  written last; without it the folder is incomplete
-
-A shard holds one float32 (rows, hidden) tensor for every feature, named "{pooling}.{layer}.{state}".
-"""
-
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from inspector_pipeline.configuration_inspector import Feature
-from inspector_pipeline.errors import DataFileError, ReadingError
+from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.reading import Reading
 from training.manifest import Manifest, file_sha256
-from training.records import LabelledPair, labelled_pairs, read_json, read_records
-
-STAGE = "extract"
-FINGERPRINT_FILE = "fingerprint.json"
-PAIRS_FILE = "pairs.jsonl"
-CHAT = "chat"
-RUBRIC_PREFIX = "rubric:"  # and an aspect: covers only the pairs that carry a label of that aspect
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """What features are made from: two folders with equal fingerprints hold the same features.
-
-    Attributes:
-        inputs: File name -> sha256 of the pairs and of the questions that decide which are kept.
-        backbone: Id, revision and dtype of the backbone; for a local folder also the hash of its files.
-        max_length: Upper bound on the tokens of a pair.
-        window: Rows of a shard; batches never cross its border.
-        readings: Name -> reading.
-        layers: Which states, ascending.
-        poolings: Which poolings.
-        states: Which kinds of state, as asked.
-        hidden_size: Width of a state.
-        n_layers: Layers of the whole backbone.
-        n_foreign: Pairs that were dropped since their question is not in the dataset.
-        versions: Package -> version.
-    """
-
-    inputs: dict[str, str]
-    backbone: dict[str, Any]
-    max_length: int
-    window: int
-    readings: dict[str, Reading]
-    layers: tuple[int, ...]
-    poolings: tuple[str, ...]
-    states: tuple[str, ...]
-    hidden_size: int
-    n_layers: int
-    n_foreign: int
-    versions: dict[str, str]
-
-    @property
-    def columns(self) -> tuple[tuple[int, str, str], ...]:
-        """Every (layer, pooling, state) of a shard. `output` is raw, but final_norm at the backbone's last layer."""
-        found = {}
-        for layer in self.layers:
-            for state in self.states:
-                last = "final_norm" if layer == self.n_layers else "raw"
-                kind = last if state == "output" else state
-                found.update({(layer, pooling, kind): None for pooling in self.poolings})
-        return tuple(found)
-
-    def differences(self, other: "Fingerprint") -> list[str]:
-        """Name the fields, other than those that say which features of each pair are held, in which two differ."""
-        mine, theirs = self._identity(), other._identity()
-        return [name for name in mine if mine[name] != theirs[name]]
-
-    def covers(self, other: "Fingerprint") -> bool:
-        """Whether every feature of the other is one of these."""
-        same_readings = all(self.readings.get(name) == reading for name, reading in other.readings.items())
-        return not self.differences(other) and same_readings and set(other.columns) <= set(self.columns)
-
-    def _identity(self) -> dict[str, Any]:
-        held = ("readings", "layers", "poolings", "states")
-        return {name: value for name, value in asdict(self).items() if name not in held}
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of its text, which every shard carries."""
-        return hashlib.sha256(self.text().encode()).hexdigest()
-
-    def text(self) -> str:
-        """Write it as JSON."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def read(cls, folder: Path) -> "Fingerprint":
-        """Read a folder's fingerprint.
-
-        Raises:
-            DataFileError: It is missing or malformed.
-        """
-        data = read_json(folder / FINGERPRINT_FILE)
-        try:
-            readings = {name: Reading.from_dict(reading) for name, reading in data.pop("readings").items()}
-            grid = {name: tuple(data.pop(name)) for name in ("layers", "poolings", "states")}
-            return cls(readings=readings, **grid, **data)
-        except (AttributeError, KeyError, TypeError, ReadingError) as error:
-            raise DataFileError(
-                f"{folder / FINGERPRINT_FILE} expects what python -m training.{STAGE} writes, but: {error!r}. Delete "
-                "the folder and run the stage again."
-            ) from error
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of features and how many rows it holds."""
-
-    path: Path
-    n_rows: int
+from training.records import LabelledPair, labelled_pairs, read_records
+from training.shards import (
+    FINGERPRINT_FILE,
+    PAIRS_FILE,
+    STAGE,
+    Fingerprint,
+    Shard,
+    column_name,
+    covered_rows,
+    plan_shards,
+    read_column,
+    shard_digest,
+)
 
 
 @dataclass(frozen=True)
@@ -190,7 +89,7 @@ class FeatureSet:
         values = np.empty((len(self.rows[feature.reading]), self.hidden_size), dtype=np.float32)
         start = 0
         for shard in self.shards[feature.reading]:
-            values[start : start + shard.n_rows] = _read_column(shard, column_name(feature), self.hidden_size)
+            values[start : start + shard.n_rows] = read_column(shard, column_name(feature))
             start += shard.n_rows
         return values
 
@@ -278,39 +177,6 @@ def concatenate(feature_sets: Sequence[FeatureSet]) -> FeatureSet:
     )
 
 
-def column_name(feature: Feature) -> str:
-    """Name a feature's tensor in a shard."""
-    return f"{feature.pooling}.{feature.layer}.{feature.state}"
-
-
-def covered_rows(reading: str, pairs: Sequence[LabelledPair]) -> NDArray[np.int64]:
-    """Return the positions of the pairs that a reading covers, ascending."""
-    if not reading.startswith(RUBRIC_PREFIX):
-        return np.arange(len(pairs), dtype=np.int64)
-    aspect = reading.removeprefix(RUBRIC_PREFIX)
-    return np.array([i for i, pair in enumerate(pairs) if aspect in pair.scores], dtype=np.int64)
-
-
-def plan_shards(folder: Path, reading: str, n_rows: int, window: int) -> tuple[Shard, ...]:
-    """Return a reading's shards: one for every `window` rows."""
-    stem = reading.replace(":", "-")
-    starts = range(0, n_rows, window)
-    return tuple(
-        Shard(folder / f"{stem}-{i:05d}.safetensors", min(window, n_rows - start)) for i, start in enumerate(starts)
-    )
-
-
-def shard_digest(shard: Shard) -> str | None:
-    """Return which run wrote a shard, or None where it is missing, damaged, or has another number of rows."""
-    try:
-        with safe_open(shard.path, framework="numpy") as file:
-            names = file.keys()
-            whole = all(file.get_slice(name).get_shape()[0] == shard.n_rows for name in names)
-            return (file.metadata() or {}).get("fingerprint") if whole else None
-    except (OSError, SafetensorError):
-        return None
-
-
 def _check_shards(shards: Iterable[Shard], found: Fingerprint) -> None:
     digest = found.digest
     for shard in shards:
@@ -319,19 +185,6 @@ def _check_shards(shards: Iterable[Shard], found: Fingerprint) -> None:
                 f"{shard.path} expects {shard.n_rows} rows of the features that {FINGERPRINT_FILE} names, but is "
                 f"missing, damaged or of another run. Run python -m training.{STAGE} again."
             )
-
-
-def _read_column(shard: Shard, name: str, hidden_size: int) -> NDArray[np.float32]:
-    try:
-        with safe_open(shard.path, framework="numpy") as file:
-            values: NDArray[np.float32] = file.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise DataFileError(f"{shard.path} expects a tensor {name}, but could not be read: {error}.") from error
-    if values.shape != (shard.n_rows, hidden_size):
-        raise DataFileError(
-            f"{shard.path}: {name} expects the shape {(shard.n_rows, hidden_size)}, but got {values.shape}."
-        )
-    return values
 
 
 def _must_match(features: FeatureSet) -> dict[str, Any]:

