@@ -6,8 +6,9 @@ response; the texts common to an aspect's prompts are the rubric, what differs i
 
 import json
 import os
+import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.reading import Reading
 from training.records import LabelledPair, normal_text, read_json
 
+ASPECTS = ("semantic_consistency", "logicality", "informativeness", "fluency", "factuality")  # in published order
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
 
 
@@ -67,6 +69,45 @@ def read_probing_set(path: str | os.PathLike[str]) -> tuple[list[LabelledPair], 
                     f"{row['score']}. Keep one."
                 )
     return list(pairs.values()), readings
+
+
+def make_probing_set(
+    pairs: Iterable[LabelledPair], rubrics: Mapping[str, Reading], balance_seed: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Make a probing set, the inverse of `read_probing_set` where each aspect's rows are sorted by id.
+
+    Args:
+        pairs: Labelled pairs.
+        rubrics: Aspect -> rubric; one for every aspect that has labels. Their order is the set's.
+        balance_seed: Draw as many rows of every score as the rarest has, as the published set was made (with 731);
+            None keeps all.
+
+    Returns:
+        Aspect -> rows of id, eval_prompt and score, sorted by id: whole numbers first, then texts.
+
+    Raises:
+        DataFileError: A labelled aspect has no rubric.
+    """
+    by_score: dict[str, dict[int, list[dict[str, Any]]]] = {aspect: {} for aspect in rubrics}
+    for pair in pairs:
+        for aspect, score in pair.scores.items():
+            if aspect not in rubrics:
+                raise DataFileError(
+                    f"A probing set expects a rubric for every aspect, but {aspect!r} has none among "
+                    f"{', '.join(map(repr, rubrics))}. Add it, or leave the aspect's labels out."
+                )
+            prompt = rubrics[aspect].text(pair.question, pair.prediction)
+            row = {"id": pair.id, "eval_prompt": prompt, "score": score}
+            by_score[aspect].setdefault(score, []).append(row)
+    made = {}
+    for aspect, groups in by_score.items():
+        if balance_seed is not None and groups:
+            rarest = min(map(len, groups.values()))
+            draw = random.Random(balance_seed)
+            groups = {score: draw.sample(rows, rarest) for score, rows in groups.items()}
+        rows = [row for group in groups.values() for row in group]
+        made[aspect] = sorted(rows, key=lambda row: (isinstance(row["id"], str), row["id"]))
+    return {aspect: rows for aspect, rows in made.items() if rows}
 
 
 def drop_foreign(pairs: Iterable[LabelledPair], questions: set[str]) -> tuple[list[LabelledPair], list[LabelledPair]]:
