@@ -1,6 +1,7 @@
 """The columns of a source of rows, and how one of its rows becomes a row of training/records.py."""
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Any
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.tables import Row
 from training.records import question_id
+
+logger = logging.getLogger(__name__)
 
 TEXTS = ("answer", "final_answer")
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -55,8 +58,10 @@ class Columns:
             Field of a row (question, answer, ..., but not label) -> column.
 
         Raises:
-            DataFileError: A named column is in no row, the question has none, or labels come without responses.
+            DataFileError: There are no rows, a named column is in none of them, or labels come without responses.
         """
+        if not rows:
+            raise DataFileError(f"{source} expects rows, but has none.")
         present = {name for row in rows for name in row}
         named = {name: column for name, column in vars(self).items() if name != "label"}
         for column in (*named.values(), *self.label.values()):
@@ -68,6 +73,10 @@ class Columns:
         found = {name: column or name for name, column in named.items() if column or name in present}
         if "answer" not in found and "gold_answer" in present:
             found["answer"] = "gold_answer"
+        for name in (found.keys() & present) - {*found.values(), *self.label.values()}:
+            logger.warning(
+                "%s: the column %r is left out, since %r is read as the %s.", source, name, found[name], name
+            )
         if self.label and "prediction" not in found:
             raise DataFileError(f"{source} expects a response beside its labels. Name it with --columns.prediction.")
         return found

@@ -25,7 +25,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.tables import Row
 from training.columns import Columns, UnusableRowError, map_row, other_columns
 from training.formats import READERS, detect
-from training.manifest import Manifest
+from training.manifest import Manifest, manifest_path
 from training.named_datasets import DATASETS, NamedDataset
 from training.records import question_id, response_key, write_records
 from training.sources import Source, read_dataset, read_file
@@ -105,6 +105,7 @@ def data(config: DataConfig) -> None:
     if not rows:
         raise DataFileError(f"{source.name} expects usable rows, but none is: {_reasons(rejects)}.")
     rejected = output.with_name(f"{output.name}.rejects.jsonl")
+    manifest_path(output).unlink(missing_ok=True)  # it is written last and vouches for the rest
     rejected.unlink(missing_ok=True)
     write_records(rows, output)
     if rejects:
@@ -154,7 +155,7 @@ def make_rows(
             if "prediction" not in row and key in seen:
                 raise UnusableRowError(REPEATED)
             seen.add(key)
-            rows.append(row | origin | extra)
+            rows.append(row | {key: value for key, value in (origin | extra).items() if key not in row})
         except UnusableRowError as error:
             rejects.append(Reject(i, str(error), other_columns(given, set())))
     broken = [f"row {reject.row}: {reject.reason}" for reject in rejects if reject.reason != REPEATED]
@@ -274,7 +275,7 @@ def _read(config: DataConfig, named: NamedDataset | None) -> Source:
 
 def _reasons(rejects: list[Reject]) -> str:
     counts = Counter(reject.reason for reject in rejects)
-    return ", ".join(f"{n} times {reason}" for reason, n in counts.most_common(SHOWN)) or "it is empty"
+    return ", ".join(f"{n} times {reason}" for reason, n in counts.most_common(SHOWN))
 
 
 def _log_summary(rows: list[Row], output: Path) -> None:

@@ -129,11 +129,12 @@ def read_evaluated(path: PathLike, aspects: Iterable[str] = ASPECTS) -> list[Row
     Raises:
         DataFileError: It is malformed, or a row lacks id, question, prediction, total_score or any of the aspects.
     """
+    names = tuple(aspects)
     rows = []
     for i, row in enumerate(_read(path, "total_score")):
-        given = {aspect: row.pop(aspect) for aspect in aspects if aspect in row}
+        given = {aspect: row.pop(aspect) for aspect in list(row) if aspect in names}
         if not given:
-            raise DataFileError(f"{path}: row {i} expects scores of {', '.join(aspects)}, but has none of them.")
+            raise DataFileError(f"{path}: row {i} expects scores of {', '.join(names)}, but has none of them.")
         total = row.pop("total_score")
         parsed = {aspect: parse_label(value) for aspect, value in given.items()}
         raw = {aspect: value for aspect, value in given.items() if not _same(value, parsed[aspect][0])}

@@ -12,7 +12,7 @@ import datasets
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.tables import Row, read_rows
 
-RESOLVED = re.compile(r"^hf://.*@([0-9a-f]{40})/")
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,29 @@ def read_dataset(
     rows: list[Row] = []
     inputs = {}
     for subset in subsets:
-        try:
-            loaded: Any = datasets.load_dataset(place, subset, split=split, revision=revision)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise DataFileError(
-                f"The split {split!r} of {place} could not be loaded: {error} Check its name; for a gated dataset, "
-                "accept its terms on the Hub and log in with `hf auth login`; without the Hub, name a local copy with "
-                "--path."
-            ) from error
-        part: list[Row] = loaded.to_list()
-        commits = {match[1] for file in loaded.info.download_checksums or () if (match := RESOLVED.match(file))}
-        described = "/".join(filter(None, ("@".join([name, *sorted(commits)]), subset, split)))
+        part, commit = _load(place, subset, split, revision)
+        described = "/".join(filter(None, (f"{name}@{commit}" if commit else name, subset, split)))
         inputs[described] = hashlib.sha256(json.dumps(part, default=str).encode()).hexdigest()
         rows += part
     return Source(name, split, rows, inputs)
+
+
+def _load(place: str, subset: str | None, split: str, revision: str | None) -> tuple[list[Row], str | None]:
+    """Load one subset, as `datasets.load_dataset` does, and say which commit it is of, where it is from the Hub."""
+    try:
+        builder: Any = datasets.load_dataset_builder(place, subset, revision=revision)
+        builder.download_and_prepare()
+        loaded: Any = builder.as_dataset(split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataFileError(
+            f"The split {split!r} of {place} could not be loaded: {str(error).rstrip('.')}. Check its name; for a "
+            "gated dataset, accept its terms on the Hub and log in with `hf auth login`; without the Hub, name a local "
+            "copy with --path."
+        ) from error
+    commit = builder.hash if COMMIT.fullmatch(builder.hash or "") else None
+    if revision and COMMIT.fullmatch(revision) and commit != revision:  # offline, any cached revision is taken
+        raise DataFileError(
+            f"{place} expects the revision {revision}, but {commit or 'another one'} is cached and the Hub is out of "
+            "reach. Load it once with the Hub in reach."
+        )
+    return loaded.to_list(), commit
