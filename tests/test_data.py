@@ -307,6 +307,16 @@ def test_one_id_for_two_questions_is_an_error(tmp_path):
         run_stage(tmp_path, [{"id": 7, "question": "Why?"}, {"id": "7", "question": "How?"}])
 
 
+def test_ids_from_text_settle_one_id_for_two_questions(tmp_path):
+    rows = [{"id": 7, "question": text, "prediction": "So."} for text in ("Why?", "How?", "why? ")]
+    found = run_stage(tmp_path, rows, ids_from_text=True)
+    assert [(row["id"], row["source_id"], row["sample"]) for row in found] == [
+        (question_id("Why?"), 7, 0),
+        (question_id("How?"), 7, 0),
+        (question_id("Why?"), 7, 1),
+    ]
+
+
 def test_samples_are_counted_for_each_question_and_generator():
     rows = [
         {"id": 1, "question": "Why?", "prediction": text, "generator": name}

@@ -291,3 +291,11 @@ def test_the_command(tmp_path, monkeypatch):
     )
     main()
     assert read_records(tmp_path / "b.jsonl") == [{"id": 1, "question": "Why?", "answer": "Y", "prediction": "So."}]
+
+
+def test_a_phrase_that_all_questions_share_is_not_taken_for_the_rubric(tmp_path):
+    phrase = "Put the final answer, and the final answer alone, into a box."
+    rows = [{**row, "question": f"{row['question']} {phrase}\n{row['id']} or 5"} for row in labelled_rows()]
+    write_probing_set(rows, RUBRICS, tmp_path / "a.json")
+    assert read_rubrics(tmp_path / "a.json") == RUBRICS
+    assert {row["question"] for row in read_probing_rows(tmp_path / "a.json")} == {row["question"] for row in rows}

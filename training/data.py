@@ -51,6 +51,8 @@ class DataConfig:
         revision: Commit, branch or tag of the Hub dataset; None is its newest state. The manifest names the commit.
         columns: Which column holds what; the named datasets know theirs.
         words: Label as it is written -> score, for labels that are no whole numbers.
+        ids_from_text: Make the hash of its text every question's id and keep the source's as `source_id`: for files in
+            which one id stands for different questions, such as the published probing set of GPQA.
         limit: Keep this many questions, with all their responses; None keeps all.
         seed: Choose them by the hash of seed and id; None takes the first.
     """
@@ -63,6 +65,7 @@ class DataConfig:
     revision: str | None = None
     columns: Columns = Columns()
     words: dict[str, int] = field(default_factory=dict)
+    ids_from_text: bool = False
     limit: int | None = None
     seed: int | None = None
 
@@ -101,6 +104,8 @@ def data(config: DataConfig) -> None:
     rows, rejects = source.rows, list[Reject]()
     if not _published_format(config):
         rows, rejects = make_rows(source, config.columns, config.words, named)
+    if config.ids_from_text:
+        rows = [row | {"id": question_id(row["question"]), "source_id": row["id"]} for row in rows]
     rows = subset_of(number_samples(rows, source.name), config.limit, config.seed)
     if not rows:
         raise DataFileError(f"{source.name} expects usable rows, but none is: {_reasons(rejects)}.")
@@ -183,7 +188,7 @@ def number_samples(rows: list[Row], source: str) -> list[Row]:
         if question_id(first) != question_id(row["question"]):
             raise DataFileError(
                 f"{source} expects one question for every id, but {name!r} names {first[:60]!r} and "
-                f"{row['question'][:60]!r}. Map another id column, or none: the text's hash is the id then."
+                f"{row['question'][:60]!r}. Map another id column, or give --ids_from_text true."
             )
         if "prediction" in row:
             group = (name, str(row.get("generator") or ""))

@@ -155,9 +155,8 @@ def find_rubric(prompts: list[str]) -> Reading:
     suffix = os.path.commonprefix([prompt[::-1] for prompt in prompts])[::-1]
     suffix = suffix[suffix.find("\n") :] if "\n" in suffix else suffix
     cores = [prompt[len(prefix) : len(prompt) - len(suffix)] for prompt in prompts]
-    shared = _longest_common_substring(cores)
-    middle = shared[shared.find("\n") : shared.rfind("\n") + 1]
-    if not middle.strip():
+    middle = _longest_shared_lines(cores)
+    if not middle:
         raise DataFileError(
             f"Expected prompts with a common line between question and response, but {len(prompts)} prompts share none."
         )
@@ -177,17 +176,14 @@ def split_prompt(prompt: str, reading: Reading) -> tuple[str, str]:
     return question, prediction
 
 
-def _longest_common_substring(texts: list[str]) -> str:
-    """Return the first longest string that occurs in every text, by binary search over its length."""
+def _longest_shared_lines(texts: list[str]) -> str:
+    """Return the first longest run of whole lines, with the line breaks around it, that occurs in every text.
+
+    Letters that all questions share within a line ("Put the final answer in ...") are longer at times than the line
+    between question and response, so parts of lines do not count.
+    """
     shortest = min(texts, key=len)
-    low, high, best = 0, len(shortest), ""
-    while low < high:
-        length = (low + high + 1) // 2
-        candidates = dict.fromkeys(shortest[i : i + length] for i in range(len(shortest) - length + 1))
-        for text in texts:
-            candidates = {candidate: None for candidate in candidates if candidate in text}
-        if candidates:
-            low, best = length, next(iter(candidates))
-        else:
-            high = length - 1
-    return best
+    breaks = [i for i, letter in enumerate(shortest) if letter == "\n"]
+    runs = dict.fromkeys(shortest[start : end + 1] for start in breaks for end in breaks if end > start)
+    shared = (run for run in runs if run.strip() and all(run in text for text in texts))
+    return max(shared, key=len, default="")
