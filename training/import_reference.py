@@ -29,13 +29,12 @@ from inspector_pipeline.truncation import truncated_config
 from training.assemble import fill_probes
 from training.pickle_audit import ALLOWED_GLOBALS, UnsafePickleError, load_audited
 from training.porting import NotPortableError, PortedProbe, port
-from training.probing_set import read_probing_set
+from training.probing_set import ASPECTS, read_probing_set
 from training.records import json_text, read_json
 from training.stage import run
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED_ORDER = ("semantic_consistency", "logicality", "informativeness", "fluency", "factuality")
 POOLINGS = ("mean", "last", "min", "max")
 CLASSIFICATIONS = ("binary", "multi")
 
@@ -139,7 +138,7 @@ def load_classifiers(folder: Path, *, allow_pickle: bool = False) -> dict[str, C
                 f"{folder} expects one classifier for {path.stem}, but holds a pickle and a .skops of it."
             )
         found[path.stem] = Classifier(estimator, metadata)
-    order = {name: i for i, name in enumerate(PUBLISHED_ORDER)}
+    order = {name: i for i, name in enumerate(ASPECTS)}
     return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
 
@@ -313,7 +312,7 @@ def main() -> None:
         classes=args.classes,
     )
     save_judge(model, classifiers, args.output, fuse=args.fuse)
-    absent = [name for name in PUBLISHED_ORDER if name not in classifiers]
+    absent = [name for name in ASPECTS if name not in classifiers]
     logger.info("Wrote a judge for %s to %s.", ", ".join(classifiers), args.output)
     if absent:
         logger.info("It has no %s; its total is over the aspects it has.", ", ".join(absent))

@@ -6,8 +6,9 @@ response; the texts common to an aspect's prompts are the rubric, what differs i
 
 import json
 import os
+import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.reading import Reading
 from training.records import LabelledPair, normal_text, read_json
 
+ASPECTS = ("semantic_consistency", "logicality", "informativeness", "fluency", "factuality")  # in published order
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
 
 
@@ -69,6 +71,45 @@ def read_probing_set(path: str | os.PathLike[str]) -> tuple[list[LabelledPair], 
     return list(pairs.values()), readings
 
 
+def make_probing_set(
+    pairs: Iterable[LabelledPair], rubrics: Mapping[str, Reading], balance_seed: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Make a probing set, the inverse of `read_probing_set` where each aspect's rows are sorted by id.
+
+    Args:
+        pairs: Labelled pairs.
+        rubrics: Aspect -> rubric; one for every aspect that has labels. Their order is the set's.
+        balance_seed: Draw as many rows of every score as the rarest has, as the published set was made (with 731);
+            None keeps all.
+
+    Returns:
+        Aspect -> rows of id, eval_prompt and score, sorted by id: whole numbers first, then texts.
+
+    Raises:
+        DataFileError: A labelled aspect has no rubric.
+    """
+    by_score: dict[str, dict[int, list[dict[str, Any]]]] = {aspect: {} for aspect in rubrics}
+    for pair in pairs:
+        for aspect, score in pair.scores.items():
+            if aspect not in rubrics:
+                raise DataFileError(
+                    f"A probing set expects a rubric for every aspect, but {aspect!r} has none among "
+                    f"{', '.join(map(repr, rubrics))}. Add it, or leave the aspect's labels out."
+                )
+            prompt = rubrics[aspect].text(pair.question, pair.prediction)
+            row = {"id": pair.id, "eval_prompt": prompt, "score": score}
+            by_score[aspect].setdefault(score, []).append(row)
+    made = {}
+    for aspect, groups in by_score.items():
+        if balance_seed is not None and groups:
+            rarest = min(map(len, groups.values()))
+            draw = random.Random(balance_seed)
+            groups = {score: draw.sample(rows, rarest) for score, rows in groups.items()}
+        rows = [row for group in groups.values() for row in group]
+        made[aspect] = sorted(rows, key=lambda row: (isinstance(row["id"], str), row["id"]))
+    return {aspect: rows for aspect, rows in made.items() if rows}
+
+
 def drop_foreign(pairs: Iterable[LabelledPair], questions: set[str]) -> tuple[list[LabelledPair], list[LabelledPair]]:
     """Divide pairs by whether their question stands in the dataset that they are said to come from.
 
@@ -114,9 +155,8 @@ def find_rubric(prompts: list[str]) -> Reading:
     suffix = os.path.commonprefix([prompt[::-1] for prompt in prompts])[::-1]
     suffix = suffix[suffix.find("\n") :] if "\n" in suffix else suffix
     cores = [prompt[len(prefix) : len(prompt) - len(suffix)] for prompt in prompts]
-    shared = _longest_common_substring(cores)
-    middle = shared[shared.find("\n") : shared.rfind("\n") + 1]
-    if not middle.strip():
+    middle = _longest_shared_lines(cores)
+    if not middle:
         raise DataFileError(
             f"Expected prompts with a common line between question and response, but {len(prompts)} prompts share none."
         )
@@ -136,17 +176,14 @@ def split_prompt(prompt: str, reading: Reading) -> tuple[str, str]:
     return question, prediction
 
 
-def _longest_common_substring(texts: list[str]) -> str:
-    """Return the first longest string that occurs in every text, by binary search over its length."""
+def _longest_shared_lines(texts: list[str]) -> str:
+    """Return the first longest run of whole lines, with the line breaks around it, that occurs in every text.
+
+    Letters that all questions share within a line ("Put the final answer in ...") are longer at times than the line
+    between question and response, so parts of lines do not count.
+    """
     shortest = min(texts, key=len)
-    low, high, best = 0, len(shortest), ""
-    while low < high:
-        length = (low + high + 1) // 2
-        candidates = dict.fromkeys(shortest[i : i + length] for i in range(len(shortest) - length + 1))
-        for text in texts:
-            candidates = {candidate: None for candidate in candidates if candidate in text}
-        if candidates:
-            low, best = length, next(iter(candidates))
-        else:
-            high = length - 1
-    return best
+    breaks = [i for i, letter in enumerate(shortest) if letter == "\n"]
+    runs = dict.fromkeys(shortest[start : end + 1] for start in breaks for end in breaks if end > start)
+    shared = (run for run in runs if run.strip() and all(run in text for text in texts))
+    return max(shared, key=len, default="")
