@@ -12,11 +12,21 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-NUMBER = re.compile(r"(?<![\w.,])[-−–]?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+(?![\d.,]*\d))?|(?<!\d)\.\d+")
+NUMBER = re.compile(
+    r"(?<![\w.,])[-−–]?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+(?![\d.,]*\d))?|(?<!\d)\.\d+"
+)
 _MIXED = re.compile(r"(?<![\w.,/])\$?(\d+)(?:\s+|\s*-\s*|\s+and\s+)(\d+)\s?/\s?(\d+)(?!\d)")
 _HASHES = re.compile(r"####\s*(.+)")
-_PHRASE = re.compile(r"\banswer(?:\s+to\b[^.:\n]{0,80}?)?(?:\s+(?:is|are|would\s+be|should\s+be)\b\s*:?|\s*\**\s*:)\s*(.+)", re.I)
-_SENTENCE = re.compile(r"(?<=[.!?])[*)\"']*\s+|\n+")
+_PHRASE = re.compile(
+    r"\banswer(?:\s+to\b[^.:\n]{0,80}?)?(?:\s+(?:is|are|would\s+be|should\s+be)\b\s*:?|\s*\**\s*:)\s*(.+)", re.I
+)
+_SENTENCE = re.compile(r"(?<=[.!?])[*)\"']*\s+|\n+(?![a-z\n])")  # a line in lower case continues the one before
+_CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?!\d)")
+_VARIABLE = re.compile(r"\d[nxyz]\b(?!\s*[$\d])")  # "$216 + $66x" is no number
+_TWOFOLD = re.compile(
+    r"\(or\s[^)]*\d|\d\s+(?:years|months|weeks|days|hours?|minutes|feet|pounds|dollars)\s+and\s+\d", re.I
+)
+_ASIDE = re.compile(r"\([^()]*\)")
 _RESULT = re.compile(r"[=≈]\s*[^\d=\n-]{0,6}(?=[-\d.])")
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
@@ -27,6 +37,7 @@ _WORDS = (
 ).split()
 _WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.I)
 LOOK_BACK = 3  # sentences without a number that may follow the concluding one
+CUT_OFF = 1000  # characters; a longer text that ends in the middle of a sentence ran into its limit
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class FoundNumber:
     Attributes:
         start: Where it starts in the text.
         end: Where it ends.
-        value: Its value; "2 million" is 2000000, "3 1/2" is 7/2. A percent sign is left aside.
+        value: Its value; "2 million" is 2000000, "3 1/2" is 7/2, "7:30" is 15/2. A percent sign is left aside.
     """
 
     start: int
@@ -94,7 +105,10 @@ def find_numbers(text: str) -> list[FoundNumber]:
     position = 0
     while match := NUMBER.search(text, position):
         mixed = _MIXED.match(text, match.start())
-        if mixed and int(mixed[3]):
+        clock = _CLOCK.match(text, match.start())
+        if clock:
+            value, end = Fraction(int(clock[1]) * 60 + int(clock[2]), 60), clock.end()
+        elif mixed and int(mixed[3]):
             value = int(mixed[1]) + Fraction(int(mixed[2]), int(mixed[3]))
             end = mixed.end()
         else:
@@ -133,6 +147,8 @@ def stated_answer(response: str, question: str = "") -> StatedAnswer | None:
     sentences = [sentence for sentence in _SENTENCE.split(response) if re.search(r"\w", sentence)]
     if not sentences or sentences[-1].rstrip().endswith("?"):
         return None
+    if len(response) > CUT_OFF and "=" not in sentences[-1] and not re.search(r"[.!)*:$\"']\s*$", sentences[-1]):
+        return None
     for sentence in sentences[: -LOOK_BACK - 2 : -1]:
         if not find_numbers(sentence) and not _last_math(sentence) and not _WORD.search(sentence):
             continue
@@ -156,10 +172,13 @@ def _last_math(text: str) -> str | None:
 
 def _the_number(sentence: str, response: str, question: str) -> str | None:
     """Say which of a sentence's numbers is the answer, as text; None where that is not certain."""
+    if _VARIABLE.search(sentence) or _TWOFOLD.search(sentence):
+        return None
     after = sentence[sentence.rfind("=") + 1 :]
     if "=" in sentence and (numbers := find_numbers(after)):
         return str(numbers[0].value)
-    values = list(dict.fromkeys(number.value for number in find_numbers(sentence)))
+    numbers = find_numbers(_ASIDE.sub(" ", sentence)) or find_numbers(sentence)
+    values = list(dict.fromkeys(number.value for number in numbers))
     if not values:
         words = {word.lower() for word in _WORD.findall(sentence)}
         return str(_WORDS.index(words.pop())) if len(words) == 1 else None
@@ -167,8 +186,8 @@ def _the_number(sentence: str, response: str, question: str) -> str | None:
         return str(values[0])
     computed = [find_numbers(response[match.end() :][:40]) for match in _RESULT.finditer(response)]
     results = [numbers[0].value for numbers in computed if numbers]
-    if results and results[-1] in values:
-        return str(results[-1])
+    if results and (results[-1] in values or -results[-1] in values):
+        return str(results[-1] if results[-1] in values else -results[-1])  # "-$10" is told as "$10 less"
     given = {number.value for number in find_numbers(question)}
     bold = {number.value for text in _BOLD.findall(sentence) for number in find_numbers(text)}
     for narrowed in (bold, set(values) - given):
