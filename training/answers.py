@@ -31,10 +31,29 @@ _RESULT = re.compile(r"[=≈]\s*[^\d=\n-]{0,6}(?=[-\d.])")
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
 _SCALED = re.compile(r"\s*(hundred|thousand|million|billion|dozen)\b", re.I)
-_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-).split()
+_WORDS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 _WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.I)
 LOOK_BACK = 3  # sentences without a number that may follow the concluding one
 CUT_OFF = 1000  # characters; a longer text that ends in the middle of a sentence ran into its limit
