@@ -23,6 +23,7 @@ _PHRASE = re.compile(
 _SENTENCE = re.compile(r"(?<=[.!?])[*)\"']*\s+|\n+(?![a-z\n])")  # a line in lower case continues the one before
 _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?!\d)")
 _VARIABLE = re.compile(r"\d[nxyz]\b(?!\s*[$\d])")  # "$216 + $66x" is no number
+_LIST_NUMBER = re.compile(r"^\s*\d+[.)]\s+(?=\D)", re.MULTILINE)
 _TWOFOLD = re.compile(
     r"\(or\s[^)]*\d|\d\s+(?:years|months|weeks|days|hours?|minutes|feet|pounds|dollars)\s+and\s+\d", re.I
 )
@@ -31,29 +32,10 @@ _RESULT = re.compile(r"[=≈]\s*[^\d=\n-]{0,6}(?=[-\d.])")
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "dozen": 12}
 _SCALED = re.compile(r"\s*(hundred|thousand|million|billion|dozen)\b", re.I)
-_WORDS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
+_WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
 _WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.I)
 LOOK_BACK = 3  # sentences without a number that may follow the concluding one
 CUT_OFF = 1000  # characters; a longer text that ends in the middle of a sentence ran into its limit
@@ -105,7 +87,7 @@ def final_answer(solution: str) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Return what stands in the last \boxed{} of a text, braces matched; None where there is none or it is not closed."""
+    r"""Return what stands in the last \boxed{} of a text, braces matched; None where there is no whole one."""
     opening = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
     if opening < 0:
         return None
@@ -163,10 +145,11 @@ def stated_answer(response: str, question: str = "") -> StatedAnswer | None:
             answer = _last_math(text) or _the_number(text, response, question)
             if answer:
                 return StatedAnswer(answer, source)
-    sentences = [sentence for sentence in _SENTENCE.split(response) if re.search(r"\w", sentence)]
+    sentences = [text for text in _SENTENCE.split(_LIST_NUMBER.sub("", response)) if re.search(r"\w", text)]
     if not sentences or sentences[-1].rstrip().endswith("?"):
         return None
-    if len(response) > CUT_OFF and "=" not in sentences[-1] and not re.search(r"[.!)*:$\"']\s*$", sentences[-1]):
+    open_ended = "=" not in sentences[-1] and not re.search(r"[.!)*:$\"']\s*$", sentences[-1])
+    if open_ended and (len(response) > CUT_OFF or len(sentences) > 1 and not find_numbers(sentences[-1])):
         return None
     for sentence in sentences[: -LOOK_BACK - 2 : -1]:
         if not find_numbers(sentence) and not _last_math(sentence) and not _WORD.search(sentence):

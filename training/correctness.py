@@ -1,4 +1,4 @@
-r"""Label responses by whether their final answer is right: `correctness` 1 or 0, from the gold answers, with no teacher.
+r"""Label responses by whether their final answer is right: `correctness`, from gold answers, with no teacher.
 
 Responses meet their questions by id, never by position, and the question's text must be the same. What a response
 states is found by training/answers.py; math-verify decides whether it equals the gold answer. The label is 1 or 0 where

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tqdm.auto import tqdm
 
@@ -47,6 +48,8 @@ DAMAGES: Mapping[str, Damage] = {
     "off_topic": structure.off_topic,
 }
 STAGE = "corrupt"
+WEIGHTS = MappingProxyType({"answer_only": 0.5, "off_topic": 0.3, "truncated": 0.6})
+"""How soon a kind is tried, against 1 for the rest: these always apply and are the easiest to tell."""
 
 logger = logging.getLogger(__name__)
 
@@ -109,13 +112,17 @@ def corrupted_rows(
         Labelled rows, and the counts that `corrupt` returns.
 
     Raises:
-        DataFileError: No question has a gold solution.
+        DataFileError: Two questions share an id, or none has a gold solution.
     """
-    read = {str(row["id"]): (row, read_rationale(row)) for row in questions}
+    read: dict[str, tuple[Row, Rationale | None]] = {}
+    for row in questions:
+        if str(row["id"]) in read:
+            raise DataFileError(f"The questions expect one row an id, but {row['id']!r} names two. Remove one.")
+        read[str(row["id"])] = row, read_rationale(row)
     usable = {name: (row, rationale) for name, (row, rationale) in read.items() if rationale}
     if not usable:
         raise DataFileError("Expected questions with an answer, the gold solution, but none has one.")
-    counts = Counter({"skipped question: no gold solution": len(read) - len(usable)})
+    counts = Counter({"skipped question without gold solution": len(read) - len(usable)})
     ranked = sorted(usable, key=lambda name: _digest(seed, name))
     rows = []
     for name in tqdm(ranked[:n_questions], desc=STAGE):
@@ -151,10 +158,10 @@ def damaged_row(question: Row, source: Source, kind: str, seed: int) -> Row | No
     style = random_style(rng)
     order = degrees(kind)
     rng.shuffle(order)
-    clean = structure.clean(source, 0, rng)
+    undamaged = render(structure.clean(source, 0, rng), style)
     for degree in order:
         damaged = DAMAGES[kind](source, degree, rng)
-        if damaged is None or clean is None or (kind != "clean" and render(damaged, style) == render(clean, style)):
+        if damaged is None or (kind != "clean" and render(damaged, style) == undamaged):
             continue
         return {
             **{key: value for key, value in question.items() if key != "answer"},
@@ -170,9 +177,9 @@ def damaged_row(question: Row, source: Source, kind: str, seed: int) -> Row | No
 
 def _kinds(seed: int, name: str) -> list[str]:
     """Return the kinds in the order in which a question tries them: first clean, then all others at random."""
-    damages = [kind for kind in KINDS if kind != "clean"]
-    random.Random(f"{seed}:{name}").shuffle(damages)
-    return ["clean", *damages]
+    rng = random.Random(f"{seed}:{name}")
+    rank = {kind: rng.random() ** (1 / WEIGHTS.get(kind, 1.0)) for kind in KINDS}
+    return ["clean", *sorted((kind for kind in KINDS if kind != "clean"), key=lambda kind: rank[kind], reverse=True)]
 
 
 def _digest(seed: int, *parts: str) -> int:

@@ -1,23 +1,26 @@
 """Damages to numbers: slips, carried or not, and givens that are contradicted.
 
-A value is changed only where it can mean one thing: no other equation gives it, the question does not give it, no word
-says it, and it is no common constant that later steps may bring in (60 minutes, 100 percent). After the change every
-equation of the text that held before is read again: it must hold still, but for the slip.
+A result is changed only where its value can mean one thing from there on: it stands there once, or no other equation,
+earlier line or the question gives it and it is no common constant that later steps bring in (60 minutes, 100 percent).
+After the change every equation of the text that held before is read again: it must hold still, but for the slip.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import combinations
 
 from training.answers import mentions
 from training.corruptions.damage import Damaged, Source
 from training.corruptions.rationale import (
     NUMBER,
+    Equation,
     Rationale,
     equalities,
     equations,
     evaluate,
+    has_unknowns,
     plain,
     replace_values,
     value_of,
@@ -44,15 +47,13 @@ def arithmetic_slip(source: Source, degree: int, rng: random.Random) -> Damaged 
     """Make one result false; later steps use the right one."""
     rationale = source.rationale
     for site, new in _tries(rationale, degree, rng):
-        later = rationale.lines[site.line + 1 :]
-        line = rationale.lines[site.line]
+        line, later = rationale.lines[site.line], rationale.lines[site.line + 1 :]
         used_later = any(site.result in equation.operands for text in later for equation in equations(text))
-        used_here = any(site.result in equation.operands for equation in equations(line))
-        if not used_later or used_here or not _unique(source, site):
+        once = _all_values(plain(line)).count(site.result) == 1
+        if not used_later or not (once or _clear(source, site)):
             continue
-        changed = plain(replace_values(line, {site.result: new}))
         lines = [plain(text) for text in rationale.lines]
-        lines[site.line] = changed
+        lines[site.line] = plain(replace_values(line, {site.result: new}))
         if _broken(rationale, lines) == 1:
             return Damaged(tuple(lines), rationale.final, f"{written(site.result)} -> {written(new)}")
     return None
@@ -61,10 +62,10 @@ def arithmetic_slip(source: Source, degree: int, rng: random.Random) -> Damaged 
 def arithmetic_slip_carried(source: Source, degree: int, rng: random.Random) -> Damaged | None:
     """Make one result false and recompute all that follows from it, up to the final answer."""
     rationale = source.rationale
+    if has_unknowns(rationale):
+        return None
     for site, new in _tries(rationale, degree, rng):
-        if not _unique(source, site):
-            continue
-        carried = carry(source, site.line, {site.result: new}, slip=site)
+        carried = carry(source, {}, (site, new))
         if carried and _broken(rationale, carried[0]) == 1:
             lines, final = carried
             return Damaged(tuple(lines), final, f"{written(site.result)} -> {written(new)}, carried to {final}")
@@ -72,25 +73,18 @@ def arithmetic_slip_carried(source: Source, degree: int, rng: random.Random) -> 
 
 
 def contradicted_given(source: Source, degree: int, rng: random.Random) -> Damaged | None:
-    """Use other numbers than the question gives, and recompute all that follows: 1 a little, 2 grossly, 3 two numbers."""
+    """Use other numbers than the question gives and recompute all: 1 one by a little, 2 one grossly, 3 two."""
     rationale = source.rationale
-    operands = {value for line in rationale.lines for equation in equations(line) for value in equation.operands}
-    results = {equation.result for line in rationale.lines for equation in equations(line)}
-    asked = [value_of(number) for number in NUMBER.findall(source.question)]
-    givens = sorted(v for v in operands - results - CONSTANTS if asked.count(v) == 1 and v / 100 not in operands)
-    rng.shuffle(givens)
-    if degree == 3:
-        groups = [(a, b) for i, a in enumerate(givens) for b in givens[i + 1 :]]
-    else:
-        groups = [(a,) for a in givens]
+    if has_unknowns(rationale) or not exact(rationale):
+        return None
     taken = values(source.question) | values(" ".join(rationale.lines))
-    for group in groups:
+    for group in _givens(source, 2 if degree == 3 else 1, rng):
         choices = [[new for new in _others(value, min(degree, 2), rng) if new not in taken] for value in group]
         for news in zip(*choices, strict=False):
             changes = dict(zip(group, news, strict=True))
-            if len(set(news)) < len(news) or _in_words(rationale, set(group)):
+            if len(set(news)) < len(news):
                 continue
-            carried = carry(source, 0, changes)
+            carried = carry(source, changes)
             if carried and _broken(rationale, carried[0]) == 0:
                 told = ", ".join(f"{written(old)} -> {written(new)}" for old, new in changes.items())
                 return Damaged(tuple(carried[0]), carried[1], f"given {told}, carried to {carried[1]}")
@@ -98,48 +92,58 @@ def contradicted_given(source: Source, degree: int, rng: random.Random) -> Damag
 
 
 def carry(
-    source: Source, start: int, changes: dict[Fraction, Fraction], slip: Site | None = None
+    source: Source, changes: Mapping[Fraction, Fraction], slip: tuple[Site, Fraction] | None = None
 ) -> tuple[list[str], str] | None:
-    """Recompute a solution with other values.
+    """Recompute a solution with other values, line by line.
 
     Args:
         source: Where the solution comes from.
-        start: The first line to change.
-        changes: Old value -> new value, known at the start.
-        slip: The equation whose own result is not recomputed.
+        changes: Old value -> new value, from the start on.
+        slip: An equation, and the false result that it gives instead of the one that it should.
 
     Returns:
         The unmarked lines and the new final answer; None where a value has more than one meaning, a new one cannot be
         written, or the final answer does not change.
     """
-    rationale, changes = source.rationale, dict(changes)
-    for number, line in enumerate(rationale.lines[start:], start):
+    known, lines = dict(changes), []
+    for number, line in enumerate(source.rationale.lines):
         for place, equation in enumerate(equations(line)):
-            if slip and (number, place) <= (slip.line, slip.place):
-                continue
-            if not _recompute(source, Site(number, place, equation.result), equation.left, changes):
+            site = Site(number, place, equation.result)
+            new = slip[1] if slip and slip[0] == site else _recomputed(source, equation, known)
+            if new is None or not _writable(new, site.result):
                 return None
-    final = evaluate(rationale.final)
-    if final is None or final not in changes or evaluate(rationale.final) == changes[final]:
+            if new == known.get(site.result, site.result):
+                continue
+            if site.result in known or not _clear(source, site):
+                return None
+            known[site.result] = new
+        lines.append(plain(replace_values(line, known)))
+    final = evaluate(source.rationale.final)
+    if final not in known or len(set(known.values())) < len(known):
         return None
-    if len(set(changes.values())) < len(changes):
-        return None
-    lines = [plain(line) for line in rationale.lines[:start]]
-    lines += [plain(replace_values(line, changes)) for line in rationale.lines[start:]]
-    return lines, replace_values(rationale.final, changes)
+    return lines, replace_values(source.rationale.final, known)
 
 
-def _recompute(source: Source, site: Site, left: str, changes: dict[Fraction, Fraction]) -> bool:
-    """Add an equation's new result to the changes; False where that would not be clear or not be writable."""
-    new = evaluate(replace_values(left, changes).replace(",", ""))
-    if new is None or not _writable(new, site.result):
-        return False
-    if new == changes.get(site.result, site.result):
-        return True
-    if site.result in changes or not _unique(source, site):
-        return False
-    changes[site.result] = new
-    return True
+def _recomputed(source: Source, equation: Equation, known: Mapping[Fraction, Fraction]) -> Fraction | None:
+    """Return what an equation gives with the values known so far; None where its mark does not say how."""
+    if equation.computes or not known:
+        return evaluate(replace_values(equation.left, known).replace(",", ""))
+    return equation.result if equation.result in values(source.question) and equation.result not in known else None
+
+
+def _givens(source: Source, size: int, rng: random.Random) -> list[tuple[Fraction, ...]]:
+    """Return groups of numbers that the question gives once and the solution computes with, in random order."""
+    found = [equation for line in source.rationale.lines for equation in equations(line)]
+    operands = {value for equation in found for value in equation.operands}
+    asked = _all_values(source.question)
+    givens = [
+        value
+        for value in sorted(operands - {equation.result for equation in found} - CONSTANTS)
+        if asked.count(value) == 1 and value / 100 not in operands and not _in_words(source.rationale.lines, value)
+    ]
+    groups = list(combinations(givens, size))
+    rng.shuffle(groups)
+    return groups
 
 
 def exact(rationale: Rationale) -> bool:
@@ -161,6 +165,7 @@ def _tries(rationale: Rationale, degree: int, rng: random.Random) -> Iterator[tu
         Site(number, place, equation.result)
         for number, line in enumerate(rationale.lines)
         for place, equation in enumerate(equations(line))
+        if equation.computes
     ]
     rng.shuffle(sites)
     taken = values(" ".join(rationale.lines))
@@ -193,24 +198,28 @@ def _writable(new: Fraction, old: Fraction) -> bool:
     return new > 0 and (new.denominator == 1 if old.denominator == 1 else (new * 100).denominator == 1)
 
 
-def _unique(source: Source, site: Site) -> bool:
+def _clear(source: Source, site: Site) -> bool:
     """Whether a result's value means only that result, from its line on."""
     lines = source.rationale.lines
+    onwards = [value for line in lines[site.line :] for value in _all_values(plain(line))]
+    if _in_words(lines[site.line :], site.result):
+        return False
+    if onwards.count(site.result) == 1:
+        return True
     results = [equation.result for line in lines for equation in equations(line)]
-    operands = {v for line in lines[site.line :] for equation in equations(line) for v in equation.operands}
-    before = values(source.question + " " + " ".join(plain(line) for line in lines[: site.line]))
-    return (
-        results.count(site.result) == 1
-        and site.result not in before
-        and not (site.result in CONSTANTS and site.result in operands)
-        and not _in_words(source.rationale, {site.result})
-    )
+    operands = {value for line in lines[site.line :] for equation in equations(line) for value in equation.operands}
+    before = values(" ".join([source.question, *map(plain, lines[: site.line])]))
+    constant = site.result in CONSTANTS and site.result in operands
+    return results.count(site.result) == 1 and site.result not in before and not constant
 
 
-def _in_words(rationale: Rationale, changed: set[Fraction]) -> bool:
-    """Whether a solution says one of these values in words, where no digit would be changed."""
-    words = NUMBER.sub(" ", " ".join(plain(line) for line in rationale.lines))
-    return any(mentions(words, value) for value in changed)
+def _all_values(text: str) -> list[Fraction]:
+    return [value_of(number) for number in NUMBER.findall(text)]
+
+
+def _in_words(lines: Iterable[str], value: Fraction) -> bool:
+    """Whether lines say a value in words, where no digit would be changed."""
+    return mentions(NUMBER.sub(" ", " ".join(map(plain, lines))), value)
 
 
 def _broken(rationale: Rationale, lines: list[str]) -> int:

@@ -1,8 +1,8 @@
 """The labels that each damage determines, as data.
 
-A label stands only where the damage decides it: an aspect that the damage leaves as the gold solution has it keeps 5, an
-aspect that it breaks gets the level which the published rubrics describe, and an aspect on which its effect is a matter
-of opinion has none (None). The exact level among the low ones is a convention; that it is low is not.
+A label stands only where the damage decides it: an aspect that the damage leaves as the gold solution has it keeps 5,
+an aspect that it breaks gets the level which the published rubrics describe, and an aspect on which its effect is a
+matter of opinion has none (None). The exact level among the low ones is a convention; that it is low is not.
 """
 
 from dataclasses import dataclass

@@ -8,42 +8,8 @@ from training.corruptions.rationale import plain
 
 _WORD = re.compile(r"[A-Za-z]{2,}[.,;:!?]?")  # no digit, operator or LaTeX
 _FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "of",
-        "to",
-        "in",
-        "on",
-        "at",
-        "for",
-        "from",
-        "by",
-        "with",
-        "and",
-        "so",
-        "that",
-        "this",
-        "there",
-        "it",
-        "he",
-        "she",
-        "they",
-        "has",
-        "have",
-        "had",
-        "will",
-        "each",
-        "her",
-        "his",
-        "their",
-    ]
+    ("a", "an", "the", "is", "are", "was", "were", "be", "of", "to", "in", "on", "at", "for", "from", "by", "with")
+    + ("and", "so", "that", "this", "there", "it", "he", "she", "they", "has", "have", "had", "will", "each", "her")
 )
 _FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]")
 _TYPOS = {1: 0.25, 2: 0.4, 3: 0.4}  # share of the words that get a typo

@@ -1,25 +1,30 @@
 """Gold solutions as steps with equations.
 
-GSM8K marks its arithmetic, as in `48/2 = <<48/2=24>>24`: the marks say where the equations are, and are taken out of the
-text that a judge sees. A solution without marks gets them where its text says `a op b = c`.
+GSM8K marks its arithmetic, as in `48/2 = <<48/2=24>>24`: the marks say where the equations are, and are taken out of
+the text that a judge sees. A line without marks gets them where it says `a op b = c`.
 """
 
 import ast
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from inspector_pipeline.tables import Row
 from training.answers import final_answer
 
 NUMBER = re.compile(r"(?<![\d])(?<!\d[.,])(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 MARK = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
-_TERM = r"[(\s]*-?\$?\s?(?:\d[\d,]*(?:\.\d+)?|\.\d+)%?(?:\s+(?!x\b)[A-Za-z]+){0,2}[)\s]*"
-_EXPRESSION = rf"{_TERM}(?:[-+*/x×÷−]{_TERM})*"
+_TERM = r"[(\s]*-?\$?\s?(?:\d[\d,]*(?:\.\d+)?|\.\d+)%?(?:(?:\s+|/\s?)(?!x\b)[A-Za-z]+){0,4}[)\s]*"
+_EXPRESSION = rf"{_TERM}(?:[-+*/x×÷−–]{_TERM})*"
 _BEFORE = re.compile(rf"(?<![\w.]){_EXPRESSION}$")
 _AFTER = re.compile(_EXPRESSION)
+_SIGNS = tuple("-+*/×÷−–")
 _PLAIN_RESULT = re.compile(r"(?<==)\s*\$?\s*(?=\d)")
 _HASHES = re.compile(r"\s*####.*", re.DOTALL)
+_TIMES = re.compile(r"(?<=[\d\s).])[x×](?=[\s(\d.$])")
+_UNKNOWN = re.compile(r"(?<![A-Za-z'’.])[B-HJ-Zb-z](?![A-Za-z'’.])")
 _OPERATORS = {ast.Add: "__add__", ast.Sub: "__sub__", ast.Mult: "__mul__", ast.Div: "__truediv__"}
 
 
@@ -42,6 +47,11 @@ class Equation:
         """The numbers of the left-hand side."""
         return {value_of(number) for number in NUMBER.findall(self.left)}
 
+    @property
+    def computes(self) -> bool:
+        """Whether the left-hand side is more than a number; GSM8K has marks such as `<<15=15>>`."""
+        return bool(re.search(r"\d\s*[-+*/]", self.left))
+
 
 @dataclass(frozen=True)
 class Rationale:
@@ -63,8 +73,7 @@ def read_rationale(question: Row) -> Rationale | None:
     lines = [line.strip() for line in _HASHES.sub("", answer).split("\n") if re.search(r"\w", line)]
     if not lines or not final:
         return None
-    marked = lines if MARK.search(answer) else [_mark(line) for line in lines]
-    return Rationale(tuple(marked), str(final).strip())
+    return Rationale(tuple(line if "<<" in line else _mark(line) for line in lines), str(final).strip())
 
 
 def plain(line: str) -> str:
@@ -72,14 +81,20 @@ def plain(line: str) -> str:
     return MARK.sub("", line).replace("<<", "").replace(">>", "")
 
 
-def equations(line: str) -> list[Equation]:
+@lru_cache(maxsize=4096)
+def equations(line: str) -> tuple[Equation, ...]:
     """Return a line's marked equations, in order; marks that are not plain arithmetic are left out."""
     found = []
     for mark in MARK.finditer(line):
         value = evaluate(mark[2])
         if value is not None and evaluate(mark[1]) is not None:
             found.append(Equation(mark[1], value, mark.end()))
-    return found
+    return tuple(found)
+
+
+def has_unknowns(rationale: Rationale) -> bool:
+    """Whether a solution does algebra, with letters for numbers, where no mark says what follows from what."""
+    return any("=" in line and _UNKNOWN.search(_TIMES.sub("*", plain(line))) for line in rationale.lines)
 
 
 def evaluate(expression: str) -> Fraction | None:
@@ -89,8 +104,9 @@ def evaluate(expression: str) -> Fraction | None:
         expression: Numbers with + - * / x ×, ÷, brackets, $, % (a hundredth) and words as units.
     """
     text = re.sub(r"(?<=\d),(?=\d{3})", "", expression).replace("$", "")
-    text = re.sub(r"(?<=[\d\s).])[x×](?=[\s(\d.$])", "*", text).replace("÷", "/").replace("−", "-")
-    text = re.sub(r"([\d.]+)\s*%", r"(\1/100)", re.sub(r"[A-Za-z]+", " ", text))
+    text = _TIMES.sub("*", text).replace("÷", "/")
+    text = re.sub(r"(?:/\s?)?[A-Za-z]+", " ", re.sub("[−–]", "-", text))
+    text = re.sub(r"([\d.]+)\s*%", r"(\1/100)", text)
     text = re.sub(r"(?<![\d.])0+(?=\d)", "", text.strip())
     try:
         return _value(ast.parse(text, mode="eval").body)
@@ -98,17 +114,19 @@ def evaluate(expression: str) -> Fraction | None:
         return None
 
 
-def equalities(line: str) -> list[bool | None]:
+@lru_cache(maxsize=4096)
+def equalities(line: str) -> tuple[bool | None, ...]:
     """Say of every "=" of an unmarked line whether both sides are equal; None where a side is no arithmetic."""
     found: list[bool | None] = []
     for sign in re.finditer("=", line):
-        before, after = _BEFORE.search(line[: sign.start()]), _AFTER.match(line[sign.end() :])
+        before, after = _before(line[: sign.start()]), _AFTER.match(line[sign.end() :])
         sides = [evaluate(side[0]) if side else None for side in (before, after)]
         if sides[0] is None or sides[1] is None:
             found.append(None)
         else:
-            found.append(sides[0] in (sides[1], sides[1] * 100, sides[1] / 100 if "%" in line else sides[1]))
-    return found
+            percent = (sides[1] * 100, sides[1] / 100) if "%" in line else ()  # "1/4 = 25", "1/4 x 100 = 25%"
+            found.append(sides[0] in (sides[1], *percent))
+    return tuple(found)
 
 
 def value_of(number: str) -> Fraction:
@@ -121,7 +139,7 @@ def values(text: str) -> set[Fraction]:
     return {value_of(number) for number in NUMBER.findall(text)}
 
 
-def replace_values(text: str, changes: dict[Fraction, Fraction]) -> str:
+def replace_values(text: str, changes: Mapping[Fraction, Fraction]) -> str:
     """Write other values where a text has certain ones, in the same style (commas, cents)."""
     return NUMBER.sub(lambda found: _restyled(found[0], changes), text)
 
@@ -135,7 +153,7 @@ def written(value: Fraction, like: str = "") -> str:
     return text if re.search(r"\.\d\d$", like) else text.rstrip("0").rstrip(".")
 
 
-def _restyled(number: str, changes: dict[Fraction, Fraction]) -> str:
+def _restyled(number: str, changes: Mapping[Fraction, Fraction]) -> str:
     new = changes.get(value_of(number))
     return number if new is None else written(new, number)
 
@@ -151,17 +169,24 @@ def _value(node: ast.expr) -> Fraction:
     raise ValueError("no plain arithmetic")
 
 
+def _before(text: str) -> re.Match[str] | None:
+    """Find the whole arithmetic expression that a text ends with; None where it goes on in what is no arithmetic."""
+    found = _BEFORE.search(text)
+    return None if found is None or text[: found.start()].rstrip().endswith(_SIGNS) else found
+
+
 def _mark(line: str) -> str:
     """Mark the equations of a line whose text says `a op b = c`, c a number."""
     marked, position = "", 0
     for sign, holds in zip(re.finditer("=", line), equalities(line), strict=True):
-        before = _BEFORE.search(line[: sign.start()])
+        before = _before(line[: sign.start()])
         result = _PLAIN_RESULT.match(line, sign.end())
         number = NUMBER.match(line, result.end()) if result else None
         if not holds or before is None or result is None or number is None or "%" in before[0]:
             continue
-        left = re.sub(r"[A-Za-z$\s]", "", re.sub(r"(?<=[\d\s)])[x×](?=[\s(\d$])", "*", before[0])).replace("÷", "/")
-        if "," not in left and re.search(r"[-+*/]", left):
+        left = re.sub(r"/?[A-Za-z]+|[$\s]", "", re.sub(r"(?<=[\d\s)])[x×](?=[\s(\d$])", "*", before[0]))
+        left = re.sub("[−–]", "-", left.replace("÷", "/"))
+        if "," not in left and evaluate(left) == evaluate(number[0]) and re.search(r"[-+*/]", left):
             marked += line[position : result.end()] + f"<<{left}={number[0].replace(',', '')}>>"
             position = result.end()
     return marked + line[position:]

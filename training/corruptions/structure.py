@@ -7,39 +7,8 @@ from training.answers import mentions
 from training.corruptions.damage import Damaged, Source
 from training.corruptions.rationale import equations, evaluate, plain, values, written
 
-_PEOPLE = [
-    "Agnes",
-    "Bertil",
-    "Carlota",
-    "Dmitri",
-    "Eunice",
-    "Farouk",
-    "Greta",
-    "Hamish",
-    "Ingrid",
-    "Joaquin",
-    "Katya",
-    "Leopold",
-    "Mirela",
-    "Nikhil",
-    "Oona",
-]
-_THINGS = [
-    "coupons",
-    "tickets",
-    "pencils",
-    "boxes",
-    "coins",
-    "jars",
-    "books",
-    "tokens",
-    "bottles",
-    "stamps",
-    "ribbons",
-    "bricks",
-    "plates",
-    "candles",
-]
+_PEOPLE = ("Bertil", "Carlota", "Dmitri", "Eunice", "Farouk", "Hamish", "Ingrid", "Joaquin", "Mirela", "Nikhil")
+_THINGS = ("coupons", "tickets", "pencils", "boxes", "coins", "jars", "tokens", "stamps", "ribbons", "bricks", "plates")
 _UNUSED = (
     "{person} also has {number} {things}.",
     "We are told that {person} gave away {number} {things} the day before.",
@@ -147,7 +116,7 @@ def off_topic(source: Source, degree: int, rng: random.Random) -> Damaged | None
     return Damaged(tuple(plain(line) for line in donor.lines), donor.final, f"answers {donor.final}")
 
 
-def clean(source: Source, degree: int, rng: random.Random) -> Damaged | None:
+def clean(source: Source, degree: int, rng: random.Random) -> Damaged:
     """Leave the solution as it is."""
     return Damaged(tuple(plain(line) for line in source.rationale.lines), source.rationale.final, "undamaged")
 
