@@ -23,7 +23,7 @@ from pathlib import Path
 
 from math_verify import parse as parse_math
 from math_verify import verify
-from tqdm.auto import tqdm
+from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.tables import Row
@@ -37,7 +37,7 @@ ASPECT = "correctness"
 TIMEOUT = 5  # seconds for one parse or comparison; math-verify uses a signal, so this runs in a main thread only
 _LETTER = re.compile(r"\(?([A-J])\)?[.:]?")
 _STATED_LETTER = re.compile(
-    r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*(?:option\s+)?\**\s*\(?([A-J])\)?(?![\w'])|\\boxed\{\s*(?:\\text\{)?\(?([A-J])\)?\}?\s*\}"
+    r"(?i:answer|option|choice)(?:\s+is)?\s*:?\s*(?:option\s+)?\**\s*\(?([A-J])\)?(?![\w'])|\\boxed\{\s*(?:\\text\{)?\(?([A-J])\)?\}?\s*\}"
 )
 _PLAIN = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?")
 
@@ -94,7 +94,7 @@ def label_correctness(config: CorrectnessConfig) -> Counter[str]:
     questions = _questions(read_records(config.questions), config.join)
     rows = [
         _labelled(row, questions.get(_key(row, config.join)), config.join)
-        for row in tqdm(read_responses(config.responses), desc=ASPECT)
+        for row in hf_logging.tqdm(read_responses(config.responses), desc=ASPECT)
     ]
     write_records(rows, config.output)
     manifest.write(config.output, [config.output])

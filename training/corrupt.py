@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from tqdm.auto import tqdm
+from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.tables import Row
 from training.corruptions import arithmetic, language, structure
 from training.corruptions.damage import Damage, Source
 from training.corruptions.labels import KINDS, LABELS, degrees
-from training.corruptions.rationale import read_rationale
+from training.corruptions.rationale import Rationale, read_rationale
 from training.corruptions.rendering import random_style, render
 from training.manifest import Manifest
 from training.records import read_records, write_records
@@ -125,7 +125,7 @@ def corrupted_rows(
     counts = Counter({"skipped question without gold solution": len(read) - len(usable)})
     ranked = sorted(usable, key=lambda name: _digest(seed, name))
     rows = []
-    for name in tqdm(ranked[:n_questions], desc=STAGE):
+    for name in hf_logging.tqdm(ranked[:n_questions], desc=STAGE):
         row, rationale = usable[name]
         donor = usable[ranked[_digest(seed, name, "donor") % len(ranked)]][1]
         made = 0

@@ -29,7 +29,7 @@ from training.corruptions.rationale import (
 )
 
 CONSTANTS = frozenset(Fraction(n) for n in (1, 2, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000))
-SMALL = (Fraction(1), Fraction(2), Fraction(-1), Fraction(-2))  # in units of the value's last digit that is not 0
+SMALL = (Fraction(1), Fraction(2), Fraction(-1), Fraction(-2))  # in units of the value's last digit that is not 0, of two digits at least
 PLAIN = (Fraction(7, 10), Fraction(13, 10), Fraction(14, 10), Fraction(3, 2), Fraction(6, 10))
 GROSS = (Fraction(2), Fraction(3), Fraction(4), Fraction(5), Fraction(10), Fraction(1, 10))
 
@@ -179,7 +179,7 @@ def _others(value: Fraction, degree: int, rng: random.Random) -> list[Fraction]:
     """Return values that differ from one by a little (1), plainly (2) or grossly (3), in random order."""
     if degree == 1:
         unit = Fraction(1, 100) if value.denominator > 1 else Fraction(1)
-        while value.denominator == 1 and value and value % (unit * 10) == 0:
+        while value.denominator == 1 and value >= unit * 100 and value % (unit * 10) == 0:
             unit *= 10
         found = [value + step * unit for step in SMALL]
     else:

@@ -146,7 +146,7 @@ def replace_values(text: str, changes: Mapping[Fraction, Fraction]) -> str:
 
 def written(value: Fraction, like: str = "") -> str:
     """Write a value of at most two decimals, with commas and cents where the number it replaces has them."""
-    comma = "," if "," in like or value >= 10**4 else ""
+    comma = "," if "," in like else ""
     if value.denominator == 1 and not re.search(r"\.\d\d$", like):
         return f"{int(value):{comma}}"
     text = f"{float(value):{comma}.2f}"
