@@ -1,0 +1,192 @@
+"""Gold solutions as steps with equations.
+
+GSM8K marks its arithmetic, as in `48/2 = <<48/2=24>>24`: the marks say where the equations are, and are taken out of
+the text that a judge sees. A line without marks gets them where it says `a op b = c`.
+"""
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from inspector_pipeline.tables import Row
+from training.answers import final_answer
+
+NUMBER = re.compile(r"(?<![\d])(?<!\d[.,])(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
+MARK = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
+_TERM = r"[(\s]*-?\$?\s?(?:\d[\d,]*(?:\.\d+)?|\.\d+)%?(?:(?:\s+|/\s?)(?!x\b)[A-Za-z]+){0,4}[)\s]*"
+_EXPRESSION = rf"{_TERM}(?:[-+*/x×÷−–]{_TERM})*"
+_BEFORE = re.compile(rf"(?<![\w.]){_EXPRESSION}$")
+_AFTER = re.compile(_EXPRESSION)
+_SIGNS = tuple("-+*/×÷−–")
+_PLAIN_RESULT = re.compile(r"(?<==)\s*\$?\s*(?=\d)")
+_HASHES = re.compile(r"\s*####.*", re.DOTALL)
+_TIMES = re.compile(r"(?<=[\d\s).])[x×](?=[\s(\d.$])")
+_UNKNOWN = re.compile(r"(?<![A-Za-z'’.])[B-HJ-Zb-z](?![A-Za-z'’.])")
+_OPERATORS = {ast.Add: "__add__", ast.Sub: "__sub__", ast.Mult: "__mul__", ast.Div: "__truediv__"}
+
+
+@dataclass(frozen=True)
+class Equation:
+    """One marked equation of a line.
+
+    Attributes:
+        left: Its left-hand side, as the mark writes it.
+        result: What the mark says that it gives.
+        end: Where the mark ends in its line, that is where the result stands in the text.
+    """
+
+    left: str
+    result: Fraction
+    end: int
+
+    @property
+    def operands(self) -> set[Fraction]:
+        """The numbers of the left-hand side."""
+        return {value_of(number) for number in NUMBER.findall(self.left)}
+
+    @property
+    def computes(self) -> bool:
+        """Whether the left-hand side is more than a number; GSM8K has marks such as `<<15=15>>`."""
+        return bool(re.search(r"\d\s*[-+*/]", self.left))
+
+
+@dataclass(frozen=True)
+class Rationale:
+    """A gold solution.
+
+    Attributes:
+        lines: Its steps, one a line, with the arithmetic marked.
+        final: Its final answer.
+    """
+
+    lines: tuple[str, ...]
+    final: str
+
+
+def read_rationale(question: Row) -> Rationale | None:
+    """Read a question's gold solution; None where it has no steps or no final answer."""
+    answer = question.get("answer") or ""
+    final = question.get("final_answer") or final_answer(answer)
+    lines = [line.strip() for line in _HASHES.sub("", answer).split("\n") if re.search(r"\w", line)]
+    if not lines or not final:
+        return None
+    return Rationale(tuple(line if "<<" in line else _mark(line) for line in lines), str(final).strip())
+
+
+def plain(line: str) -> str:
+    """Take the marks out of a line."""
+    return MARK.sub("", line).replace("<<", "").replace(">>", "")
+
+
+@lru_cache(maxsize=4096)
+def equations(line: str) -> tuple[Equation, ...]:
+    """Return a line's marked equations, in order; marks that are not plain arithmetic are left out."""
+    found = []
+    for mark in MARK.finditer(line):
+        value = evaluate(mark[2])
+        if value is not None and evaluate(mark[1]) is not None:
+            found.append(Equation(mark[1], value, mark.end()))
+    return tuple(found)
+
+
+def has_unknowns(rationale: Rationale) -> bool:
+    """Whether a solution does algebra, with letters for numbers, where no mark says what follows from what."""
+    return any("=" in line and _UNKNOWN.search(_TIMES.sub("*", plain(line))) for line in rationale.lines)
+
+
+def evaluate(expression: str) -> Fraction | None:
+    """Evaluate plain arithmetic exactly; None where it is something else.
+
+    Args:
+        expression: Numbers with + - * / x ×, ÷, brackets, $, % (a hundredth) and words as units.
+    """
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", expression).replace("$", "")
+    text = _TIMES.sub("*", text).replace("÷", "/")
+    text = re.sub(r"(?:/\s?)?[A-Za-z]+", " ", re.sub("[−–]", "-", text))
+    text = re.sub(r"([\d.]+)\s*%", r"(\1/100)", text)
+    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text.strip())
+    try:
+        return _value(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def equalities(line: str) -> tuple[bool | None, ...]:
+    """Say of every "=" of an unmarked line whether both sides are equal; None where a side is no arithmetic."""
+    found: list[bool | None] = []
+    for sign in re.finditer("=", line):
+        before, after = _before(line[: sign.start()]), _AFTER.match(line[sign.end() :])
+        sides = [evaluate(side[0]) if side else None for side in (before, after)]
+        if sides[0] is None or sides[1] is None:
+            found.append(None)
+        else:
+            percent = (sides[1] * 100, sides[1] / 100) if "%" in line else ()  # "1/4 = 25", "1/4 x 100 = 25%"
+            found.append(sides[0] in (sides[1], *percent))
+    return tuple(found)
+
+
+def value_of(number: str) -> Fraction:
+    """Return the value of a number as NUMBER matches it."""
+    return Fraction(number.replace(",", ""))
+
+
+def values(text: str) -> set[Fraction]:
+    """Return the values of all numbers of a text."""
+    return {value_of(number) for number in NUMBER.findall(text)}
+
+
+def replace_values(text: str, changes: Mapping[Fraction, Fraction]) -> str:
+    """Write other values where a text has certain ones, in the same style (commas, cents)."""
+    return NUMBER.sub(lambda found: _restyled(found[0], changes), text)
+
+
+def written(value: Fraction, like: str = "") -> str:
+    """Write a value of at most two decimals, with commas and cents where the number it replaces has them."""
+    comma = "," if "," in like else ""
+    if value.denominator == 1 and not re.search(r"\.\d\d$", like):
+        return f"{int(value):{comma}}"
+    text = f"{float(value):{comma}.2f}"
+    return text if re.search(r"\.\d\d$", like) else text.rstrip("0").rstrip(".")
+
+
+def _restyled(number: str, changes: Mapping[Fraction, Fraction]) -> str:
+    new = changes.get(value_of(number))
+    return number if new is None else written(new, number)
+
+
+def _value(node: ast.expr) -> Fraction:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return Fraction(str(node.value))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        result: Fraction = getattr(_value(node.left), _OPERATORS[type(node.op)])(_value(node.right))
+        return result
+    raise ValueError("no plain arithmetic")
+
+
+def _before(text: str) -> re.Match[str] | None:
+    """Find the whole arithmetic expression that a text ends with; None where it goes on in what is no arithmetic."""
+    found = _BEFORE.search(text)
+    return None if found is None or text[: found.start()].rstrip().endswith(_SIGNS) else found
+
+
+def _mark(line: str) -> str:
+    """Mark the equations of a line whose text says `a op b = c`, c a number."""
+    marked, position = "", 0
+    for sign, holds in zip(re.finditer("=", line), equalities(line), strict=True):
+        before = _before(line[: sign.start()])
+        result = _PLAIN_RESULT.match(line, sign.end())
+        number = NUMBER.match(line, result.end()) if result else None
+        if not holds or before is None or result is None or number is None or "%" in before[0]:
+            continue
+        left = re.sub(r"/?[A-Za-z]+|[$\s]", "", re.sub(r"(?<=[\d\s)])[x×](?=[\s(\d$])", "*", before[0]))
+        left = re.sub("[−–]", "-", left.replace("÷", "/"))
+        if "," not in left and evaluate(left) == evaluate(number[0]) and re.search(r"[-+*/]", left):
+            marked += line[position : result.end()] + f"<<{left}={number[0].replace(',', '')}>>"
+            position = result.end()
+    return marked + line[position:]
