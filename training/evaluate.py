@@ -1,31 +1,50 @@
-"""Estimate a judge's quality: repeated K-fold CV nested around every choice, intervals, and the surface baseline.
+"""Estimate a judge's quality: repeated K-fold cross-validation nested around every choice, beside the baselines.
 
-python -m training.evaluate --features work/features --output work/results.json
+    python -m training.evaluate --features work/features --output work/results.json
+
+Whatever is chosen (reading, poolings, layers, depth, head, penalty, calibration) is chosen anew inside each fold from
+its training rows. The majority, length and surface baselines, and another way of fitting if one is named, are fitted in
+the same folds, and all differences are paired over the same resamples of questions.
 """
 
-import argparse
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 from transformers.utils import logging as hf_logging
 
-from training.extract import FeatureSet, load_features
-from training.fit import Choice, FitConfig, Labels, auroc, calibrate, choose, fit_ridge, load_grams, question_folds
-from training.probing_set import POSITIVE_SCORE, is_positive
+from inspector_pipeline.errors import DataFileError
+from training.baselines import BASELINES
+from training.features import FeatureSet, concatenate, load_features
+from training.kernels import Design
+from training.labels import Array, Index, Labels, question_folds
+from training.manifest import Manifest, manifest_path, write_atomically
+from training.metrics import (
+    DEFINITIONS,
+    METRICS,
+    Prediction,
+    Predictions,
+    averaged,
+    bootstrap,
+    compared,
+    confusion,
+    label_counts,
+    reliability,
+    resamples,
+)
+from training.probing_set import is_positive
 from training.records import json_text
-from training.stage import run
-from training.surface import fit_surface, surface_features, surface_probabilities
+from training.search import Choice, FittedJudge, SearchConfig, fit_judge, search
+from training.stage import parse, run
 
 logger = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+STAGE = "evaluate"
+JUDGE = "judge"
+RIVAL = "rival"
 
 
 @dataclass(frozen=True)
@@ -33,226 +52,361 @@ class EvaluateConfig:
     """Settings of the evaluate stage.
 
     Attributes:
-        fit: Settings of the fit that is evaluated.
+        features: Folders of the extract stage: the labelled pairs, and auxiliary ones.
+        output: results.json to write.
+        search: Settings of the search and fit that are evaluated.
+        rival: Settings of another fit to compare with in the same folds, such as the published form.
+        rival_features: Folder of its features, of the same pairs; those of the judge where not given.
+        transfer: Folders of other labelled pairs (another dataset or generator), predicted but never fitted on.
         folds: Outer folds, by question id over all aspects.
         repeats: Repetitions with other folds.
         bootstraps: Resamples of the questions for the intervals.
+        learning_curve: Shares of the training questions to fit on, one repeat each; none to leave the curve out.
         seed: Of folds, forests and resamples.
         candidates_tried: How many other settings people looked at on this data before; said in the evidence.
     """
 
-    fit: FitConfig = field(default_factory=FitConfig)
+    features: tuple[str, ...]
+    output: str
+    search: SearchConfig = field(default_factory=SearchConfig)
+    rival: SearchConfig | None = None
+    rival_features: str | None = None
+    transfer: tuple[str, ...] = ()
     folds: int = 5
     repeats: int = 3
     bootstraps: int = 1000
+    learning_curve: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7)
     seed: int = 731
     candidates_tried: int = 0
 
 
-class Prediction(NamedTuple):
-    """Predictions of rows in one repeat: mean scores, what a good label is ranked by, and scores; (rows,) each."""
+@dataclass(frozen=True)
+class Fold:
+    """One division of the labelled rows, by their numbers in the whole table."""
 
-    expected: Array
-    good: Array
-    score: Index
+    repeat: int
+    number: int
+    train: Labels
+    test: Labels
 
 
-class OutOfFold(NamedTuple):
-    """Predictions of one aspect's rows by fits that never saw their questions.
+class Evaluation:
+    """A nested cross-validation of one set of labelled pairs.
 
-    Attributes:
-        expected: (repeats, rows) mean scores.
-        good: (repeats, rows) what a good label is ranked by.
-        score: (repeats, rows) scores by the decision rule.
+    Args:
+        features: Features of labelled pairs.
+        transfer: Name -> features of pairs that are predicted only.
+        config: Settings.
     """
 
-    expected: Array
-    good: Array
-    score: Index
+    def __init__(self, features: FeatureSet, transfer: Mapping[str, FeatureSet], config: EvaluateConfig) -> None:
+        """Lay out the rows; nothing is fitted yet."""
+        others = [replace(one, pairs=[replace(p, auxiliary=True) for p in one.pairs]) for one in transfer.values()]
+        joined = concatenate([features, *others]) if others else features
+        self.config = config
+        self.pairs = joined.pairs
+        self.labels = Labels.of(joined.pairs, config.search.uncounted)
+        self.design = Design(joined, self.labels)
+        ends = np.cumsum([len(features.pairs), *(len(one.pairs) for one in others)])
+        self.source = np.searchsorted(ends, self.labels.pair, side="right")
+        self.transfer_names = tuple(transfer)
+        self.main = self.labels.take(np.flatnonzero(self.source == 0))
+        self.samples = resamples(self.main.question, config.bootstraps, config.seed)
 
-    def take(self, rows: Index) -> "OutOfFold":
-        """Return some of the rows."""
-        return OutOfFold(self.expected[:, rows], self.good[:, rows], self.score[:, rows])
+    def folds(self, repeats: int) -> list[Fold]:
+        """Return the outer folds of some repeats."""
+        return [
+            Fold(repeat, number, self.main.take(fit_rows), self.main.take(out_rows))
+            for repeat in range(repeats)
+            for number, (fit_rows, out_rows) in enumerate(
+                question_folds(self.main, self.config.folds, self.config.seed + repeat)
+            )
+        ]
+
+    def blank(self, repeats: int) -> Predictions:
+        """Make room for predictions of every row of the table."""
+        return Predictions.blank(repeats, len(self.labels.score))
+
+    def transfer_rows(self, fold: Fold) -> Labels:
+        """Return the rows of other sets that this fold predicts: its held-out questions, and its share of new ones."""
+        questions, known = np.unique(self.labels.question, return_inverse=True)
+        is_known = np.isin(questions, self.main.question)
+        turn = np.cumsum(~is_known) % self.config.folds
+        held_out = np.isin(questions, fold.test.question) | (~is_known & (turn == fold.number))
+        return self.labels.take(np.flatnonzero(held_out[known] & (self.source > 0)))
 
 
-def evaluate(features: FeatureSet, config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(
+    features: FeatureSet,
+    config: EvaluateConfig,
+    *,
+    rival_features: FeatureSet | None = None,
+    transfer: Mapping[str, FeatureSet] | None = None,
+) -> dict[str, Any]:
     """Run the nested cross-validation.
 
     Args:
         features: Features of labelled pairs.
-        config: Settings.
+        config: Settings; the paths in it are not read.
+        rival_features: Features of the same pairs, for the settings' rival.
+        transfer: Name -> features of other labelled pairs.
 
     Returns:
         The evidence, in the form of results.json.
     """
-    labels = Labels.of(features)
-    grams = load_grams(features, config.fit)
-    surface = np.array([surface_features(pair) for pair in features.pairs])[labels.pair]
-    judge, base = _blank(labels, config.repeats), _blank(labels, config.repeats)
+    evaluation = Evaluation(features, transfer or {}, config)
+    rival_design = _rival_design(evaluation, rival_features) if config.rival else None
+    predictions = {name: evaluation.blank(config.repeats) for name in _methods(config)}
     choices = []
-    folds = [(r, f) for r in range(config.repeats) for f in question_folds(labels, config.folds, config.seed + r)]
-    for repeat, (fit_rows, test_rows) in hf_logging.tqdm(folds, desc="evaluate", unit="fold"):
-        train = labels.take(fit_rows)
-        choice = choose(grams, train, config.fit)
+    folds = evaluation.folds(config.repeats)
+    for fold in hf_logging.tqdm(folds, desc="evaluate", unit="fold"):
+        choice = search(evaluation.design, fold.train, config.search)
         choices.append(choice)
-        gram = grams[choice.depth]
-        calibrations = calibrate(gram, train, choice, config.fit)
-        ridge = fit_ridge(gram, train, choice.alpha, choice.sharing, config.fit)
-        values = ridge.values(gram, labels.take(test_rows))
-        for a, classes in enumerate(labels.classes):
-            here = labels.aspect[test_rows] == a
-            rows, scale = test_rows[here], np.array(classes)
-            judge.expected[repeat, rows] = calibrations[a].probabilities(values[here]) @ scale
-            judge.good[repeat, rows] = judge.expected[repeat, rows]
-            judge.score[repeat, rows] = scale[calibrations[a].class_index(values[here])]
-            own = fit_rows[labels.aspect[fit_rows] == a]
-            forest = fit_surface(surface[own], labels.score[own], config.seed + repeat)
-            probabilities = surface_probabilities(forest, surface[rows], classes)
-            base.expected[repeat, rows] = probabilities @ scale
-            good = fit_surface(surface[own], labels.positive[own].astype(np.int64), config.seed + repeat)
-            base.good[repeat, rows] = surface_probabilities(good, surface[rows], [0, 1])[:, 1]
-            base.score[repeat, rows] = scale[probabilities.argmax(axis=1)]
-    return _results(config, labels, judge, base, choices)
+        judge = fit_judge(evaluation.design, fold.train, choice, config.search)
+        asked = [fold.test] if fold.repeat else [fold.test, evaluation.transfer_rows(fold)]
+        for rows in asked:
+            put(predictions[JUDGE], fold.repeat, judge, evaluation.design, rows)
+            _put_baselines(predictions, evaluation, fold, rows)
+        if rival_design and config.rival:
+            rival_choice = search(rival_design, fold.train, config.rival)
+            rival = fit_judge(rival_design, fold.train, rival_choice, config.rival)
+            put(predictions[RIVAL], fold.repeat, rival, rival_design, fold.test)
+    results = _results(evaluation, predictions, choices)
+    if config.learning_curve:
+        results["learning_curve"] = learning_curve(evaluation)
+    if evaluation.transfer_names:
+        results["transfer"] = _transfer(evaluation, predictions)
+    return results
 
 
-def _blank(labels: Labels, repeats: int) -> OutOfFold:
-    shape = (repeats, len(labels.score))
-    return OutOfFold(np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=np.int64))
+def _methods(config: EvaluateConfig) -> list[str]:
+    return [JUDGE, *(baseline.name for baseline in BASELINES), *([RIVAL] if config.rival else [])]
 
 
-def _auroc(truth: Index, classes: list[int], predicted: Prediction) -> float:
-    return auroc(is_positive(truth, classes), predicted.good)
+def _rival_design(evaluation: Evaluation, features: FeatureSet | None) -> Design:
+    if features is None:
+        return evaluation.design
+    labels = evaluation.labels
+    theirs = [(str(pair.id), pair.prediction, pair.scores) for pair in features.pairs]
+    if theirs != [(str(pair.id), pair.prediction, pair.scores) for pair in evaluation.pairs]:
+        raise DataFileError(
+            f"rival_features expects the same {len(evaluation.pairs)} labelled pairs as features, in the same order, "
+            f"but got {len(features.pairs)} others. Extract both from one file, without auxiliary or transfer sets."
+        )
+    return Design(features, labels)
 
 
-def _macro_f1(truth: Index, classes: list[int], predicted: Prediction) -> float:
-    f1 = []
-    for c in classes:
-        found, true = predicted.score == c, truth == c
-        if found.any() or true.any():
-            f1.append(2 * float((found & true).sum()) / float(found.sum() + true.sum()))
-    return float(np.mean(f1))
+def predict(judge: FittedJudge, design: Design, rows: Labels) -> Iterator[tuple[Index, Prediction]]:
+    """Predict rows of a table, aspect by aspect: their places among the rows, and what is predicted."""
+    values = judge.values(design, rows, design.units(judge.choice.view)[rows.row])
+    for a, (calibration, classes) in enumerate(zip(judge.calibrations, rows.classes, strict=True)):
+        own = np.flatnonzero(rows.aspect == a)
+        if len(own):
+            scale = np.array(classes)
+            probabilities = calibration.probabilities(values[own])
+            expected = probabilities @ scale
+            good = probabilities[:, is_positive(scale, classes)].sum(axis=1)
+            yield own, Prediction(expected, expected, good, scale[calibration.class_index(values[own])])
 
 
-def _spearman(truth: Index, classes: list[int], predicted: Prediction) -> float:
-    expected = predicted.expected
-    if np.ptp(expected) == 0 or np.ptp(truth) == 0:
-        return 0.0
-    return float(np.corrcoef(rankdata(expected), rankdata(truth))[0, 1])
+def put(predictions: Predictions, repeat: int, judge: FittedJudge, design: Design, rows: Labels) -> None:
+    """Predict rows and write that into one repeat, at the rows' numbers in the whole table."""
+    for own, prediction in predict(judge, design, rows):
+        predictions.put(repeat, rows.row[own], prediction)
 
 
-METRICS: Mapping[str, Callable[[Index, list[int], Prediction], float]] = {
-    "auroc": _auroc,
-    "macro_f1": _macro_f1,
-    "spearman": _spearman,
-}
-
-
-def measure(truth: Index, classes: list[int], predicted: OutOfFold) -> dict[str, float]:
-    """Compute every metric per repeat and average it over repeats."""
-    repeats = [Prediction(*columns) for columns in zip(*predicted, strict=True)]
-    return {name: float(np.mean([metric(truth, classes, one) for one in repeats])) for name, metric in METRICS.items()}
+def _put_baselines(predictions: Mapping[str, Predictions], evaluation: Evaluation, fold: Fold, rows: Labels) -> None:
+    train = fold.train.take(np.flatnonzero(~fold.train.auxiliary))
+    for a, classes in enumerate(train.classes):
+        fitted, asked = np.flatnonzero(train.aspect == a), np.flatnonzero(rows.aspect == a)
+        train_pairs = [evaluation.pairs[i] for i in train.pair[fitted]]
+        test_pairs = [evaluation.pairs[i] for i in rows.pair[asked]]
+        for baseline in BASELINES if len(asked) else ():
+            seed = evaluation.config.seed + fold.repeat
+            found = baseline.predict(train_pairs, train.score[fitted], test_pairs, classes, seed)
+            predictions[baseline.name].put(fold.repeat, rows.row[asked], found)
 
 
 def _results(
-    config: EvaluateConfig, labels: Labels, judge: OutOfFold, base: OutOfFold, choices: list[Choice]
+    evaluation: Evaluation, predictions: Mapping[str, Predictions], choices: Sequence[Choice]
 ) -> dict[str, Any]:
-    samples = _resamples(labels, config)
+    config, labels = evaluation.config, evaluation.labels
     aspects: dict[str, Any] = {}
-    draws = []
+    draws: dict[str, list[dict[str, Array]]] = {name: [] for name in predictions}
     for a, (name, classes) in enumerate(zip(labels.names, labels.classes, strict=True)):
-        rows = np.flatnonzero(labels.aspect == a)
-        truth = labels.score[rows]
-        draws.append(_bootstrap(labels, rows, judge, base, samples))
-        counts = {str(c): int((truth == c).sum()) for c in classes}
-        aspects[name] = {"classes": classes, "n": len(rows), "class_counts": counts, **_compared(draws[-1])}
-    depths = [choice.depth for choice in choices]
+        rows = evaluation.main.row[(evaluation.main.aspect == a) & ~evaluation.main.auxiliary]
+        truth, weights = labels.score[rows], evaluation.samples.weights(labels.question[rows])
+        own = {method: bootstrap(truth, classes, found.take(rows), weights) for method, found in predictions.items()}
+        if labels.counted[a]:
+            for method, values in own.items():
+                draws[method].append(values)
+        judge = predictions[JUDGE].take(rows)
+        aspects[name] = {
+            **label_counts(truth, classes),
+            "counts_in_total": labels.counted[a],
+            **compared(own[JUDGE], {method: values for method, values in own.items() if method != JUDGE}),
+            "reliability": reliability(is_positive(truth, classes), judge.good_probability),
+            "confusion": confusion(truth, classes, judge),
+        }
+    means = {method: averaged(values) for method, values in draws.items() if values}
+    mean = compared(means[JUDGE], {m: values for m, values in means.items() if m != JUDGE}) if means else {}
     return {
         "aspects": aspects,
-        "mean": _compared({key: np.mean([draw[key] for draw in draws], axis=0) for key in draws[0]}),
-        "protocol": {
-            "cross_validation": (
-                f"{config.folds} folds x {config.repeats} repeats, by question id over all aspects, stratified by label"
-            ),
-            "chosen_inside_each_fold": [
-                "depth",
-                "ridge penalty",
-                "sharing between aspects",
-                "thresholds",
-                "cuts",
-                "centres",
-            ],
-            "auroc": f"of score >= {POSITIVE_SCORE} (1 of 0 and 1), by expected score; per repeat, then averaged",
-            "intervals": f"95 %, percentile, {config.bootstraps} resamples of questions",
-            "surface": (
-                "random forests on ten surface features of the text, in the same folds: one fitted on good against "
-                "other labels for AUROC, one on the scores for the rest"
-            ),
-            "depths_chosen": {str(depth): depths.count(depth) for depth in sorted(set(depths))},
-            "settings": asdict(config),
-        },
+        "mean": mean,
+        "protocol": _protocol(config, choices),
         "candidates_tried": config.candidates_tried,
     }
 
 
-def _resamples(labels: Labels, config: EvaluateConfig) -> list[dict[str, int]]:
-    """Draw questions with replacement: question id -> how often, for each resample; the first is the sample itself."""
-    rng = np.random.default_rng(config.seed)
-    unique = np.unique(labels.question)
-    drawn = [unique, *(rng.choice(unique, len(unique)) for _ in range(config.bootstraps))]
-    return [dict(zip(*np.unique(sample, return_counts=True), strict=True)) for sample in drawn]
-
-
-def _bootstrap(
-    labels: Labels, rows: Index, judge: OutOfFold, base: OutOfFold, samples: list[dict[str, int]]
-) -> dict[str, Array]:
-    """Return every metric of judge and baseline on every resample of an aspect's rows, (resamples + 1,) each."""
-    classes = labels.classes[labels.aspect[rows[0]]]
-    draws: dict[str, list[float]] = {}
-    for counts in samples:
-        take = np.repeat(rows, [counts.get(question, 0) for question in labels.question[rows]])
-        for prefix, predicted in (("", judge), ("surface_", base)):
-            for name, value in measure(labels.score[take], classes, predicted.take(take)).items():
-                draws.setdefault(prefix + name, []).append(value)
-    return {name: np.array(values) for name, values in draws.items()}
-
-
-def _compared(draws: Mapping[str, Array]) -> dict[str, Any]:
-    """Give every metric with its interval, the baseline's beside it, and the paired gain."""
+def _protocol(config: EvaluateConfig, choices: Sequence[Choice]) -> dict[str, Any]:
+    depths = [choice.depth for choice in choices]
+    views = [str(choice.view) for choice in choices]
+    heads = [choice.settings[0].head for choice in choices]
+    auxiliary = [choice.settings[0].auxiliary for choice in choices]
+    settings = {"search": asdict(config.search), "rival": asdict(config.rival) if config.rival else None}
+    for name in ("folds", "repeats", "bootstraps", "seed"):
+        settings[name] = getattr(config, name)
     return {
-        **{name: interval(draws[name]) for name in METRICS},
-        "surface": {name: interval(draws[f"surface_{name}"]) for name in METRICS},
-        "gain_over_surface": {name: interval(draws[name] - draws[f"surface_{name}"]) for name in METRICS},
+        "cross_validation": (
+            f"{config.folds} folds x {config.repeats} repeats, by question id over all aspects, stratified by label"
+        ),
+        "chosen_inside_each_fold": [
+            "poolings",
+            "depth",
+            "head",
+            "penalty",
+            "sharing between aspects",
+            "thresholds",
+            "cuts",
+            "centres",
+        ],
+        "metrics": {name: DEFINITIONS[name] for name in METRICS},
+        "intervals": f"95 %, percentile, {config.bootstraps} resamples of questions",
+        "baselines": {baseline.name: baseline.description for baseline in BASELINES},
+        "depths_chosen": _counted(depths),
+        "views_chosen": _counted(views),
+        "heads_chosen": _counted(heads),
+        "auxiliary_weights_chosen": _counted(auxiliary),
+        "settings": settings,
     }
 
 
-def interval(draws: Array) -> dict[str, float]:
-    """Give the value (the first draw) with the 95 % percentile interval of the others."""
-    low, high = np.nanpercentile(draws[1:], [2.5, 97.5])
-    return {"value": round(float(draws[0]), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+def _counted(values: Sequence[Any]) -> dict[str, int]:
+    return {str(value): values.count(value) for value in sorted(set(values))}
+
+
+def learning_curve(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Fit on growing shares of each fold's training questions, and predict its test rows.
+
+    Only ridge is tried. A share at which an aspect has but one class in some fold is left out.
+
+    Returns:
+        For each share the mean number of labels (`n`), and the mean AUROC of judge and surface with intervals.
+    """
+    config = evaluation.config
+    points = []
+    for share in hf_logging.tqdm((*config.learning_curve, 1.0), desc="learning curve", unit="share"):
+        predictions = {name: evaluation.blank(1) for name in _methods(replace(config, rival=None))}
+        sizes = []
+        for fold in evaluation.folds(1):
+            few = _few(fold.train, share, config.seed)
+            if any(len(np.unique(few.positive[few.aspect == a])) < 2 for a in range(len(few.names))):
+                logger.info("The learning curve leaves out a share of %g: too few labels of some aspect.", share)
+                break
+            smaller = replace(fold, train=few)
+            judge = fit_judge(
+                evaluation.design, few, search(evaluation.design, few, replace(config.search, heads=())), config.search
+            )
+            put(predictions[JUDGE], 0, judge, evaluation.design, fold.test)
+            _put_baselines(predictions, evaluation, smaller, fold.test)
+            sizes.append(int((~few.auxiliary).sum()))
+        else:
+            results = _results(evaluation, predictions, [])["mean"]
+            if results:
+                point = {"auroc": results["auroc"], "surface": results["surface"]["auroc"]}
+                points.append({"n": round(float(np.mean(sizes))), "share": share, **point})
+    return points
+
+
+def _few(train: Labels, share: float, seed: int) -> Labels:
+    questions = np.unique(train.question)
+    kept = np.random.default_rng(seed).permutation(questions)[: max(1, round(share * len(questions)))]
+    return train.take(np.flatnonzero(np.isin(train.question, kept)))
+
+
+def _transfer(evaluation: Evaluation, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
+    """Compare judge and surface on sets that were never fitted on, by folds that never saw their questions."""
+    labels, config = evaluation.labels, evaluation.config
+    found: dict[str, Any] = {}
+    for number, name in enumerate(evaluation.transfer_names, start=1):
+        aspects = {}
+        for a, aspect in enumerate(labels.names):
+            rows = np.flatnonzero((evaluation.source == number) & (labels.aspect == a))
+            truth, classes = labels.score[rows], sorted({*labels.classes[a], *labels.score[rows].tolist()})
+            if len(np.unique(is_positive(truth, classes))) == 2:
+                samples = resamples(labels.question[rows], config.bootstraps, config.seed)
+                weights = samples.weights(labels.question[rows])
+                own = {
+                    method: bootstrap(truth, classes, first_repeat(predictions[method]).take(rows), weights)
+                    for method in (JUDGE, *(baseline.name for baseline in BASELINES))
+                }
+                compare = compared(own[JUDGE], {method: values for method, values in own.items() if method != JUDGE})
+                aspects[aspect] = {**label_counts(truth, classes), **compare}
+        found[name] = aspects
+    return found
+
+
+def first_repeat(predictions: Predictions) -> Predictions:
+    """Return the first repeat alone."""
+    return Predictions(
+        predictions.expected[:1], predictions.good[:1], predictions.good_probability[:1], predictions.score[:1]
+    )
 
 
 def report(results: Mapping[str, Any]) -> str:
     """Write the AUROC of every aspect as a table for people."""
+
+    def shown(x: Mapping[str, float]) -> str:
+        return f"{x['value']:.3f} ({x['low']:.3f} to {x['high']:.3f})"
+
     lines = []
-    for name, entry in [*results["aspects"].items(), ("mean", results["mean"])]:
-        ours, base, gain = entry["auroc"], entry["surface"]["auroc"], entry["gain_over_surface"]["auroc"]
-        lines.append(
-            f"{name:<22} AUROC {ours['value']:.3f} ({ours['low']:.3f} to {ours['high']:.3f})"
-            f"   surface {base['value']:.3f}   gain {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
-        )
+    mean = [("mean", results["mean"])] if results["mean"] else []
+    for name, entry in [*results["aspects"].items(), *mean]:
+        line = f"{name:<22} AUROC {shown(entry['auroc'])}"
+        for other in ("surface", RIVAL):
+            if other in entry:
+                gain = entry[f"gain_over_{other}"]["auroc"]
+                line += f"   {other} {entry[other]['auroc']['value']:.3f}, gain {shown(gain)}"
+        lines.append(line)
     return "\n".join(lines)
+
+
+def evaluate_stage(config: EvaluateConfig) -> None:
+    """Run the stage: folders of features -> results.json.
+
+    Raises:
+        DataFileError: The features are incomplete, do not match, or carry too few labels.
+    """
+    output = Path(config.output)
+    folders = [*config.features, *config.transfer, *([config.rival_features] if config.rival_features else [])]
+    manifest = Manifest.of(STAGE, config, [manifest_path(Path(folder)) for folder in folders])
+    if manifest.vouches_for(output):
+        logger.info("%s is there already.", output)
+        return
+    results = evaluate(
+        concatenate([load_features(folder) for folder in config.features]),
+        config,
+        rival_features=load_features(config.rival_features) if config.rival_features else None,
+        transfer={Path(folder).name: load_features(folder) for folder in config.transfer},
+    )
+    write_atomically(output, json_text(results))
+    manifest.write(output, [output])
+    logger.info(report(results))
 
 
 def main() -> None:
     """Parse arguments and run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
-    parser.add_argument("--features", required=True, help="folder of the extract stage")
-    parser.add_argument("--output", required=True, help="results.json to write")
-    parser.add_argument("--candidates-tried", type=int, default=0, help="settings looked at on this data before")
-    args = parser.parse_args()
-    results = evaluate(load_features(args.features), EvaluateConfig(candidates_tried=args.candidates_tried))
-    Path(args.output).write_text(json_text(results), encoding="utf-8")
-    logger.info(report(results))
+    evaluate_stage(parse(EvaluateConfig, __doc__, STAGE))
 
 
 if __name__ == "__main__":

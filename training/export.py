@@ -1,11 +1,14 @@
-"""Fit the judge on all labelled pairs by the evaluated procedure and write its folder.
+"""Write a judge's folder from what the other stages made: probes, evidence, audit, plots, card.
 
-python -m training.export --features work/features --results work/results.json --output work/judge
+    python -m training.export --fit work/fit --results work/results.json --output work/judge
+
+The judge's results.json is the evaluation's with the choice, the audit's summary and the published protocol's result
+added; the card and the plots come from it and from nothing else.
 """
 
-import argparse
 import logging
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,155 +21,148 @@ from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.truncation import truncated_config
 from training.assemble import fill_probes
-from training.extract import READING_NAME, FeatureSet, load_features
-from training.fit import (
-    Calibration,
-    Choice,
-    FitConfig,
-    JointRidge,
-    Labels,
-    calibrate,
-    choose,
-    design,
-    fit_ridge,
-    load_grams,
-)
+from training.fit import Fitted, FittedAspect, load_fitted
+from training.plots import PlotsConfig, plots
 from training.porting import PortedProbe
 from training.records import json_text, read_json
-from training.stage import run
+from training.stage import parse, run
 
 logger = logging.getLogger(__name__)
 
+STAGE = "export"
 
-def export(
-    features: FeatureSet,
-    results: dict[str, Any],
-    output: Path,
-    *,
-    fused: bool = False,
-    reference: dict[str, Any] | None = None,
-) -> InspectorModel:
-    """Fit on all pairs and write the judge: config.json, model.safetensors, results.json, README.md and its code.
 
-    Args:
-        features: What the extract stage wrote.
-        results: What the evaluate stage wrote, for the same features and settings.
+@dataclass(frozen=True)
+class ExportConfig:
+    """Settings of the export stage.
+
+    Attributes:
+        fit: Folder of the fit stage.
+        results: results.json of the evaluate stage, for the same labels and search.
         output: The judge's folder.
+        audit: audit.json of the audit stage.
+        reference: reference.json of `python -m training.fit --protocol reference` on the same labels.
+        data: JSON with what the card says of the data: name, license, generator, teacher, meanings of scores.
         fused: Whether the truncated backbone goes into it.
-        reference: What the published protocol gave on the same labels, by aspect, to stand in the evidence.
+    """
 
-    Returns:
-        The judge, without its backbone unless fused.
+    fit: str
+    results: str
+    output: str
+    audit: str | None = None
+    reference: str | None = None
+    data: str | None = None
+    fused: bool = False
+
+
+def export(config: ExportConfig) -> InspectorModel:
+    """Run the stage.
 
     Raises:
-        DataFileError: The results are of other labels.
+        DataFileError: An input is missing, or the results are not those of the fitted labels.
+        BackboneError: The backbone cannot be loaded.
     """
-    labels = Labels.of(features)
-    if {name: entry["n"] for name, entry in results["aspects"].items()} != _counts(labels):
-        raise DataFileError(
-            "results.json expects the labels of the features given, but names others. Run evaluate again."
-        )
-    config = FitConfig(**{k: _tuple(v) for k, v in results["protocol"]["settings"]["fit"].items()})
-    grams = load_grams(features, config)
-    choice = choose(grams, labels, config)
-    ridge = fit_ridge(grams[choice.depth], labels, choice.alpha, choice.sharing, config)
-    calibrations = calibrate(grams[choice.depth], labels, choice, config)
-    model = _build(features, labels, config, choice, ridge, calibrations)
-    if fused:
-        model.set_backbone(load_backbone(model.config.backbone_id, model.config.backbone_revision, choice.depth))
+    fitted, results = load_fitted(config.fit), read_json(config.results)
+    _check_results(fitted, results, config.results)
+    model = build_judge(fitted)
+    output = Path(config.output)
+    if config.fused:
+        backbone = load_backbone(model.config.backbone_id, model.config.backbone_revision, model.config.depth)
+        model.set_backbone(backbone)
     output.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(output, fused=fused)
-    aspects = {name: {**entry, **_of_reference(reference, name)} for name, entry in results["aspects"].items()}
-    evidence = {
-        **results,
-        "aspects": aspects,
-        "judge": asdict(choice),
-        "extract": asdict(features.manifest),
-        "n_foreign": features.n_foreign,
-    }
+    model.save_pretrained(output, fused=config.fused)
+    evidence = _evidence(fitted, results, config)
     (output / "results.json").write_text(json_text(evidence), encoding="utf-8")
+    plots(PlotsConfig(str(output / "results.json"), str(output)))
     card = JudgeCard.from_judge(model.config, evidence)
     (output / "README.md").write_text(card.render(), encoding="utf-8")
+    logger.info("Wrote a judge of depth %d to %s.", model.config.depth, output)
     return model
 
 
-def _of_reference(reference: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    return {"reference_protocol": reference[name]} if reference and name in reference else {}
+def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> None:
+    found = {name: (entry["n"], entry["classes"]) for name, entry in results.get("aspects", {}).items()}
+    expected = {aspect.name: (aspect.n, aspect.classes) for aspect in fitted.aspects}
+    if found != expected:
+        raise DataFileError(
+            f"{path} expects the evaluation of the labels that were fitted, {expected}, but got {found}. Evaluate the same "
+            "features."
+        )
 
 
-def _counts(labels: Labels) -> dict[str, int]:
-    return {name: int((labels.aspect == a).sum()) for a, name in enumerate(labels.names)}
+def _evidence(fitted: Fitted, results: dict[str, Any], config: ExportConfig) -> dict[str, Any]:
+    reference = read_json(config.reference) if config.reference else {}
+    aspects = {
+        name: {**entry, **({"reference_protocol": reference[name]} if name in reference else {})}
+        for name, entry in results["aspects"].items()
+    }
+    extras: dict[str, Any] = {"data": read_json(config.data)} if config.data else {}
+    if config.audit:
+        from training.audit import audit_summary
+
+        extras["audit"] = audit_summary(read_json(config.audit))
+    return {
+        **results,
+        "aspects": aspects,
+        "judge": fitted.choice,
+        "extract": fitted.extract,
+        "n_foreign": fitted.n_foreign,
+        **extras,
+    }
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def build_judge(fitted: Fitted) -> InspectorModel:
+    """Make the judge's config and fill its probes.
 
+    Args:
+        fitted: What the fit stage wrote.
 
-def _build(
-    features: FeatureSet,
-    labels: Labels,
-    config: FitConfig,
-    choice: Choice,
-    ridge: JointRidge,
-    calibrations: list[Calibration],
-) -> InspectorModel:
-    """Make the judge's config and fill its probes."""
-    settings = features.manifest.settings
-    layers = list(range(1, choice.depth + 1))
-    read = [
-        {"reading": READING_NAME, "layer": layer, "pooling": pooling, "state": settings["state"]}
-        for layer in layers
-        for pooling in config.poolings
-    ]
-    location, pinned = backbone_location(settings["backbone_id"], settings["backbone_revision"], choice.depth)
-    judge = InspectorConfig(
-        backbone_config=truncated_config(AutoConfig.from_pretrained(location, **pinned), choice.depth),
+    Returns:
+        A judge without its backbone, whose weights are in float32.
+    """
+    settings = fitted.extract["settings"]
+    depth = fitted.choice["depth"]
+    rule = "ordinal" if fitted.has_bias else "regression"
+    location, pinned = backbone_location(settings["backbone_id"], settings["backbone_revision"], depth)
+    config = InspectorConfig(
+        backbone_config=truncated_config(AutoConfig.from_pretrained(location, **pinned), depth),
         backbone_id=settings["backbone_id"],
         backbone_revision=settings["backbone_revision"],
         fused=False,
-        depth=choice.depth,
-        readings={READING_NAME: features.reading.to_dict()},
+        depth=depth,
+        readings=fitted.readings,
         aspects=[
             {
-                "name": name,
-                "features": read,
-                "head": {"type": "linear", "rule": "ordinal"},
-                "classes": classes,
-                "counts_in_total": True,
+                "name": aspect.name,
+                "features": [asdict(feature) for feature in aspect.features],
+                "head": {"type": "linear", "rule": rule},
+                "classes": aspect.classes,
+                "counts_in_total": aspect.counts_in_total,
             }
-            for name, classes in zip(labels.names, labels.classes, strict=True)
+            for aspect in fitted.aspects
         ],
         max_length=settings["max_length"],
         dtype=settings["dtype"],
     )
-    model = InspectorModel(judge)
-    x = design(features, config, layers)
-    common = x[labels.pair].mean(axis=0)
-    probes = {}
-    for a, name in enumerate(labels.names):
-        own_center, weight = ridge.weight(x, a)
-        slope = calibrations[a].slope
-        bias = slope * (ridge.target_mean[a] + float((common - own_center) @ weight))
-        parameters = {"thresholds": calibrations[a].thresholds, "cuts": calibrations[a].cuts}
-        probe = PortedProbe("ordinal", labels.classes[a], common, slope * weight[None], np.array([bias]), parameters)
-        probes[name] = probe
-    fill_probes(model, probes)
+    model = InspectorModel(config)
+    fill_probes(model, {aspect.name: _probe(aspect, has_bias=fitted.has_bias) for aspect in fitted.aspects})
     return model
+
+
+def _probe(aspect: FittedAspect, *, has_bias: bool) -> PortedProbe:
+    weight, bias = aspect.weight[None], np.array([aspect.bias])
+    if not has_bias:
+        levels = np.array(aspect.classes, dtype=np.float64)
+        return PortedProbe("regression", aspect.classes, aspect.center, weight, bias, {"levels": levels})
+    calibration = aspect.calibration
+    parameters = {"thresholds": calibration.thresholds, "cuts": calibration.cuts}
+    slope = calibration.slope
+    return PortedProbe("ordinal", aspect.classes, aspect.center, slope * weight, slope * bias, parameters)
 
 
 def main() -> None:
     """Parse arguments and run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
-    parser.add_argument("--features", required=True, help="folder of the extract stage")
-    parser.add_argument("--results", required=True, help="results.json of the evaluate stage")
-    parser.add_argument("--output", required=True, help="the judge's folder")
-    parser.add_argument("--reference", help="JSON of python -m training.reference_protocol on the same labels")
-    parser.add_argument("--fused", action="store_true", help="put the truncated backbone into it")
-    args = parser.parse_args()
-    reference = read_json(args.reference) if args.reference else None
-    features, results = load_features(args.features), read_json(args.results)
-    model = export(features, results, Path(args.output), fused=args.fused, reference=reference)
-    logger.info("Wrote a judge of depth %d to %s.", model.config.depth, args.output)
+    export(parse(ExportConfig, __doc__, STAGE))
 
 
 if __name__ == "__main__":

@@ -1,334 +1,219 @@
-"""Choose what a judge reads and how it is fitted, from training rows alone, and fit it.
+"""Fit a judge's probes on all labelled rows: search, fit, calibrate.
 
     python -m training.fit --features work/features --output work/fit
 
-A probe is one linear map over the pooled states of some layers. Every view of the states (reading, poolings, layers,
-scaling), depth, penalty and degree of sharing between aspects is tried by ridge regression with leave-one-question-out
-errors, which need no refit. The best views go into an inner cross-validation by question, which chooses the depth: the
-shallowest that loses at most `tolerance` mean AUROC against the best. There the other heads, and auxiliary rows, are
-tried; each is taken only where it gains more than `tolerance`. Probabilities come from a cumulative logit model, and
-the cuts between scores from quantiles, both on the inner folds' held-out values.
-
-With `--protocol reference` the published protocol is run instead, for comparison.
+The search is that of `training.search`. With `--protocol reference` the published protocol runs instead, its feature
+rankings included, on features of its own rubrics; its result stands beside a judge's evidence.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
-from transformers.utils import logging as hf_logging
+from safetensors.numpy import load_file, save_file
 
-from training.calibration import Calibration
-from training.heads import Fit, Setting, Target, fit, left_out_errors
-from training.kernels import Design, Rows, View, deviation, unwhitened
-from training.labels import UNCOUNTED, Labels, balanced, question_folds
+from inspector_pipeline.configuration_inspector import Feature
+from training.calibration import Array, Calibration
+from training.features import FeatureSet, concatenate, load_features
+from training.kernels import Design
+from training.labels import Labels
+from training.manifest import Manifest, manifest_path, write_atomically
+from training.records import json_text, read_json
+from training.reference_protocol import ReferenceSettings, read_entropies, reference_protocol
+from training.search import Choice, FittedJudge, SearchConfig, fit_judge, search
+from training.stage import parse, run
 
-logger = hf_logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+STAGE = "fit"
+PROBES_FILE = "probes.safetensors"
+CHOICE_FILE = "fit.json"
+REFERENCE_FILE = "reference.json"
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Settings of the search and the fit.
+    """Settings of the fit stage.
 
     Attributes:
-        readings: Readings to choose from: `chat`, `rubric` (each aspect's own), or a name of the extract stage.
-        poolings: Sets of poolings to choose from; a probe reads all of a set at each layer.
-        layers: `all` layers up to the depth, `one` at the depth, or both to choose from.
-        state: Which state kind to read.
-        scalings: `none`, `standard` or `whiten`, to choose from.
-        depths: Depths to choose from; None for every second layer.
-        penalties: Ridge penalties to choose from, as multiples of the kernel's mean diagonal.
-        sharings: Weights of the part that aspects share, against 1 for their own, to choose from; 0 fits each alone.
-        heads: Heads to try beside ridge: `logistic`, `svc`, `ordinal`.
-        head_penalties: Their penalties to choose from.
-        auxiliary_weights: Weights of auxiliary rows to try, beside leaving them out.
-        finalists: How many views go from the sweep into the inner cross-validation.
-        tolerance: Mean AUROC that a shallower depth may lose, and that another head must gain.
-        threshold_weight: The regression's target is score + weight * (score is good), where good is 4 or 5, or 1 of 0
-            and 1: what users filter by counts more than a step elsewhere on the scale.
-        balance: `none`, `weights` (each class of an aspect weighs the same) or `downsample` (to its rarest class).
-        bias: Whether probes have a centre and a bias; without, a judge of one layer's last token can be exported as a
-            plain sequence classifier.
-        uncounted: Aspects that do not count in the total; each is fitted alone, at the depth that the others choose.
-        inner_folds: Of the cross-validation that chooses.
-        seed: Of its folds.
+        features: Folders of the extract stage: the labelled pairs, and auxiliary ones.
+        output: Folder to write to.
+        search: What to choose from, and how.
+        protocol: `ours`, or `reference` for the published protocol.
+        reference: What the published protocol leaves open.
     """
 
-    readings: tuple[str, ...] = ("chat",)
-    poolings: tuple[tuple[str, ...], ...] = (("response_mean", "last"), ("response_mean",), ("last",))
-    layers: tuple[str, ...] = ("all",)
-    state: str = "rms_normed"
-    scalings: tuple[str, ...] = ("none",)
-    depths: tuple[int, ...] | None = None
-    penalties: tuple[float, ...] = (1.0, 2.0, 4.0)
-    sharings: tuple[float, ...] = (1.0, 3.0, 10.0)
-    heads: tuple[str, ...] = ("logistic", "svc", "ordinal")
-    head_penalties: tuple[float, ...] = (1.0, 4.0, 16.0)
-    auxiliary_weights: tuple[float, ...] = ()
-    finalists: int = 2
-    tolerance: float = 0.005
-    threshold_weight: float = 4.0
-    balance: str = "none"
-    bias: bool = True
-    uncounted: tuple[str, ...] = UNCOUNTED
-    inner_folds: int = 5
-    seed: int = 731
-
-    @property
-    def views(self) -> list[View]:
-        """All views to choose from."""
-        grid = product(self.readings, self.poolings, self.layers, self.scalings)
-        return [
-            View(reading, tuple(poolings), layers, self.state, scaling) for reading, poolings, layers, scaling in grid
-        ]
+    features: tuple[str, ...]
+    output: str
+    search: SearchConfig = field(default_factory=SearchConfig)
+    protocol: Literal["ours", "reference"] = "ours"
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What the search chose.
+class FittedAspect:
+    """An aspect's probe.
 
     Attributes:
-        view: What probes read.
-        depth: Of the judge.
-        settings: How each group of aspects is fitted, in the order of `Labels.groups`.
-        curve: Depth -> inner AUROC of the chosen view, mean over the aspects that count.
-        sweep: View -> depth -> share of the target's variance that left-out fits explain, mean over aspects.
-        tried: What was tried at the chosen depth -> its inner AUROC.
+        name: The aspect.
+        classes: Scores seen in the labels, ascending.
+        n: Labels fitted on.
+        counts_in_total: Whether it counts in the judge's total.
+        features: What the probe reads, in the order of its weight.
+        center: float64 (features x hidden,), taken off first.
+        weight: float64 (features x hidden,).
+        bias: Added last.
+        calibration: From the value to score and probabilities.
     """
 
-    view: View
-    depth: int
-    settings: tuple[Setting, ...]
-    curve: dict[int, float]
-    sweep: dict[str, dict[int, float]]
-    tried: dict[str, float]
+    name: str
+    classes: list[int]
+    n: int
+    counts_in_total: bool
+    features: list[Feature]
+    center: Array
+    weight: Array
+    bias: float
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
-class FittedJudge:
-    """Probes and calibrations of all aspects, fitted on training rows.
+class Fitted:
+    """What the fit stage writes and the export stage reads.
 
     Attributes:
-        choice: What was chosen.
-        labels: The training rows.
-        fits: One for each group of aspects.
-        calibrations: One for each aspect.
+        aspects: The probes.
+        choice: What the search chose, as plain data.
+        has_bias: Whether probes have centre and bias.
+        readings: Name -> reading, as plain data.
+        extract: The manifest of the features, as plain data.
+        n_foreign: Pairs that were dropped since their question is not in the dataset.
     """
 
-    choice: Choice
-    labels: Labels
-    fits: tuple[Fit, ...]
-    calibrations: tuple[Calibration, ...]
-
-    def values(self, design: Design, rows: Labels, units: Index) -> Array:
-        """Return the fitted value of rows, (rows,)."""
-        values = np.full(len(rows.score), np.nan)
-        gram = _gram(design, self.choice.view, self.choice.depth, self.fits[0].train.unit, auxiliary=True)
-        for group, fitted in zip(rows.groups(), self.fits, strict=True):
-            own = np.isin(rows.aspect, group)
-            if own.any():
-                values[own] = fitted.values(gram, Rows.of(rows.take(np.flatnonzero(own)), units[own]))
-        return values
-
-    def probe(self, design: Design, aspect: int) -> tuple[Array, Array, float]:
-        """Return an aspect's centre and weight, (features,) each, and bias; a value is (x - centre) . weight + bias."""
-        view, depth = self.choice.view, self.choice.depth
-        group = next(i for i, members in enumerate(self.labels.groups()) if aspect in members)
-        fitted = self.fits[group]
-        units = design.units(view)
-        dual, center = fitted.unit_dual(aspect, int(units.max()) + 1)
-        x = design.stack(view, depth)
-        train = np.unique(fitted.train.unit)
-        if view.scaling == "whiten":
-            plain = design.grams(replace(view, scaling="none"), [depth], train, auxiliary=True)[depth]
-            dual = unwhitened(plain, train, dual)
-        weight = dual @ x.astype(np.float64)
-        if view.scaling == "standard":
-            weight = weight / deviation(x[train]).astype(np.float64) ** 2
-        return center @ x.astype(np.float64), weight, float(fitted.offset[aspect])
+    aspects: list[FittedAspect]
+    choice: dict[str, Any]
+    has_bias: bool
+    readings: dict[str, dict[str, Any]]
+    extract: dict[str, Any]
+    n_foreign: int
 
 
-def search(design: Design, labels: Labels, config: FitConfig) -> Choice:
-    """Choose view, depth, heads and penalties from training rows.
+def fit(features: FeatureSet, config: SearchConfig) -> Fitted:
+    """Search and fit on all labelled rows.
 
-    Args:
-        design: Features of all rows.
-        labels: The training rows, of `design.labels`.
-        config: What to choose from.
+    Raises:
+        DataFileError: There are too few labels, or the features lack what the search asks for.
     """
-    group, *others = labels.groups()
-    sweep = {view: _sweep(design, view, labels, group, config) for view in config.views}
-    ranked = sorted(sweep, key=lambda view: max(value for value, _ in sweep[view].values()), reverse=True)
-    curves: dict[tuple[View, int], float] = {}
-    for view in ranked[: config.finalists]:
-        for depth, (_, setting) in sweep[view].items():
-            curves[view, depth] = _inner_auroc(design, view, depth, labels, group, setting, config)
-    near = [key for key, value in curves.items() if value >= max(curves.values()) - config.tolerance]
-    view, depth = min(near, key=lambda key: (key[1], -curves[key]))
-    settings, tried = [], {}
-    for members in (group, *others):
-        setting = sweep[view][depth][1]
-        if members is not group:
-            setting = _sweep(design, view, labels, members, replace(config, depths=(depth,), sharings=(0.0,)))[depth][1]
-        chosen, own = _refine(design, view, depth, labels, members, setting, config)
-        settings.append(chosen)
-        tried.update({f"{', '.join(labels.names[a] for a in members)}: {name}": value for name, value in own.items()})
-    return Choice(
-        view,
-        depth,
-        tuple(settings),
-        {d: value for (v, d), value in curves.items() if v == view},
-        {str(v): {d: value for d, (value, _) in found.items()} for v, found in sweep.items()},
-        tried,
-    )
+    labels = Labels.of(features.pairs, config.uncounted)
+    design = Design(features, labels)
+    choice = search(design, labels, config)
+    judge = fit_judge(design, labels, choice, config)
+    aspects = [_fitted_aspect(design, judge, a) for a in range(len(labels.names))]
+    used = {feature.reading for aspect in aspects for feature in aspect.features}
+    readings = {name: reading.to_dict() for name, reading in features.readings.items() if name in used}
+    return Fitted(aspects, _described(choice), config.bias, readings, asdict(features.manifest), features.n_foreign)
 
 
-def fit_judge(design: Design, labels: Labels, choice: Choice, config: FitConfig) -> FittedJudge:
-    """Fit all aspects on training rows as chosen.
+def _fitted_aspect(design: Design, judge: FittedJudge, aspect: int) -> FittedAspect:
+    labels, choice = judge.labels, judge.choice
+    name = labels.names[aspect]
+    n = int(((labels.aspect == aspect) & ~labels.auxiliary).sum())
+    features = choice.view.features(name, choice.depth)
+    probe = judge.probe(design, aspect)
+    counted = labels.counted[aspect]
+    return FittedAspect(name, labels.classes[aspect], n, counted, features, *probe, judge.calibrations[aspect])
 
-    Args:
-        design: Features of all rows.
-        labels: The training rows, of `design.labels`.
-        choice: What the search chose.
-        config: Settings.
+
+def _described(choice: Choice) -> dict[str, Any]:
+    """Write the choice as plain data, with the keys that card and plots read."""
+    return {
+        "depth": choice.depth,
+        "view": str(choice.view),
+        "curve": {str(depth): round(value, 4) for depth, value in choice.curve.items()},
+        "settings": [asdict(setting) for setting in choice.settings],
+        "sweep": {view: {str(d): round(v, 4) for d, v in found.items()} for view, found in choice.sweep.items()},
+        "tried_at_depth": {name: round(value, 4) for name, value in choice.tried.items()},
+    }
+
+
+def save_fitted(fitted: Fitted, folder: Path) -> None:
+    """Write probes.safetensors and fit.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Array] = {}
+    described = []
+    for aspect in fitted.aspects:
+        calibration = aspect.calibration
+        tensors |= {f"{aspect.name}.center": aspect.center, f"{aspect.name}.weight": aspect.weight}
+        tensors |= {f"{aspect.name}.thresholds": calibration.thresholds, f"{aspect.name}.cuts": calibration.cuts}
+        described.append(
+            {
+                **{key: getattr(aspect, key) for key in ("name", "classes", "n", "counts_in_total", "bias")},
+                "features": [asdict(feature) for feature in aspect.features],
+                "slope": calibration.slope,
+            }
+        )
+    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / PROBES_FILE)
+    kept = {key: getattr(fitted, key) for key in ("choice", "has_bias", "readings", "extract", "n_foreign")}
+    write_atomically(folder / CHOICE_FILE, json_text({"aspects": described, **kept}))
+
+
+def load_fitted(folder: str | Path) -> Fitted:
+    """Read what the fit stage wrote.
+
+    Raises:
+        DataFileError: The folder is incomplete.
     """
-    calibrations: dict[int, Calibration] = {}
-    fits = []
-    for members, setting in zip(labels.groups(), choice.settings, strict=True):
-        values, rows = held_out_values(design, choice.view, choice.depth, labels, members, setting, config)
-        for a in members:
-            own = rows.aspect == a
-            calibrations[a] = Calibration.fit(values[own], rows.score[own], labels.classes[a])
-        fits.append(_fit(design, choice.view, choice.depth, training_rows(labels, members, setting), setting, config))
-    return FittedJudge(choice, labels, tuple(fits), tuple(calibrations[a] for a in range(len(labels.names))))
+    folder = Path(folder)
+    Manifest.read(folder, STAGE)
+    described, tensors = read_json(folder / CHOICE_FILE), load_file(folder / PROBES_FILE)
+    aspects = []
+    for entry in described.pop("aspects"):
+        name, slope = entry["name"], entry.pop("slope")
+        calibration = Calibration(slope, tensors[f"{name}.thresholds"], tensors[f"{name}.cuts"])
+        entry["features"] = [Feature(**feature) for feature in entry["features"]]
+        center, weight = tensors[f"{name}.center"], tensors[f"{name}.weight"]
+        aspects.append(FittedAspect(**entry, center=center, weight=weight, calibration=calibration))
+    return Fitted(aspects=aspects, **described)
 
 
-def held_out_values(
-    design: Design, view: View, depth: int, labels: Labels, group: Sequence[int], setting: Setting, config: FitConfig
-) -> tuple[Array, Labels]:
-    """Predict every row of some aspects by the inner fold's fit that did not see its question.
+def fit_stage(config: FitConfig) -> None:
+    """Run the stage: folders of features -> a folder of probes, or the published protocol's result.
 
-    Returns:
-        The values, (rows,), and the rows: those of the aspects that are not auxiliary.
+    Raises:
+        DataFileError: The features are incomplete, do not match, or carry too few labels.
     """
-    kept = training_rows(labels, group, setting)
-    values = np.full(len(kept.score), np.nan)
-    units = design.units(view)
-    for fit_rows, out_rows in question_folds(kept, config.inner_folds, config.seed):
-        fitted = _fit(design, view, depth, kept.take(fit_rows), setting, config)
-        gram = _gram(design, view, depth, fitted.train.unit, auxiliary=setting.auxiliary > 0)
-        out = kept.take(out_rows)
-        values[out_rows] = fitted.values(gram, Rows.of(out, units[out.row]))
-    scored = np.flatnonzero(~kept.auxiliary)
-    return values[scored], kept.take(scored)
+    folder = Path(config.output)
+    manifest = Manifest.of(STAGE, config, [manifest_path(Path(one)) for one in config.features])
+    if manifest.vouches_for(folder):
+        logger.info("%s is there already.", folder)
+        return
+    features = concatenate([load_features(one) for one in config.features])
+    if config.protocol == "reference":
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / REFERENCE_FILE, json_text(_reference(features, config)))
+        manifest.write(folder, [folder / REFERENCE_FILE])
+        return
+    fitted = fit(features, config.search)
+    save_fitted(fitted, folder)
+    manifest.write(folder, [folder / CHOICE_FILE, folder / PROBES_FILE])
+    logger.info("Chose %s up to layer %d.", fitted.choice["view"], fitted.choice["depth"])
 
 
-def training_rows(labels: Labels, group: Sequence[int], setting: Setting) -> Labels:
-    """Return the rows of some aspects, auxiliary ones with the setting's weight or not at all."""
-    wanted = np.isin(labels.aspect, list(group)) & (~labels.auxiliary | (setting.auxiliary > 0))
-    kept = labels.take(np.flatnonzero(wanted))
-    return replace(kept, weight=np.where(kept.auxiliary, kept.weight * setting.auxiliary, kept.weight))
-
-
-def _fit(design: Design, view: View, depth: int, labels: Labels, setting: Setting, config: FitConfig) -> Fit:
-    labels = balanced(labels, config.balance)
-    units = design.units(view)[labels.row]
-    gram = _gram(design, view, depth, units, auxiliary=bool(labels.auxiliary.any()))
-    target = Target.of(labels, config.threshold_weight if config.bias else 0.0)
-    return fit(gram, Rows.of(labels, units), target, setting, centered=config.bias)
-
-
-def _gram(design: Design, view: View, depth: int, train: Index, *, auxiliary: bool) -> Array:
-    auxiliary = auxiliary and bool(design.labels.auxiliary.any())
-    if auxiliary or view.scaling != "none":
-        return design.grams(view, [depth], np.unique(train), auxiliary=auxiliary)[depth]
-    return design.gram(view, depth)
-
-
-def _sweep(
-    design: Design, view: View, labels: Labels, group: Sequence[int], config: FitConfig
-) -> dict[int, tuple[float, Setting]]:
-    """Find each depth's best ridge by its left-out errors: depth -> variance explained and the setting."""
-    rows = balanced(training_rows(labels, group, Setting()), config.balance)
-    units = design.units(view)[rows.row]
-    train = Rows.of(rows, units)
-    target = Target.of(rows, config.threshold_weight if config.bias else 0.0)
-    depths = config.depths or tuple(range(2, design.deepest + 1, 2)) or (design.deepest,)
-    found: dict[int, tuple[float, Setting]] = {}
-    for depth in depths:
-        gram = _gram(design, view, depth, units, auxiliary=False)
-        for sharing in config.sharings if len(group) > 1 else (0.0,):
-            errors = left_out_errors(gram, train, target, sharing, config.penalties, centered=config.bias)
-            for penalty, error in zip(config.penalties, errors, strict=True):
-                candidate = (_explained(error, target.value, rows), Setting("ridge", penalty, sharing))
-                found[depth] = max(found.get(depth, candidate), candidate, key=lambda entry: entry[0])
+def _reference(features: FeatureSet, config: FitConfig) -> Mapping[str, Any]:
+    wants_attention = config.reference.attention != "none"
+    entropies = read_entropies(config.features[0], features) if wants_attention else None
+    found: dict[str, Any] = json.loads(json.dumps(reference_protocol(features, config.reference, entropies)))
     return found
 
 
-def _explained(error: Array, value: Array, rows: Labels) -> float:
-    shares = []
-    for a in np.unique(rows.aspect):
-        own = rows.aspect == a
-        shares.append(1 - float(np.average(error[own] ** 2, weights=rows.weight[own])) / float(np.var(value[own])))
-    return float(np.mean(shares))
+def main() -> None:
+    """Parse arguments and run the stage."""
+    fit_stage(parse(FitConfig, __doc__, STAGE))
 
 
-def _refine(
-    design: Design, view: View, depth: int, labels: Labels, group: Sequence[int], ridge: Setting, config: FitConfig
-) -> tuple[Setting, dict[str, float]]:
-    """Try other heads, then auxiliary rows; keep what gains more than the tolerance."""
-
-    def measured(setting: Setting) -> float:
-        value = _inner_auroc(design, view, depth, labels, group, setting, config)
-        tried[_name(setting)] = value
-        return value
-
-    tried: dict[str, float] = {}
-    best, best_value = ridge, measured(ridge)
-    heads = config.heads if config.bias else ()
-    others = [replace(ridge, head=head, penalty=p) for head, p in product(heads, config.head_penalties)]
-    for settings in (others, None):
-        if settings is None:
-            has_auxiliary = bool((labels.auxiliary & np.isin(labels.aspect, list(group))).any())
-            weights = config.auxiliary_weights if has_auxiliary else ()
-            settings = [replace(best, auxiliary=weight) for weight in weights]
-        values = {setting: measured(setting) for setting in settings}
-        if values and max(values.values()) > best_value + config.tolerance:
-            best = max(values, key=lambda setting: values[setting])
-            best_value = values[best]
-    return best, tried
-
-
-def _name(setting: Setting) -> str:
-    auxiliary = f", auxiliary rows x {setting.auxiliary:g}" if setting.auxiliary else ""
-    return f"{setting.head}, penalty {setting.penalty:g}, sharing {setting.sharing:g}{auxiliary}"
-
-
-def _inner_auroc(
-    design: Design, view: View, depth: int, labels: Labels, group: Sequence[int], setting: Setting, config: FitConfig
-) -> float:
-    values, rows = held_out_values(design, view, depth, labels, group, setting, config)
-    return mean_auroc(rows, values)
-
-
-def mean_auroc(labels: Labels, values: Array) -> float:
-    """AUROC of good against other labels, mean over the aspects that occur."""
-    positive = labels.positive
-    aspects = np.unique(labels.aspect)
-    return float(np.nanmean([auroc(positive[labels.aspect == a], values[labels.aspect == a]) for a in aspects]))
-
-
-def auroc(positive: NDArray[np.bool_], values: Array) -> float:
-    """Area under the ROC curve, by ranks; NaN where a class is absent."""
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if not n_positive or not n_negative:
-        return float("nan")
-    ranks = rankdata(values)
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+if __name__ == "__main__":
+    run(main)

@@ -4,6 +4,7 @@ Every head gives the same thing, a coefficient for each training row, so that an
 features, whatever the loss was.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,16 +118,29 @@ def fit(gram: Array, train: Rows, target: Target, setting: Setting, *, centered:
         setting: How.
         centered: Whether there are centres and offsets; without them (ridge only) the value is linear in the features.
     """
-    kernel = joint_kernel(gram, train, train, setting.sharing, centered=centered)
-    scale = float(np.trace(kernel)) / len(train.unit)
-    if setting.head == "ridge":
-        offset = _means(target.value, train) if centered else np.zeros(int(train.aspect.max()) + 1)
-        penalty = np.diag(setting.penalty * scale / train.weight)
-        dual: Array = np.linalg.solve(kernel + penalty, target.value - offset[train.aspect])
-    else:
-        dual, offset = _fit_losses(kernel / scale, train, target, setting)
-        dual = dual / scale
-    return Fit(train, dual, offset, setting.sharing, centered)
+    return fit_each(gram, train, target, [setting], centered=centered)[0]
+
+
+def fit_each(
+    gram: Array, train: Rows, target: Target, settings: Sequence[Setting], *, centered: bool = True
+) -> list[Fit]:
+    """Fit several heads on the same rows, with the arguments of `fit`; what they have in common is computed once."""
+    kernels = {s.sharing: joint_kernel(gram, train, train, s.sharing, centered=centered) for s in settings}
+    scales = {sharing: float(np.trace(kernel)) / len(train.unit) for sharing, kernel in kernels.items()}
+    needed = {s.sharing for s in settings if s.head != "ridge"}
+    coordinates = {sharing: _coordinates(kernels[sharing] / scales[sharing]) for sharing in needed}
+    fits = []
+    for setting in settings:
+        kernel, scale = kernels[setting.sharing], scales[setting.sharing]
+        if setting.head == "ridge":
+            offset = _means(target.value, train) if centered else np.zeros(int(train.aspect.max()) + 1)
+            penalty = np.diag(setting.penalty * scale / train.weight)
+            dual: Array = np.linalg.solve(kernel + penalty, target.value - offset[train.aspect])  # type: ignore[assignment]
+        else:
+            dual, offset = _fit_losses(*coordinates[setting.sharing], train, target, setting)
+            dual = dual / scale
+        fits.append(Fit(train, dual, offset, setting.sharing, centered))
+    return fits
 
 
 def left_out_errors(
@@ -168,12 +182,15 @@ def _means(values: Array, train: Rows) -> Array:
     return means
 
 
-def _fit_losses(kernel: Array, train: Rows, target: Target, setting: Setting) -> tuple[Array, Array]:
-    """Fit a classifier on coordinates in which the kernel is the plain inner product; give coefficients and offsets."""
+def _coordinates(kernel: Array) -> tuple[Array, Array]:
+    """Return coordinates in which the kernel is the plain inner product, (rows, rank), and the map from their duals."""
     values, vectors = np.linalg.eigh(kernel)
     kept = values > RANK_TOLERANCE * values[-1]
-    to_coordinates = vectors[:, kept] / np.sqrt(values[kept])
-    x = vectors[:, kept] * np.sqrt(values[kept])
+    return vectors[:, kept] * np.sqrt(values[kept]), vectors[:, kept] / np.sqrt(values[kept])
+
+
+def _fit_losses(x: Array, to_dual: Array, train: Rows, target: Target, setting: Setting) -> tuple[Array, Array]:
+    """Fit a classifier on coordinates, (rows, rank); give the rows' coefficients and the aspects' offsets."""
     rows, columns, is_above = _thresholds(train, target, setting.head)
     constants = INTERCEPT_SCALE * np.eye(int(columns.max()) + 1)[columns]
     options: dict[str, Any] = {"C": 1 / setting.penalty, "fit_intercept": False, "max_iter": MAX_ITERATIONS}
@@ -184,7 +201,7 @@ def _fit_losses(kernel: Array, train: Rows, target: Target, setting: Setting) ->
     n_aspects = int(train.aspect.max()) + 1
     owner = np.array([train.aspect[rows[columns == c][0]] for c in range(len(of_column))])
     offset = np.array([of_column[owner == a].mean() if (owner == a).any() else 0.0 for a in range(n_aspects)])
-    return to_coordinates @ weight[: x.shape[1]], offset
+    return to_dual @ weight[: x.shape[1]], offset
 
 
 def _thresholds(train: Rows, target: Target, head: str) -> tuple[Index, Index, NDArray[np.bool_]]:

@@ -17,6 +17,7 @@ from inspector_pipeline.errors import DataFileError
 
 PACKAGES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy")
 NOT_SETTINGS = ("output",)
+FOLDERS_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class Manifest:
             DataFileError: An input is missing, or is not what its own manifest says.
         """
         paths = [Path(path) for path in inputs if path]
-        names = {str(path): path.name for path in paths}
+        names = {str(path): _name(path) for path in paths}
+        names |= {str(path.parent): path.parent.name for path in paths if path.name == FOLDERS_MANIFEST}
         settings = {key: value for key, value in asdict(config).items() if key not in NOT_SETTINGS}
         settings = json.loads(json.dumps(settings, default=str))
-        return cls(stage, {path.name: checked_sha256(path) for path in paths}, _by_name(settings, names))
+        return cls(stage, {_name(path): checked_sha256(path) for path in paths}, _by_name(settings, names))
 
     def vouches_for(self, output: Path) -> bool:
         """Whether the output on disk is complete and was made from just these inputs and settings."""
@@ -97,7 +99,7 @@ class Manifest:
 def manifest_path(output: Path) -> Path:
     """Return where the manifest of an output stands."""
     if output.is_dir() or not output.suffix:
-        return output / "manifest.json"
+        return output / FOLDERS_MANIFEST
     return output.with_name(f"{output.name}.manifest.json")
 
 
@@ -133,6 +135,11 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch.write_text(text, encoding="utf-8")
     os.replace(scratch, path)
+
+
+def _name(path: Path) -> str:
+    """Name an input: a folder of a stage stands for itself by its manifest."""
+    return f"{path.parent.name}/{path.name}" if path.name == FOLDERS_MANIFEST else path.name
 
 
 def _folder(output: Path) -> Path:
