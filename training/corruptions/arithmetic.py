@@ -30,11 +30,6 @@ from training.corruptions.rationale import (
 
 CONSTANTS = frozenset(Fraction(n) for n in (1, 2, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000))
 SMALL = (Fraction(1), Fraction(2), Fraction(-1), Fraction(-2))  # units of the last digit that is not 0
-    Fraction(1),
-    Fraction(2),
-    Fraction(-1),
-    Fraction(-2),
-)  # in units of the value's last digit that is not 0, of two digits at least
 PLAIN = (Fraction(7, 10), Fraction(13, 10), Fraction(14, 10), Fraction(3, 2), Fraction(6, 10))
 GROSS = (Fraction(2), Fraction(3), Fraction(4), Fraction(5), Fraction(10), Fraction(1, 10))
 
