@@ -113,7 +113,9 @@ def test_a_cut_off_response_states_nothing():
     assert judge_answer(text, "6").score == 0
 
 
-@given(st.integers(0, 10**7), st.sampled_from(["The answer is {}.", "#### {}", "\\boxed{{{}}}", "So there are {} in all."]))
+@given(
+    st.integers(0, 10**7), st.sampled_from(["The answer is {}.", "#### {}", "\\boxed{{{}}}", "So there are {} in all."])
+)
 def test_every_whole_number_is_read_back(number, form):
     for text in (str(number), f"{number:,}", f"${number:,}.00"):
         assert number_value(stated_answer(form.format(text)).text) == number

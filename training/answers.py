@@ -160,7 +160,8 @@ def stated_answer(response: str, question: str = "") -> StatedAnswer | None:
 
 
 def mentions(text: str, value: Fraction) -> bool:
-    """Whether a number stands anywhere in a text, in digits, as a percentage or fraction of it, or in words."""
+    """Whether a number stands in a text: in digits, as a percentage, or in words; the numbers of a list aside."""
+    text = _LIST_NUMBER.sub("", text)
     words = {Fraction(_WORDS.index(word.lower())) for word in _WORD.findall(text)}
     found = {number.value for number in find_numbers(text)} | words
     return bool(found & {value, value / 100, value * 100})

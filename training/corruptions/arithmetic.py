@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, product
 
 from training.answers import mentions
 from training.corruptions.damage import Damaged, Source
@@ -29,12 +29,7 @@ from training.corruptions.rationale import (
 )
 
 CONSTANTS = frozenset(Fraction(n) for n in (1, 2, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000))
-SMALL = (
-    Fraction(1),
-    Fraction(2),
-    Fraction(-1),
-    Fraction(-2),
-)  # in units of the value's last digit that is not 0, of two digits at least
+SMALL = (Fraction(1), Fraction(2), Fraction(-1), Fraction(-2))  # units of the last digit that is not 0
 PLAIN = (Fraction(7, 10), Fraction(13, 10), Fraction(14, 10), Fraction(3, 2), Fraction(6, 10))
 GROSS = (Fraction(2), Fraction(3), Fraction(4), Fraction(5), Fraction(10), Fraction(1, 10))
 
@@ -85,7 +80,7 @@ def contradicted_given(source: Source, degree: int, rng: random.Random) -> Damag
     taken = values(source.question) | values(" ".join(rationale.lines))
     for group in _givens(source, 2 if degree == 3 else 1, rng):
         choices = [[new for new in _others(value, min(degree, 2), rng) if new not in taken] for value in group]
-        for news in zip(*choices, strict=False):
+        for news in product(*choices):
             changes = dict(zip(group, news, strict=True))
             if len(set(news)) < len(news):
                 continue

@@ -24,7 +24,14 @@ _SIGNS = tuple("-+*/×÷−–")
 _PLAIN_RESULT = re.compile(r"(?<==)\s*\$?\s*(?=\d)")
 _HASHES = re.compile(r"\s*####.*", re.DOTALL)
 _TIMES = re.compile(r"(?<=[\d\s).])[x×](?=[\s(\d.$])")
-_UNKNOWN = re.compile(r"(?<![A-Za-z'’.])[B-HJ-Zb-z](?![A-Za-z'’.])")
+_UNKNOWN = re.compile(r"(?<![A-Za-z'’.])(?:[B-HJ-Zb-fi-km-z]|(?<!\d)(?<!\d )[ghl])(?![A-Za-z'’.])")
+_SAID = (
+    (re.compile(r"\bequals\b|\bis equal to\b"), "="),
+    (re.compile(r"\bdivided by\b"), "/"),
+    (re.compile(r"\b(?:times|multiplied by)\b"), "*"),
+    (re.compile(r"\bplus\b"), "+"),
+    (re.compile(r"\bminus\b"), "-"),
+)
 _OPERATORS = {ast.Add: "__add__", ast.Sub: "__sub__", ast.Mult: "__mul__", ast.Div: "__truediv__"}
 
 
@@ -70,7 +77,8 @@ def read_rationale(question: Row) -> Rationale | None:
     """Read a question's gold solution; None where it has no steps or no final answer."""
     answer = question.get("answer") or ""
     final = question.get("final_answer") or final_answer(answer)
-    lines = [line.strip() for line in _HASHES.sub("", answer).split("\n") if re.search(r"\w", line)]
+    text = re.sub(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", r"\1", _HASHES.sub("", answer))  # the closing states it
+    lines = [line.strip() for line in text.split("\n") if re.search(r"\w", line)]
     if not lines or not final:
         return None
     return Rationale(tuple(line if "<<" in line else _mark(line) for line in lines), str(final).strip())
@@ -116,7 +124,13 @@ def evaluate(expression: str) -> Fraction | None:
 
 @lru_cache(maxsize=4096)
 def equalities(line: str) -> tuple[bool | None, ...]:
-    """Say of every "=" of an unmarked line whether both sides are equal; None where a side is no arithmetic."""
+    """Say of every "=" or "equals" of an unmarked line whether it holds; None where a side is no arithmetic."""
+    for words, sign in _SAID:
+        line = words.sub(sign, line)
+    return tuple(_equalities(line))
+
+
+def _equalities(line: str) -> list[bool | None]:
     found: list[bool | None] = []
     for sign in re.finditer("=", line):
         before, after = _before(line[: sign.start()]), _AFTER.match(line[sign.end() :])
@@ -126,7 +140,7 @@ def equalities(line: str) -> tuple[bool | None, ...]:
         else:
             percent = (sides[1] * 100, sides[1] / 100) if "%" in line else ()  # "1/4 = 25", "1/4 x 100 = 25%"
             found.append(sides[0] in (sides[1], *percent))
-    return tuple(found)
+    return found
 
 
 def value_of(number: str) -> Fraction:
@@ -178,7 +192,7 @@ def _before(text: str) -> re.Match[str] | None:
 def _mark(line: str) -> str:
     """Mark the equations of a line whose text says `a op b = c`, c a number."""
     marked, position = "", 0
-    for sign, holds in zip(re.finditer("=", line), equalities(line), strict=True):
+    for sign, holds in zip(re.finditer("=", line), _equalities(line), strict=True):
         before = _before(line[: sign.start()])
         result = _PLAIN_RESULT.match(line, sign.end())
         number = NUMBER.match(line, result.end()) if result else None

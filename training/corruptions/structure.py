@@ -53,15 +53,14 @@ def invented_fact(source: Source, degree: int, rng: random.Random) -> Damaged | 
 
 
 def dropped_step(source: Source, degree: int, rng: random.Random) -> Damaged | None:
-    """Leave out as many steps as the degree says, each one whose result a later step that stays uses."""
-    lines = list(source.rationale.lines)
-    dropped: list[str] = []
-    while len(dropped) < degree:
-        needed = [i for i in range(len(lines)) if any(_uses(later, lines[i]) for later in lines[i + 1 :])]
-        if not needed:
-            return None
-        dropped.append(plain(lines.pop(rng.choice(needed))))
-    return Damaged(tuple(plain(line) for line in lines), source.rationale.final, " | ".join(dropped))
+    """Leave out as many steps as the degree says, each one whose result a later step uses."""
+    lines = source.rationale.lines
+    needed = [i for i in range(len(lines)) if any(_uses(later, lines[i]) for later in lines[i + 1 :])]
+    if len(needed) < degree:
+        return None
+    dropped = sorted(rng.sample(needed, degree))
+    kept = tuple(plain(line) for i, line in enumerate(lines) if i not in dropped)
+    return Damaged(kept, source.rationale.final, " | ".join(plain(lines[i]) for i in dropped))
 
 
 def reordered_steps(source: Source, degree: int, rng: random.Random) -> Damaged | None:
