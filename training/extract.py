@@ -77,7 +77,8 @@ def extract(config: ExtractConfig) -> None:
         asked = _settle(folder, held, asked)
     plan = {name: _plan(folder, name, pairs, asked) for name in asked.readings}
     missing = {name: [part for part in parts if not part.is_done] for name, parts in plan.items()}
-    if not any(missing.values()) and manifest_path(folder).is_file():
+    ends = (manifest_path(folder), folder / PAIRS_FILE)
+    if not any(missing.values()) and all(path.is_file() for path in ends):
         logger.info("%s holds these features already.", folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,8 @@ def extract(config: ExtractConfig) -> None:
 def _settings(manifest: Manifest, asked: Fingerprint) -> dict[str, Any]:
     """Say what the folder holds, which may be more than this run asked for; readings by name."""
     held = {name: getattr(asked, name) for name in ("backbone", "layers", "poolings", "states", "window")}
-    settings: dict[str, Any] = json.loads(json.dumps({**manifest.settings, **held, "readings": list(asked.readings)}))
+    held |= {"depth": max(1, *asked.layers), "readings": list(asked.readings)}
+    settings: dict[str, Any] = json.loads(json.dumps({**manifest.settings, **held}))
     return settings
 
 

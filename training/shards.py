@@ -13,7 +13,6 @@ the fingerprint, so that no shard of another run is ever taken for one of this.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError, ReadingError
 from inspector_pipeline.reading import Reading
-from training.records import LabelledPair, read_json
+from training.records import LabelledPair, json_text, read_json
 
 STAGE = "extract"
 FINGERPRINT_FILE = "fingerprint.json"
@@ -102,8 +101,8 @@ class Fingerprint:
         return hashlib.sha256(self.text().encode()).hexdigest()
 
     def text(self) -> str:
-        """Write it as JSON."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        """Write it as JSON, readings in their order."""
+        return json_text(asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> "Fingerprint":
@@ -190,5 +189,6 @@ def write_shard(shard: Shard, values: dict[str, NDArray[np.float32]], fingerprin
         fingerprint: What the features are made from.
     """
     scratch = shard.path.with_name(f".{shard.path.name}.tmp")
-    save_file(values, scratch, metadata={"fingerprint": fingerprint.digest})
+    # Written by us, since save_file would make it private to its owner; one key, since their order is not fixed.
+    scratch.write_bytes(save(values, metadata={"fingerprint": fingerprint.digest}))
     os.replace(scratch, shard.path)
