@@ -10,10 +10,9 @@ of repairs and of useless replies too. A killed run goes on where it stopped; on
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median_low
 from typing import Any, Literal, NamedTuple
 
 from transformers.utils import logging as hf_logging
@@ -28,7 +27,7 @@ from training.records import read_records, response_key
 from training.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
 from training.spending import Ledger, Prices, most_tokens
 from training.stage import parse, run
-from training.teacher import Verdict, grading_messages, read_reply, repair_messages, response_format
+from training.teacher import Verdict, combine, grading_messages, read_reply, repair_messages, response_format
 
 logger = logging.getLogger(__name__)
 
@@ -180,6 +179,7 @@ class Grader:
     def __init__(
         self, config: LabelConfig, endpoint: Endpoint, journal: Journal, ledger: Ledger, step: Callable[[], object]
     ) -> None:
+        """Keep what grading needs."""
         self.config = config
         self.endpoint = endpoint
         self.journal = journal
@@ -278,41 +278,6 @@ def _labelled(config: LabelConfig, row: Row, journal: Journal) -> Row:
 def _given(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Leave out aspects that have nothing to say; in scores, null says that there is no label."""
     return {aspect: value for aspect, value in values.items() if value is not None or name == "scores"}
-
-
-def combine(aspect: str, entries: Sequence[Row], unanswerable: str | None = None) -> dict[str, Any]:
-    """Make one label of an aspect's replies.
-
-    The score is the lower median of the scores given, so it is one of them. More than half of the replies must give
-    one, else there is no label. The agreement is the share of the given scores that equal it.
-
-    Args:
-        aspect: The aspect.
-        entries: What the journal says of each reply.
-        unanswerable: Why the teacher was not asked.
-
-    Returns:
-        scores, reasons, justifications, agreement and sample_scores of the aspect; None where there is none.
-    """
-    given = [entry["scores"].get(aspect) for entry in entries]
-    scores = [score for score in given if score is not None]
-    if 2 * len(scores) <= len(entries):
-        reason = unanswerable or next(e["reasons"][aspect] for e in entries if aspect in e["reasons"])
-        if len(entries) > 1:
-            reason = f"{len(scores)} of {len(entries)} replies can be used; another: {reason}"
-        return {
-            **{"scores": None, "reasons": reason, "justifications": None},
-            **{"agreement": None, "sample_scores": given or None},
-        }
-    score = median_low(scores)
-    justification = next(entry["justifications"][aspect] for entry in entries if entry["scores"].get(aspect) == score)
-    return {
-        "scores": score,
-        "reasons": None,
-        "justifications": justification,
-        "agreement": scores.count(score) / len(scores),
-        "sample_scores": given,
-    }
 
 
 def main() -> None:

@@ -32,7 +32,8 @@ class Rubric:
         """
         if not self.name.strip() or not self.lowest < self.highest:
             raise SettingsError(
-                f"A rubric expects a name and lowest < highest, but got {self.name!r}, {self.lowest} and {self.highest}."
+                f"A rubric expects a name and lowest < highest, but got {self.name!r}, {self.lowest} and "
+                f"{self.highest}."
             )
         outside = [score for score in self.levels if not self.lowest <= score <= self.highest]
         if outside:

@@ -49,6 +49,7 @@ class Ledger:
     """
 
     def __init__(self, prices: Prices, used: Iterable[Mapping[str, int]]) -> None:
+        """Begin with what was used before."""
         self.prices = prices
         self.used: Counter[str] = Counter()
         for usage in used:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import Any
 
 from inspector_pipeline.tables import Row
@@ -132,7 +133,7 @@ def read_reply(text: str, rubrics: Sequence[Rubric]) -> Verdict:
         return Verdict(reasons=dict.fromkeys(names, f"expected a JSON object, but got {_shown(data)}"))
     verdict = Verdict()
     for rubric in rubrics:
-        entry = data if len(rubrics) == 1 else data.get(rubric.name)
+        entry: Any = data if len(rubrics) == 1 else data.get(rubric.name)
         problem = _problem(entry, rubric)
         if problem:
             verdict.reasons[rubric.name] = problem if len(rubrics) == 1 else f"{rubric.name}: {problem}"
@@ -140,6 +141,41 @@ def read_reply(text: str, rubrics: Sequence[Rubric]) -> Verdict:
             verdict.scores[rubric.name] = entry["score"]
             verdict.justifications[rubric.name] = whole(entry["justification"].strip())
     return verdict
+
+
+def combine(aspect: str, entries: Sequence[Row], unanswerable: str | None = None) -> dict[str, Any]:
+    """Make one label of an aspect's replies.
+
+    The score is the lower median of the scores given, so it is one of them. More than half of the replies must give
+    one, else there is no label. The agreement is the share of the given scores that equal it.
+
+    Args:
+        aspect: The aspect.
+        entries: What the journal says of each reply.
+        unanswerable: Why the teacher was not asked.
+
+    Returns:
+        scores, reasons, justifications, agreement and sample_scores of the aspect; None where there is none.
+    """
+    given = [entry["scores"].get(aspect) for entry in entries]
+    scores = [score for score in given if score is not None]
+    if 2 * len(scores) <= len(entries):
+        reason = unanswerable or next(e["reasons"][aspect] for e in entries if aspect in e["reasons"])
+        if len(entries) > 1:
+            reason = f"{len(scores)} of {len(entries)} replies can be used; another: {reason}"
+        return {
+            **{"scores": None, "reasons": reason, "justifications": None},
+            **{"agreement": None, "sample_scores": given or None},
+        }
+    score = median_low(scores)
+    justification = next(entry["justifications"][aspect] for entry in entries if entry["scores"].get(aspect) == score)
+    return {
+        "scores": score,
+        "reasons": None,
+        "justifications": justification,
+        "agreement": scores.count(score) / len(scores),
+        "sample_scores": given,
+    }
 
 
 def _problem(entry: Any, rubric: Rubric) -> str | None:
