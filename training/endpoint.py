@@ -125,7 +125,7 @@ class Endpoint:
         self._succeeded = False
         key = os.environ.get(config.api_key_env) or "none"
         self._client = AsyncOpenAI(base_url=config.base_url, api_key=key, timeout=config.timeout, max_retries=0)
-        self._wait = wait_exponential_jitter(initial=config.backoff, max=LONGEST_WAIT, jitter=config.backoff)
+        self._wait = wait_exponential_jitter(multiplier=config.backoff, max=LONGEST_WAIT, jitter=config.backoff)
 
     async def __aenter__(self) -> "Endpoint":
         """Return itself."""
@@ -180,7 +180,7 @@ class Endpoint:
                 failures = 0 if await work(unit) else failures + 1
                 if failures >= FAILURES_IN_A_ROW:
                     raise EndpointError(
-                        f"{self.model} at {self.config.base_url} failed {failures} units in a row; the journal says "
+                        f"{self.model} at {self.config.base_url} failed {FAILURES_IN_A_ROW} units in a row; the journal says "
                         "why. Check the server and the settings, then run again to go on."
                     )
                 if self.stopping.is_set():
