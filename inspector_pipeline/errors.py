@@ -5,7 +5,9 @@
     ├── PairError (ValueError)            a pair to score is not what a judge accepts
     ├── ReadingError (ValueError)         a reading cannot be made or does not fit the tokenizer
     ├── BackboneError (RuntimeError)      a backbone cannot be loaded, truncated or shared
-    └── DataFileError (ValueError)        a file to read or write is not as expected
+    ├── DataFileError (ValueError)        a file to read or write is not as expected
+    ├── SettingsError (ValueError)        settings of a stage contradict each other
+    └── EndpointError (RuntimeError)      a model's endpoint cannot be used any further
 
 Each is also the builtin that a caller would expect, so `except ValueError` works.
 """
@@ -33,3 +35,11 @@ class BackboneError(InspectorError, RuntimeError):
 
 class DataFileError(InspectorError, ValueError):
     """A file of pairs or labels cannot be read or written."""
+
+
+class SettingsError(InspectorError, ValueError):
+    """Settings of a stage are out of range or contradict each other; the message names them."""
+
+
+class EndpointError(InspectorError, RuntimeError):
+    """A model's endpoint refuses, cannot be reached, or would cost more than allowed; what was answered is kept."""

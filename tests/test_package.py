@@ -30,6 +30,7 @@ def test_import_is_light_and_registers():
 def test_every_error_is_also_the_builtin_that_callers_expect():
     builtin = {"JudgeConfigError": ValueError, "PairError": ValueError, "ReadingError": ValueError}
     builtin |= {"BackboneError": RuntimeError, "DataFileError": ValueError}
+    builtin |= {"SettingsError": ValueError, "EndpointError": RuntimeError}
     defined = {name for name, item in vars(errors).items() if isinstance(item, type) and name != "InspectorError"}
     assert defined == set(builtin)
     for name, base in builtin.items():

@@ -1,0 +1,185 @@
+"""What a teacher is asked to look at: rubrics of the five aspects, and of any that a config adds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from inspector_pipeline.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """One aspect and its scale.
+
+    Attributes:
+        name: The aspect's name.
+        description: What is looked at, in a sentence or two.
+        lowest: Lowest score.
+        highest: Highest score.
+        levels: Score -> what deserves it; not every score needs an entry.
+    """
+
+    name: str
+    description: str
+    lowest: int = 1
+    highest: int = 5
+    levels: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a scale of one score, and levels outside it.
+
+        Raises:
+            SettingsError: The rubric is none.
+        """
+        if not self.name.strip() or not self.lowest < self.highest:
+            raise SettingsError(
+                f"A rubric expects a name and lowest < highest, but got {self.name!r}, {self.lowest} and "
+                f"{self.highest}."
+            )
+        outside = [score for score in self.levels if not self.lowest <= score <= self.highest]
+        if outside:
+            raise SettingsError(
+                f"The rubric of {self.name} expects levels from {self.lowest} to {self.highest}, but got {outside[0]}."
+            )
+
+    @property
+    def scores(self) -> list[int]:
+        """Every score of the scale, ascending."""
+        return list(range(self.lowest, self.highest + 1))
+
+
+def _five(name: str, description: str, *levels: str) -> Rubric:
+    return Rubric(name, description, 1, 5, dict(enumerate(levels, start=1)))
+
+
+def _binary(name: str, description: str, no: str, yes: str) -> Rubric:
+    return Rubric(name, description, 0, 1, {0: no, 1: yes})
+
+
+_LOOKED_AT = {
+    "semantic_consistency": (
+        "Does every step of the response stay with what the question says and asks, and with the steps before it? "
+        "Look for quantities, names or conditions that change their meaning on the way, and for another question "
+        "being answered than the one asked. Whether outside facts are right does not matter here."
+    ),
+    "logicality": (
+        "Does each step follow from the question and the steps before it? Look for wrong inferences, wrong arithmetic, "
+        "missing steps that the conclusion needs, contradictions, and a conclusion that the steps do not support."
+    ),
+    "informativeness": (
+        "Does the response give what a reader needs to follow the solution and use its answer, and little else? Look "
+        "for missing reasons or a missing answer on the one side, and repetition and padding on the other."
+    ),
+    "fluency": (
+        "Is the response well-formed, readable text in its language, with clear sentences and correct notation? Judge "
+        "the writing only: a wrong answer may be written fluently."
+    ),
+    "factuality": (
+        "Are the statements of the response true: the facts it takes from the question, the general knowledge and "
+        "formulas it uses, the results it computes, and its final answer?"
+    ),
+}
+
+FIVE_LEVELS = {
+    "semantic_consistency": _five(
+        "semantic_consistency",
+        _LOOKED_AT["semantic_consistency"],
+        "Has little to do with the question, or contradicts it from the start.",
+        "Takes up the question but misreads a central quantity or condition.",
+        "Follows the main line; a condition is lost or a quantity changes its meaning on the way.",
+        "Consistent but for a slip that changes nothing of substance.",
+        "Every statement agrees with the question and with all the others.",
+    ),
+    "logicality": _five(
+        "logicality",
+        _LOOKED_AT["logicality"],
+        "No recognisable line of reasoning, or one that is wrong throughout.",
+        "Some steps hold, but a serious error carries the conclusion.",
+        "Sound in outline, with an error or a gap that a reader must repair.",
+        "Every step that matters is sound; a minor one is loose or skipped.",
+        "Each step follows and together they lead to the conclusion.",
+    ),
+    "informativeness": _five(
+        "informativeness",
+        _LOOKED_AT["informativeness"],
+        "Gives nothing that helps: empty, off the subject or endless repetition.",
+        "Gives a fragment; most of what is needed is missing or buried.",
+        "Gives the main points, but leaves out something useful or pads a lot.",
+        "Gives all that is needed, slightly too short or too long.",
+        "Gives all that is needed, in full and without waste.",
+    ),
+    "fluency": _five(
+        "fluency",
+        _LOOKED_AT["fluency"],
+        "Cannot be read as text.",
+        "Hard to read: broken sentences or notation in most places.",
+        "Understandable, with frequent errors or clumsy passages.",
+        "Reads well, with a rare error.",
+        "Clear, correct and natural throughout.",
+    ),
+    "factuality": _five(
+        "factuality",
+        _LOOKED_AT["factuality"],
+        "Nearly everything stated is false.",
+        "A central statement or the final answer is false, and so is much that leads to it.",
+        "True and false statements are mixed; the final answer is false or cannot be relied on.",
+        "The final answer is right; a side statement is inexact.",
+        "Every statement that can be checked is true, the final answer too.",
+    ),
+}
+
+TWO_LEVELS = {
+    "semantic_consistency": _binary(
+        "semantic_consistency",
+        _LOOKED_AT["semantic_consistency"],
+        "Somewhere the response departs from the question or from itself in a way that matters.",
+        "It does so nowhere.",
+    ),
+    "logicality": _binary(
+        "logicality",
+        _LOOKED_AT["logicality"],
+        "A step that matters is wrong, missing or does not follow.",
+        "All steps that matter are there and follow.",
+    ),
+    "informativeness": _binary(
+        "informativeness",
+        _LOOKED_AT["informativeness"],
+        "Something needed is missing, or it is lost in padding.",
+        "What is needed is there, without much waste.",
+    ),
+    "fluency": _binary(
+        "fluency", _LOOKED_AT["fluency"], "Errors in the writing get in the reader's way.", "It reads well."
+    ),
+    "factuality": _binary(
+        "factuality",
+        _LOOKED_AT["factuality"],
+        "A statement that matters, or the final answer, is false.",
+        "All statements that matter, and the final answer, are true.",
+    ),
+}
+
+SCALES = {"1-5": FIVE_LEVELS, "0-1": TWO_LEVELS}
+
+
+def chosen_rubrics(names: Iterable[str], scale: str, custom: Iterable[Rubric]) -> list[Rubric]:
+    """Collect the rubrics that a config names.
+
+    Args:
+        names: Of the five aspects.
+        scale: Theirs, `1-5` or `0-1`.
+        custom: Further rubrics.
+
+    Raises:
+        SettingsError: A name is unknown or doubled, or there is no rubric at all.
+    """
+    known = SCALES[scale]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SettingsError(
+            f"aspects expects names out of {', '.join(known)}, but got {unknown[0]!r}. Describe other aspects in "
+            "custom_aspects."
+        )
+    rubrics = [*(known[name] for name in names), *custom]
+    doubled = {rubric.name for rubric in rubrics if sum(other.name == rubric.name for other in rubrics) > 1}
+    if doubled or not rubrics:
+        raise SettingsError(f"aspects and custom_aspects expect distinct aspects, but got {sorted(doubled) or 'none'}.")
+    return rubrics
