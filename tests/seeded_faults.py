@@ -6,9 +6,10 @@ Every fault is written the way a careless script or a copying annotator would ma
 import json
 import random
 import re
+import string
 from dataclasses import dataclass, field
 
-EDITS = ("layout", "typos", "drop", "insert", "replace", "append", "order", "name", "mixed")
+EDITS = ("layout", "typos", "drop", "insert", "replace", "append", "order", "name", "strip", "mixed")
 SHIFTS = ("swap", "block", "rotate")
 TARGETS = ("question", "response", "both")
 OTHER_WORDS = {
@@ -167,7 +168,9 @@ def edited(text, kind, rng):
     few = max(1, len(words) // 12)
     if kind == "layout":
         text = text.upper() if rng.random() < 0.5 else text.lower()
-        return "  " + re.sub(r"[,;.]", rng.choice(["", " ", "!"]), text).replace(" ", rng.choice(["  ", " \n", "\t"]), 3)
+        return "  " + re.sub(r"[,;.](?!\d)", rng.choice(["", " ", "!"]), text).replace(" ", rng.choice(["  ", " \n", "\t"]), 3)
+    if kind == "strip":
+        return text.translate(str.maketrans("", "", string.punctuation))
     if kind == "typos":
         return _with_typos(text, max(1, len(text) // 40), rng)
     if kind == "drop":

@@ -29,6 +29,7 @@ SAME_NUMBERS = 0.75  # Dice of the numbers that goes with it: an edit may hit a 
 ALIKE_QUESTION = 0.4  # Dice of questions that is enough beside the same response
 ALIKE_QUESTION_OF_COPY = 0.25  # the same, beside a response of at least IDENTICAL_RESPONSE
 IDENTICAL_RESPONSE = 0.95
+CLOSE_RESPONSE = 0.8  # Dice of responses and of their numbers that is asked where the questions' numbers differ
 SAME_QUESTION = 0.7  # Dice of questions with equal numbers that are one but for edits, whatever the responses
 SAME_PLAIN_QUESTION = 0.85  # the same for questions with fewer than TELLING_NUMBERS numbers
 TELLING_NUMBERS = 2
@@ -116,8 +117,8 @@ def _near(items: Sequence[Item], rows: Sequence[int]) -> tuple[list[Duplicate], 
     questions, question_of = _distinct(item.question for item in items)
     responses, response_of = _distinct(item.prediction for item in items)
     later, earlier = _row_pairs(rows, question_of, response_of, questions, responses)
-    question = _same_where_equal(compare(questions, (question_of[later], question_of[earlier])), question_of, later, earlier)
-    response = _same_where_equal(compare(responses, (response_of[later], response_of[earlier])), response_of, later, earlier)
+    question = compare(questions, (question_of[later], question_of[earlier]))
+    response = compare(responses, (response_of[later], response_of[earlier]))
     verdicts = _Verdicts(items, (later, earlier), question, response, _sizes(questions)[question_of], question_of)
     groups = _groups(len(questions), question_of[later[verdicts.near]], question_of[earlier[verdicts.near]])
     best: dict[int, Duplicate] = {}
@@ -150,7 +151,7 @@ class _Verdicts:
         later, earlier = pairs
         lengths = np.array([len(plain(item.prediction)) for item in items])
         telling = np.minimum(lengths[later], lengths[earlier]) >= TELLING_RESPONSE
-        same = question_of[later] == question_of[earlier]
+        same = (question_of[later] == question_of[earlier]) | (question.dice == 1)
         added = (question.contained >= CONTAINED) & (question.ratio >= CONTAINED_RATIO) & (question.numbers_contained == 1)
         few = np.minimum(number_counts[later], number_counts[earlier]) < TELLING_NUMBERS
         alike = question.dice >= np.where(few, SAME_PLAIN_QUESTION, SAME_QUESTION)
@@ -159,7 +160,8 @@ class _Verdicts:
         longer = (response.contained >= CONTAINED) & (response.ratio >= CONTAINED_RATIO)
         copied |= longer & (response.numbers_contained >= SAME_NUMBERS)
         enough = np.where(response.dice >= IDENTICAL_RESPONSE, ALIKE_QUESTION_OF_COPY, ALIKE_QUESTION)
-        self.both = copied & telling & (question.dice >= enough)
+        moved = (question.numbers < 1) & ~((response.dice >= CLOSE_RESPONSE) & (response.numbers >= CLOSE_RESPONSE))
+        self.both = copied & telling & (question.dice >= enough) & ~moved
         self.both |= copied & ~telling & same & (response.dice >= SAME_PLAIN_QUESTION) & (response.numbers == 1)
         samples = np.array(
             [str(items[i].id) == str(items[j].id) and items[i].key != items[j].key for i, j in zip(later, earlier, strict=True)],
@@ -167,7 +169,7 @@ class _Verdicts:
         )
         honest = samples & same & ~((response.dice >= SAME_SAMPLE) & (response.numbers == 1))
         self.near = (self.question | self.both) & ~honest
-        self.layout = same & (response.dice == 1)
+        self.layout = (question.dice == 1) & (response.dice == 1)
 
     def why(self, pair: int) -> str:
         """Say in words what a pair's verdict rests on."""
@@ -208,16 +210,15 @@ def _members(rows: Sequence[int], label_of: NDArray[np.int64]) -> defaultdict[in
 def _distinct(texts: Iterable[str]) -> tuple[list[str], NDArray[np.int64]]:
     """Return the distinct texts but for case, white space and punctuation, and which of them each text is."""
     index: dict[str, int] = {}
-    return_index = [index.setdefault(plain(text), len(index)) for text in texts]
-    return list(index), np.array(return_index, dtype=np.int64)
-
-
-def _same_where_equal(
-    likeness: Likeness, label_of: NDArray[np.int64], later: NDArray[np.int64], earlier: NDArray[np.int64]
-) -> Likeness:
-    """Make equal texts 1 exactly, which rounding may leave a little less."""
-    same = label_of[later] == label_of[earlier]
-    return Likeness(*(np.where(same, 1.0, values) for values in vars(likeness).values()))
+    first: list[str] = []
+    labels = []
+    for text in texts:
+        key = plain(text)
+        if key not in index:
+            index[key] = len(first)
+            first.append(text)
+        labels.append(index[key])
+    return first, np.array(labels, dtype=np.int64)
 
 
 def _sizes(texts: Sequence[str]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
-from training.audits.text import numbers, plain, tokens
+from training.audits.text import number_stream, numbers, plain, squashed, tokens
 
 CANDIDATE_COSINE = 0.25  # of the rare shingles
 COMMON_COUNT = 100  # a shingle in more texts than this, and than COMMON_SHARE of them, finds no candidates
@@ -32,7 +32,8 @@ class Likeness:
         dice: Shared weight over the mean weight of both.
         contained: Shared weight over the lighter one's.
         ratio: The lighter one's weight over the heavier one's.
-        numbers: Dice of the numbers, 1 where neither has any.
+        numbers: Dice of the numbers, or of the runs in the string of all digits, whichever is more: numbers may move,
+            and stripped punctuation may join them. 1 where neither text has any.
         numbers_contained: Share of the numbers of the text with fewer that the other has too.
     """
 
@@ -77,12 +78,24 @@ def compare(texts: Sequence[str], pairs: Pairs) -> Likeness:
     """Compare the texts of each pair."""
     letters = _counts(texts, _trigrams)
     values = _counts(texts, numbers)
+    streams = _counts(texts, _digit_runs)
     if letters is not None:
         spread = np.bincount(letters.indices, minlength=letters.shape[1])
         letters = sparse.csr_matrix(letters @ sparse.diags(np.log((len(texts) + 1) / spread)))
     dice, contained, ratio = _overlap(letters, pairs)
     number_dice, numbers_contained, _ = _overlap(values, pairs)
-    return Likeness(dice, contained, ratio, number_dice, numbers_contained)
+    number_dice = np.maximum(number_dice, _overlap(streams, pairs)[0])
+    same = _same(texts, pairs)
+    found = (dice, contained, ratio, number_dice, numbers_contained)
+    return Likeness(*(np.where(same, 1.0, values) for values in found))
+
+
+def _same(texts: Sequence[str], pairs: Pairs) -> NDArray[np.bool_]:
+    """Whether texts are one letter for letter; signs that differ make them two, signs that one has lost do not."""
+    forms = [squashed(text) for text in texts]
+    letters = [forms[a][0] == forms[b][0] for a, b in zip(*pairs, strict=True)]
+    signs = [not forms[a][1] or not forms[b][1] or forms[a][1] == forms[b][1] for a, b in zip(*pairs, strict=True)]
+    return np.array(letters, dtype=bool) & np.array(signs, dtype=bool)
 
 
 def _overlap(counts: sparse.csr_matrix | None, pairs: Pairs) -> tuple[NDArray[np.float64], ...]:
@@ -133,6 +146,11 @@ def _shingles(text: str) -> list[str]:
 
 def _trigrams(text: str) -> list[str]:
     return [run for word in plain(text).split() for run in _runs(word, 3)]
+
+
+def _digit_runs(text: str) -> list[str]:
+    stream = number_stream(text)
+    return _runs(stream, 4) if stream else []
 
 
 def _runs(word: str, length: int) -> list[str]:

@@ -50,6 +50,18 @@ def numbers(text: str) -> list[str]:
     return [_one_form(token) for token in _TOKEN.findall(fold(text)) if is_number(token)]
 
 
+def number_stream(text: str) -> str:
+    """Return the text's digits and number words in one string, which stays the same when punctuation is stripped."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(NUMBER_WORDS.get(token, token) for token in re.findall(r"\d+|[^\W\d_]+", folded) if is_number(token))
+
+
+def squashed(text: str) -> tuple[str, str]:
+    """Return the text's letters and digits in one string, and its arithmetic signs in another."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(re.findall(r"[^\W_]+", folded)), "".join(re.findall(r"[+*/÷×^<>=%-]", folded))
+
+
 def is_number(token: str) -> bool:
     """Whether a token stands for a quantity."""
     return token[0].isdigit() or token in NUMBER_WORDS or token in FACTOR_WORDS
