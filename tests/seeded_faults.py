@@ -9,7 +9,6 @@ import re
 import string
 from dataclasses import dataclass, field
 
-EDITS = ("layout", "typos", "drop", "insert", "replace", "append", "order", "name", "strip", "mixed")
 SHIFTS = ("swap", "block", "rotate")
 TARGETS = ("question", "response", "both")
 OTHER_WORDS = {
@@ -50,6 +49,14 @@ TRIVIA = [
     ("Spell the word 'necessary' backwards.", "yrassecen"),
     ("A shop sells pens at $2 each. How much are 6 pens?", "12 dollars"),
     ("What is the area of a circle with radius 3?", "9 pi"),
+    ("Name a synonym of happy.", "Glad"),
+    ("In which year did the Berlin Wall fall?", "It fell in 1989."),
+    ("Is a tomato a fruit or a vegetable?", "Botanically it is a fruit."),
+    ("What colour do you get from blue and yellow?", "Green"),
+    ("Convert 5 kilometres to metres.", "5000 m"),
+    ("Who wrote Pride and Prejudice?", "Jane Austen wrote it."),
+    ("Give the chemical symbol of gold.", "Au"),
+    ("Round 3.14159 to two decimals.", "3.14"),
 ]
 
 
@@ -63,7 +70,7 @@ class Seeded:
     foreign: set = field(default_factory=set)
 
 
-def gsm8k_rows(path, count, seed=0, start=0):
+def gsm8k_rows(path, count, seed=0):
     """Gold rationales as responses, one a question."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     picked = random.Random(seed).sample(range(len(lines)), count)
@@ -122,11 +129,9 @@ def seed_faults(rows, seed, edit="mixed", target="question", shift="swap", forei
         if target in ("response", "both"):
             copy["prediction"] = edited(copy["prediction"], edit, rng)
         extra.append(("near_duplicate", copy, i))
-    pool = list(foreign or TRIVIA)
+    pool = rng.sample(foreign or TRIVIA, amounts[2])
     for number in range(amounts[2]):
-        question, response = pool[number % len(pool)]
-        if number >= len(pool):
-            question = f"{question} ({number // len(pool) + 1}th time)"
+        question, response = pool[number]
         extra.append(("foreign", _row(f"x-{number}", question, response), None))
     rng.shuffle(extra)
     result = Seeded(rows + [row for _, row, _ in extra], shifted)
@@ -160,44 +165,67 @@ def _shift(rows, amount, kind, rng):
 
 def edited(text, kind, rng):
     """Return a text changed a little, so that a reader would still call it the same."""
-    if kind == "mixed":
-        for one in rng.sample([edit for edit in EDITS if edit != "mixed"], 2):
-            text = edited(text, one, rng)
-        return text if text.strip() else text + "?"
+    if kind != "mixed":
+        return EDITORS[kind](text, rng)
+    for one in rng.sample(EDITS[:-1], 2):
+        text = EDITORS[one](text, rng)
+    return text
+
+
+def _layout(text, rng):
+    text = text.upper() if rng.random() < 0.5 else text.lower()
+    text = re.sub(r"[,;.](?!\d)", rng.choice(["", " ", "!"]), text)
+    return "  " + text.replace(" ", rng.choice(["  ", " \n", "\t"]), 3)
+
+
+def _strip(text, rng):
+    return text.translate(str.maketrans("", "", string.punctuation))
+
+
+def _drop(text, rng):
     words = text.split(" ")
-    few = max(1, len(words) // 12)
-    if kind == "layout":
-        text = text.upper() if rng.random() < 0.5 else text.lower()
-        return "  " + re.sub(r"[,;.](?!\d)", rng.choice(["", " ", "!"]), text).replace(" ", rng.choice(["  ", " \n", "\t"]), 3)
-    if kind == "strip":
-        return text.translate(str.maketrans("", "", string.punctuation))
-    if kind == "typos":
-        return _with_typos(text, max(1, len(text) // 40), rng)
-    if kind == "drop":
-        gone = set(rng.sample([i for i, word in enumerate(words) if not re.search(r"\d", word)], min(few, len(words) - 1)))
-        return " ".join(word for i, word in enumerate(words) if i not in gone)
-    if kind == "insert":
-        for _ in range(few):
-            words.insert(rng.randrange(len(words) + 1), rng.choice(FILLERS))
-        return " ".join(words)
-    if kind == "replace":
-        spots = [i for i, word in enumerate(words) if word.lower() in OTHER_WORDS] or [0]
-        for i in rng.sample(spots, min(len(spots), few + 1)):
-            words[i] = OTHER_WORDS.get(words[i].lower(), "So, " + words[i])
-        return " ".join(words)
-    if kind == "append":
-        return text + rng.choice(TAILS)
-    if kind == "order":
-        sentences = re.split(r"(?<=[.?!])\s+", text)
-        rng.shuffle(sentences)
-        return " ".join(sentences)
+    plain = [i for i, word in enumerate(words) if not re.search(r"\d", word)]
+    gone = set(rng.sample(plain, min(_few(words), len(plain) - 1)))
+    return " ".join(word for i, word in enumerate(words) if i not in gone)
+
+
+def _insert(text, rng):
+    words = text.split(" ")
+    for _ in range(_few(words)):
+        words.insert(rng.randrange(len(words) + 1), rng.choice(FILLERS))
+    return " ".join(words)
+
+
+def _replace(text, rng):
+    words = text.split(" ")
+    spots = [i for i, word in enumerate(words) if word.lower() in OTHER_WORDS] or [0]
+    for i in rng.sample(spots, min(len(spots), _few(words) + 1)):
+        words[i] = OTHER_WORDS.get(words[i].lower(), "So, " + words[i])
+    return " ".join(words)
+
+
+def _append(text, rng):
+    return text + rng.choice(TAILS)
+
+
+def _order(text, rng):
+    sentences = re.split(r"(?<=[.?!])\s+", text)
+    rng.shuffle(sentences)
+    return " ".join(sentences)
+
+
+def _name(text, rng):
     names = sorted(set(re.findall(r"(?<=[a-z,] )[A-Z][a-z]+|^[A-Z][a-z]+(?= [a-z]+s )", text)))
     return text.replace(rng.choice(names), rng.choice(NAMES)) if names else "Hello. " + text
 
 
-def _with_typos(text, count, rng):
+def _few(words):
+    return max(1, len(words) // 12)
+
+
+def _typos(text, rng):
     letters = list(text)
-    for _ in range(count):
+    for _ in range(max(1, len(text) // 40)):
         i = rng.randrange(len(letters) - 1)
         kind = rng.choice(["swap", "drop", "double", "other"])
         if kind == "swap":
@@ -209,6 +237,20 @@ def _with_typos(text, count, rng):
         else:
             letters[i] = rng.choice("abcdefghijklmnopqrstuvwxyz")
     return "".join(letters)
+
+
+EDITORS = {
+    "layout": _layout,
+    "typos": _typos,
+    "drop": _drop,
+    "insert": _insert,
+    "replace": _replace,
+    "append": _append,
+    "order": _order,
+    "name": _name,
+    "strip": _strip,
+}
+EDITS = (*EDITORS, "mixed")
 
 
 def _row(identity, question, prediction, sample=0, scores=None):

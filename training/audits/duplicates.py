@@ -128,7 +128,7 @@ def _near(items: Sequence[Item], rows: Sequence[int]) -> tuple[list[Duplicate], 
             int(earlier[pair]),
             round(float(question.dice[pair]), 3),
             round(float(response.dice[pair]), 3),
-            verdicts.why(pair),
+            verdicts.why(int(pair)),
         )
         known = best.get(found.item)
         if known is None or found.question + found.response > known.question + known.response:
@@ -152,7 +152,9 @@ class _Verdicts:
         lengths = np.array([len(plain(item.prediction)) for item in items])
         telling = np.minimum(lengths[later], lengths[earlier]) >= TELLING_RESPONSE
         same = (question_of[later] == question_of[earlier]) | (question.dice == 1)
-        added = (question.contained >= CONTAINED) & (question.ratio >= CONTAINED_RATIO) & (question.numbers_contained == 1)
+        added = (
+            (question.contained >= CONTAINED) & (question.ratio >= CONTAINED_RATIO) & (question.numbers_contained == 1)
+        )
         few = np.minimum(number_counts[later], number_counts[earlier]) < TELLING_NUMBERS
         alike = question.dice >= np.where(few, SAME_PLAIN_QUESTION, SAME_QUESTION)
         self.question = ~same & ((alike & (question.numbers == 1)) | (added & ~few))
@@ -163,11 +165,11 @@ class _Verdicts:
         moved = (question.numbers < 1) & ~((response.dice >= CLOSE_RESPONSE) & (response.numbers >= CLOSE_RESPONSE))
         self.both = copied & telling & (question.dice >= enough) & ~moved
         self.both |= copied & ~telling & same & (response.dice >= SAME_PLAIN_QUESTION) & (response.numbers == 1)
-        samples = np.array(
-            [str(items[i].id) == str(items[j].id) and items[i].key != items[j].key for i, j in zip(later, earlier, strict=True)],
-            dtype=bool,
-        )
-        honest = samples & same & ~((response.dice >= SAME_SAMPLE) & (response.numbers == 1))
+        samples = [
+            str(items[i].id) == str(items[j].id) and items[i].key != items[j].key
+            for i, j in zip(later, earlier, strict=True)
+        ]
+        honest = np.array(samples, dtype=bool) & same & ~((response.dice >= SAME_SAMPLE) & (response.numbers == 1))
         self.near = (self.question | self.both) & ~honest
         self.layout = (question.dice == 1) & (response.dice == 1)
 
@@ -193,9 +195,9 @@ def _row_pairs(
     for texts, members in ((questions, by_question), (responses, by_response)):
         for a, b in zip(*candidate_pairs(texts), strict=True):
             found.update((max(i, j), min(i, j)) for i in members[int(a)] for j in members[int(b)])
-    for members in by_response.values():  # a chain: each repeats the one before it, or the first
-        found.update((j, i) for i, j in pairwise(members))
-        found.update((j, members[0]) for j in members[1:])
+    for same in by_response.values():  # a chain: each repeats the one before it, or the first
+        found.update((j, i) for i, j in pairwise(same))
+        found.update((j, same[0]) for j in same[1:])
     ordered = np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
     return ordered[:, 0], ordered[:, 1]
 

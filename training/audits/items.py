@@ -1,4 +1,4 @@
-"""What the audit looks at: distinct pairs, whatever file they came in, and the places in the files that they stand for."""
+"""What the audit looks at: distinct pairs, whatever file they came in, and the rows that they stand for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -129,7 +129,9 @@ def _probing_items(split: str, path: Path) -> list[Item]:
             key = (row["id"], *split_prompt(row["eval_prompt"], rubric))
             places.setdefault(key, []).append(Place(split, i, aspect))
     return [
-        Item(tuple(places[pair.id, pair.question, pair.prediction]), pair.id, pair.question, pair.prediction, pair.scores)
+        Item(
+            tuple(places[pair.id, pair.question, pair.prediction]), pair.id, pair.question, pair.prediction, pair.scores
+        )
         for pair in pairs
     ]
 

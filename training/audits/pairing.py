@@ -6,10 +6,10 @@ is a likelihood ratio: how much likelier the word stands in a response to a ques
     log((REPEATED + (1 - REPEATED) * p) / p),    p = the share of the set's texts that hold the word.
 
 Their sum over the shared words is the fit, in nats, as for a naive Bayes classifier with one class a question. The
-difference between the best other question's fit and the own one's is the log odds that the response belongs there. Since
-the best is taken of all Q questions, it must exceed log(Q) and a margin, so the threshold grows with the set; less is
-asked where other rows say the same: two rows that have each other's response, or neighbours moved by the same number
-of rows.
+difference between the best other question's fit and the own one's is the log odds that the response belongs there.
+Since the best is taken of all Q questions, it must exceed log(Q) and a margin, so the threshold grows with the set;
+less is asked where other rows say the same: two rows that have each other's response, or neighbours moved by the same
+number of rows.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ from training.audits.items import Item
 from training.audits.text import tokens
 
 REPEATED = 0.5  # how often a response repeats a word of its question
-MARGIN = 1.5  # nats above log(questions) that a row needs alone
+MARGIN = 1.0  # nats above log(questions) that a row needs alone
 JOINT_MARGIN = 2.0  # nats that it needs where another row says the same
 OWN_SHARE = 0.5  # of the own question's weight: a response that holds more of it fits, whatever fits better
 MAX_PRODUCT = 20_000_000  # entries of one block of fits
@@ -109,7 +109,7 @@ def find_shifted(items: Sequence[Item], groups: NDArray[np.int64]) -> Pairing:
 def _why(alone: bool) -> str:
     if alone:
         return "the response fits the other row's question clearly better than its own"
-    return "the response fits the other row's question better than its own, and the rows around or that row are moved alike"
+    return "the response fits the other row's question better than its own, and rows beside it are moved alike"
 
 
 def _fits(items: Sequence[Item], groups: NDArray[np.int64]) -> _Fits:

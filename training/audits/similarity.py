@@ -95,7 +95,8 @@ def _same(texts: Sequence[str], pairs: Pairs) -> NDArray[np.bool_]:
     forms = [squashed(text) for text in texts]
     letters = [forms[a][0] == forms[b][0] for a, b in zip(*pairs, strict=True)]
     signs = [not forms[a][1] or not forms[b][1] or forms[a][1] == forms[b][1] for a, b in zip(*pairs, strict=True)]
-    return np.array(letters, dtype=bool) & np.array(signs, dtype=bool)
+    same: NDArray[np.bool_] = np.array(letters, dtype=bool) & np.array(signs, dtype=bool)
+    return same
 
 
 def _overlap(counts: sparse.csr_matrix | None, pairs: Pairs) -> tuple[NDArray[np.float64], ...]:
@@ -120,9 +121,7 @@ def _chunks(indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [indices[start : start + PAIR_CHUNK] for start in range(0, len(indices), PAIR_CHUNK)]
 
 
-def _counts(
-    texts: Sequence[str], analyzer: Callable[[str], list[str]], min_df: int = 1
-) -> sparse.csr_matrix | None:
+def _counts(texts: Sequence[str], analyzer: Callable[[str], list[str]], min_df: int = 1) -> sparse.csr_matrix | None:
     """Count what an analyzer finds in each text; None where it finds nothing in any."""
     found = [analyzer(text) for text in texts]
     if not any(found):

@@ -3,18 +3,21 @@
 import re
 import unicodedata
 
-NUMBER_WORDS = {
-    word: str(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90"}
+# fmt: off
+UNITS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+]
+TENS = ["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 # these make another problem of the same sentence, as a number does
-FACTOR_WORDS = frozenset(
-    "once twice thrice half halves third quarter double doubled triple tripled dozen hundred thousand million more less "
-    "fewer".split()
-)
+FACTOR_WORDS = frozenset([
+    "once", "twice", "thrice", "half", "halves", "third", "quarter", "double", "doubled", "triple", "tripled", "dozen",
+    "hundred", "thousand", "million", "more", "less", "fewer",
+])
+# fmt: on
+NUMBER_WORDS = {word: str(value) for value, word in enumerate(UNITS)} | {
+    word: str(value) for value, word in zip(range(30, 100, 10), TENS, strict=True)
+}
 ENDINGS = ("ing", "edly", "ed", "es", "ly", "s")
 MIN_STEM = 3
 
@@ -24,7 +27,7 @@ _ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator notes repeat the n
 
 
 def fold(text: str) -> str:
-    """Write a text in one form: compatibility characters and case folded, calculator notes and commas in numbers gone."""
+    """Fold compatibility characters and case, and take out calculator notes and the commas in numbers."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return _GROUPED.sub("", _ANNOTATION.sub("", folded))
 
