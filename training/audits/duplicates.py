@@ -94,7 +94,7 @@ def _exact(items: Sequence[Item]) -> list[Duplicate]:
     found = []
     for i, item in enumerate(items):
         earlier = first.setdefault((item.question, item.prediction), i)
-        if earlier != i and item.question:
+        if earlier != i and item.question and item.prediction:
             found.append(Duplicate(i, earlier, 1.0, 1.0, "the same question and response, letter by letter"))
     return found
 
@@ -164,7 +164,8 @@ class _Verdicts:
         enough = np.where(response.dice >= IDENTICAL_RESPONSE, ALIKE_QUESTION_OF_COPY, ALIKE_QUESTION)
         moved = (question.numbers < 1) & ~((response.dice >= CLOSE_RESPONSE) & (response.numbers >= CLOSE_RESPONSE))
         self.both = copied & telling & (question.dice >= enough) & ~moved
-        self.both |= copied & ~telling & same & (response.dice >= SAME_PLAIN_QUESTION) & (response.numbers == 1)
+        short = ~telling & (np.minimum(lengths[later], lengths[earlier]) > 0)
+        self.both |= copied & short & same & (response.dice >= SAME_PLAIN_QUESTION) & (response.numbers == 1)
         samples = [
             str(items[i].id) == str(items[j].id) and items[i].key != items[j].key
             for i, j in zip(later, earlier, strict=True)
@@ -179,7 +180,7 @@ class _Verdicts:
             return "the same but for case, white space or punctuation"
         if self.both[pair]:
             return "the same response but for edits, and a question alike"
-        return "the same question but for edits, with another response"
+        return "the same question but for edits"
 
 
 def _row_pairs(

@@ -8,7 +8,7 @@ from typing import Any
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.tables import Row, read_rows, write_rows
 from training.manifest import write_atomically
-from training.probing_set import find_rubric, read_probing_set, split_prompt
+from training.probing_set import read_probing_set, split_prompt
 from training.records import json_text, read_json
 
 
@@ -121,12 +121,11 @@ def _read_source(split: str, path: Path) -> Source:
 
 def _probing_items(split: str, path: Path) -> list[Item]:
     """Read a probing set as one item a pair, in order of first appearance."""
-    pairs, _ = read_probing_set(path)
+    pairs, rubrics = read_probing_set(path)
     places: dict[tuple[Any, str, str], list[Place]] = {}
     for aspect, rows in read_json(path).items():
-        rubric = find_rubric([row["eval_prompt"] for row in rows])
         for i, row in enumerate(rows):
-            key = (row["id"], *split_prompt(row["eval_prompt"], rubric))
+            key = (row["id"], *split_prompt(row["eval_prompt"], rubrics[aspect]))
             places.setdefault(key, []).append(Place(split, i, aspect))
     return [
         Item(
