@@ -1,0 +1,1 @@
+"""What the audit stage looks for, one kind of fault a file."""
