@@ -21,6 +21,7 @@ from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.truncation import truncated_config
 from training.assemble import fill_probes
+from training.audit import audit_summary
 from training.fit import Fitted, FittedAspect, load_fitted
 from training.plots import PlotsConfig, plots
 from training.porting import PortedProbe
@@ -85,8 +86,8 @@ def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> Non
     expected = {aspect.name: (aspect.n, aspect.classes) for aspect in fitted.aspects}
     if found != expected:
         raise DataFileError(
-            f"{path} expects the evaluation of the labels that were fitted, {expected}, but got {found}. Evaluate the same "
-            "features."
+            f"{path} expects the evaluation of the labels that were fitted, {expected}, but got {found}. Evaluate the "
+            "same features."
         )
 
 
@@ -98,8 +99,6 @@ def _evidence(fitted: Fitted, results: dict[str, Any], config: ExportConfig) -> 
     }
     extras: dict[str, Any] = {"data": read_json(config.data)} if config.data else {}
     if config.audit:
-        from training.audit import audit_summary
-
         extras["audit"] = audit_summary(read_json(config.audit))
     return {
         **results,

@@ -1,7 +1,6 @@
 """The published probe: a standardised, balanced linear classifier, tested once on a fifth of the rows."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from training.evaluate import METRICS, OutOfFold, interval, measure
+from training.metrics import Predictions, bootstrap, intervals, resamples
 from training.reference_rankings import Array, Index
 
 SPLIT_SEED = 731
@@ -59,23 +58,16 @@ def fit_and_test(inputs: Array, labels: Index, classifier: str = "lr") -> dict[s
     search = _search(classifier, labels[train]).fit(inputs[train], labels[train])
     classes = [int(c) for c in search.classes_]
     expected = _probabilities(search, inputs, labels, train, test) @ np.array(classes, dtype=float)
-    predicted = OutOfFold(expected[None], expected[None], search.predict(inputs[test])[None])
-    rng = np.random.default_rng(SPLIT_SEED)
-    draws = [np.arange(len(test)), *(rng.integers(0, len(test), len(test)) for _ in range(BOOTSTRAPS))]
-    measured = [measure(labels[test][take], classes, predicted.take(take)) for take in draws]
+    score = search.predict(inputs[test])[None]
+    predicted = Predictions(expected[None], expected[None], np.full((1, len(test)), np.nan), score)
+    rows = np.arange(len(test)).astype(np.str_)
+    draws = bootstrap(labels[test], classes, predicted, resamples(rows, BOOTSTRAPS, SPLIT_SEED).weights(rows))
     return {
         "n_test": len(test),
         "C": search.best_params_["classifier__C"],
         "cv_macro_f1": round(float(search.best_score_), 4),
-        **{name: _interval(np.array([values[name] for values in measured])) for name in METRICS},
+        **intervals(draws),
     }
-
-
-def _interval(draws: Array) -> Mapping[str, float | None]:
-    """Give a metric with its interval; None where the test rows do not define it."""
-    if np.isnan(draws[0]) or np.isnan(draws[1:]).all():
-        return {"value": None, "low": None, "high": None}
-    return interval(draws)
 
 
 def balanced_rows(scores: Index) -> Index:
