@@ -32,8 +32,8 @@ class Surface:
     """Random forests with balanced classes: one of good labels for AUROC and P(good), one of scores for the rest.
 
     The balance takes the classes as equally frequent. For P(good) it is undone, else its Brier score would be bad for
-    that reason alone; the ranking stays as it is. The forests run in one thread: several add up the trees' votes in any order, so that their
-    rounding makes and breaks ties by chance.
+    that reason alone; the ranking stays as it is. The forests run in one thread: several add up the trees' votes in any
+    order, so that their rounding makes and breaks ties by chance.
 
     Attributes:
         trees: Of each forest.
