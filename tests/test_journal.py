@@ -119,9 +119,18 @@ def test_finish_writes_output_and_manifest_and_keeps_the_journal_only_for_failur
             "row 1 expects a name of its own, but",
         ),
         ([{"id": 1, "question": "half \ud83d"}], "row 0 expects Unicode text as question"),
+        ([{"id": 1, "question": " \n"}], "row 0 expects a question, but it is blank"),
         ([{"id": 1, "question": 5}], "row 0 expects Unicode text as question, but got 5"),
     ],
 )
 def test_rows_that_cannot_be_joined_or_sent_are_refused(rows, message):
     with pytest.raises(DataFileError, match=message):
         checked_rows("q.jsonl", rows, lambda row: (str(row["id"]),), ("question",))
+
+
+def test_settings_may_change_while_nothing_is_finished(output):
+    written(output, entries=[])
+    with Journal(output, manifest(temperature=1.0)) as journal:
+        journal.append(ENTRIES[0])
+    with Journal(output, manifest(temperature=1.0)) as journal:
+        assert len(journal.entries) == 1

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from inspector_pipeline.errors import DataFileError, EndpointError, SettingsError
 from training.endpoint import EndpointConfig
-from training.journal import journal_path
 from training.label import LabelConfig, label
 from training.records import labelled_pairs
 from training.rubrics import FIVE_LEVELS, TWO_LEVELS, Rubric
@@ -304,7 +303,6 @@ def test_a_refused_format_names_the_option(config):
             EndpointError, match="refuses the format asked for: .*Set structured to json_object or none"
         ):
             label(config(server.url))
-        journal_path(Path(config().output)).unlink()
         label(config(server.url, structured="json_object"))
         assert server.requests[-1]["response_format"] == {"type": "json_object"}
         label(config(server.url, structured="none"))

@@ -46,7 +46,7 @@ def checked_rows(path: str, rows: list[Row], key: Callable[[Row], Key], texts: I
         texts: Keys whose values are texts, or None.
 
     Raises:
-        DataFileError: Two rows have one name, or a text is none or not valid Unicode.
+        DataFileError: Two rows have one name, a text is none or not valid Unicode, or a question is blank.
     """
     seen: set[Key] = set()
     for i, row in enumerate(rows):
@@ -57,6 +57,8 @@ def checked_rows(path: str, rows: list[Row], key: Callable[[Row], Key], texts: I
             text = row.get(name)
             if text is not None and (not isinstance(text, str) or any("\ud800" <= c <= "\udfff" for c in text)):
                 raise DataFileError(f"{path}: row {i} expects Unicode text as {name}, but got {text!r:.60}.")
+        if not (row.get("question") or "").strip():
+            raise DataFileError(f"{path}: row {i} expects a question, but it is blank. Remove the row.")
     return rows
 
 
@@ -153,6 +155,8 @@ class Journal:
         data = self.path.read_bytes() if self.path.is_file() else b""
         whole = data[: data.rfind(b"\n") + 1]
         lines = whole.splitlines()
+        if len(lines) == 1:  # nothing was finished under these settings, so others are welcome
+            whole, lines = b"", []
         for number, line in enumerate(lines, start=1):
             try:
                 entry = json.loads(line)

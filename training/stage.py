@@ -15,7 +15,8 @@ Config = TypeVar("Config")
 def run(main: Callable[[], None]) -> None:
     """Run a stage's main; what a person can act on ends as one line and exit code 1, not as a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # the openai client's; they tell of every request
+        logging.getLogger(client).setLevel(logging.WARNING)
     try:
         main()
     except (InspectorError, OSError) as error:
