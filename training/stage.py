@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
-from inspector_pipeline.errors import InspectorError
+from inspector_pipeline.errors import DataFileError, InspectorError
 
 Config = TypeVar("Config")
 
@@ -36,8 +36,35 @@ def parse(config: type[Config], description: str | None, name: str, args: list[s
     Returns:
         The config.
     """
-    parser = ArgumentParser(prog=f"python -m training.{name}", description=description)
+    parser = _parser(config, prog=f"python -m training.{name}", description=description)
     parser.add_argument("--config", action="config", help="YAML or JSON file with any of these settings")
+    return _instantiate(parser, config, parser.parse_args(args))
+
+
+def from_settings(config: type[Config], settings: dict[str, Any], where: str) -> Config:
+    """Make a stage's config from plain data, with the checks of its command line.
+
+    Args:
+        config: The config's frozen dataclass.
+        settings: Its settings.
+        where: What to name in an error.
+
+    Raises:
+        DataFileError: A setting is unknown, missing or of another type.
+    """
+    parser = _parser(config, exit_on_error=False)
+    try:
+        return _instantiate(parser, config, parser.parse_object(settings))
+    except ArgumentError as error:
+        raise DataFileError(f"{where} expects the settings of that stage, but: {error}") from error
+
+
+def _parser(config: type[Config], **options: Any) -> ArgumentParser:
+    parser = ArgumentParser(**options)
     parser.add_class_arguments(config, as_group=False)
-    found: Any = parser.instantiate(parser.parse_args(args))
-    return config(**{key: value for key, value in vars(found).items() if key != "config"})
+    return parser
+
+
+def _instantiate(parser: ArgumentParser, config: type[Config], found: Any) -> Config:
+    values = vars(parser.instantiate(found))
+    return config(**{key: value for key, value in values.items() if key != "config"})
