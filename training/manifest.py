@@ -51,11 +51,12 @@ class Manifest:
             DataFileError: An input is missing, or is not what its own manifest says.
         """
         paths = [Path(path) for path in inputs if path]
-        names = {str(path): _name(path) for path in paths}
+        twice = {path.name for path in paths if sum(path.name == other.name for other in paths) > 1}
+        names = {str(path): _name(path, twice) for path in paths}
         names |= {str(path.parent): path.parent.name for path in paths if path.name == FOLDERS_MANIFEST}
         settings = {key: value for key, value in asdict(config).items() if key not in NOT_SETTINGS}
         settings = json.loads(json.dumps(settings, default=str))
-        return cls(stage, {_name(path): checked_sha256(path) for path in paths}, _by_name(settings, names))
+        return cls(stage, {names[str(path)]: checked_sha256(path) for path in paths}, _by_name(settings, names))
 
     def vouches_for(self, output: Path) -> bool:
         """Whether the output on disk is complete and was made from just these inputs and settings."""
@@ -137,9 +138,9 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(scratch, path)
 
 
-def _name(path: Path) -> str:
-    """Name an input: a folder of a stage stands for itself by its manifest."""
-    return f"{path.parent.name}/{path.name}" if path.name == FOLDERS_MANIFEST else path.name
+def _name(path: Path, twice: set[str]) -> str:
+    """Name an input: a folder of a stage stands for itself by its manifest; of namesakes, each with its folder."""
+    return f"{path.parent.name}/{path.name}" if path.name == FOLDERS_MANIFEST or path.name in twice else path.name
 
 
 def _folder(output: Path) -> Path:
