@@ -55,7 +55,8 @@ class EvaluateConfig:
         features: Folders of the extract stage: the labelled pairs, and auxiliary ones.
         output: results.json to write.
         search: Settings of the search and fit that are evaluated.
-        rival: Settings of another fit to compare with in the same folds, such as the published form.
+        rival: Settings of another fit of the aspects that count, to compare with in the same folds, such as the
+            published form.
         rival_features: Folder of its features, of the same pairs; those of the judge where not given.
         transfer: Folders of other labelled pairs (another dataset or generator), predicted but never fitted on.
         folds: Outer folds, by question id over all aspects.
@@ -168,9 +169,9 @@ def evaluate(
             put(predictions[JUDGE], fold.repeat, judge, evaluation.design, rows)
             _put_baselines(predictions, evaluation, fold, rows)
         if rival_design and config.rival:
-            rival_choice = search(rival_design, fold.train, config.rival)
-            rival = fit_judge(rival_design, fold.train, rival_choice, config.rival)
-            put(predictions[RIVAL], fold.repeat, rival, rival_design, fold.test)
+            train = fold.train.that_count()
+            rival = fit_judge(rival_design, train, search(rival_design, train, config.rival), config.rival)
+            put(predictions[RIVAL], fold.repeat, rival, rival_design, fold.test.that_count())
     results = _results(evaluation, predictions, choices)
     if config.learning_curve:
         results["learning_curve"] = learning_curve(evaluation)
@@ -198,9 +199,9 @@ def _rival_design(evaluation: Evaluation, features: FeatureSet | None) -> Design
 
 def predict(judge: FittedJudge, design: Design, rows: Labels) -> Iterator[tuple[Index, Prediction]]:
     """Predict rows of a table, aspect by aspect: their places among the rows, and what is predicted."""
-    values = judge.values(design, rows, design.units(judge.choice.view)[rows.row])
-    for a, (calibration, classes) in enumerate(zip(judge.calibrations, rows.classes, strict=True)):
-        own = np.flatnonzero(rows.aspect == a)
+    values = judge.values(design, rows)
+    for a, calibration in judge.calibrations.items():
+        own, classes = np.flatnonzero(rows.aspect == a), rows.classes[a]
         if len(own):
             scale = np.array(classes)
             probabilities = calibration.probabilities(values[own])
@@ -236,7 +237,11 @@ def _results(
     for a, (name, classes) in enumerate(zip(labels.names, labels.classes, strict=True)):
         rows = evaluation.main.row[(evaluation.main.aspect == a) & ~evaluation.main.auxiliary]
         truth, weights = labels.score[rows], evaluation.samples.weights(labels.question[rows])
-        own = {method: bootstrap(truth, classes, found.take(rows), weights) for method, found in predictions.items()}
+        own = {
+            method: bootstrap(truth, classes, found.take(rows), weights)
+            for method, found in predictions.items()
+            if method != RIVAL or labels.counted[a]
+        }
         if labels.counted[a]:
             for method, values in own.items():
                 draws[method].append(values)

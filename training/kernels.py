@@ -84,24 +84,41 @@ class Design:
             self._plain[view] = self.grams(view, range(1, self.deepest + 1), np.empty(0, dtype=np.int64))
         return self._plain[view][depth]
 
-    def units(self, view: View) -> Index:
+    def units(self, view: View, rows: Labels) -> Index:
         """Return the unit of each labelled row, (rows,).
 
         Raises:
             DataFileError: The features lack the reading of a row.
         """
+        found = self._units(view)[rows.row]
+        if (found < 0).any():
+            missing = ", ".join(rows.names[a] for a in np.unique(rows.aspect[found < 0]))
+            raise DataFileError(
+                f"Expected features of the reading {view.reading!r} for every labelled row, but got none for rows of "
+                f"{missing}; there are the readings {', '.join(self.data.rows)}. Run the extract stage with it."
+            )
+        return found
+
+    def _units(self, view: View) -> Index:
+        """Return the unit of each row of the whole table, -1 where it was not read."""
         if view.reading != "rubric":
             return self._positions(view.reading, self.labels.pair)
-        units, start = np.empty(len(self.labels.pair), dtype=np.int64), 0
+        units, start = np.full(len(self.labels.pair), -1), 0
         for a, name in enumerate(self.labels.names):
-            own = self.labels.aspect == a
-            units[own] = start + self._positions(f"rubric:{name}", self.labels.pair[own])
-            start += len(self.data.rows[f"rubric:{name}"])
+            own, reading = self.labels.aspect == a, f"rubric:{name}"
+            found = self._positions(reading, self.labels.pair[own])
+            units[own] = np.where(found < 0, found, start + found)
+            start += len(self.data.rows.get(reading, ()))
         return units
+
+    def n_units(self, view: View) -> int:
+        """Return how many units there are."""
+        return int(self._units(view).max(initial=-1)) + 1
 
     def block(self, view: View, layer: int, pooling: str) -> NDArray[np.float32]:
         """Return one layer's pooled states of all units, (units, hidden)."""
-        readings = [f"rubric:{name}" for name in self.labels.names] if view.reading == "rubric" else [view.reading]
+        rubrics = [f"rubric:{name}" for name in self.labels.names if f"rubric:{name}" in self.data.rows]
+        readings = rubrics if view.reading == "rubric" else [view.reading]
         parts = [self.data.matrix(Feature(reading, layer, pooling, view.state)) for reading in readings]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
@@ -125,8 +142,8 @@ class Design:
         key = (view, tuple(depths))
         if auxiliary and view.scaling == "none" and self._widest[0] == key:
             return self._widest[1]
-        units = self.units(view)
-        wanted = np.unique(units if auxiliary else units[~self.labels.auxiliary])
+        units = self._units(view)
+        wanted = np.unique(units[(units >= 0) & (auxiliary | ~self.labels.auxiliary)])
         total = np.zeros((len(wanted), len(wanted)))
         found = {}
         for layer in range(1, max(depths) + 1):
@@ -136,7 +153,7 @@ class Design:
                 for pooling in view.poolings:
                     total = total + self._inner(view, self.block(view, layer, pooling), wanted, train)
             if layer in depths:
-                gram = np.zeros((units.max() + 1,) * 2)
+                gram = np.zeros((self.n_units(view),) * 2)
                 gram[np.ix_(wanted, wanted)] = total
                 found[layer] = whitened(gram, train) if view.scaling == "whiten" else gram
         if auxiliary:
@@ -149,14 +166,12 @@ class Design:
         return product
 
     def _positions(self, reading: str, pairs: Index) -> Index:
+        """Return the places of pairs among those that a reading covers, -1 for others."""
         covered = self.data.rows.get(reading, np.empty(0, dtype=np.int64))
-        found = np.searchsorted(covered, pairs)
-        if not len(covered) or (covered[np.minimum(found, len(covered) - 1)] != pairs).any():
-            raise DataFileError(
-                f"Expected features of the reading {reading!r} for every labelled row, but got readings "
-                f"{', '.join(self.data.rows)}. Run the extract stage with it."
-            )
-        return found
+        if not len(covered):
+            return np.full(len(pairs), -1)
+        found = np.minimum(np.searchsorted(covered, pairs), len(covered) - 1)
+        return np.where(covered[found] == pairs, found, -1)
 
 
 def deviation(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -103,10 +103,15 @@ class Labels:
         """Return some of the rows; the aspects keep their numbers."""
         return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
+    def that_count(self) -> "Labels":
+        """Return the rows of aspects that count in the total."""
+        return self.take(np.flatnonzero(np.array(self.counted)[self.aspect]))
+
     def groups(self) -> list[list[int]]:
-        """Return which aspects are fitted together: those that count, and each other one by itself."""
-        together = [a for a, counts in enumerate(self.counted) if counts]
-        alone = [[a] for a, counts in enumerate(self.counted) if not counts]
+        """Return which aspects of the rows are fitted together: those that count, and each other one by itself."""
+        present = [int(a) for a in np.unique(self.aspect)]
+        together = [a for a in present if self.counted[a]]
+        alone = [[a] for a in present if not self.counted[a]]
         return [together, *alone] if together else alone
 
 

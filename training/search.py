@@ -116,22 +116,23 @@ class FittedJudge:
         choice: What was chosen.
         labels: The training rows.
         fits: One for each group of aspects.
-        calibrations: One for each aspect.
+        calibrations: One for each aspect that has training rows.
     """
 
     choice: Choice
     labels: Labels
     fits: tuple[Fit, ...]
-    calibrations: tuple[Calibration, ...]
+    calibrations: Mapping[int, Calibration]
 
-    def values(self, design: Design, rows: Labels, units: Index) -> Array:
+    def values(self, design: Design, rows: Labels) -> Array:
         """Return the fitted value of rows, (rows,)."""
         values = np.full(len(rows.score), np.nan)
         gram = _gram(design, self.choice.view, self.choice.depth, self.fits[0].train.unit, auxiliary=True)
-        for group, fitted in zip(rows.groups(), self.fits, strict=True):
-            own = np.isin(rows.aspect, group)
-            if own.any():
-                values[own] = fitted.values(gram, Rows.of(rows.take(np.flatnonzero(own)), units[own]))
+        for group, fitted in zip(self.labels.groups(), self.fits, strict=True):
+            own = np.flatnonzero(np.isin(rows.aspect, group))
+            if len(own):
+                asked = rows.take(own)
+                values[own] = fitted.values(gram, Rows.of(asked, design.units(self.choice.view, asked)))
         return values
 
     def probe(self, design: Design, aspect: int) -> tuple[Array, Array, float]:
@@ -139,8 +140,7 @@ class FittedJudge:
         view, depth = self.choice.view, self.choice.depth
         group = next(i for i, members in enumerate(self.labels.groups()) if aspect in members)
         fitted = self.fits[group]
-        units = design.units(view)
-        dual, center = fitted.unit_dual(aspect, int(units.max()) + 1)
+        dual, center = fitted.unit_dual(aspect, design.n_units(view))
         x = design.stack(view, depth)
         train = np.unique(fitted.train.unit)
         if view.scaling == "whiten":
@@ -205,7 +205,7 @@ def fit_judge(design: Design, labels: Labels, choice: Choice, config: SearchConf
             calibrations[a] = Calibration.fit(values[own], rows.score[own], labels.classes[a])
         rows = training_rows(labels, members, setting)
         fits.extend(_fit(design, choice.view, choice.depth, rows, [setting], config))
-    return FittedJudge(choice, labels, tuple(fits), tuple(calibrations[a] for a in range(len(labels.names))))
+    return FittedJudge(choice, labels, tuple(fits), calibrations)
 
 
 def held_out_values(
@@ -233,12 +233,11 @@ def held_out_values(
     """
     kept = training_rows(labels, group, settings[0])
     values = np.full((len(settings), len(kept.score)), np.nan)
-    units = design.units(view)
     for fit_rows, out_rows in question_folds(kept, config.inner_folds, config.seed):
         fits = _fit(design, view, depth, kept.take(fit_rows), settings, config)
         gram = _gram(design, view, depth, fits[0].train.unit, auxiliary=settings[0].auxiliary > 0)
         out = kept.take(out_rows)
-        values[:, out_rows] = [fitted.values(gram, Rows.of(out, units[out.row])) for fitted in fits]
+        values[:, out_rows] = [fitted.values(gram, Rows.of(out, design.units(view, out))) for fitted in fits]
     scored = np.flatnonzero(~kept.auxiliary)
     return values[:, scored], kept.take(scored)
 
@@ -254,7 +253,7 @@ def _fit(
     design: Design, view: View, depth: int, labels: Labels, settings: Sequence[Setting], config: SearchConfig
 ) -> list[Fit]:
     labels = balanced(labels, config.balance)
-    units = design.units(view)[labels.row]
+    units = design.units(view, labels)
     gram = _gram(design, view, depth, units, auxiliary=bool(labels.auxiliary.any()))
     target = Target.of(labels, config.target_weight)
     return fit_each(gram, Rows.of(labels, units), target, settings, centered=config.bias)
@@ -272,7 +271,7 @@ def _sweep(
 ) -> dict[int, tuple[float, Setting]]:
     """Find each depth's best ridge by its left-out errors: depth -> variance explained and the setting."""
     rows = balanced(training_rows(labels, group, Setting()), config.balance)
-    units = design.units(view)[rows.row]
+    units = design.units(view, rows)
     train = Rows.of(rows, units)
     target = Target.of(rows, config.target_weight)
     depths = config.depths or tuple(range(2, design.deepest + 1, 2)) or (design.deepest,)
