@@ -180,8 +180,8 @@ class Endpoint:
                 failures = 0 if await work(unit) else failures + 1
                 if failures >= FAILURES_IN_A_ROW:
                     raise EndpointError(
-                        f"{self.model} at {self.config.base_url} failed {FAILURES_IN_A_ROW} units in a row; the journal "
-                        "says why. Check the server and the settings, then run again to go on."
+                        f"{self.model} at {self.config.base_url} failed {FAILURES_IN_A_ROW} units in a row; the "
+                        "journal says why. Check the server and the settings, then run again to go on."
                     )
                 if self.stopping.is_set():
                     return
