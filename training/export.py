@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from transformers import AutoConfig
 
 from hub_cards.judge_card import JudgeCard
@@ -31,6 +32,7 @@ from training.stage import parse, run
 logger = logging.getLogger(__name__)
 
 STAGE = "export"
+CARD_KEYS = {"sources", "meanings", "notes", "retrain", "cost"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class ExportConfig:
         output: The judge's folder.
         audit: audit.json of the audit stage.
         reference: reference.json of `python -m training.fit --protocol reference` on the same labels.
-        data: JSON with what the card says of the data: name, license, generator, teacher, meanings of scores.
+        card: YAML or JSON with what only the judge's maker knows, for its card: sources (of the data: name, what,
+            license, teacher, generator, ...), meanings (aspect -> score -> words), notes, retrain, cost.
         fused: Whether the truncated backbone goes into it.
     """
 
@@ -52,7 +55,7 @@ class ExportConfig:
     output: str
     audit: str | None = None
     reference: str | None = None
-    data: str | None = None
+    card: str | None = None
     fused: bool = False
 
 
@@ -93,21 +96,29 @@ def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> Non
 
 def _evidence(fitted: Fitted, results: dict[str, Any], config: ExportConfig) -> dict[str, Any]:
     reference = read_json(config.reference) if config.reference else {}
-    aspects = {
-        name: {**entry, **({"reference_protocol": reference[name]} if name in reference else {})}
-        for name, entry in results["aspects"].items()
-    }
-    extras: dict[str, Any] = {"data": read_json(config.data)} if config.data else {}
-    if config.audit:
-        extras["audit"] = audit_summary(read_json(config.audit))
-    return {
-        **results,
-        "aspects": aspects,
-        "judge": fitted.choice,
-        "extract": fitted.extract,
-        "n_foreign": fitted.n_foreign,
-        **extras,
-    }
+    told = _read_card(config.card) if config.card else {}
+    meanings = told.pop("meanings", {})
+    aspects = {}
+    for name, entry in results["aspects"].items():
+        added = {"reference_protocol": reference[name]} if name in reference else {}
+        added |= (
+            {"meanings": {str(score): words for score, words in meanings[name].items()}} if name in meanings else {}
+        )
+        aspects[name] = {**entry, **added}
+    audit = {"audit": audit_summary(read_json(config.audit))} if config.audit else {}
+    made = {"judge": fitted.choice, "extract": fitted.extract, "n_foreign": fitted.n_foreign}
+    return {**results, "aspects": aspects, **made, **audit, **told}
+
+
+def _read_card(path: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataFileError(f"Expected YAML or JSON for the card at {path}, but: {error}.") from error
+    unknown = sorted(found.keys() - CARD_KEYS) if isinstance(found, dict) else ["no object"]
+    if unknown:
+        raise DataFileError(f"{path} expects an object of {', '.join(sorted(CARD_KEYS))}, but got {unknown[0]}.")
+    return dict(found)
 
 
 def build_judge(fitted: Fitted) -> InspectorModel:
