@@ -122,7 +122,7 @@ def _fitted_aspect(design: Design, judge: FittedJudge, aspect: int) -> FittedAsp
     labels, choice = judge.labels, judge.choice
     name = labels.names[aspect]
     n = int(((labels.aspect == aspect) & ~labels.auxiliary).sum())
-    features = choice.view.features(name, choice.depth)
+    features = design.features(choice.view, name, choice.depth)
     probe = judge.probe(design, aspect)
     counted = labels.counted[aspect]
     return FittedAspect(name, labels.classes[aspect], n, counted, features, *probe, judge.calibrations[aspect])

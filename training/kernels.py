@@ -14,10 +14,12 @@ from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
 from training.features import FeatureSet
 from training.labels import Labels
+from training.shards import OUTPUT_STATE, RUBRIC_PREFIX
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
+RUBRIC = "rubric"
 SCALINGS = ("none", "standard", "whiten")
 WHITENING_RIDGE = 1.0  # as a multiple of the summed variance over the number of rows
 
@@ -30,7 +32,7 @@ class View:
         reading: `chat` for one pass that all aspects share, another reading's name, or `rubric` for each aspect's own.
         poolings: Read at each layer.
         layers: `all` from 1 to the depth, or `one`, the depth itself.
-        state: State kind.
+        state: State kind; `output` is what the backbone gives: raw, but final_norm at its last layer.
         scaling: `none`; `standard`, each dimension divided by its deviation; `whiten`, by the covariance's root; on
             training rows.
     """
@@ -44,11 +46,6 @@ class View:
     def layers_of(self, depth: int) -> list[int]:
         """Return the layers that a probe of a depth reads."""
         return [depth] if self.layers == "one" else list(range(1, depth + 1))
-
-    def features(self, aspect: str, depth: int) -> list[Feature]:
-        """Return the features that an aspect's probe reads, in the order in which a judge's config lists them."""
-        reading = f"rubric:{aspect}" if self.reading == "rubric" else self.reading
-        return [Feature(reading, n, pooling, self.state) for n in self.layers_of(depth) for pooling in self.poolings]
 
     def __str__(self) -> str:
         """Name it in a table."""
@@ -101,15 +98,25 @@ class Design:
 
     def _units(self, view: View) -> Index:
         """Return the unit of each row of the whole table, -1 where it was not read."""
-        if view.reading != "rubric":
+        if view.reading != RUBRIC:
             return self._positions(view.reading, self.labels.pair)
         units, start = np.full(len(self.labels.pair), -1), 0
         for a, name in enumerate(self.labels.names):
-            own, reading = self.labels.aspect == a, f"rubric:{name}"
+            own, reading = self.labels.aspect == a, f"{RUBRIC_PREFIX}{name}"
             found = self._positions(reading, self.labels.pair[own])
             units[own] = np.where(found < 0, found, start + found)
             start += len(self.data.rows.get(reading, ()))
         return units
+
+    def features(self, view: View, aspect: str, depth: int) -> list[Feature]:
+        """Return the features that an aspect's probe reads, in the order in which a judge's config lists them."""
+        reading = f"{RUBRIC_PREFIX}{aspect}" if view.reading == RUBRIC else view.reading
+        return [self._feature(view, reading, n, pooling) for n in view.layers_of(depth) for pooling in view.poolings]
+
+    def _feature(self, view: View, reading: str, layer: int, pooling: str) -> Feature:
+        if view.state != OUTPUT_STATE:
+            return Feature(reading, layer, pooling, view.state)
+        return Feature(reading, layer, pooling, "final_norm" if layer == self.data.n_layers else "raw")
 
     def n_units(self, view: View) -> int:
         """Return how many units there are."""
@@ -117,13 +124,13 @@ class Design:
 
     def block(self, view: View, layer: int, pooling: str) -> NDArray[np.float32]:
         """Return one layer's pooled states of all units, (units, hidden)."""
-        rubrics = [f"rubric:{name}" for name in self.labels.names if f"rubric:{name}" in self.data.rows]
-        readings = rubrics if view.reading == "rubric" else [view.reading]
-        parts = [self.data.matrix(Feature(reading, layer, pooling, view.state)) for reading in readings]
+        rubrics = [f"{RUBRIC_PREFIX}{name}" for name in self.labels.names if f"{RUBRIC_PREFIX}{name}" in self.data.rows]
+        readings = rubrics if view.reading == RUBRIC else [view.reading]
+        parts = [self.data.matrix(self._feature(view, reading, layer, pooling)) for reading in readings]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def stack(self, view: View, depth: int) -> NDArray[np.float32]:
-        """Return all features of all units, (units, layers x poolings x hidden), in the order of `View.features`."""
+        """Return all features of all units, (units, layers x poolings x hidden), in the order of `features`."""
         blocks = [self.block(view, n, pooling) for n in view.layers_of(depth) for pooling in view.poolings]
         return np.concatenate(blocks, axis=1)
 
