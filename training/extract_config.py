@@ -20,11 +20,10 @@ from training.formats import read_rubrics
 from training.manifest import file_sha256
 from training.probing_set import drop_foreign, read_probing_set, read_questions
 from training.records import LabelledPair, labelled_pairs, read_json, read_records
-from training.shards import CHAT, OUTPUT_STATE, RUBRIC_PREFIX, Fingerprint
+from training.shards import CHAT, OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX, Fingerprint
 
 logger = logging.getLogger(__name__)
 
-RUBRIC = "rubric"
 TEMPLATE_KEYS = {"name", "template", "add_special_tokens"}
 READING_NAME = re.compile(r"(rubric:)?\w+")  # a shard's file is named by it
 VERSIONS = ("torch", "transformers", "tokenizers")  # what features depend on

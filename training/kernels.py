@@ -14,12 +14,11 @@ from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
 from training.features import FeatureSet
 from training.labels import Labels
-from training.shards import OUTPUT_STATE, RUBRIC_PREFIX
+from training.shards import OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-RUBRIC = "rubric"
 SCALINGS = ("none", "standard", "whiten")
 WHITENING_RIDGE = 1.0  # as a multiple of the summed variance over the number of rows
 
