@@ -43,6 +43,36 @@ class Calibration:
         return passed
 
 
+@dataclass(frozen=True)
+class NearestClass:
+    """A value that is the score itself: the rule `regression` of a judge.
+
+    Attributes:
+        levels: (classes,) the scores, ascending.
+    """
+
+    levels: Array
+
+    def probabilities(self, values: Array) -> Array:
+        """Share each value, held within the scale, between the two scores beside it, (n, classes)."""
+        value = np.clip(values, self.levels[0], self.levels[-1])
+        upper = (value[:, None] >= self.levels[1:-1]).sum(axis=1) + 1
+        share = (value - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
+        found = np.zeros((len(value), len(self.levels)))
+        rows = np.arange(len(value))
+        found[rows, upper - 1], found[rows, upper] = 1 - share, share
+        return found
+
+    def class_index(self, values: Array) -> Index:
+        """Return the nearest score's place, the higher one halfway, (n,)."""
+        shares = self.probabilities(values)
+        nearest: Index = shares.shape[1] - 1 - shares[:, ::-1].argmax(axis=1)
+        return nearest
+
+
+Scoring = Calibration | NearestClass
+
+
 def fit_cumulative_logit(values: Array, scores: Index, classes: list[int], prior: float = 1.0) -> tuple[float, Array]:
     """Fit P(score > class k) = sigmoid(slope * value - threshold_k) by maximum likelihood (McCullagh 1980).
 

@@ -7,6 +7,7 @@ added; the card and the plots come from it and from nothing else.
 """
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.truncation import truncated_config
 from training.assemble import fill_probes
 from training.audit import audit_summary
+from training.calibration import NearestClass
 from training.fit import Fitted, FittedAspect, load_fitted
 from training.plots import PlotsConfig, plots
 from training.porting import PortedProbe
@@ -77,6 +79,8 @@ def export(config: ExportConfig) -> InspectorModel:
     model.save_pretrained(output, fused=config.fused)
     evidence = _evidence(fitted, results, config)
     (output / "results.json").write_text(json_text(evidence), encoding="utf-8")
+    if config.audit:
+        shutil.copyfile(config.audit, output / "audit.json")
     plots(PlotsConfig(str(output / "results.json"), str(output)))
     card = JudgeCard.from_judge(model.config, evidence)
     (output / "README.md").write_text(card.render(), encoding="utf-8")
@@ -155,19 +159,18 @@ def build_judge(fitted: Fitted) -> InspectorModel:
         dtype=settings["dtype"],
     )
     model = InspectorModel(config)
-    fill_probes(model, {aspect.name: _probe(aspect, has_bias=fitted.has_bias) for aspect in fitted.aspects})
+    fill_probes(model, {aspect.name: _probe(aspect) for aspect in fitted.aspects})
     return model
 
 
-def _probe(aspect: FittedAspect, *, has_bias: bool) -> PortedProbe:
-    weight, bias = aspect.weight[None], np.array([aspect.bias])
-    if not has_bias:
-        levels = np.array(aspect.classes, dtype=np.float64)
-        return PortedProbe("regression", aspect.classes, aspect.center, weight, bias, {"levels": levels})
-    calibration = aspect.calibration
-    parameters = {"thresholds": calibration.thresholds, "cuts": calibration.cuts}
-    slope = calibration.slope
-    return PortedProbe("ordinal", aspect.classes, aspect.center, slope * weight, slope * bias, parameters)
+def _probe(aspect: FittedAspect) -> PortedProbe:
+    weight, bias, scoring = aspect.weight[None], np.array([aspect.bias]), aspect.calibration
+    if isinstance(scoring, NearestClass):
+        return PortedProbe("regression", aspect.classes, aspect.center, weight, bias, {"levels": scoring.levels})
+    parameters = {"thresholds": scoring.thresholds, "cuts": scoring.cuts}
+    return PortedProbe(
+        "ordinal", aspect.classes, aspect.center, scoring.slope * weight, scoring.slope * bias, parameters
+    )
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from training.calibration import Calibration
+from training.calibration import Calibration, NearestClass, Scoring
 from training.heads import Fit, Setting, Target, fit_each, left_out_errors
 from training.kernels import Design, Rows, View, deviation, unwhitened
 from training.labels import UNCOUNTED, Labels, balanced, question_folds
@@ -116,13 +116,13 @@ class FittedJudge:
         choice: What was chosen.
         labels: The training rows.
         fits: One for each group of aspects.
-        calibrations: One for each aspect that has training rows.
+        calibrations: How each aspect that has training rows turns values into scores.
     """
 
     choice: Choice
     labels: Labels
     fits: tuple[Fit, ...]
-    calibrations: Mapping[int, Calibration]
+    calibrations: Mapping[int, Scoring]
 
     def values(self, design: Design, rows: Labels) -> Array:
         """Return the fitted value of rows, (rows,)."""
@@ -196,13 +196,15 @@ def fit_judge(design: Design, labels: Labels, choice: Choice, config: SearchConf
         choice: What the search chose.
         config: Settings.
     """
-    calibrations: dict[int, Calibration] = {}
+    calibrations: dict[int, Scoring] = {}
     fits = []
     for members, setting in zip(labels.groups(), choice.settings, strict=True):
         (values,), rows = held_out_values(design, choice.view, choice.depth, labels, members, [setting], config)
         for a in members:
             own = rows.aspect == a
-            calibrations[a] = Calibration.fit(values[own], rows.score[own], labels.classes[a])
+            classes = labels.classes[a]
+            fitted = Calibration.fit(values[own], rows.score[own], classes)
+            calibrations[a] = fitted if config.bias else NearestClass(np.array(classes, dtype=np.float64))
         rows = training_rows(labels, members, setting)
         fits.extend(_fit(design, choice.view, choice.depth, rows, [setting], config))
     return FittedJudge(choice, labels, tuple(fits), calibrations)
