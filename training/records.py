@@ -86,9 +86,9 @@ def response_key(row: Row) -> tuple[str, int, str]:
         DataFileError: The sample is no whole number.
     """
     sample = row.get("sample") or 0
-    if not isinstance(sample, int):
+    if not str(sample).isdecimal():  # a number in JSON, its digits in CSV
         raise DataFileError(f"The row with id {row['id']!r} expects a whole number as sample, but got {sample!r:.60}.")
-    return str(row["id"]), sample, str(row.get("generator") or "")
+    return str(row["id"]), int(sample), str(row.get("generator") or "")
 
 
 def read_records(path: str | Path, required: Iterable[str] = ("id", "question")) -> list[Row]:
