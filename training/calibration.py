@@ -44,33 +44,25 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class NearestClass:
-    """A value that is the score itself: the rule `regression` of a judge.
+class Rounding:
+    """How the value of a probe without a bias becomes a score and probabilities: it is the score itself.
 
     Attributes:
-        levels: (classes,) the scores, ascending.
+        classes: All scores, ascending.
     """
 
-    levels: Array
+    classes: list[int]
 
     def probabilities(self, values: Array) -> Array:
-        """Share each value, held within the scale, between the two scores beside it, (n, classes)."""
-        value = np.clip(values, self.levels[0], self.levels[-1])
-        upper = (value[:, None] >= self.levels[1:-1]).sum(axis=1) + 1
-        share = (value - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
-        found = np.zeros((len(value), len(self.levels)))
-        rows = np.arange(len(value))
-        found[rows, upper - 1], found[rows, upper] = 1 - share, share
-        return found
+        """Share the probability between the scores beside each value, so that it is the expected score."""
+        corners = np.eye(len(self.classes))
+        return np.stack([np.interp(values, self.classes, corner) for corner in corners], axis=1)
 
     def class_index(self, values: Array) -> Index:
-        """Return the nearest score's place, the higher one halfway, (n,)."""
-        shares = self.probabilities(values)
-        nearest: Index = shares.shape[1] - 1 - shares[:, ::-1].argmax(axis=1)
-        return nearest
-
-
-Scoring = Calibration | NearestClass
+        """Return the place of the nearest score, the higher one halfway, (n,)."""
+        middles = (np.array(self.classes[1:]) + np.array(self.classes[:-1])) / 2
+        passed: Index = (values[:, None] >= middles).sum(axis=1)
+        return passed
 
 
 def fit_cumulative_logit(values: Array, scores: Index, classes: list[int], prior: float = 1.0) -> tuple[float, Array]:

@@ -24,8 +24,9 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.truncation import truncated_config
 from training.assemble import fill_probes
 from training.audit import audit_summary
-from training.calibration import NearestClass
+from training.calibration import Rounding
 from training.fit import Fitted, FittedAspect, load_fitted
+from training.manifest import checked_sha256
 from training.plots import PlotsConfig, plots
 from training.porting import PortedProbe
 from training.records import json_text, read_json
@@ -65,9 +66,11 @@ def export(config: ExportConfig) -> InspectorModel:
     """Run the stage.
 
     Raises:
-        DataFileError: An input is missing, or the results are not those of the fitted labels.
+        DataFileError: An input is missing or was changed, or the results are not those of the fitted labels.
         BackboneError: The backbone cannot be loaded.
     """
+    for path in filter(None, (config.results, config.audit)):
+        checked_sha256(Path(path))
     fitted, results = load_fitted(config.fit), read_json(config.results)
     _check_results(fitted, results, config.results)
     model = build_judge(fitted)
@@ -164,13 +167,14 @@ def build_judge(fitted: Fitted) -> InspectorModel:
 
 
 def _probe(aspect: FittedAspect) -> PortedProbe:
-    weight, bias, scoring = aspect.weight[None], np.array([aspect.bias]), aspect.calibration
-    if isinstance(scoring, NearestClass):
-        return PortedProbe("regression", aspect.classes, aspect.center, weight, bias, {"levels": scoring.levels})
-    parameters = {"thresholds": scoring.thresholds, "cuts": scoring.cuts}
-    return PortedProbe(
-        "ordinal", aspect.classes, aspect.center, scoring.slope * weight, scoring.slope * bias, parameters
-    )
+    weight, bias = aspect.weight[None], np.array([aspect.bias])
+    calibration = aspect.calibration
+    if isinstance(calibration, Rounding):
+        levels = np.array(aspect.classes, dtype=np.float64)
+        return PortedProbe("regression", aspect.classes, aspect.center, weight, bias, {"levels": levels})
+    parameters = {"thresholds": calibration.thresholds, "cuts": calibration.cuts}
+    slope = calibration.slope
+    return PortedProbe("ordinal", aspect.classes, aspect.center, slope * weight, slope * bias, parameters)
 
 
 def main() -> None:

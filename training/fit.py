@@ -17,11 +17,11 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from inspector_pipeline.configuration_inspector import Feature
-from training.calibration import Array, Calibration, NearestClass, Scoring
+from training.calibration import Array, Calibration, Rounding
 from training.features import FeatureSet, concatenate, load_features
 from training.kernels import Design
 from training.labels import Labels
-from training.manifest import Manifest, manifest_path, write_atomically
+from training.manifest import Manifest, checked_sha256, manifest_path, write_atomically
 from training.records import json_text, read_json
 from training.reference_protocol import ReferenceSettings, read_entropies, reference_protocol
 from training.search import Choice, FittedJudge, SearchConfig, fit_judge, search
@@ -78,7 +78,7 @@ class FittedAspect:
     center: Array
     weight: Array
     bias: float
-    calibration: Scoring
+    calibration: Calibration | Rounding
 
 
 @dataclass(frozen=True)
@@ -166,15 +166,16 @@ def load_fitted(folder: str | Path) -> Fitted:
     """Read what the fit stage wrote.
 
     Raises:
-        DataFileError: The folder is incomplete.
+        DataFileError: The folder is incomplete, or was changed.
     """
     folder = Path(folder)
-    Manifest.read(folder, STAGE)
+    for name in Manifest.read(folder, STAGE).outputs:
+        checked_sha256(folder / name)
     described, tensors = read_json(folder / CHOICE_FILE), load_file(folder / PROBES_FILE)
     aspects = []
     for entry in described.pop("aspects"):
         name, slope = entry["name"], entry.pop("slope")
-        calibration: Scoring = NearestClass(np.array(entry["classes"], dtype=np.float64))
+        calibration: Calibration | Rounding = Rounding(entry["classes"])
         if slope is not None:
             calibration = Calibration(slope, tensors[f"{name}.thresholds"], tensors[f"{name}.cuts"])
         entry["features"] = [Feature(**feature) for feature in entry["features"]]

@@ -77,7 +77,8 @@ class Design:
     def gram(self, view: View, depth: int) -> Array:
         """Return the inner products of unscaled features of units that are not auxiliary; all depths are kept."""
         if view not in self._plain:
-            self._plain[view] = self.grams(view, range(1, self.deepest + 1), np.empty(0, dtype=np.int64))
+            depths = [layer for layer in self.data.layers if layer > 0]
+            self._plain[view] = self.grams(view, depths, np.empty(0, dtype=np.int64))
         return self._plain[view][depth]
 
     def units(self, view: View, rows: Labels) -> Index:
@@ -167,8 +168,10 @@ class Design:
         return found
 
     def _inner(self, view: View, block: NDArray[np.float32], units: Index, train: Index) -> Array:
-        x = block[units] / deviation(block[train]) if view.scaling == "standard" else block[units]
-        product: Array = (x @ x.T).astype(np.float64)
+        x = block[units].astype(np.float64)  # a few states are so large that float32 would round the others away
+        if view.scaling == "standard":
+            x /= deviation(block[train])
+        product: Array = x @ x.T
         return product
 
     def _positions(self, reading: str, pairs: Index) -> Index:
@@ -180,10 +183,10 @@ class Design:
         return np.where(covered[found] == pairs, found, -1)
 
 
-def deviation(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return each dimension's standard deviation, (hidden,), 1 where it is constant."""
-    found = x.std(axis=0)
-    return np.where(found > 0, found, 1).astype(np.float32)
+def deviation(x: NDArray[np.float32]) -> Array:
+    """Return each dimension's standard deviation, float64 (hidden,), 1 where it is constant."""
+    found: Array = x.std(axis=0, dtype=np.float64)
+    return np.where(found > 0, found, 1)
 
 
 def whitened(gram: Array, train: Index) -> Array:
@@ -212,7 +215,7 @@ def unwhitened(gram: Array, train: Index, dual: Array) -> Array:
 
 def _whitening(centred: Array, train: Index) -> tuple[Array, float]:
     inner = centred[np.ix_(train, train)]
-    ridge = WHITENING_RIDGE * float(np.trace(inner)) / len(train)
+    ridge = WHITENING_RIDGE * float(np.trace(inner)) / len(train) ** 2
     return inner + len(train) * ridge * np.eye(len(train)), ridge
 
 
