@@ -110,11 +110,11 @@ def load_tokenizer(model: Any, **hub_kwargs: Any) -> Any:
 
 def _has_tokenizer(model: Any, hub_kwargs: Mapping[str, Any]) -> bool:
     """Say whether the folder or Hub repo that a judge was loaded from holds a tokenizer."""
-    name = model.name_or_path
+    name: str = model.name_or_path
     if not name:
         return False
     if Path(name).is_dir():
-        return (Path(name) / TOKENIZER_CONFIG_FILE).is_file()
+        return Path(name, str(TOKENIZER_CONFIG_FILE)).is_file()
     try:
         hf_hub_download(name, TOKENIZER_CONFIG_FILE, revision=model.revision, **hub_kwargs)
     except LocalEntryNotFoundError:  # the Hub is out of reach, and the cache has no such file
