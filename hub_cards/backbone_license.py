@@ -70,7 +70,15 @@ def find_license(
     return BackboneLicense(license_id.lower(), base_model(backbone_id), source, text)
 
 
-def notice(license_: BackboneLicense, *, depth: int, fused: bool, backbone_id: str, revision: str | None) -> str:
+def notice(
+    license_: BackboneLicense,
+    *,
+    depth: int,
+    fused: bool,
+    backbone_id: str,
+    revision: str | None,
+    probes: str | None = None,
+) -> str:
     """Write the NOTICE of a judge's repo: whose each part is, and what was changed.
 
     Args:
@@ -79,6 +87,7 @@ def notice(license_: BackboneLicense, *, depth: int, fused: bool, backbone_id: s
         fused: Whether the repo holds the backbone.
         backbone_id: How the backbone was, or is, loaded.
         revision: Its revision.
+        probes: Whose the probes are; None where they are the publisher's own.
     """
     of = f"{backbone_id} (revision {revision or 'main'})"
     held = (
@@ -86,8 +95,8 @@ def notice(license_: BackboneLicense, *, depth: int, fused: bool, backbone_id: s
         f"{license_.base_model}, taken from {of}. Later layers and the language-model head were removed; no weight was "
         "changed but by conversion of its data type. The tokenizer files are that model's."
         if fused
-        else f"This repo holds no weight of {license_.base_model}. Where the judge is loaded, it loads {of} and runs its "
-        f"first {depth} layers."
+        else f"This repo holds no weight of {license_.base_model}. A judge that is loaded loads {of}, "
+        f"and runs its first {depth} layers."
     )
     where = {
         "known": "as its authors publish it",
@@ -102,4 +111,6 @@ def notice(license_: BackboneLicense, *, depth: int, fused: bool, backbone_id: s
     licence = f"Its licence is {license_.id}, {where}; the text is {text}."
     code = "The Python files are the Inspector project's, under the Apache License 2.0; the text is in LICENSE."
     parts = [f"Backbone\n--------\n{fill(held, WIDTH)}\n{fill(licence, WIDTH)}", f"Code\n----\n{fill(code, WIDTH)}"]
+    if probes:
+        parts.append(f"Probes\n------\n{fill(probes, WIDTH)}")
     return "\n\n".join(parts) + "\n"

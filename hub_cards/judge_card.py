@@ -57,6 +57,8 @@ class JudgeCard:
         judge: What the snippet loads: a Hub id or folder; None for the judge that comes with the package.
         base_model: Hub id of the model that the backbone is.
         license: Of the backbone; "other" where unknown.
+        probes: Whose the probes are; None where they are the publisher's own.
+        probes_license: Of the probes, where it is not the backbone's: then the repo's as a whole.
         backbone_id: How the backbone is loaded.
         backbone_revision: Its revision; None for the newest.
         depth: Layers.
@@ -85,6 +87,8 @@ class JudgeCard:
     judge: str | None
     base_model: str
     license: str
+    probes: str | None
+    probes_license: str | None
     backbone_id: str
     backbone_revision: str | None
     depth: int
@@ -141,6 +145,8 @@ class JudgeCard:
             judge=judge,
             base_model=base_model(config.backbone_id),
             license=license or known_license(config.backbone_id) or "other",
+            probes=results.get("probes"),
+            probes_license=results.get("probes_license"),
             backbone_id=config.backbone_id,
             backbone_revision=config.backbone_revision,
             depth=config.depth,
@@ -206,7 +212,7 @@ class JudgeCard:
         """Build the metadata that the Hub reads; evaluation results in the older form (`model-index`)."""
         results = self._model_index()
         return ModelCardData(
-            license=self.license,
+            license=self.probes_license or self.license,
             library_name="transformers",
             pipeline_tag="text-classification",
             base_model=self.base_model,

@@ -14,9 +14,9 @@ from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]  # exp
 
 import inspector_pipeline
 from hub_cards.backbone_license import BackboneLicense, notice
+from hub_cards.fresh_process import load_probes
 from hub_cards.judge_card import PLOTS, JudgeCard, evidence_gaps
 from hub_cards.leaks import refuse_leaks
-from hub_cards.reload_check import load_probes
 from inspector_pipeline import InspectorConfig, InspectorModel, load_judge
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
@@ -133,7 +133,7 @@ def stage(
     )
     _write_text(target / "README.md", card.render())
     _write_eval_results(card, target)
-    _write_licenses(config, license_, target)
+    _write_licenses(config, license_, target, probes=(judge.results or {}).get("probes"))
     refuse_leaks(target, [judge.folder, target])
     return target
 
@@ -177,7 +177,7 @@ def _write_eval_results(card: JudgeCard, target: Path) -> None:
         )
 
 
-def _write_licenses(config: InspectorConfig, license_: BackboneLicense, target: Path) -> None:
+def _write_licenses(config: InspectorConfig, license_: BackboneLicense, target: Path, probes: str | None) -> None:
     shutil.copyfile(PROJECT_LICENSE, target / "LICENSE")
     if license_.text is not None:
         _write_text(target / "BACKBONE_LICENSE", license_.text)
@@ -187,6 +187,7 @@ def _write_licenses(config: InspectorConfig, license_: BackboneLicense, target: 
         fused=config.fused,
         backbone_id=config.backbone_id,
         revision=config.backbone_revision,
+        probes=probes,
     )
     _write_text(target / "NOTICE", text)
 

@@ -1,6 +1,6 @@
 """A stand-in of the Hub on loopback: the calls that a push and a pull make, with the behaviour that clients rely on.
 
-Repos, branches and commits live in memory. `drop` names what to cut once, so that an upload can break in the middle.
+Repos, branches and commits live in memory. `drop` names what to cut, so that an upload breaks in the middle.
 """
 
 import base64
@@ -59,7 +59,7 @@ class Hub:
         self.endpoint = endpoint
         self.repos = {}
         self.lfs = {}
-        self.drop = []
+        self.drop = set()
         self.requests = []
 
     def add(self, repo_id, folder, *, private=False, branch="main"):
@@ -133,12 +133,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def cut(self, what):
-        """Close the connection without an answer, once, where `drop` names what is under way."""
-        if what not in self.hub.drop:
-            return False
-        self.hub.drop.remove(what)
-        self.close_connection = True
-        return True
+        """Close the connection without an answer where `drop` names what is under way."""
+        if what in self.hub.drop:
+            self.close_connection = True
+        return what in self.hub.drop
 
     @property
     def authorized(self):
@@ -276,9 +274,8 @@ class Handler(BaseHTTPRequestHandler):
         listed = []
         for name, blob in inside.items():
             item = {"type": "file", "path": name, "size": len(blob.content), "oid": blob.oid}
-            listed.append(
-                {**item, "lfs": {"oid": blob.oid, "size": item["size"], "pointerSize": 134}} if blob.lfs else item
-            )
+            lfs = {"lfs": {"oid": blob.oid, "size": item["size"], "pointerSize": 134}} if blob.lfs else {}
+            listed.append({**item, **lfs})
         self.send(200, listed)
 
     def resolve(self, repo_id, revision, path):

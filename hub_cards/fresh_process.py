@@ -1,6 +1,6 @@
 """Load a staged judge as a stranger does: in a process of its own, by the repo's code alone.
 
-`push_to_hub.py` runs this file as a script. It imports nothing of the project, takes a request as JSON on standard
+`reload.py` runs this file as a script. It imports nothing of the project, takes a request as JSON on standard
 input and answers on standard output with the scores, and with the modules that they came from.
 """
 
