@@ -118,7 +118,7 @@ def push(args: argparse.Namespace, folder: Path) -> None:
         return
     try:
         done = upload(folder, args.repo_id, HfApi(), private=args.private, revision=args.revision)
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, RuntimeError) as error:  # the client wraps a failed upload of a large file in the latter
         raise BackboneError(
             f"The Hub did not take {args.repo_id}: {error or type(error).__name__}. What stood there before is "
             "unchanged; run this again."

@@ -1,4 +1,4 @@
-"""The card of a probing set: labelled pairs, with who labelled them, how many there are, and what is wrong with them."""
+"""The card of a probing set: labelled pairs, who labelled them, how many there are, and what is wrong with them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -65,8 +65,8 @@ PROBES = (
 )
 BINARY = {"0": "the teacher scored it 1, 2 or 3 of 5", "1": "the teacher scored it 4 or 5 of 5"}
 FILLER = (
-    "The published labels hold hand-made filler (40 items, 93 rows; their ids lie above GSM8K's), and with it all of fluency's "
-    "scores 1 and 2: on real responses such a score of fluency tells little."
+    "The published labels hold hand-made filler (40 items, 93 rows; their ids lie above GSM8K's), and with it all of "
+    "fluency's scores 1 and 2: on real responses such a score of fluency tells little."
 )
 
 
