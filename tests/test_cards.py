@@ -8,7 +8,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
@@ -22,6 +22,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.scoring import EMBEDDED_JUDGE
 from training.records import LabelledPair
 
+MEANINGS = {"0": "wrong", "1": "right"}
 GOLDEN = Path(__file__).parent / "golden"
 RUBRIC = """Rate how clear it is.
 5 — Clear | short.
@@ -40,8 +41,8 @@ def judge_config(**changes):
     reading = {"prefix": RUBRIC, "middle": "\n\nResponse:\n", "suffix": "\n", "add_special_tokens": True}
     feature = {"reading": "rubric", "layer": 2, "pooling": "mean", "state": "raw"}
     aspects = [
-        {"name": "clarity", "features": [feature], "head": {"rule": "votes"}, "classes": [3, 4, 5]},
-        {"name": "truth", "features": [feature], "head": {"rule": "logistic"}, "classes": [0, 1]},
+        {"name": "clarity", "head": {"type": "linear", "rule": "votes", "members": 1}, "classes": [3, 4, 5]},
+        {"name": "truth", "head": {"type": "linear", "rule": "logistic", "members": 1}, "classes": [0, 1]},
     ]
     backbone = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "rms_norm_eps": 1e-6}
     settings = {
@@ -52,7 +53,7 @@ def judge_config(**changes):
         "fused": True,
         "depth": 2,
         "readings": {"rubric": reading},
-        "aspects": aspects,
+        "aspects": [{**aspect, "features": [feature], "counts_in_total": True} for aspect in aspects],
         "max_length": 512,
         "format_version": 1,
     }
@@ -74,7 +75,7 @@ def full_results():
         "truth": {
             "n": 20,
             "class_counts": {"0": 8, "1": 12},
-            "meanings": {"0": "wrong", "1": "right"},
+            "meanings": MEANINGS,
             **compared(0.8),
         },
     }
@@ -96,7 +97,7 @@ def full_results():
                 "name": "questions.jsonl",
                 "license": "mit",
                 "hub_id": "org/questions",
-                "citation": "Author, A Set, 2020.",
+                "citation": "A. Author, 2020.",
             },
         ],
         "cost": {"pairs_per_second": 12.5, "machine": "2 cores of a server", "dtype": "bfloat16"},
@@ -130,7 +131,7 @@ def probing_card(**changes):
         "repo_id": "org/labels",
         "teacher": "some-teacher",
         "sources": [GSM8K_TRAIN],
-        "meanings": {"truth": {"0": "wrong", "1": "right"}},
+        "meanings": {"truth": MEANINGS},
         "audit": {"findings": []},
         "notes": ["Two questions are one."],
     }
@@ -221,7 +222,7 @@ def test_a_judge_that_does_not_beat_surface_says_so():
 def test_meanings_come_from_the_results_or_the_aspects_own_rubric():
     clarity, truth = full_card().aspects
     assert clarity.meanings == {"3": "Understandable.", "4": "Mostly clear.", "5": "Clear | short."}
-    assert truth.meanings == {"0": "wrong", "1": "right"}
+    assert truth.meanings == MEANINGS
     _, truth = JudgeCard.from_judge(judge_config(), {}).aspects
     assert truth.meanings == {}  # the rubric's scale is not that of 0 and 1
 
@@ -265,6 +266,7 @@ def test_the_probing_sets_snippet_runs(tmp_path, capsys):
     assert "1 + 1? 2" in capsys.readouterr().out
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_cell_stays_one_cell(text):
     assert "\n" not in cell(text) and cell(text).count("|") == cell(text).count("\\|")

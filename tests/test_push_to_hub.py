@@ -2,12 +2,11 @@
 
 import json
 import logging
-import shutil
 
 import pytest
 from conftest import aspect, feature
 from hub_judges import BACKBONE_ID, fused_judge
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -148,6 +147,7 @@ def test_harmless_text_and_vocabularies_pass(tmp_path):
     assert find_leaks(tmp_path) == []
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.sampled_from([HF_TOKEN, "/home/anna"]))
 def test_no_text_around_it_hides_a_leak(tmp_path_factory, before, after, leak):
     folder = tmp_path_factory.mktemp("leak")
@@ -172,7 +172,7 @@ def test_leaks_in_weights_metadata_and_of_the_judges_own_folder(folder, tmp_path
 
 def test_a_backbone_named_by_a_folder_is_refused(tmp_path, backbone_dir, tokenizer):
     folder = fused_judge(tmp_path / "judge", backbone_dir, tokenizer, backbone_id="/home/anna/backbone")
-    with pytest.raises(DataFileError, match=r"config.json line \d+ holds a path in a home folder"):
+    with pytest.raises(DataFileError, match=r"line \d+ holds a path in a home folder"):
         staged(folder, tmp_path / "a")
 
 
@@ -260,4 +260,3 @@ def test_the_published_judges_become_repos(data_dir, tmp_path):
     assert (config.backbone_id, len(config.backbone_revision), config.fused) == ("Qwen/Qwen3-1.7B", 40, False)
     assert [a.name for a in config.parsed_aspects] == ["semantic_consistency", "logicality", "fluency", "factuality"]
     assert set(FAMILY) == {"inspector-gsm8k-binary", "inspector-gsm8k-multi", "inspector-math-binary"}
-    shutil.rmtree(repo / "__pycache__", ignore_errors=True)
