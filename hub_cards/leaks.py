@@ -62,20 +62,20 @@ def find_leaks(folder: Path, own_paths: Iterable[str | os.PathLike[str]] = ()) -
     Returns:
         The leaks, in the order of files and lines.
     """
-    patterns = {kind: re.compile(pattern) for kind, pattern in (TOKENS | PATHS).items()}
+    tokens = {kind: re.compile(pattern) for kind, pattern in TOKENS.items()}
     own_token = get_token()
     if own_token:
-        patterns["your access token"] = re.compile(re.escape(own_token))
+        tokens["your access token"] = re.compile(re.escape(own_token))
+    paths = {kind: re.compile(pattern) for kind, pattern in PATHS.items()}
     for own in {*map(os.path.abspath, own_paths), *map(os.path.realpath, own_paths), os.getcwd(), str(Path.home())}:
         if len(Path(own).parts) > 1:
-            patterns[f"a path of this machine ({Path(own).name})"] = re.compile(
-                rf"(?<![\w.~%-]){re.escape(own)}(?![\w-])"
-            )
+            pattern = rf"(?<![\w.~%-]){re.escape(own)}(?![\w-])"
+            paths[f"a path of this machine ({Path(own).name})"] = re.compile(pattern)
     leaks = []
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(folder).as_posix()
-            searched = {k: p for k, p in patterns.items() if not (path.name in VOCABULARIES and k in PATHS)}
+            searched = tokens if path.name in VOCABULARIES else tokens | paths
             leaks += [Leak(name, line, kind) for line, text in _lines(path) for kind in _found(text, searched)]
     return list(dict.fromkeys(leaks))
 

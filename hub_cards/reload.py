@@ -10,7 +10,7 @@ from typing import Any
 
 from hub_cards import fresh_process
 from hub_cards.staging import Judge
-from inspector_pipeline import EXAMPLES
+from inspector_pipeline import EXAMPLES, InspectorConfig
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.tables import read_rows
 
@@ -59,6 +59,8 @@ def _reload(folder: Path, pairs: list[dict[str, str]]) -> dict[str, Any]:
         dropped = ("PYTHONPATH", "PYTHONSTARTUP")
         env = {name: value for name, value in os.environ.items() if name not in dropped}
         env |= {"HF_MODULES_CACHE": elsewhere, "TOKENIZERS_PARALLELISM": "false"}
+        if not pairs or InspectorConfig.from_pretrained(folder).fused:
+            env["HF_HUB_OFFLINE"] = "1"  # such a repo needs no other
         done = subprocess.run(
             [sys.executable, "-P", fresh_process.__file__],
             input=json.dumps({"folder": str(folder.absolute()), "pairs": pairs}),
