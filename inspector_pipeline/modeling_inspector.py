@@ -68,6 +68,7 @@ class InspectorModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    revision: str | None = None  # of the Hub repo that it was loaded from, where one was asked for
     _keys_to_ignore_on_load_unexpected = [r"^backbone\.", r"^final_norm\."]
 
     def __init__(self, config: InspectorConfig) -> None:
@@ -243,6 +244,7 @@ class InspectorModel(PreTrainedModel):
             model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
             _refuse_missing(info, pretrained_model_name_or_path)
             model._refuse_broken_probes()
+            model.revision = kwargs.get("revision")
             return (model, info) if wants_info else model
         config = copy.deepcopy(config)
         config.fused = False
@@ -257,6 +259,7 @@ class InspectorModel(PreTrainedModel):
         )
         _refuse_missing(info, pretrained_model_name_or_path)
         model._refuse_broken_probes()
+        model.revision = kwargs.get("revision")
         if share_backbone_with is None:
             model._load_own_backbone(**backbone_kwargs)
         else:
