@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from .errors import BackboneError, JudgeConfigError
 from .modeling_inspector import InspectorModel, probe_key
 from .pipeline_inspector import InspectorPipeline
 from .pooling import rms_normalize
+from .probes import LinearProbe
 from .reading import Reading, ReadingEncoder
 from .truncation import find_decoder_parts
 
@@ -105,14 +106,19 @@ def exported_feature(model: InspectorModel) -> Feature:
     if model.centers.any():
         raise _refusal("states that are not centred, but this judge's are: its centers are not zero")
     for aspect in model.aspects:
-        probe = model.probes[probe_key(aspect.name)]
+        probe = _probe(model, aspect.name)
         if aspect.head.rule != "regression":
             raise _refusal(f"the rule regression, but {aspect.name} has {aspect.head.rule}")
         if probe.bias.any():
             raise _refusal(f"no intercept, but that of {aspect.name} is {probe.bias.item():.4g}")
-        if probe.levels.tolist() != [float(c) for c in aspect.classes]:
-            raise _refusal(f"levels that are the classes, but those of {aspect.name} are {probe.levels.tolist()}")
+        levels = probe.get_parameter("levels").tolist()
+        if levels != [float(c) for c in aspect.classes]:
+            raise _refusal(f"levels that are the classes, but those of {aspect.name} are {levels}")
     return feature
+
+
+def _probe(model: InspectorModel, aspect_name: str) -> LinearProbe:
+    return cast(LinearProbe, model.probes[probe_key(aspect_name)])
 
 
 def _refusal(reason: str) -> JudgeConfigError:
@@ -183,7 +189,8 @@ def _sequence_classifier(judge: InspectorModel, pad_token_id: int) -> PreTrained
             model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
     except ValueError as error:
         raise BackboneError(
-            f"An export expects a backbone with a sequence classifier in transformers, but {config.model_type} has none."
+            "An export expects a backbone with a sequence classifier in transformers, but "
+            f"{config.model_type} has none."
         ) from error
     base = model.base_model_prefix
     parts = find_decoder_parts(getattr(model, base), config.num_hidden_layers)
@@ -191,8 +198,7 @@ def _sequence_classifier(judge: InspectorModel, pad_token_id: int) -> PreTrained
     state = {f"{base}.{name}": tensor for name, tensor in backbone.state_dict().items()}
     for name, tensor in _plain_rms_norm(model.get_submodule(norm_path), judge.config.rms_norm_eps).items():
         state[f"{norm_path}.{name}"] = tensor.to(backbone.dtype)
-    rows = [judge.probes[probe_key(aspect.name)].weight.reshape(1, -1) for aspect in judge.aspects]
-    state[f"{SCORE}.weight"] = torch.cat(rows)
+    state[f"{SCORE}.weight"] = torch.cat([_probe(judge, aspect.name).weight.flatten(1) for aspect in judge.aspects])
     found = model.load_state_dict(state, strict=False, assign=True)
     if found.missing_keys or found.unexpected_keys:
         raise BackboneError(
