@@ -94,7 +94,8 @@ def load_tokenizer(model: Any) -> Any:
     """
     config = model.config
     if (Path(model.name_or_path) / "tokenizer_config.json").is_file():
-        return AutoTokenizer.from_pretrained(model.name_or_path)
+        # Given the config, transformers does not load it itself, for which it would ask leave where its code is remote.
+        return AutoTokenizer.from_pretrained(model.name_or_path, config=config)
     if not config.backbone_id:
         raise BackboneError(
             "A judge without tokenizer files and without backbone_id expects its tokenizer to be given. "

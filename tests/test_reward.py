@@ -229,7 +229,7 @@ REMOTE = """
     folder, resaved, texts = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, trust_remote_code=True)
     assert type(model).__module__.startswith("transformers_modules"), type(model)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
     print(json.dumps(model(**batch).logits.tolist()))
     model.save_pretrained(resaved)
@@ -244,9 +244,8 @@ def test_loads_by_remote_code_without_the_package(reward_dir, tokenizer, tmp_pat
     texts = json.dumps([reading.text(pair["question"], pair["prediction"]) for pair in PAIRS])
     env = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     command = [sys.executable, "-c", textwrap.dedent(REMOTE), str(reward_dir), str(tmp_path / "resaved"), texts]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
-    print(repr(done.stdout))
     expected = expected_totals(load_judge(reward_dir, device="cpu"))
     torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, rtol=0, atol=1e-4)
     # What remote code saves again is a whole judge.
