@@ -51,9 +51,7 @@ def test_the_better_file_wins_and_equal_ones_do_not(folder, files, tmp_path):
     assert total == report["aspects"]["a"]  # b does not count
     assert 0 < total["low"] <= total["difference"] <= total["high"]
     assert total["difference"] == pytest.approx(total["second"] - total["first"])
-    assert total["p"] == pytest.approx(
-        2 / 2**8
-    )  # all sign flips of eight questions, and one of each sign is as extreme
+    assert total["p"] == pytest.approx(2 / 2**8)  # of all sign flips, none and all are as extreme
     assert compare(folder, better, worse)["winner"] == "first"
     same = compare(folder, worse, worse)
     assert same["winner"] is None and same["aspects"]["total"]["p"] == 1.0

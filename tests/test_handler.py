@@ -15,8 +15,8 @@ from conftest import PAIRS, aspect, feature
 from inspector_pipeline import PairError, load_judge
 from inspector_pipeline.handler import EndpointHandler
 
-# What the inference toolkit of Hugging Face does: the repo's handler.py is loaded by its path, outside any package, called
-# with a request's JSON, and an error is a 400 with its message.
+# What the inference toolkit of Hugging Face does: the repo's handler.py is loaded by its path, outside any package, and
+# called with a request's JSON; an error is a 400 with its message.
 TOOLKIT = """
     import importlib.util, os, sys
     sys.modules["inspector_pipeline"] = None  # an endpoint has transformers, not our package

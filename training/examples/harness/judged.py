@@ -63,5 +63,5 @@ def mean_expected_total(items: list[Item]) -> float:
     if not pairs:
         return float("nan")
     counting = [aspect.name for aspect in judge().model.aspects if aspect.counts_in_total]
-    totals = [sum(result["expected"][name] for name in counting) for result in judge()(pairs)]
+    totals: list[float] = [sum(result["expected"][name] for name in counting) for result in judge()(pairs)]
     return sum(totals) / len(totals)
