@@ -92,7 +92,6 @@ def test_the_command_prints_json_and_a_table(folder, files, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("family", ["llama"], indirect=True)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:lm_eval")
 def test_the_harness_runs_a_task_whose_metric_is_a_judge(folder, full_model, tokenizer, tmp_path, monkeypatch):
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -105,7 +104,7 @@ def test_the_harness_runs_a_task_whose_metric_is_a_judge(folder, full_model, tok
     manager = TaskManager(include_path=str(HARNESS), include_defaults=False, metadata={"questions": questions})
     report = simple_evaluate(
         model="hf",
-        model_args={"pretrained": str(tmp_path / "model"), "device": "cpu", "max_length": 256},
+        model_args={"pretrained": str(tmp_path / "model"), "max_length": 256},
         tasks=["inspector_judged"],
         task_manager=manager,
         gen_kwargs={"max_gen_toks": 8},
