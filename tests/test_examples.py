@@ -14,6 +14,11 @@ from training.examples.rank_responses import RankConfig, main, rank_responses
 HARNESS = Path(training.examples.__file__).parent / "harness"
 
 
+@pytest.fixture(scope="session")
+def family():
+    return "llama"  # comparisons know nothing of the backbone
+
+
 @pytest.fixture
 def folder(make_judge):
     return make_judge([aspect("a", [feature(3, "last", "rms_normed")]), aspect("b", [feature(2)], counts=False)])
@@ -42,7 +47,6 @@ def compare(folder, first, second):
     return rank_responses(RankConfig(first, second, str(folder), n_resamples=999))
 
 
-@pytest.mark.parametrize("family", ["llama"], indirect=True)
 def test_the_better_file_wins_and_equal_ones_do_not(folder, files, tmp_path):
     worse, better = files
     report = compare(folder, worse, better)
@@ -57,7 +61,6 @@ def test_the_better_file_wins_and_equal_ones_do_not(folder, files, tmp_path):
     assert same["winner"] is None and same["aspects"]["total"]["p"] == 1.0
 
 
-@pytest.mark.parametrize("family", ["llama"], indirect=True)
 def test_rows_are_joined_by_id_and_repeated_ones_averaged(folder, files, tmp_path):
     worse, better = files
     rows = [json.loads(line) for line in Path(better).read_text().splitlines()]
@@ -69,7 +72,6 @@ def test_rows_are_joined_by_id_and_repeated_ones_averaged(folder, files, tmp_pat
     assert report["aspects"]["total"]["difference"] == pytest.approx(expected["aspects"]["total"]["difference"])
 
 
-@pytest.mark.parametrize("family", ["llama"], indirect=True)
 def test_files_that_cannot_be_compared_are_refused(folder, files, tmp_path):
     worse, _ = files
     other = write(tmp_path / "other.jsonl", [{"id": 77, **PAIRS[0]}])
@@ -80,7 +82,6 @@ def test_files_that_cannot_be_compared_are_refused(folder, files, tmp_path):
         compare(folder, worse, changed)
 
 
-@pytest.mark.parametrize("family", ["llama"], indirect=True)
 def test_the_command_prints_json_and_a_table(folder, files, monkeypatch, capsys):
     worse, better = files
     arguments = ["--first", worse, "--second", better, "--judge", str(folder), "--n_resamples", "99"]
@@ -91,7 +92,6 @@ def test_the_command_prints_json_and_a_table(folder, files, monkeypatch, capsys)
     assert "8 questions" in captured.err and "total" in captured.err
 
 
-@pytest.mark.parametrize("family", ["llama"], indirect=True)
 def test_the_harness_runs_a_task_whose_metric_is_a_judge(folder, full_model, tokenizer, tmp_path, monkeypatch):
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager

@@ -268,6 +268,7 @@ def policy_dir(full_model, tokenizer, tmp_path):
 
 @pytest.mark.filterwarnings(r"ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")  # trl's own calls
 @pytest.mark.parametrize("kind", ["judge's id", "function"])
+@pytest.mark.parametrize("family", ["llama"], indirect=True)
 def test_a_real_grpo_step(reward_dir, policy_dir, tmp_path, kind):
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
