@@ -25,8 +25,8 @@ from hub_cards.sources import GSM8K_TRAIN, PUBLISHED_LABELS, DataSource
 from hub_cards.staging import Judge, stage
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.reading import Reading
-from training.import_reference import PUBLISHED_ORDER, Classifier, build_judge, load_classifiers
-from training.probing_set import read_probing_set
+from training.import_reference import Classifier, build_judge, load_classifiers
+from training.probing_set import ASPECTS, read_probing_set
 from training.records import json_text
 from training.stage import run
 
@@ -143,7 +143,7 @@ def _notes(
         f"Its authors name no revision of {BACKBONE}; {BACKBONE_REVISION[:8]} is assumed.",
         "It needs a pass per aspect, each in that aspect's rubric.",
     ]
-    absent = [name for name in PUBLISHED_ORDER if name not in classifiers]
+    absent = [name for name in ASPECTS if name not in classifiers]
     if absent:
         notes.append(f"No classifier was published for {', '.join(absent)}; the total is over the other aspects.")
     if not rubric_is_own:

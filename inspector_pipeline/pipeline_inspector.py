@@ -98,7 +98,9 @@ def load_tokenizer(model: Any, **hub_kwargs: Any) -> Any:
     """
     config = model.config
     if _has_tokenizer(model, hub_kwargs):
-        return AutoTokenizer.from_pretrained(model.name_or_path, revision=model.revision or "main", **hub_kwargs)
+        # Given the config, transformers does not load it itself, for which it would ask leave where its code is remote.
+        revision = model.revision or "main"
+        return AutoTokenizer.from_pretrained(model.name_or_path, config=config, revision=revision, **hub_kwargs)
     if not config.backbone_id:
         raise BackboneError(
             "A judge without tokenizer files and without backbone_id expects its tokenizer to be given. "
