@@ -276,6 +276,7 @@ def _evidence(model: InspectorModel) -> str | None:
     path: str | None = cached_file(
         model.name_or_path,
         EVIDENCE,
+        revision=model.revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
