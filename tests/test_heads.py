@@ -75,11 +75,11 @@ def test_left_out_errors_are_those_of_refits_without_each_question(sharing, cent
 
 def test_a_question_that_holds_all_of_an_aspect_has_no_left_out_error_there():
     aspect, question = np.minimum(ROWS.aspect, 1), ROWS.question.copy()
-    aspect[[0, 7]], question[[0, 7, 9]] = 2, "only"
+    aspect[[0, 7]], question[[0, 7, 9]] = 2, "x"
     rows = replace(ROWS, aspect=aspect, question=question)
     found = left_out_errors(GRAM, rows, TARGET, 3.0, (1.0,))[0]
     assert np.flatnonzero(np.isnan(found)).tolist() == [0, 7]
-    out = question == "only"
+    out = question == "x"
     scale = (explicit(rows, rows, 3.0, True) ** 2).sum() / N
     predicted = plain_ridge(take(rows, ~out), TARGET.value[~out], scale, 3.0, True, take(rows, np.array([9])))
     assert found[9] == pytest.approx(TARGET.value[9] - predicted[0], abs=1e-6)

@@ -10,6 +10,7 @@ from made_up import make_features, make_pairs
 from sklearn.metrics import roc_auc_score
 
 from inspector_pipeline.errors import DataFileError, SettingsError
+from training.features import FeatureSet
 from training.heads import Setting
 from training.kernels import Design, View
 from training.labels import Labels, question_folds
@@ -66,6 +67,19 @@ def test_held_out_values_do_not_see_their_own_question(design):
     assert np.isfinite(before).all() and len(before) == len(own.row)
 
 
+def noisy(features, rows):
+    """Features of which some pairs' are changed beyond recognition."""
+    noise = np.random.default_rng(1).normal(size=(len(features.pairs), 1)).astype(np.float32) * 50
+
+    class Changed(FeatureSet):
+        def matrix(self, feature):
+            x = super().matrix(feature)
+            x[rows] += noise[rows]
+            return x
+
+    return Changed(**vars(features))
+
+
 @pytest.mark.parametrize("scaling", ["none", "standard", "whiten"])
 def test_nothing_of_the_test_rows_reaches_choice_or_fit(tmp_path, scaling):
     pairs = make_pairs(40, auxiliary=8)
@@ -78,16 +92,7 @@ def test_nothing_of_the_test_rows_reaches_choice_or_fit(tmp_path, scaling):
         fit_rows, out_rows = next(iter(question_folds(labels, 5, 0)))
         if seed:
             outside = np.setdiff1d(labels.pair, labels.pair[fit_rows])
-            noise = np.random.default_rng(1).normal(size=(len(pairs), 1)).astype(np.float32) * 50
-            read = type(features).matrix
-
-            class Changed(type(features)):
-                def matrix(self, feature):
-                    x = read(self, feature).copy()
-                    x[outside] += noise[outside]
-                    return x
-
-            design = Design(Changed(**vars(features)), labels)
+            design = Design(noisy(features, outside), labels)
             labels.score[out_rows] = labels.score[out_rows][::-1]
         train = labels.take(fit_rows)
         choice = search(design, train, config)
