@@ -20,7 +20,7 @@ def write_chain(folder, backbone, readings=("chat",), **search):
         {
             "id": p.id,
             "question": p.question,
-            "prediction": p.prediction + f" {i}",
+            "prediction": f"{p.prediction} {i}",
             "scores": p.scores,
             "sample": p.sample,
         }
