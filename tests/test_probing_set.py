@@ -104,13 +104,3 @@ def test_the_supplied_data_is_read_and_its_filler_found(data_dir):
     for name, reading in readings.items():
         prompts = {row["eval_prompt"] for row in raw[name]}
         assert {reading.text(p.question, p.prediction) for p in pairs if name in p.scores} == prompts
-
-
-@pytest.mark.slow
-def test_the_embedded_judge_beats_chance_on_what_it_was_fitted_on(data_dir, embedded):
-    pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
-    kept, _ = drop_foreign(pairs, read_questions(data_dir / "gsm8k_train.jsonl"))
-    sample = [pair for pair in kept if "fluency" in pair.scores]
-    results = embedded([{"question": pair.question, "prediction": pair.prediction} for pair in sample])
-    good = np.array([pair.scores["fluency"] >= 4 for pair in sample])
-    assert auroc(good, np.array([result["expected"]["fluency"] for result in results])) > 0.7
