@@ -21,7 +21,7 @@ def plain_features(design, view, depth):
     labels, rows = design.labels, []
     for aspect, pair in zip(labels.aspect, labels.pair, strict=True):
         parts = []
-        for feature in view.features(labels.names[aspect], depth):
+        for feature in design.features(view, labels.names[aspect], depth):
             place = np.flatnonzero(design.data.rows[feature.reading] == pair)[0]
             parts.append(design.data.matrix(feature)[place])
         rows.append(np.concatenate(parts))
@@ -43,7 +43,7 @@ READINGS = pytest.mark.parametrize("reading", ["chat", "rubric"])
 @pytest.mark.parametrize("layers", ["all", "one"])
 def test_inner_products_are_those_of_the_features(design, reading, layers):
     view = View(reading, layers=layers)
-    units = design.units(view)
+    units = design.units(view, design.labels)
     own = ~design.labels.auxiliary
     for depth in (1, 3):
         x = plain_features(design, view, depth)
@@ -59,7 +59,7 @@ def test_inner_products_are_those_of_the_features(design, reading, layers):
 @pytest.mark.parametrize("auxiliary", [True, False])
 def test_scalings_are_fitted_on_training_units_alone(design, reading, scaling, auxiliary):
     view = View(reading, scaling=scaling)
-    units = design.units(view)
+    units = design.units(view, design.labels)
     wanted = np.ones(len(units), bool) if auxiliary else ~design.labels.auxiliary
     train = np.unique(units[~design.labels.auxiliary])[::2]
     x = np.zeros((units.max() + 1, plain_features(design, view, 2).shape[1]))
@@ -76,7 +76,7 @@ def test_scalings_are_fitted_on_training_units_alone(design, reading, scaling, a
 
 def test_whitening_evens_out_the_directions(design):
     view = View(poolings=("last",), layers="one", scaling="whiten")
-    train = np.unique(design.units(view)[~design.labels.auxiliary])
+    train = np.unique(design.units(view, design.labels)[~design.labels.auxiliary])
     spectra = {}
     for scaling in ("none", "whiten"):
         gram = design.grams(View("chat", ("last",), "one", "rms_normed", scaling), [1], train)[1]
@@ -126,7 +126,7 @@ def test_the_joint_kernel_is_that_of_a_shared_and_an_own_part(sharing, centered)
 
 def test_missing_readings_and_layers_are_named(design, tmp_path):
     with pytest.raises(DataFileError, match="features of the reading 'other'"):
-        design.units(View("other"))
+        design.units(View("other"), design.labels)
     pairs = make_pairs(20)
     some = Design(make_features(tmp_path, pairs, layers=(0, 2, 4)), Labels.of(pairs))
     with pytest.raises(DataFileError, match="but not Feature"):
@@ -134,10 +134,14 @@ def test_missing_readings_and_layers_are_named(design, tmp_path):
     assert some.gram(View(layers="one"), 4).any()  # one layer at a time, so the others may be missing
 
 
-def test_a_view_names_its_features_in_order_and_itself():
+def test_a_view_names_its_features_in_order_and_itself(design):
     view = View("rubric", ("last", "mean"), scaling="whiten")
-    assert view.features("logic", 2) == [
+    assert design.features(view, "logic", 2) == [
         Feature("rubric:logic", layer, pooling, "rms_normed") for layer in (1, 2) for pooling in ("last", "mean")
     ]
-    assert View(layers="one", poolings=("last",)).features("logic", 3) == [Feature("chat", 3, "last", "rms_normed")]
+    one = View(layers="one", poolings=("last",))
+    assert design.features(one, "logic", 3) == [Feature("chat", 3, "last", "rms_normed")]
+    output = View(layers="one", poolings=("last",), state="output")
+    states = [design.features(output, "logic", depth)[0].state for depth in (3, design.data.n_layers)]
+    assert states == ["raw", "final_norm"]  # what the backbone itself gives
     assert str(view) == "rubric: last+mean of all rms_normed layers, whiten"

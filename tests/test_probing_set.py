@@ -15,7 +15,6 @@ from training.probing_set import (
     read_questions,
     split_prompt,
 )
-from training.search import auroc
 
 RUBRICS = {
     "logicality": "Judge the logic.\n5 - sound\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nScore it.\n",

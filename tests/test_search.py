@@ -46,8 +46,8 @@ def test_a_probe_gives_the_values_of_the_fit(design, head, reading, scaling, sha
     config = replace(SMALL, balance=balance, bias=bias)
     train = design.labels.take(np.flatnonzero(design.labels.question != "q3"))
     judge = fit_judge(design, train, Choice(view, 2, (setting, setting), {}, {}, {}), config)
-    units = design.units(view)
-    values = judge.values(design, design.labels, units)
+    units = design.units(view, design.labels)
+    values = judge.values(design, design.labels)
     x = design.stack(view, 2).astype(np.float64)
     for a in range(3):
         center, weight, bias_found = judge.probe(design, a)
