@@ -106,6 +106,7 @@ class Evaluation:
         others = [replace(one, pairs=[replace(p, auxiliary=True) for p in one.pairs]) for one in transfer.values()]
         joined = concatenate([features, *others]) if others else features
         self.config = config
+        self.main_pairs = features.pairs
         self.pairs = joined.pairs
         self.labels = Labels.of(joined.pairs, config.search.uncounted)
         self.design = Design(joined, self.labels)
@@ -190,9 +191,9 @@ def _rival_design(evaluation: Evaluation, features: FeatureSet | None) -> Design
         return evaluation.design
     labels = evaluation.labels
     theirs = [(str(pair.id), pair.prediction, pair.scores) for pair in features.pairs]
-    if theirs != [(str(pair.id), pair.prediction, pair.scores) for pair in evaluation.pairs]:
+    if theirs != [(str(pair.id), pair.prediction, pair.scores) for pair in evaluation.main_pairs]:
         raise DataFileError(
-            f"rival_features expects the same {len(evaluation.pairs)} labelled pairs as features, in the same order, "
+            f"rival_features expects the same {len(evaluation.main_pairs)} labelled pairs as features, in the same order, "
             f"but got {len(features.pairs)} others. Extract both from one file, without auxiliary or transfer sets."
         )
     return Design(features, labels)
