@@ -298,7 +298,8 @@ def _counted(values: Sequence[Any]) -> dict[str, int]:
 def learning_curve(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Fit on growing shares of each fold's training questions, and predict its test rows.
 
-    Only ridge is tried. A share at which an aspect has but one class in some fold is left out.
+    Only ridge is tried. A share that leaves an aspect but one class, or too few questions for the inner folds, is left
+    out.
 
     Returns:
         For each share the mean number of labels (`n`), and the mean AUROC of judge and surface with intervals.
@@ -310,7 +311,7 @@ def learning_curve(evaluation: Evaluation) -> list[dict[str, Any]]:
         sizes = []
         for fold in evaluation.folds(1):
             few = _few(fold.train, share, config.seed)
-            if any(len(np.unique(few.positive[few.aspect == a])) < 2 for a in range(len(few.names))):
+            if _too_few(few, config.search.inner_folds):
                 logger.info("The learning curve leaves out a share of %g: too few labels of some aspect.", share)
                 break
             smaller = replace(fold, train=few)
@@ -332,6 +333,12 @@ def _few(train: Labels, share: float, seed: int) -> Labels:
     questions = np.unique(train.question)
     kept = np.random.default_rng(seed).permutation(questions)[: max(1, round(share * len(questions)))]
     return train.take(np.flatnonzero(np.isin(train.question, kept)))
+
+
+def _too_few(labels: Labels, folds: int) -> bool:
+    """Whether an aspect lacks good or other labels, or questions for all folds."""
+    own = [labels.take(np.flatnonzero(labels.aspect == a)) for a in range(len(labels.names))]
+    return any(len(np.unique(one.positive)) < 2 or len(np.unique(one.question)) < folds for one in own)
 
 
 def _transfer(evaluation: Evaluation, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
