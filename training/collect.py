@@ -1,4 +1,4 @@
-"""Collect responses to questions from a generator model, behind an endpoint or on this machine.
+r"""Collect responses to questions from a generator model, behind an endpoint or on this machine.
 
 python -m training.collect --questions questions.jsonl --output responses.jsonl --generator Qwen/Qwen3-1.7B \
     --endpoint.base_url http://127.0.0.1:8000/v1

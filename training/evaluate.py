@@ -305,7 +305,8 @@ def _counted(values: Sequence[Any]) -> dict[str, int]:
 def learning_curve(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Fit on growing shares of each fold's training questions, and predict its test rows.
 
-    Only ridge is tried. A share at which an aspect has but one class in some fold is left out.
+    Only ridge is tried. A share that leaves an aspect but one class, or too few questions for the inner folds, is left
+    out.
 
     Returns:
         For each share the mean number of labels (`n`), and the mean AUROC of judge and surface with intervals.

@@ -1,4 +1,4 @@
-"""Have a teacher LLM score each aspect of each response, with a justification, through any OpenAI-compatible endpoint.
+r"""Have a teacher LLM score each aspect of each response, with a justification, through any OpenAI-compatible endpoint.
 
 python -m training.label --responses responses.jsonl --output labelled.jsonl --teacher gpt-5-mini \
     --endpoint.base_url https://api.openai.com/v1 --prices.prompt 0.25 --prices.completion 2 --prices.max_cost 10

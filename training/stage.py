@@ -2,14 +2,19 @@
 
 import logging
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from inspector_pipeline.errors import DataFileError, InspectorError
 
 Config = TypeVar("Config")
+
+
+class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Help that keeps the lines of a stage's docstring, so that its commands can be copied."""
 
 
 def run(main: Callable[[], None]) -> None:
@@ -60,7 +65,7 @@ def from_settings(config: type[Config], settings: dict[str, Any], where: str) ->
 
 
 def _parser(config: type[Config], **options: Any) -> ArgumentParser:
-    parser = ArgumentParser(**options)
+    parser = ArgumentParser(formatter_class=HelpFormatter, **options)
     parser.add_class_arguments(config, as_group=False)
     return parser
 
