@@ -56,7 +56,9 @@ def source(cache, tmp_path, monkeypatch, full_model, backbone_dir):
     monkeypatch.setitem(WHEEL_BACKBONES, ID, entry)
 
     def without_gguf(load):
-        def loader(folder, gguf_file, **kwargs):
+        def loader(folder, gguf_file=None, **kwargs):
+            if gguf_file is None:  # a cached copy
+                return load(folder, **kwargs)
             assert (folder / gguf_file).read_bytes() == b"weights"
             return load(backbone_dir, **kwargs)
 
@@ -83,6 +85,18 @@ def test_fetches_verifies_truncates_and_caches(source, cache, full_model, monkey
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("fetched again"))
     assert local_backbone(ID, depth=2) == folder
     assert sorted(path.name for path in folder.parent.iterdir() if path.suffix != ".lock") == ["depth-2"]
+
+
+def test_fewer_layers_are_cut_from_a_copy_of_more_without_fetching(source, monkeypatch):
+    whole = local_backbone(ID)
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("fetched again"))
+    folder = local_backbone(ID, depth=2)
+    weights, all_weights = load_file(folder / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert not any(".2." in name for name in weights) and len(weights) < len(all_weights)
+    assert all(torch.equal(tensor, all_weights[name]) for name, tensor in weights.items())
+    loaded = AutoModel.from_pretrained(folder)
+    assert loaded.config.num_hidden_layers == 2 and AutoTokenizer.from_pretrained(folder).chat_template
+    assert local_backbone(ID, depth=2) == folder  # its weights match the hash beside them
 
 
 def test_a_damaged_cache_is_made_anew(source, caplog):
