@@ -13,7 +13,8 @@ from inspector_pipeline.scoring import EMBEDDED_JUDGE
 from training.probing_set import drop_foreign, read_probing_set, read_questions
 from training.search import auroc
 
-ASPECTS = {"semantic_consistency", "logicality", "informativeness", "fluency", "factuality"}
+COUNTED = {"semantic_consistency", "logicality", "informativeness", "fluency", "factuality"}
+ASPECTS = COUNTED | {"correctness"}
 RESULTS = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
 
 
@@ -24,7 +25,8 @@ def examples():
 
 def test_the_assets_are_probes_config_evidence_and_card():
     names = {path.name: path.stat().st_size for path in EMBEDDED_JUDGE.iterdir()}
-    assert set(names) == {"config.json", "model.safetensors", "results.json", "README.md"}
+    plots = {"layer_curve.png", "learning_curve.png", "reliability.png", "confusion.png"}
+    assert set(names) == {"config.json", "model.safetensors", "results.json", "audit.json", "README.md"} | plots
     assert names["model.safetensors"] < 1_000_000
 
 
@@ -35,11 +37,13 @@ def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
     }
     assert set(RESULTS["aspects"]) == ASPECTS and RESULTS["aspects"]["fluency"]["classes"] == [3, 4, 5]
     for entry in [*RESULTS["aspects"].values(), RESULTS["mean"]]:
-        for metrics in (entry, entry["surface"], entry["gain_over_surface"]):
-            for name in ("auroc", "macro_f1", "spearman"):
+        for metrics in (entry, entry["surface"], entry["gain_over_surface"], entry["length"], entry["majority"]):
+            for name in ("auroc", "macro_f1", "spearman", "qwk", "mae", "brier"):
                 assert metrics[name]["low"] <= metrics[name]["value"] <= metrics[name]["high"]
     assert RESULTS["judge"]["depth"] == config["depth"]
-    assert RESULTS["n_foreign"] == 40 and RESULTS["candidates_tried"] > 0
+    assert RESULTS["audit"]["found"]["foreign"] == 40 and RESULTS["candidates_tried"] > 0
+    assert set(RESULTS["mean"]["gain_over_rival"]["auroc"]) >= {"value", "low", "high"}
+    assert RESULTS["transfer"]["damaged_features"]["correctness"]["n"] == 600
 
 
 def test_the_card_shows_the_evidence():
@@ -62,7 +66,7 @@ def test_the_default_judge_scores_real_pairs(embedded, examples):
     assert results == embedded(examples)
     by_kind = {example["kind"]: result for example, result in zip(examples, results, strict=True)}
     assert all(set(result["scores"]) == ASPECTS and not result["truncated"] for result in results)
-    assert all(result["total_score"] == sum(result["scores"].values()) for result in results)
+    assert all(result["total_score"] == sum(result["scores"][name] for name in COUNTED) for result in results)
     for bad in ("unreadable", "off topic", "loses the thread"):
         assert by_kind[bad]["total_score"] < by_kind["right, many steps"]["total_score"]
 
