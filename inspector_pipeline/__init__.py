@@ -8,7 +8,7 @@ Importing it registers the judge's config and model with transformers and the ta
     judge = pipeline("inspector-judge")
 """
 
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_inspector import Aspect, Feature, Head, InspectorConfig
@@ -16,6 +16,7 @@ from .errors import BackboneError, DataFileError, InspectorError, JudgeConfigErr
 from .modeling_inspector import InspectorModel, InspectorOutput
 from .pipeline_inspector import TASK, InspectorPipeline
 from .reading import Reading
+from .reward import InspectorReward, RewardFunction
 from .scoring import EMBEDDED_JUDGE, EXAMPLES, evaluate_samples, load_judge
 
 __version__ = "0.1.0"
@@ -32,16 +33,19 @@ __all__ = [
     "InspectorModel",
     "InspectorOutput",
     "InspectorPipeline",
+    "InspectorReward",
     "JudgeConfigError",
     "PairError",
     "Reading",
     "ReadingError",
+    "RewardFunction",
     "evaluate_samples",
     "load_judge",
 ]
 
 AutoConfig.register("inspector", InspectorConfig, exist_ok=True)
 AutoModel.register(InspectorConfig, InspectorModel, exist_ok=True)
+AutoModelForSequenceClassification.register(InspectorConfig, InspectorReward, exist_ok=True)
 if TASK not in PIPELINE_REGISTRY.supported_tasks:
     _registered_impl = InspectorPipeline._registered_impl
     PIPELINE_REGISTRY.register_pipeline(

@@ -1,4 +1,4 @@
-"""The `inspector` command: `inspector score INPUT` and `inspector info [JUDGE]`.
+"""The `inspector` command: `inspector score INPUT`, `inspector info [JUDGE]` and `inspector export JUDGE`.
 
 Exit codes: 0 done, 1 the input, the judge or a file is not as expected (said in one line), 2 wrong arguments,
 130 interrupted.
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+DTYPES = ("float32", "bfloat16", "float16")
 MAX_TABLE_ROWS = 50
 TABLE_WIDTH = 140  # where there is no terminal to ask
 MIN_TEXT_WIDTH = 10
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--top-percent", type=_share, default=1.0, metavar="P", help="keep the best share, 0 to 1 (1.0)")
     score.add_argument("--batch-size", type=_positive, metavar="N", help="pairs of a batch (default: a token budget)")
     score.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
-    score.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the judge's own")
+    score.add_argument("--dtype", choices=DTYPES, help="default: the judge's own")
     shapes = ("auto", "table", "jsonl", "none")
     score.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
     info = commands.add_parser(
@@ -77,6 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.set_defaults(command=_info)
     info.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id or folder (default: the embedded one)")
+    export = commands.add_parser(
+        "export",
+        help="write a judge in a form that other engines run",
+        description="Write a judge as a plain checkpoint that transformers, vLLM and SGLang run without our code.",
+    )
+    export.set_defaults(command=_export)
+    export.add_argument("judge", metavar="JUDGE", help="Hub id or folder of a judge that was fitted for the form")
+    export.add_argument("--to", required=True, choices=("sequence-classification",), help="the form")
+    export.add_argument("--output", required=True, metavar="FOLDER", help="a new or empty folder")
+    export.add_argument("--dtype", choices=DTYPES, help="of the decoder's weights (default: the judge's own)")
     return parser
 
 
@@ -237,6 +248,16 @@ def _info(args: argparse.Namespace) -> None:
     results = json.loads(evidence.read_text(encoding="utf-8")) if evidence else {}
     for label, value in describe(config, weights.stat().st_size if weights else None, results):
         print(f"{label:<14}{value}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from .scoring import load_judge
+    from .sequence_export import export_sequence_classification
+
+    with _without_loading_bars():
+        judge = load_judge(args.judge, device="cpu", **({"dtype": args.dtype} if args.dtype else {}))
+        folder = export_sequence_classification(judge, args.output)
+    print(f"inspector: wrote {args.judge} as a sequence classifier to {folder}", file=sys.stderr)
 
 
 def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from transformers.utils.output_capturing import maybe_install_capturing_hooks
 from .backbone import load_backbone, read_features
 from .configuration_inspector import Aspect, Feature, InspectorConfig
 from .errors import BackboneError, JudgeConfigError
+from .handler import EndpointHandler
 from .pipeline_inspector import TASK, InspectorPipeline
 from .probes import LinearProbe, frozen_parameter
 from .truncation import shallow_view, take_final_norm
@@ -68,6 +69,7 @@ class InspectorModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    revision: str | None = None  # of the Hub repo that it was loaded from, where one was asked for
     _keys_to_ignore_on_load_unexpected = [r"^backbone\.", r"^final_norm\."]
 
     def __init__(self, config: InspectorConfig) -> None:
@@ -243,6 +245,7 @@ class InspectorModel(PreTrainedModel):
             model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
             _refuse_missing(info, pretrained_model_name_or_path)
             model._refuse_broken_probes()
+            model.revision = kwargs.get("revision")
             return (model, info) if wants_info else model
         config = copy.deepcopy(config)
         config.fused = False
@@ -257,6 +260,7 @@ class InspectorModel(PreTrainedModel):
         )
         _refuse_missing(info, pretrained_model_name_or_path)
         model._refuse_broken_probes()
+        model.revision = kwargs.get("revision")
         if share_backbone_with is None:
             model._load_own_backbone(**backbone_kwargs)
         else:
@@ -385,12 +389,20 @@ class InspectorModel(PreTrainedModel):
         self.config.fused = fused
         self.config._name_or_path = self.config.backbone_config._name_or_path = ""
         self.config.custom_pipelines = {TASK: {"impl": "pipeline_inspector.InspectorPipeline", "pt": ["AutoModel"]}}
+        self.config.auto_map = {
+            **(getattr(self.config, "auto_map", None) or {}),
+            "AutoModel": "modeling_inspector.InspectorModel",
+            "AutoModelForSequenceClassification": "reward.InspectorReward",
+        }
         try:
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
             self.config.fused = was_fused
             del self.config.custom_pipelines
-        custom_object_save(InspectorPipeline, save_directory)
+        from .reward import InspectorReward  # here, since it builds on this file
+
+        for shipped in (InspectorPipeline, InspectorReward, EndpointHandler):
+            custom_object_save(shipped, save_directory)
 
 
 def _refuse_with_shared(shared: Any, kwargs: Mapping[str, Any]) -> None:

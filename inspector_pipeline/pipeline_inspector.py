@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import AutoModel, AutoTokenizer, Pipeline
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import logging as hf_logging
 
 from .backbone import backbone_location
@@ -82,26 +85,47 @@ def _check_unicode(text: str, key: str, where: str) -> None:
         ) from error
 
 
-def load_tokenizer(model: Any) -> Any:
-    """Load a judge's tokenizer: its own where its folder holds one, else its backbone's.
+def load_tokenizer(model: Any, **hub_kwargs: Any) -> Any:
+    """Load a judge's tokenizer: its own where its folder or Hub repo holds one, else its backbone's.
 
     Args:
         model: A loaded judge.
+        **hub_kwargs: How the Hub is reached (token, cache_dir, local_files_only). The revision is the judge's own.
 
     Raises:
         BackboneError: The judge has neither a tokenizer nor a backbone_id.
-        OSError: The judge's own tokenizer files are broken, or the backbone's cannot be loaded.
+        OSError: The judge's own tokenizer files are broken or out of reach, or the backbone's cannot be loaded.
     """
     config = model.config
-    if (Path(model.name_or_path) / "tokenizer_config.json").is_file():
-        return AutoTokenizer.from_pretrained(model.name_or_path)
+    if _has_tokenizer(model, hub_kwargs):
+        # Given the config, transformers does not load it itself, for which it would ask leave where its code is remote.
+        revision = model.revision or "main"
+        return AutoTokenizer.from_pretrained(model.name_or_path, config=config, revision=revision, **hub_kwargs)
     if not config.backbone_id:
         raise BackboneError(
             "A judge without tokenizer files and without backbone_id expects its tokenizer to be given. "
             "Pass tokenizer=..."
         )
     location, pinned = backbone_location(config.backbone_id, config.backbone_revision, config.depth)
-    return AutoTokenizer.from_pretrained(location, **pinned)
+    return AutoTokenizer.from_pretrained(location, **pinned, **hub_kwargs)
+
+
+def _has_tokenizer(model: Any, hub_kwargs: Mapping[str, Any]) -> bool:
+    """Say whether the folder or Hub repo that a judge was loaded from holds a tokenizer."""
+    name: str = model.name_or_path
+    if not name:
+        return False
+    if Path(name).is_dir():
+        return Path(name, str(TOKENIZER_CONFIG_FILE)).is_file()
+    try:
+        hf_hub_download(name, TOKENIZER_CONFIG_FILE, revision=model.revision, **hub_kwargs)
+    except LocalEntryNotFoundError:  # the Hub is out of reach, and the cache has no such file
+        if model.config.fused:
+            raise
+        return False  # a judge of probes only has none, whether or not the cache knows so
+    except EntryNotFoundError:
+        return False
+    return True
 
 
 class InspectorPipeline(Pipeline):

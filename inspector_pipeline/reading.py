@@ -168,6 +168,8 @@ class ReadingEncoder:
     def __init__(self, reading: Reading, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         """Check that the tokenizer gives offsets and that the maximum length leaves room for a pair.
 
+        `control_ids` are the ids that text of a pair never turns into.
+
         Args:
             reading: The literal strings.
             tokenizer: A fast tokenizer.
@@ -184,7 +186,7 @@ class ReadingEncoder:
         self.reading = reading
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self._control_ids = _control_token_ids(tokenizer)
+        self.control_ids = _control_token_ids(tokenizer)
         literals = (reading.prefix, reading.middle, reading.suffix)
         n_own = sum(len(self._encode(text, add_special_tokens=False)) for text in literals)
         n_own += sum(map(len, self._added_around()))
@@ -214,15 +216,31 @@ class ReadingEncoder:
         prediction_at = Span(prediction_start, prediction_start + len(prediction))
         tokens = self._encode(text)
         pair_spans = (question_at, prediction_at)
-        if any(token.id in self._control_ids and _overlaps(token, pair_spans) for token in tokens):
+        if any(token.id in self.control_ids and _overlaps(token, pair_spans) for token in tokens):
             tokens = self._encode_in_pieces(text, pair_spans)
         response = _tokens_touching(tokens, prediction_at)
         if not response.size:
             raise PairError(
                 f"A prediction must hold text that the tokenizer keeps, but got {prediction[:80]!r}, which it drops."
             )
-        cuts = self._plan_cuts(tokens, _tokens_inside(tokens, question_at), response)
-        kept = [token.id for i, token in enumerate(tokens) if not any(cut.start <= i < cut.end for cut in cuts)]
+        return self.cut([token.id for token in tokens], _tokens_inside(tokens, question_at), response)
+
+    def cut(self, input_ids: list[int], question: Span, response: Span) -> EncodedPair:
+        """Cut token ids to `max_length` where they are more: in the question's middle, then in the response's.
+
+        Args:
+            input_ids: Token ids of a whole pair.
+            question: The tokens that carry nothing but the question.
+            response: The tokens that carry the response.
+
+        Returns:
+            What is left of the pair.
+
+        Raises:
+            PairError: Question and response cannot be cut that far.
+        """
+        cuts = self._plan_cuts(len(input_ids), question, response)
+        kept = [id_ for i, id_ in enumerate(input_ids) if not any(cut.start <= i < cut.end for cut in cuts)]
         before = sum(cut.size for cut in cuts if cut.end <= response.start)
         start = response.start - before
         within = sum(cut.size for cut in cuts) - before
@@ -244,7 +262,7 @@ class ReadingEncoder:
         controls = []
         for span in literals:
             for token in self._encode(text[span.start : span.end], add_special_tokens=False):
-                if token.id in self._control_ids:
+                if token.id in self.control_ids:
                     controls.append(_Token(token.id, token.start + span.start, token.end + span.start))
         tokens: list[_Token] = []
         position = 0
@@ -268,16 +286,16 @@ class ReadingEncoder:
         start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
         return full[:start], full[start + len(bare) :]
 
-    def _plan_cuts(self, tokens: list[_Token], question: Span, response: Span) -> list[Span]:
+    def _plan_cuts(self, n_tokens: int, question: Span, response: Span) -> list[Span]:
         """Choose what to drop so that at most `max_length` tokens stay: the question's middle, then the response's."""
-        surplus = max(0, len(tokens) - self.max_length)
+        surplus = max(0, n_tokens - self.max_length)
         from_question = min(surplus, max(0, question.size - MIN_TEXT_TOKENS))
         from_response = min(surplus - from_question, max(0, response.size - MIN_TEXT_TOKENS))
         from_question += min(surplus - from_question - from_response, question.size - from_question)
         if from_question + from_response < surplus:
             raise PairError(
                 f"A pair must fit into max_length={self.max_length} tokens once its texts are cut to {MIN_TEXT_TOKENS} "
-                f"tokens, but got {len(tokens)} tokens, {question.size} of the question and {response.size} of the "
+                f"tokens, but got {n_tokens} tokens, {question.size} of the question and {response.size} of the "
                 "response. Give the judge a larger max_length."
             )
         return [_middle(span, n) for span, n in ((question, from_question), (response, from_response)) if n]

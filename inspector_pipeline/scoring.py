@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from .modeling_inspector import InspectorModel
-from .pipeline_inspector import TASK, InspectorPipeline
+from .pipeline_inspector import TASK, InspectorPipeline, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED_JUDGE = ASSETS / "embedded"
 EXAMPLES = ASSETS / "examples.jsonl"
+
+HUB_KWARGS = ("token", "cache_dir", "local_files_only")
 
 Judge = str | os.PathLike[str] | InspectorPipeline | None
 
@@ -42,7 +44,8 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
     # Loaded here and not by pipeline(), which retries and wraps every error until its message is lost.
     options = {key: kwargs.pop(key) for key in ("device", "batch_size", "num_workers") if key in kwargs}
     model = InspectorModel.from_pretrained(name, **{"dtype": "auto", **kwargs})
-    return InspectorPipeline(model=model, task=TASK, **options)
+    tokenizer = load_tokenizer(model, **{key: kwargs[key] for key in HUB_KWARGS if key in kwargs})
+    return InspectorPipeline(model=model, tokenizer=tokenizer, task=TASK, **options)
 
 
 def evaluate_samples(

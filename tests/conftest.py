@@ -120,12 +120,12 @@ def config_of(backbone_dir, aspects, readings, max_length=512, **changes):
 
 
 def random_probes(model, seed=0):
-    """Fill every probe with reproducible numbers; thresholds ascend."""
+    """Fill every probe with reproducible numbers; thresholds, cuts and levels ascend."""
     generator = torch.Generator().manual_seed(seed)
     named = [("centers", model.centers), *sorted(model.probes.named_parameters())]
     for name, parameter in named:
         parameter.data = torch.randn(parameter.shape, generator=generator)
-        if name.endswith(("thresholds", "cuts")):
+        if name.endswith(("thresholds", "cuts", "levels")):
             parameter.data = parameter.data.sort().values
         if "weight" in name:
             parameter.data *= 0.1

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from transformers import pipeline
@@ -9,6 +10,8 @@ from transformers import pipeline
 from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples
 from inspector_pipeline.pipeline_inspector import check_pair
 from inspector_pipeline.scoring import EMBEDDED_JUDGE
+from training.probing_set import drop_foreign, read_probing_set, read_questions
+from training.search import auroc
 
 ASPECTS = {"semantic_consistency", "logicality", "informativeness", "fluency", "factuality"}
 RESULTS = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
@@ -91,3 +94,13 @@ def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, t
     with torch.no_grad():
         own = embedded.model(ids, response_mask=torch.ones_like(ids)).expected
         assert torch.equal(shared(ids, response_mask=torch.ones_like(ids)).expected, own)
+
+
+@pytest.mark.slow
+def test_the_embedded_judge_beats_chance_on_what_it_was_fitted_on(data_dir, embedded):
+    pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
+    kept, _ = drop_foreign(pairs, read_questions(data_dir / "gsm8k_train.jsonl"))
+    sample = [pair for pair in kept if "fluency" in pair.scores]
+    results = embedded([{"question": pair.question, "prediction": pair.prediction} for pair in sample])
+    good = np.array([pair.scores["fluency"] >= 4 for pair in sample])
+    assert auroc(good, np.array([result["expected"]["fluency"] for result in results])) > 0.7

@@ -60,7 +60,7 @@ def responses(tmp_path):
 @pytest.fixture
 def config(responses, tmp_path):
     def make(url="http://127.0.0.1:9/v1", endpoint=(), **changes):
-        own = {"concurrency": 4, "timeout": 5.0, "attempts": 4, "backoff": 0.01, **dict(endpoint)}
+        own = {"concurrency": 4, "timeout": 60.0, "attempts": 4, "backoff": 0.01, **dict(endpoint)}
         place = {"responses": str(tmp_path / "responses.jsonl"), "output": str(tmp_path / "labelled.jsonl")}
         chosen = {"teacher": "t", "aspects": ("logicality", "fluency"), **changes}
         return LabelConfig(**{**place, "endpoint": EndpointConfig(url, **own), **chosen})

@@ -8,7 +8,7 @@ from inspector_pipeline import errors
 def test_exports():
     assert set(inspector_pipeline.__all__) == {
         *("EXAMPLES", "Aspect", "Feature", "Head", "InspectorConfig", "InspectorModel", "InspectorOutput"),
-        *("InspectorPipeline", "Reading", "evaluate_samples", "load_judge"),
+        *("InspectorPipeline", "InspectorReward", "Reading", "RewardFunction", "evaluate_samples", "load_judge"),
         *("BackboneError", "DataFileError", "InspectorError", "JudgeConfigError", "PairError", "ReadingError"),
     }
     assert all(hasattr(inspector_pipeline, name) for name in inspector_pipeline.__all__)

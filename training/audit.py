@@ -267,9 +267,12 @@ def _manifest(config: AuditConfig) -> Manifest:
     return Manifest.of("audit", named, [*paths, config.questions])
 
 
-def main() -> None:
-    """Parse arguments and run the audit, unless it is there already."""
-    config = parse(AuditConfig, __doc__, "audit")
+def audit_stage(config: AuditConfig) -> None:
+    """Run the audit and log what was found, unless it is there already.
+
+    Raises:
+        DataFileError: A file cannot be read or written.
+    """
     folder = Path(config.output)
     if _manifest(config).vouches_for(folder) and all(target.is_file() for target in _targets(config)):
         logger.info("%s is already there.", folder / "audit.json")
@@ -278,6 +281,11 @@ def main() -> None:
     for kind, count in found["found"].items():
         logger.info("%s: %s", kind.replace("_", " "), "not looked for" if count is None else f"{count} rows")
     logger.info("See %s.", folder / "audit.md")
+
+
+def main() -> None:
+    """Parse arguments and run the audit."""
+    audit_stage(parse(AuditConfig, __doc__, "audit"))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,28 @@ class Calibration:
         return passed
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """How the value of a probe without a bias becomes a score and probabilities: it is the score itself.
+
+    Attributes:
+        classes: All scores, ascending.
+    """
+
+    classes: list[int]
+
+    def probabilities(self, values: Array) -> Array:
+        """Share the probability between the scores beside each value, so that it is the expected score."""
+        corners = np.eye(len(self.classes))
+        return np.stack([np.interp(values, self.classes, corner) for corner in corners], axis=1)
+
+    def class_index(self, values: Array) -> Index:
+        """Return the place of the nearest score, the higher one halfway, (n,)."""
+        middles = (np.array(self.classes[1:]) + np.array(self.classes[:-1])) / 2
+        passed: Index = (values[:, None] >= middles).sum(axis=1)
+        return passed
+
+
 def fit_cumulative_logit(values: Array, scores: Index, classes: list[int], prior: float = 1.0) -> tuple[float, Array]:
     """Fit P(score > class k) = sigmoid(slope * value - threshold_k) by maximum likelihood (McCullagh 1980).
 

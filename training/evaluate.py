@@ -25,6 +25,7 @@ from training.manifest import Manifest, manifest_path, write_atomically
 from training.metrics import (
     DEFINITIONS,
     METRICS,
+    UNSET,
     Prediction,
     Predictions,
     averaged,
@@ -55,7 +56,8 @@ class EvaluateConfig:
         features: Folders of the extract stage: the labelled pairs, and auxiliary ones.
         output: results.json to write.
         search: Settings of the search and fit that are evaluated.
-        rival: Settings of another fit to compare with in the same folds, such as the published form.
+        rival: Settings of another fit of the aspects that count, to compare with in the same folds, such as the
+            published form.
         rival_features: Folder of its features, of the same pairs; those of the judge where not given.
         transfer: Folders of other labelled pairs (another dataset or generator), predicted but never fitted on.
         folds: Outer folds, by question id over all aspects.
@@ -111,7 +113,7 @@ class Evaluation:
         self.source = np.searchsorted(ends, self.labels.pair, side="right")
         self.transfer_names = tuple(transfer)
         self.main = self.labels.take(np.flatnonzero(self.source == 0))
-        self.samples = resamples(self.main.question, config.bootstraps, config.seed)
+        self.samples = resamples(self.main.question[~self.main.auxiliary], config.bootstraps, config.seed)
 
     def folds(self, repeats: int) -> list[Fold]:
         """Return the outer folds of some repeats."""
@@ -168,9 +170,9 @@ def evaluate(
             put(predictions[JUDGE], fold.repeat, judge, evaluation.design, rows)
             _put_baselines(predictions, evaluation, fold, rows)
         if rival_design and config.rival:
-            rival_choice = search(rival_design, fold.train, config.rival)
-            rival = fit_judge(rival_design, fold.train, rival_choice, config.rival)
-            put(predictions[RIVAL], fold.repeat, rival, rival_design, fold.test)
+            train = fold.train.that_count()
+            rival = fit_judge(rival_design, train, search(rival_design, train, config.rival), config.rival)
+            put(predictions[RIVAL], fold.repeat, rival, rival_design, fold.test.that_count())
     results = _results(evaluation, predictions, choices)
     if config.learning_curve:
         results["learning_curve"] = learning_curve(evaluation)
@@ -198,9 +200,9 @@ def _rival_design(evaluation: Evaluation, features: FeatureSet | None) -> Design
 
 def predict(judge: FittedJudge, design: Design, rows: Labels) -> Iterator[tuple[Index, Prediction]]:
     """Predict rows of a table, aspect by aspect: their places among the rows, and what is predicted."""
-    values = judge.values(design, rows, design.units(judge.choice.view)[rows.row])
-    for a, (calibration, classes) in enumerate(zip(judge.calibrations, rows.classes, strict=True)):
-        own = np.flatnonzero(rows.aspect == a)
+    values = judge.values(design, rows)
+    for a, calibration in judge.calibrations.items():
+        own, classes = np.flatnonzero(rows.aspect == a), rows.classes[a]
         if len(own):
             scale = np.array(classes)
             probabilities = calibration.probabilities(values[own])
@@ -236,7 +238,11 @@ def _results(
     for a, (name, classes) in enumerate(zip(labels.names, labels.classes, strict=True)):
         rows = evaluation.main.row[(evaluation.main.aspect == a) & ~evaluation.main.auxiliary]
         truth, weights = labels.score[rows], evaluation.samples.weights(labels.question[rows])
-        own = {method: bootstrap(truth, classes, found.take(rows), weights) for method, found in predictions.items()}
+        own = {
+            method: bootstrap(truth, classes, found.take(rows), weights)
+            for method, found in predictions.items()
+            if method != RIVAL or labels.counted[a]
+        }
         if labels.counted[a]:
             for method, values in own.items():
                 draws[method].append(values)
@@ -310,13 +316,11 @@ def learning_curve(evaluation: Evaluation) -> list[dict[str, Any]]:
         sizes = []
         for fold in evaluation.folds(1):
             few = _few(fold.train, share, config.seed)
-            if any(len(np.unique(few.positive[few.aspect == a])) < 2 for a in range(len(few.names))):
+            judge = _fit_few(evaluation, few)
+            if judge is None:
                 logger.info("The learning curve leaves out a share of %g: too few labels of some aspect.", share)
                 break
             smaller = replace(fold, train=few)
-            judge = fit_judge(
-                evaluation.design, few, search(evaluation.design, few, replace(config.search, heads=())), config.search
-            )
             put(predictions[JUDGE], 0, judge, evaluation.design, fold.test)
             _put_baselines(predictions, evaluation, smaller, fold.test)
             sizes.append(int((~few.auxiliary).sum()))
@@ -328,6 +332,18 @@ def learning_curve(evaluation: Evaluation) -> list[dict[str, Any]]:
     return points
 
 
+def _fit_few(evaluation: Evaluation, few: Labels) -> FittedJudge | None:
+    """Fit on few rows; None where an aspect has one kind of label only, or labels of too few questions to divide."""
+    own = [few.take(np.flatnonzero((few.aspect == a) & ~few.auxiliary)) for a in range(len(few.names))]
+    if any(len(np.unique(labels.positive)) < 2 for labels in own):
+        return None
+    config = replace(evaluation.config.search, heads=())
+    try:
+        return fit_judge(evaluation.design, few, search(evaluation.design, few, config), config)
+    except DataFileError:  # the same features and settings served all rows, so it is these that are too few
+        return None
+
+
 def _few(train: Labels, share: float, seed: int) -> Labels:
     questions = np.unique(train.question)
     kept = np.random.default_rng(seed).permutation(questions)[: max(1, round(share * len(questions)))]
@@ -335,13 +351,17 @@ def _few(train: Labels, share: float, seed: int) -> Labels:
 
 
 def _transfer(evaluation: Evaluation, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
-    """Compare judge and surface on sets that were never fitted on, by folds that never saw their questions."""
+    """Compare judge and surface on sets that were never fitted on, by folds that never saw their questions.
+
+    Rows of a question that every fold may fit on, by auxiliary rows of its own, are left out.
+    """
     labels, config = evaluation.labels, evaluation.config
     found: dict[str, Any] = {}
     for number, name in enumerate(evaluation.transfer_names, start=1):
         aspects = {}
         for a, aspect in enumerate(labels.names):
-            rows = np.flatnonzero((evaluation.source == number) & (labels.aspect == a))
+            unseen = predictions[JUDGE].score[0] != UNSET
+            rows = np.flatnonzero((evaluation.source == number) & (labels.aspect == a) & unseen)
             truth, classes = labels.score[rows], sorted({*labels.classes[a], *labels.score[rows].tolist()})
             if len(np.unique(is_positive(truth, classes))) == 2:
                 samples = resamples(labels.question[rows], config.bootstraps, config.seed)
@@ -397,11 +417,23 @@ def evaluate_stage(config: EvaluateConfig) -> None:
         concatenate([load_features(folder) for folder in config.features]),
         config,
         rival_features=load_features(config.rival_features) if config.rival_features else None,
-        transfer={Path(folder).name: load_features(folder) for folder in config.transfer},
+        transfer={name: load_features(folder) for name, folder in _named(config.transfer).items()},
     )
     write_atomically(output, json_text(results))
     manifest.write(output, [output])
     logger.info(report(results))
+
+
+def _named(folders: Sequence[str]) -> dict[str, str]:
+    """Name folders by their last part, and where several share it, by as many parts as tell them apart."""
+    parts = [Path(folder).parts for folder in folders]
+    for n in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(own[-n:]) for own in parts]
+        if len(set(names)) == len(names):
+            return dict(zip(names, folders, strict=True))
+    if folders:
+        raise DataFileError(f"transfer expects different folders, but got {', '.join(folders)}. Name each once.")
+    return {}
 
 
 def main() -> None:

@@ -7,12 +7,14 @@ added; the card and the plots come from it and from nothing else.
 """
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from transformers import AutoConfig
 
 from hub_cards.judge_card import JudgeCard
@@ -22,7 +24,9 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.truncation import truncated_config
 from training.assemble import fill_probes
 from training.audit import audit_summary
+from training.calibration import Rounding
 from training.fit import Fitted, FittedAspect, load_fitted
+from training.manifest import checked_sha256
 from training.plots import PlotsConfig, plots
 from training.porting import PortedProbe
 from training.records import json_text, read_json
@@ -31,6 +35,7 @@ from training.stage import parse, run
 logger = logging.getLogger(__name__)
 
 STAGE = "export"
+CARD_KEYS = {"sources", "meanings", "notes", "retrain", "cost"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class ExportConfig:
         output: The judge's folder.
         audit: audit.json of the audit stage.
         reference: reference.json of `python -m training.fit --protocol reference` on the same labels.
-        data: JSON with what the card says of the data: name, license, generator, teacher, meanings of scores.
+        card: YAML or JSON with what only the judge's maker knows, for its card: sources (of the data: name, what,
+            license, teacher, generator, ...), meanings (aspect -> score -> words), notes, retrain, cost.
         fused: Whether the truncated backbone goes into it.
     """
 
@@ -52,7 +58,7 @@ class ExportConfig:
     output: str
     audit: str | None = None
     reference: str | None = None
-    data: str | None = None
+    card: str | None = None
     fused: bool = False
 
 
@@ -60,9 +66,11 @@ def export(config: ExportConfig) -> InspectorModel:
     """Run the stage.
 
     Raises:
-        DataFileError: An input is missing, or the results are not those of the fitted labels.
+        DataFileError: An input is missing or was changed, or the results are not those of the fitted labels.
         BackboneError: The backbone cannot be loaded.
     """
+    for path in filter(None, (config.results, config.audit)):
+        checked_sha256(Path(path))
     fitted, results = load_fitted(config.fit), read_json(config.results)
     _check_results(fitted, results, config.results)
     model = build_judge(fitted)
@@ -74,6 +82,8 @@ def export(config: ExportConfig) -> InspectorModel:
     model.save_pretrained(output, fused=config.fused)
     evidence = _evidence(fitted, results, config)
     (output / "results.json").write_text(json_text(evidence), encoding="utf-8")
+    if config.audit:
+        shutil.copyfile(config.audit, output / "audit.json")
     plots(PlotsConfig(str(output / "results.json"), str(output)))
     card = JudgeCard.from_judge(model.config, evidence)
     (output / "README.md").write_text(card.render(), encoding="utf-8")
@@ -93,21 +103,29 @@ def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> Non
 
 def _evidence(fitted: Fitted, results: dict[str, Any], config: ExportConfig) -> dict[str, Any]:
     reference = read_json(config.reference) if config.reference else {}
-    aspects = {
-        name: {**entry, **({"reference_protocol": reference[name]} if name in reference else {})}
-        for name, entry in results["aspects"].items()
-    }
-    extras: dict[str, Any] = {"data": read_json(config.data)} if config.data else {}
-    if config.audit:
-        extras["audit"] = audit_summary(read_json(config.audit))
-    return {
-        **results,
-        "aspects": aspects,
-        "judge": fitted.choice,
-        "extract": fitted.extract,
-        "n_foreign": fitted.n_foreign,
-        **extras,
-    }
+    told = _read_card(config.card) if config.card else {}
+    meanings = told.pop("meanings", {})
+    aspects = {}
+    for name, entry in results["aspects"].items():
+        added = {"reference_protocol": reference[name]} if name in reference else {}
+        added |= (
+            {"meanings": {str(score): words for score, words in meanings[name].items()}} if name in meanings else {}
+        )
+        aspects[name] = {**entry, **added}
+    audit = {"audit": audit_summary(read_json(config.audit))} if config.audit else {}
+    made = {"judge": fitted.choice, "extract": fitted.extract, "n_foreign": fitted.n_foreign}
+    return {**results, "aspects": aspects, **made, **audit, **told}
+
+
+def _read_card(path: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataFileError(f"Expected YAML or JSON for the card at {path}, but: {error}.") from error
+    unknown = sorted(found.keys() - CARD_KEYS) if isinstance(found, dict) else ["no object"]
+    if unknown:
+        raise DataFileError(f"{path} expects an object of {', '.join(sorted(CARD_KEYS))}, but got {unknown[0]}.")
+    return dict(found)
 
 
 def build_judge(fitted: Fitted) -> InspectorModel:
@@ -144,16 +162,16 @@ def build_judge(fitted: Fitted) -> InspectorModel:
         dtype=settings["dtype"],
     )
     model = InspectorModel(config)
-    fill_probes(model, {aspect.name: _probe(aspect, has_bias=fitted.has_bias) for aspect in fitted.aspects})
+    fill_probes(model, {aspect.name: _probe(aspect) for aspect in fitted.aspects})
     return model
 
 
-def _probe(aspect: FittedAspect, *, has_bias: bool) -> PortedProbe:
+def _probe(aspect: FittedAspect) -> PortedProbe:
     weight, bias = aspect.weight[None], np.array([aspect.bias])
-    if not has_bias:
+    calibration = aspect.calibration
+    if isinstance(calibration, Rounding):
         levels = np.array(aspect.classes, dtype=np.float64)
         return PortedProbe("regression", aspect.classes, aspect.center, weight, bias, {"levels": levels})
-    calibration = aspect.calibration
     parameters = {"thresholds": calibration.thresholds, "cuts": calibration.cuts}
     slope = calibration.slope
     return PortedProbe("ordinal", aspect.classes, aspect.center, slope * weight, slope * bias, parameters)

@@ -66,7 +66,7 @@ def extract(config: ExtractConfig) -> None:
     """
     check_settings(config)
     folder = Path(config.output)
-    manifest = Manifest.of(STAGE, config, (config.pairs, config.questions))
+    manifest = Manifest.of(STAGE, config, (config.pairs, config.questions, config.rubrics))
     pairs, rubrics, n_foreign = read_pairs(config)
     location, pinned = backbone_location(config.backbone_id, config.backbone_revision, None)
     tokenizer = AutoTokenizer.from_pretrained(location, **pinned)

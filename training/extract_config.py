@@ -16,14 +16,14 @@ from inspector_pipeline.pipeline_inspector import check_pair
 from inspector_pipeline.pooling import POOLINGS
 from inspector_pipeline.reading import Reading
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
+from training.formats import read_rubrics
 from training.manifest import file_sha256
 from training.probing_set import drop_foreign, read_probing_set, read_questions
 from training.records import LabelledPair, labelled_pairs, read_json, read_records
-from training.shards import CHAT, OUTPUT_STATE, RUBRIC_PREFIX, Fingerprint
+from training.shards import CHAT, OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX, Fingerprint
 
 logger = logging.getLogger(__name__)
 
-RUBRIC = "rubric"
 TEMPLATE_KEYS = {"name", "template", "add_special_tokens"}
 READING_NAME = re.compile(r"(rubric:)?\w+")  # a shard's file is named by it
 VERSIONS = ("torch", "transformers", "tokenizers")  # what features depend on
@@ -50,6 +50,8 @@ class ExtractConfig:
         readings: How to read pairs, one pass each: chat (the backbone's chat template), rubric (a published probing
             set's own rubrics, each for the pairs that carry its label), or a JSON file with objects of name, template
             (with {question} and {prediction}) and, where wanted, add_special_tokens.
+        rubrics: Probing set, or JSON of readings by aspect, whose rubrics `rubric` means; where not given, those of the
+            pairs' own file.
         depth: Layers to load; as many as are read where not given.
         window: Rows of a shard.
     """
@@ -65,6 +67,7 @@ class ExtractConfig:
     poolings: tuple[str, ...] = ("response_mean", "last", "mean")
     states: tuple[str, ...] = ("rms_normed",)
     readings: tuple[str, ...] = (CHAT,)
+    rubrics: str | None = None
     depth: int | None = None
     window: int = WINDOW_ROWS
 
@@ -101,6 +104,7 @@ def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, Rea
         pairs, rubrics = read_probing_set(config.pairs)
     else:
         pairs = labelled_pairs(read_records(config.pairs), unlabelled=True)
+    rubrics = read_rubrics(config.rubrics) if config.rubrics else rubrics
     foreign: list[LabelledPair] = []
     if config.questions:
         pairs, foreign = drop_foreign(pairs, read_questions(config.questions))
@@ -137,8 +141,9 @@ def make_readings(
         elif asked == RUBRIC:
             if not rubrics:
                 raise DataFileError(
-                    f"The reading {RUBRIC} expects pairs in the published format, whose prompts hold the rubrics, but "
-                    f"got {config.pairs}. Give a JSON file of templates instead, named {RUBRIC_PREFIX}<aspect>."
+                    f"The reading {RUBRIC} expects pairs in the published format, whose prompts hold the rubrics, or "
+                    f"such a file as rubrics, but got {config.pairs}. Or give a JSON file of templates instead, named "
+                    f"{RUBRIC_PREFIX}<aspect>."
                 )
             named += [(f"{RUBRIC_PREFIX}{aspect}", rubric) for aspect, rubric in rubrics.items()]
         else:

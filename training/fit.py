@@ -17,11 +17,11 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from inspector_pipeline.configuration_inspector import Feature
-from training.calibration import Array, Calibration
+from training.calibration import Array, Calibration, Rounding
 from training.features import FeatureSet, concatenate, load_features
 from training.kernels import Design
 from training.labels import Labels
-from training.manifest import Manifest, manifest_path, write_atomically
+from training.manifest import Manifest, checked_sha256, manifest_path, write_atomically
 from training.records import json_text, read_json
 from training.reference_protocol import ReferenceSettings, read_entropies, reference_protocol
 from training.search import Choice, FittedJudge, SearchConfig, fit_judge, search
@@ -78,7 +78,7 @@ class FittedAspect:
     center: Array
     weight: Array
     bias: float
-    calibration: Calibration
+    calibration: Calibration | Rounding
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _fitted_aspect(design: Design, judge: FittedJudge, aspect: int) -> FittedAsp
     labels, choice = judge.labels, judge.choice
     name = labels.names[aspect]
     n = int(((labels.aspect == aspect) & ~labels.auxiliary).sum())
-    features = choice.view.features(name, choice.depth)
+    features = design.features(choice.view, name, choice.depth)
     probe = judge.probe(design, aspect)
     counted = labels.counted[aspect]
     return FittedAspect(name, labels.classes[aspect], n, counted, features, *probe, judge.calibrations[aspect])
@@ -148,12 +148,13 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
     for aspect in fitted.aspects:
         calibration = aspect.calibration
         tensors |= {f"{aspect.name}.center": aspect.center, f"{aspect.name}.weight": aspect.weight}
-        tensors |= {f"{aspect.name}.thresholds": calibration.thresholds, f"{aspect.name}.cuts": calibration.cuts}
+        if isinstance(calibration, Calibration):
+            tensors |= {f"{aspect.name}.thresholds": calibration.thresholds, f"{aspect.name}.cuts": calibration.cuts}
         described.append(
             {
                 **{key: getattr(aspect, key) for key in ("name", "classes", "n", "counts_in_total", "bias")},
                 "features": [asdict(feature) for feature in aspect.features],
-                "slope": calibration.slope,
+                "slope": calibration.slope if isinstance(calibration, Calibration) else None,
             }
         )
     save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / PROBES_FILE)
@@ -165,15 +166,18 @@ def load_fitted(folder: str | Path) -> Fitted:
     """Read what the fit stage wrote.
 
     Raises:
-        DataFileError: The folder is incomplete.
+        DataFileError: The folder is incomplete, or was changed.
     """
     folder = Path(folder)
-    Manifest.read(folder, STAGE)
+    for name in Manifest.read(folder, STAGE).outputs:
+        checked_sha256(folder / name)
     described, tensors = read_json(folder / CHOICE_FILE), load_file(folder / PROBES_FILE)
     aspects = []
     for entry in described.pop("aspects"):
         name, slope = entry["name"], entry.pop("slope")
-        calibration = Calibration(slope, tensors[f"{name}.thresholds"], tensors[f"{name}.cuts"])
+        calibration: Calibration | Rounding = Rounding(entry["classes"])
+        if slope is not None:
+            calibration = Calibration(slope, tensors[f"{name}.thresholds"], tensors[f"{name}.cuts"])
         entry["features"] = [Feature(**feature) for feature in entry["features"]]
         center, weight = tensors[f"{name}.center"], tensors[f"{name}.weight"]
         aspects.append(FittedAspect(**entry, center=center, weight=weight, calibration=calibration))

@@ -126,7 +126,7 @@ def fit_each(
 ) -> list[Fit]:
     """Fit several heads on the same rows, with the arguments of `fit`; what they have in common is computed once."""
     kernels = {s.sharing: joint_kernel(gram, train, train, s.sharing, centered=centered) for s in settings}
-    scales = {sharing: float(np.trace(kernel)) / len(train.unit) for sharing, kernel in kernels.items()}
+    scales = {sharing: _scale(kernel) for sharing, kernel in kernels.items()}
     needed = {s.sharing for s in settings if s.head != "ridge"}
     coordinates = {sharing: _coordinates(kernels[sharing] / scales[sharing]) for sharing in needed}
     fits = []
@@ -149,17 +149,18 @@ def left_out_errors(
     """Return the errors of ridge fits at rows whose question was left out, without refitting (PRESS).
 
     With B = (K + penalty)^-1 and C = B - BH(H'BH)^-1H'B, which keeps the offsets H free, the errors of a question's
-    rows b are C_bb^-1 (C y)_b: exact, by the block inverse of the whole system.
+    rows b are C_bb^-1 (C y)_b: exact, by the block inverse of the whole system. The penalty is that of all rows.
 
     Returns:
-        float64 (penalties, rows).
+        float64 (penalties, rows); NaN at a row whose question holds all rows of its aspect, as no other has its offset.
     """
     kernel = joint_kernel(gram, train, train, sharing, centered=centered)
-    scale = float(np.trace(kernel)) / len(train.unit)
+    scale = _scale(kernel)
     offsets = np.eye(int(train.aspect.max()) + 1)[train.aspect][:, np.unique(train.aspect)]
     order = np.argsort(train.question, kind="stable")
     _, starts = np.unique(train.question[order], return_index=True)
     blocks = np.split(order, starts[1:])
+    alone = _alone(train) if centered else np.zeros(len(order), dtype=bool)
     errors = np.empty((len(penalties), len(train.unit)))
     for i, penalty in enumerate(penalties):
         c = np.linalg.inv(kernel + np.diag(penalty * scale / train.weight))
@@ -167,11 +168,26 @@ def left_out_errors(
             free = c @ offsets
             c = c - free @ np.linalg.solve(offsets.T @ free, free.T)
         dual = c @ target.value
-        errors[i] = dual / np.diag(c)
+        errors[i] = dual / np.where(alone, np.nan, np.diag(c))
         for block in blocks:
             if len(block) > 1:
                 errors[i, block] = np.linalg.lstsq(c[np.ix_(block, block)], dual[block], rcond=None)[0]
+    errors[:, alone] = np.nan
     return errors
+
+
+def _alone(train: Rows) -> NDArray[np.bool_]:
+    """Say of each row whether its question holds all rows of its aspect."""
+    alone = np.zeros(len(train.unit), dtype=bool)
+    for a in np.unique(train.aspect):
+        own = train.aspect == a
+        alone[own] = len(np.unique(train.question[own])) == 1
+    return alone
+
+
+def _scale(kernel: Array) -> float:
+    """Return the mean diagonal, what penalties are multiples of; 1 where all features are constant."""
+    return float(np.trace(kernel)) / len(kernel) or 1.0
 
 
 def _means(values: Array, train: Rows) -> Array:
@@ -185,13 +201,18 @@ def _means(values: Array, train: Rows) -> Array:
 def _coordinates(kernel: Array) -> tuple[Array, Array]:
     """Return coordinates in which the kernel is the plain inner product, (rows, rank), and the map from their duals."""
     values, vectors = np.linalg.eigh(kernel)
-    kept = values > RANK_TOLERANCE * values[-1]
+    kept = values > RANK_TOLERANCE * max(values[-1], 0.0)
     return vectors[:, kept] * np.sqrt(values[kept]), vectors[:, kept] / np.sqrt(values[kept])
 
 
 def _fit_losses(x: Array, to_dual: Array, train: Rows, target: Target, setting: Setting) -> tuple[Array, Array]:
-    """Fit a classifier on coordinates, (rows, rank); give the rows' coefficients and the aspects' offsets."""
+    """Fit a classifier on coordinates, (rows, rank); give the rows' coefficients and the aspects' offsets.
+
+    Where all labels fall on one side, there is nothing to tell apart, and all values are 0.
+    """
     rows, columns, is_above = _thresholds(train, target, setting.head)
+    if len(np.unique(is_above)) < 2:
+        return np.zeros(len(train.unit)), np.zeros(int(train.aspect.max()) + 1)
     constants = INTERCEPT_SCALE * np.eye(int(columns.max()) + 1)[columns]
     options: dict[str, Any] = {"C": 1 / setting.penalty, "fit_intercept": False, "max_iter": MAX_ITERATIONS}
     model = LinearSVC(**options, dual=False) if setting.head == "svc" else LogisticRegression(**options)
@@ -209,10 +230,13 @@ def _thresholds(train: Rows, target: Target, head: str) -> tuple[Index, Index, N
     if head != "ordinal":
         _, columns = np.unique(train.aspect, return_inverse=True)
         return np.arange(len(train.aspect)), columns, target.positive
+    none = np.empty(0, dtype=np.int64)
     parts: list[tuple[Index, Index, NDArray[np.bool_]]] = []
     for a in np.unique(train.aspect):
         own = np.flatnonzero(train.aspect == a)
         for threshold in np.unique(target.score[own])[1:]:
             parts.append((own, np.full(len(own), len(parts)), target.score[own] >= threshold))
+    if not parts:
+        return none, none, none.astype(bool)
     rows, columns, above = (np.concatenate(part) for part in zip(*parts, strict=True))
     return rows, columns, above

@@ -20,7 +20,7 @@ from typing import Any
 import skops.io
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from inspector_pipeline import InspectorConfig, InspectorModel, Reading
 from inspector_pipeline.backbone import backbone_location, load_backbone
@@ -185,6 +185,7 @@ def build_judge(
     *,
     backbone_id: str | None = None,
     backbone_revision: str | None = None,
+    backbone_config: PreTrainedConfig | None = None,
     classes: Mapping[str, list[int]] | None = None,
 ) -> InspectorModel:
     """Make a judge, probes only, of fitted classifiers.
@@ -194,6 +195,7 @@ def build_judge(
         readings: Aspect -> its rubric.
         backbone_id: Hub id or folder; None takes what the classifiers' metadata say.
         backbone_revision: Its revision.
+        backbone_config: Its config, where it is at hand; None loads it by the id.
         classes: Aspect -> scores, for regressions, which do not know theirs.
 
     Returns:
@@ -212,8 +214,10 @@ def build_judge(
     without = [name for name in classifiers if name not in readings]
     if without:
         raise DataFileError(f"The probing set expects prompts for {', '.join(without)}, but has {', '.join(readings)}.")
-    location, pinned = backbone_location(backbone_id, backbone_revision, None)
-    backbone = AutoConfig.from_pretrained(location, **pinned).get_text_config()
+    if backbone_config is None:
+        location, pinned = backbone_location(backbone_id, backbone_revision, None)
+        backbone_config = AutoConfig.from_pretrained(location, **pinned)
+    backbone = backbone_config.get_text_config()
     probes: dict[str, PortedProbe] = {}
     aspects: list[dict[str, Any]] = []
     for name, classifier in classifiers.items():

@@ -14,6 +14,7 @@ from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
 from training.features import FeatureSet
 from training.labels import Labels
+from training.shards import OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -30,7 +31,7 @@ class View:
         reading: `chat` for one pass that all aspects share, another reading's name, or `rubric` for each aspect's own.
         poolings: Read at each layer.
         layers: `all` from 1 to the depth, or `one`, the depth itself.
-        state: State kind.
+        state: State kind; `output` is what the backbone gives: raw, but final_norm at its last layer.
         scaling: `none`; `standard`, each dimension divided by its deviation; `whiten`, by the covariance's root; on
             training rows.
     """
@@ -44,11 +45,6 @@ class View:
     def layers_of(self, depth: int) -> list[int]:
         """Return the layers that a probe of a depth reads."""
         return [depth] if self.layers == "one" else list(range(1, depth + 1))
-
-    def features(self, aspect: str, depth: int) -> list[Feature]:
-        """Return the features that an aspect's probe reads, in the order in which a judge's config lists them."""
-        reading = f"rubric:{aspect}" if self.reading == "rubric" else self.reading
-        return [Feature(reading, n, pooling, self.state) for n in self.layers_of(depth) for pooling in self.poolings]
 
     def __str__(self) -> str:
         """Name it in a table."""
@@ -81,32 +77,60 @@ class Design:
     def gram(self, view: View, depth: int) -> Array:
         """Return the inner products of unscaled features of units that are not auxiliary; all depths are kept."""
         if view not in self._plain:
-            self._plain[view] = self.grams(view, range(1, self.deepest + 1), np.empty(0, dtype=np.int64))
+            depths = [layer for layer in self.data.layers if layer > 0]
+            self._plain[view] = self.grams(view, depths, np.empty(0, dtype=np.int64))
         return self._plain[view][depth]
 
-    def units(self, view: View) -> Index:
+    def units(self, view: View, rows: Labels) -> Index:
         """Return the unit of each labelled row, (rows,).
 
         Raises:
             DataFileError: The features lack the reading of a row.
         """
-        if view.reading != "rubric":
+        found = self._units(view)[rows.row]
+        if (found < 0).any():
+            missing = ", ".join(rows.names[a] for a in np.unique(rows.aspect[found < 0]))
+            raise DataFileError(
+                f"Expected features of the reading {view.reading!r} for every labelled row, but got none for rows of "
+                f"{missing}; there are the readings {', '.join(self.data.rows)}. Run the extract stage with it."
+            )
+        return found
+
+    def _units(self, view: View) -> Index:
+        """Return the unit of each row of the whole table, -1 where it was not read."""
+        if view.reading != RUBRIC:
             return self._positions(view.reading, self.labels.pair)
-        units, start = np.empty(len(self.labels.pair), dtype=np.int64), 0
+        units, start = np.full(len(self.labels.pair), -1), 0
         for a, name in enumerate(self.labels.names):
-            own = self.labels.aspect == a
-            units[own] = start + self._positions(f"rubric:{name}", self.labels.pair[own])
-            start += len(self.data.rows[f"rubric:{name}"])
+            own, reading = self.labels.aspect == a, f"{RUBRIC_PREFIX}{name}"
+            found = self._positions(reading, self.labels.pair[own])
+            units[own] = np.where(found < 0, found, start + found)
+            start += len(self.data.rows.get(reading, ()))
         return units
+
+    def features(self, view: View, aspect: str, depth: int) -> list[Feature]:
+        """Return the features that an aspect's probe reads, in the order in which a judge's config lists them."""
+        reading = f"{RUBRIC_PREFIX}{aspect}" if view.reading == RUBRIC else view.reading
+        return [self._feature(view, reading, n, pooling) for n in view.layers_of(depth) for pooling in view.poolings]
+
+    def _feature(self, view: View, reading: str, layer: int, pooling: str) -> Feature:
+        if view.state != OUTPUT_STATE:
+            return Feature(reading, layer, pooling, view.state)
+        return Feature(reading, layer, pooling, "final_norm" if layer == self.data.n_layers else "raw")
+
+    def n_units(self, view: View) -> int:
+        """Return how many units there are."""
+        return int(self._units(view).max(initial=-1)) + 1
 
     def block(self, view: View, layer: int, pooling: str) -> NDArray[np.float32]:
         """Return one layer's pooled states of all units, (units, hidden)."""
-        readings = [f"rubric:{name}" for name in self.labels.names] if view.reading == "rubric" else [view.reading]
-        parts = [self.data.matrix(Feature(reading, layer, pooling, view.state)) for reading in readings]
+        rubrics = [f"{RUBRIC_PREFIX}{name}" for name in self.labels.names if f"{RUBRIC_PREFIX}{name}" in self.data.rows]
+        readings = rubrics if view.reading == RUBRIC else [view.reading]
+        parts = [self.data.matrix(self._feature(view, reading, layer, pooling)) for reading in readings]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def stack(self, view: View, depth: int) -> NDArray[np.float32]:
-        """Return all features of all units, (units, layers x poolings x hidden), in the order of `View.features`."""
+        """Return all features of all units, (units, layers x poolings x hidden), in the order of `features`."""
         blocks = [self.block(view, n, pooling) for n in view.layers_of(depth) for pooling in view.poolings]
         return np.concatenate(blocks, axis=1)
 
@@ -125,8 +149,8 @@ class Design:
         key = (view, tuple(depths))
         if auxiliary and view.scaling == "none" and self._widest[0] == key:
             return self._widest[1]
-        units = self.units(view)
-        wanted = np.unique(units if auxiliary else units[~self.labels.auxiliary])
+        units = self._units(view)
+        wanted = np.unique(units[(units >= 0) & (auxiliary | ~self.labels.auxiliary)])
         total = np.zeros((len(wanted), len(wanted)))
         found = {}
         for layer in range(1, max(depths) + 1):
@@ -136,7 +160,7 @@ class Design:
                 for pooling in view.poolings:
                     total = total + self._inner(view, self.block(view, layer, pooling), wanted, train)
             if layer in depths:
-                gram = np.zeros((units.max() + 1,) * 2)
+                gram = np.zeros((self.n_units(view),) * 2)
                 gram[np.ix_(wanted, wanted)] = total
                 found[layer] = whitened(gram, train) if view.scaling == "whiten" else gram
         if auxiliary:
@@ -144,25 +168,25 @@ class Design:
         return found
 
     def _inner(self, view: View, block: NDArray[np.float32], units: Index, train: Index) -> Array:
-        x = block[units] / deviation(block[train]) if view.scaling == "standard" else block[units]
-        product: Array = (x @ x.T).astype(np.float64)
+        x = block[units].astype(np.float64)  # a few states are so large that float32 would round the others away
+        if view.scaling == "standard":
+            x /= deviation(block[train])
+        product: Array = x @ x.T
         return product
 
     def _positions(self, reading: str, pairs: Index) -> Index:
+        """Return the places of pairs among those that a reading covers, -1 for others."""
         covered = self.data.rows.get(reading, np.empty(0, dtype=np.int64))
-        found = np.searchsorted(covered, pairs)
-        if not len(covered) or (covered[np.minimum(found, len(covered) - 1)] != pairs).any():
-            raise DataFileError(
-                f"Expected features of the reading {reading!r} for every labelled row, but got readings "
-                f"{', '.join(self.data.rows)}. Run the extract stage with it."
-            )
-        return found
+        if not len(covered):
+            return np.full(len(pairs), -1)
+        found = np.minimum(np.searchsorted(covered, pairs), len(covered) - 1)
+        return np.where(covered[found] == pairs, found, -1)
 
 
-def deviation(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return each dimension's standard deviation, (hidden,), 1 where it is constant."""
-    found = x.std(axis=0)
-    return np.where(found > 0, found, 1).astype(np.float32)
+def deviation(x: NDArray[np.float32]) -> Array:
+    """Return each dimension's standard deviation, float64 (hidden,), 1 where it is constant."""
+    found: Array = x.std(axis=0, dtype=np.float64)
+    return np.where(found > 0, found, 1)
 
 
 def whitened(gram: Array, train: Index) -> Array:
@@ -191,7 +215,7 @@ def unwhitened(gram: Array, train: Index, dual: Array) -> Array:
 
 def _whitening(centred: Array, train: Index) -> tuple[Array, float]:
     inner = centred[np.ix_(train, train)]
-    ridge = WHITENING_RIDGE * float(np.trace(inner)) / len(train)
+    ridge = WHITENING_RIDGE * float(np.trace(inner)) / len(train) ** 2
     return inner + len(train) * ridge * np.eye(len(train)), ridge
 
 

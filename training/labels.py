@@ -1,6 +1,7 @@
 """All labels of all aspects as one table, and folds of it by question."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,7 +59,7 @@ class Labels:
             uncounted: Aspects that do not count in the total.
 
         Raises:
-            DataFileError: There is no label, or an aspect has one class only.
+            DataFileError: There is no label, an aspect has one class only, or a weight is not above 0.
         """
         names = tuple(dict.fromkeys(name for pair in pairs if not pair.auxiliary for name in pair.scores))
         rows = sorted(
@@ -70,6 +71,12 @@ class Labels:
         if not rows:
             raise DataFileError(f"Expected labels, but none of {len(pairs)} pairs has one. Label them first.")
         aspect, pair, question, score, weight, auxiliary = map(np.array, zip(*rows, strict=True))
+        wrong = [row for row in rows if not 0 < row[4] < np.inf]
+        if wrong:
+            raise DataFileError(
+                f"weights expects numbers above 0, but question {wrong[0][2]} has {wrong[0][4]} for "
+                f"{names[wrong[0][0]]}. Leave out its label instead."
+            )
         scored = [score[(aspect == a) & ~auxiliary] for a in range(len(names))]
         classes = tuple(sorted({int(s) for s in own}) for own in scored)
         for name, own in zip(names, classes, strict=True):
@@ -103,10 +110,15 @@ class Labels:
         """Return some of the rows; the aspects keep their numbers."""
         return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
+    def that_count(self) -> "Labels":
+        """Return the rows of aspects that count in the total."""
+        return self.take(np.flatnonzero(np.array(self.counted)[self.aspect]))
+
     def groups(self) -> list[list[int]]:
-        """Return which aspects are fitted together: those that count, and each other one by itself."""
-        together = [a for a, counts in enumerate(self.counted) if counts]
-        alone = [[a] for a, counts in enumerate(self.counted) if not counts]
+        """Return which aspects of the rows are fitted together: those that count, and each other one by itself."""
+        present = [int(a) for a in np.unique(self.aspect)]
+        together = [a for a in present if self.counted[a]]
+        alone = [[a] for a in present if not self.counted[a]]
         return [together, *alone] if together else alone
 
 
@@ -126,7 +138,7 @@ def question_folds(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Inde
         Positions of rows to fit on, and to hold out.
 
     Raises:
-        DataFileError: There are fewer questions than folds.
+        DataFileError: There are fewer questions than folds, or so few of an aspect that one fold holds out all.
     """
     stratum: dict[str, str] = {}
     rarity = np.bincount(labels.aspect, minlength=len(labels.names))
@@ -139,12 +151,21 @@ def question_folds(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Inde
             f"Expected at least {folds} questions for {folds} folds, but got {len(questions)}. Label more, or use "
             "fewer folds."
         )
+    strata = [stratum[question] for question in questions]
+    if max(Counter(strata).values()) < folds:  # nothing to stratify by; the splitter would refuse
+        strata = [""] * len(questions)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # a label rarer than folds is spread
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        for _, held_out in splitter.split(questions, [stratum[question] for question in questions]):
+        for _, held_out in splitter.split(questions, strata):
             out = np.isin(labels.question, questions[held_out])
-            yield np.flatnonzero(~out), np.flatnonzero(out & ~labels.auxiliary)
+            held = out & ~labels.auxiliary
+            for a in np.setdiff1d(labels.aspect[held], labels.aspect[~out]):
+                raise DataFileError(
+                    f"Expected labels of {labels.names[a]} for questions of more than one of {folds} folds, but got "
+                    f"{(labels.aspect[held] == a).sum()} label(s) in one. Label more, or leave the aspect out."
+                )
+            yield np.flatnonzero(~out), np.flatnonzero(held)
 
 
 def balanced(labels: Labels, balance: str) -> Labels:
@@ -163,7 +184,7 @@ def balanced(labels: Labels, balance: str) -> Labels:
         own = np.flatnonzero(labels.aspect == a)
         by_class = [own[labels.score[own] == c] for c in np.unique(labels.score[own])]
         for rows in by_class:
-            weight[rows] *= len(own) / (len(by_class) * len(rows))
+            weight[rows] *= labels.weight[own].sum() / (len(by_class) * labels.weight[rows].sum())
             keep.append(rng.permutation(rows)[: min(map(len, by_class))])
     if balance == "downsample":
         return labels.take(np.sort(np.concatenate(keep)))

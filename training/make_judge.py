@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from inspector_pipeline.errors import DataFileError
-from training.audit import AuditConfig, audit
+from training.audit import AuditConfig, audit_stage
 from training.collect import CollectConfig, collect
 from training.correctness import CorrectnessConfig, label_correctness
 from training.corrupt import CorruptConfig, corrupt
@@ -37,7 +37,7 @@ STAGES: Mapping[str, tuple[type[Any], Callable[[Any], object]]] = {
     "label": (LabelConfig, label),
     "correctness": (CorrectnessConfig, label_correctness),
     "corrupt": (CorruptConfig, corrupt),
-    "audit": (AuditConfig, audit),
+    "audit": (AuditConfig, audit_stage),
     "extract": (ExtractConfig, extract),
     "fit": (FitConfig, fit_stage),
     "evaluate": (EvaluateConfig, evaluate_stage),
@@ -87,7 +87,9 @@ def read_steps(config: MakeJudgeConfig) -> list[Step]:
         ) from error
     except (ValueError, yaml.YAMLError) as error:
         raise DataFileError(f"{config.steps} expects YAML with ${{name}} for variables, but: {error}.") from error
-    if not isinstance(found, list) or not all(isinstance(step, dict) and step.get("stage") in STAGES for step in found):
+    if not isinstance(found, list) or not all(
+        isinstance(step, dict) and str(step.get("stage")) in STAGES for step in found
+    ):
         raise DataFileError(
             f"{config.steps} expects a list of steps, each with a stage of {', '.join(STAGES)}, but got {found!r:.200}."
         )

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +52,24 @@ class Manifest:
             DataFileError: An input is missing, or is not what its own manifest says.
         """
         paths = [Path(path) for path in inputs if path]
+        hashes: dict[str, str] = {}
+        for path in dict.fromkeys(paths):
+            hashes[_free(_name(path), hashes)] = checked_sha256(path)
         names = {str(path): _name(path) for path in paths}
         names |= {str(path.parent): path.parent.name for path in paths if path.name == FOLDERS_MANIFEST}
         settings = {key: value for key, value in asdict(config).items() if key not in NOT_SETTINGS}
         settings = json.loads(json.dumps(settings, default=str))
-        return cls(stage, {_name(path): checked_sha256(path) for path in paths}, _by_name(settings, names))
+        return cls(stage, hashes, _by_name(settings, names))
 
     def vouches_for(self, output: Path) -> bool:
-        """Whether the output on disk is complete and was made from just these inputs and settings."""
+        """Whether the output on disk is complete, unchanged, and was made from just these inputs and settings."""
         path = manifest_path(output)
         if not path.is_file():
             return False
         found = Manifest(**json.loads(path.read_text(encoding="utf-8")))
         same = Manifest(self.stage, self.inputs, self.settings, self.versions, found.outputs) == found
-        return same and all((_folder(output) / name).is_file() for name in found.outputs)
+        paths = {_folder(output) / name: sha for name, sha in found.outputs.items()}
+        return same and all(path.is_file() and file_sha256(path) == sha for path, sha in paths.items())
 
     def write(self, output: Path, files: Iterable[Path] = ()) -> None:
         """Write it beside the output, once all of the output is there.
@@ -112,8 +117,9 @@ def checked_sha256(path: Path) -> str:
     if not path.is_file():
         raise DataFileError(f"Expected a file at {path}, but there is none. Check the path.")
     found = file_sha256(path)
-    manifest = manifest_path(path)
-    if manifest.is_file():
+    for manifest in {manifest_path(path), path.parent / FOLDERS_MANIFEST} - {path}:
+        if not manifest.is_file():
+            continue
         expected = json.loads(manifest.read_text(encoding="utf-8")).get("outputs", {}).get(path.name, found)
         if expected != found:
             raise DataFileError(
@@ -142,6 +148,12 @@ def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.name}" if path.name == FOLDERS_MANIFEST else path.name
 
 
+def _free(name: str, taken: dict[str, str]) -> str:
+    """Number inputs of one name, so that each counts."""
+    numbered = (name if n == 1 else f"{name} ({n})" for n in count(1))
+    return next(one for one in numbered if one not in taken)
+
+
 def _folder(output: Path) -> Path:
     return output if output.is_dir() else output.parent
 
@@ -152,4 +164,4 @@ def _by_name(value: Any, names: dict[str, str]) -> Any:
         return {key: _by_name(entry, names) for key, entry in value.items()}
     if isinstance(value, list):
         return [_by_name(entry, names) for entry in value]
-    return names.get(value, value) if isinstance(value, str) else value
+    return names.get(str(Path(value)), value) if isinstance(value, str) and value else value

@@ -80,15 +80,22 @@ def normal_text(text: str) -> str:
 
 
 def response_key(row: Row) -> tuple[str, int, str]:
-    """Name a response: its question's id, its sample and its generator."""
-    return str(row["id"]), int(row.get("sample") or 0), str(row.get("generator") or "")
+    """Name a response: its question's id, its sample and its generator.
+
+    Raises:
+        DataFileError: The sample is no whole number.
+    """
+    sample = row.get("sample") or 0
+    if not str(sample).isdecimal():  # a number in JSON, its digits in CSV
+        raise DataFileError(f"The row with id {row['id']!r} expects a whole number as sample, but got {sample!r:.60}.")
+    return str(row["id"]), int(sample), str(row.get("generator") or "")
 
 
 def read_records(path: str | Path, required: Iterable[str] = ("id", "question")) -> list[Row]:
     """Read rows of any supported format and check their keys.
 
     Raises:
-        DataFileError: The file cannot be read, a row lacks a key, or a text is blank.
+        DataFileError: The file cannot be read, or a row lacks a key.
     """
     rows = read_rows(str(path))
     for i, row in enumerate(rows):

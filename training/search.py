@@ -16,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from training.calibration import Calibration
-from training.heads import Fit, Setting, Target, fit_each, left_out_errors
-from training.kernels import Design, Rows, View, deviation, unwhitened
-from training.labels import UNCOUNTED, Labels, balanced, question_folds
+from inspector_pipeline.errors import DataFileError, SettingsError
+from training.calibration import Calibration, Rounding
+from training.heads import HEADS, Fit, Setting, Target, fit_each, left_out_errors
+from training.kernels import SCALINGS, Design, Rows, View, deviation, unwhitened
+from training.labels import BALANCES, UNCOUNTED, Labels, balanced, question_folds
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+
+KNOWN = {"layers": ("all", "one"), "scalings": SCALINGS, "heads": HEADS[1:], "balance": BALANCES}
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,28 @@ class SearchConfig:
     inner_folds: int = 5
     seed: int = 731
 
+    def __post_init__(self) -> None:
+        """Refuse what is unknown.
+
+        Raises:
+            SettingsError: A setting is unknown, empty, or goes not with another.
+        """
+        for name, known in KNOWN.items():
+            found = getattr(self, name)
+            wrong = set((found,) if isinstance(found, str) else found) - set(known)
+            if wrong or (name in ("layers", "scalings") and not found):
+                raise SettingsError(f"{name} expects {', '.join(known)}, but got {found!r}.")
+        for name in ("readings", "poolings", "penalties", "sharings"):
+            if not getattr(self, name):
+                raise SettingsError(f"{name} expects at least one to choose from, but got none.")
+        if self.inner_folds < 2 or self.finalists < 1 or min(self.penalties) <= 0 or min(self.sharings) < 0:
+            raise SettingsError(
+                f"inner_folds expects 2 or more, finalists 1 or more, penalties above 0 and sharings from 0, but got "
+                f"{self.inner_folds}, {self.finalists}, {self.penalties} and {self.sharings}."
+            )
+        if not self.bias and "whiten" in self.scalings:
+            raise SettingsError("scalings expects no whiten where bias is false, since whitening needs a centre.")
+
     @property
     def target_weight(self) -> float:
         """What a good label adds to the target; without a bias the value itself is the score."""
@@ -116,22 +141,23 @@ class FittedJudge:
         choice: What was chosen.
         labels: The training rows.
         fits: One for each group of aspects.
-        calibrations: One for each aspect.
+        calibrations: How each aspect that has training rows turns values into scores.
     """
 
     choice: Choice
     labels: Labels
     fits: tuple[Fit, ...]
-    calibrations: tuple[Calibration, ...]
+    calibrations: Mapping[int, Calibration | Rounding]
 
-    def values(self, design: Design, rows: Labels, units: Index) -> Array:
+    def values(self, design: Design, rows: Labels) -> Array:
         """Return the fitted value of rows, (rows,)."""
         values = np.full(len(rows.score), np.nan)
-        gram = _gram(design, self.choice.view, self.choice.depth, self.fits[0].train.unit, auxiliary=True)
-        for group, fitted in zip(rows.groups(), self.fits, strict=True):
-            own = np.isin(rows.aspect, group)
-            if own.any():
-                values[own] = fitted.values(gram, Rows.of(rows.take(np.flatnonzero(own)), units[own]))
+        for group, fitted in zip(self.labels.groups(), self.fits, strict=True):
+            own = np.flatnonzero(np.isin(rows.aspect, group))
+            if len(own):  # a scaling is each group's own, as its fit was
+                asked = rows.take(own)
+                gram = _gram(design, self.choice.view, self.choice.depth, fitted.train.unit, auxiliary=True)
+                values[own] = fitted.values(gram, Rows.of(asked, design.units(self.choice.view, asked)))
         return values
 
     def probe(self, design: Design, aspect: int) -> tuple[Array, Array, float]:
@@ -139,16 +165,16 @@ class FittedJudge:
         view, depth = self.choice.view, self.choice.depth
         group = next(i for i, members in enumerate(self.labels.groups()) if aspect in members)
         fitted = self.fits[group]
-        units = design.units(view)
-        dual, center = fitted.unit_dual(aspect, int(units.max()) + 1)
         x = design.stack(view, depth)
+        dual, center = fitted.unit_dual(aspect, len(x))
         train = np.unique(fitted.train.unit)
         if view.scaling == "whiten":
             plain = design.grams(replace(view, scaling="none"), [depth], train, auxiliary=True)[depth]
-            dual = unwhitened(plain, train, dual)
+            used = len(plain)
+            dual[:used] = unwhitened(plain, train, dual[:used])
         weight = dual @ x.astype(np.float64)
         if view.scaling == "standard":
-            weight = weight / deviation(x[train]).astype(np.float64) ** 2
+            weight = weight / deviation(x[train]) ** 2
         return center @ x.astype(np.float64), weight, float(fitted.offset[aspect])
 
 
@@ -159,8 +185,12 @@ def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
         design: Features of all rows.
         labels: The training rows, of `design.labels`.
         config: What to choose from.
+
+    Raises:
+        DataFileError: There are too few labels, or the features lack what is asked for.
     """
     group, *others = labels.groups()
+    _check_both_kinds(labels, group)
     sweep = {view: _sweep(design, view, labels, group, config) for view in config.views}
     ranked = sorted(sweep, key=lambda view: max(value for value, _ in sweep[view].values()), reverse=True)
     curves: dict[tuple[View, int], float] = {}
@@ -187,6 +217,15 @@ def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
     )
 
 
+def _check_both_kinds(labels: Labels, group: Sequence[int]) -> None:
+    good = [set(labels.positive[(labels.aspect == a) & ~labels.auxiliary]) for a in group]
+    if max(map(len, good)) < 2:
+        raise DataFileError(
+            f"Expected good and other labels (4 and more against less; 1 against 0) of {labels.names[group[0]]} or "
+            "another aspect that counts, but all are of one kind. Label more."
+        )
+
+
 def fit_judge(design: Design, labels: Labels, choice: Choice, config: SearchConfig) -> FittedJudge:
     """Fit all aspects on training rows as chosen.
 
@@ -196,16 +235,23 @@ def fit_judge(design: Design, labels: Labels, choice: Choice, config: SearchConf
         choice: What the search chose.
         config: Settings.
     """
-    calibrations: dict[int, Calibration] = {}
+    calibrations: dict[int, Calibration | Rounding] = {}
     fits = []
     for members, setting in zip(labels.groups(), choice.settings, strict=True):
-        (values,), rows = held_out_values(design, choice.view, choice.depth, labels, members, [setting], config)
-        for a in members:
-            own = rows.aspect == a
-            calibrations[a] = Calibration.fit(values[own], rows.score[own], labels.classes[a])
+        calibrations |= _calibrations(design, labels, members, choice, setting, config)
         rows = training_rows(labels, members, setting)
         fits.extend(_fit(design, choice.view, choice.depth, rows, [setting], config))
-    return FittedJudge(choice, labels, tuple(fits), tuple(calibrations[a] for a in range(len(labels.names))))
+    return FittedJudge(choice, labels, tuple(fits), calibrations)
+
+
+def _calibrations(
+    design: Design, labels: Labels, group: Sequence[int], choice: Choice, setting: Setting, config: SearchConfig
+) -> Mapping[int, Calibration | Rounding]:
+    if not config.bias:
+        return {a: Rounding(labels.classes[a]) for a in group}
+    (values,), rows = held_out_values(design, choice.view, choice.depth, labels, group, [setting], config)
+    own = {a: rows.aspect == a for a in group}
+    return {a: Calibration.fit(values[own[a]], rows.score[own[a]], labels.classes[a]) for a in group}
 
 
 def held_out_values(
@@ -233,12 +279,11 @@ def held_out_values(
     """
     kept = training_rows(labels, group, settings[0])
     values = np.full((len(settings), len(kept.score)), np.nan)
-    units = design.units(view)
     for fit_rows, out_rows in question_folds(kept, config.inner_folds, config.seed):
         fits = _fit(design, view, depth, kept.take(fit_rows), settings, config)
         gram = _gram(design, view, depth, fits[0].train.unit, auxiliary=settings[0].auxiliary > 0)
         out = kept.take(out_rows)
-        values[:, out_rows] = [fitted.values(gram, Rows.of(out, units[out.row])) for fitted in fits]
+        values[:, out_rows] = [fitted.values(gram, Rows.of(out, design.units(view, out))) for fitted in fits]
     scored = np.flatnonzero(~kept.auxiliary)
     return values[:, scored], kept.take(scored)
 
@@ -254,7 +299,7 @@ def _fit(
     design: Design, view: View, depth: int, labels: Labels, settings: Sequence[Setting], config: SearchConfig
 ) -> list[Fit]:
     labels = balanced(labels, config.balance)
-    units = design.units(view)[labels.row]
+    units = design.units(view, labels)
     gram = _gram(design, view, depth, units, auxiliary=bool(labels.auxiliary.any()))
     target = Target.of(labels, config.target_weight)
     return fit_each(gram, Rows.of(labels, units), target, settings, centered=config.bias)
@@ -272,10 +317,10 @@ def _sweep(
 ) -> dict[int, tuple[float, Setting]]:
     """Find each depth's best ridge by its left-out errors: depth -> variance explained and the setting."""
     rows = balanced(training_rows(labels, group, Setting()), config.balance)
-    units = design.units(view)[rows.row]
+    units = design.units(view, rows)
     train = Rows.of(rows, units)
     target = Target.of(rows, config.target_weight)
-    depths = config.depths or tuple(range(2, design.deepest + 1, 2)) or (design.deepest,)
+    depths = _depths(design, config)
     found: dict[int, tuple[float, Setting]] = {}
     for depth in depths:
         gram = _gram(design, view, depth, units, auxiliary=False)
@@ -287,12 +332,27 @@ def _sweep(
     return found
 
 
+def _depths(design: Design, config: SearchConfig) -> tuple[int, ...]:
+    there = [layer for layer in design.data.layers if layer > 0]
+    missing = set(config.depths or ()) - set(there)
+    if missing or not there:
+        raise DataFileError(
+            f"depths expects layers of the features, {there}, but got {sorted(missing)}. Run the extract stage with "
+            "them, or leave them out."
+        )
+    return config.depths or tuple(layer for layer in there if layer % 2 == 0) or (design.deepest,)
+
+
 def _explained(error: Array, value: Array, rows: Labels) -> float:
+    """Average over aspects the share of the target's variance that is explained; 0 where no aspect has any."""
     shares = []
     for a in np.unique(rows.aspect):
-        own = rows.aspect == a
-        shares.append(1 - float(np.average(error[own] ** 2, weights=rows.weight[own])) / float(np.var(value[own])))
-    return float(np.mean(shares))
+        own = (rows.aspect == a) & ~np.isnan(error)
+        if len(np.unique(value[own])) > 1:
+            weight, y = rows.weight[own], value[own]
+            spread = np.average((y - np.average(y, weights=weight)) ** 2, weights=weight)
+            shares.append(1 - float(np.average(error[own] ** 2, weights=weight) / spread))
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def _refine(
@@ -335,10 +395,11 @@ def _inner_aurocs(
 
 
 def mean_auroc(labels: Labels, values: Array) -> float:
-    """AUROC of good against other labels, mean over the aspects that occur."""
+    """AUROC of good against other labels, mean over the aspects that have both; NaN where none has."""
     positive = labels.positive
-    aspects = np.unique(labels.aspect)
-    return float(np.nanmean([auroc(positive[labels.aspect == a], values[labels.aspect == a]) for a in aspects]))
+    found = [auroc(positive[labels.aspect == a], values[labels.aspect == a]) for a in np.unique(labels.aspect)]
+    defined = [value for value in found if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def auroc(positive: NDArray[np.bool_], values: Array) -> float:

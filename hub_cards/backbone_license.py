@@ -1,0 +1,116 @@
+"""Under which licence a judge's backbone may be passed on; a judge whose backbone has none is not published."""
+
+import re
+from dataclasses import dataclass
+from textwrap import fill
+
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
+
+QWEN3 = ("0.6B", "0.6B-Base", "1.7B", "1.7B-Base", "4B", "4B-Base", "8B", "8B-Base", "14B", "14B-Base", "32B")
+KNOWN_LICENSES = {f"Qwen/Qwen3-{size}": "apache-2.0" for size in QWEN3}
+WIDTH = 100
+LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+
+
+@dataclass(frozen=True)
+class BackboneLicense:
+    """A backbone's licence.
+
+    Attributes:
+        id: The Hub's id of it, an SPDX id in small letters mostly.
+        base_model: Hub id of the model that the backbone is.
+        source: How we know: of `known`, `given`, `hub`.
+        text: The licence's own text, where the user gave it.
+    """
+
+    id: str
+    base_model: str
+    source: str
+    text: str | None = None
+
+
+def base_model(backbone_id: str) -> str:
+    """Return the Hub id of the model that a backbone is; that of the original for one in a wheel."""
+    wheel = WHEEL_BACKBONES.get(backbone_id)
+    return wheel.upstream if wheel else backbone_id
+
+
+def known_license(backbone_id: str) -> str | None:
+    """Return the licence of a backbone that this project knows."""
+    wheel = WHEEL_BACKBONES.get(backbone_id)
+    return wheel.license if wheel else KNOWN_LICENSES.get(backbone_id)
+
+
+def find_license(
+    backbone_id: str, given: str | None = None, text: str | None = None, on_hub: str | None = None
+) -> BackboneLicense:
+    """Decide a backbone's licence: the user's word, else what this project knows, else its own card on the Hub.
+
+    Args:
+        backbone_id: The backbone.
+        given: Licence id that the user gave.
+        text: Text of the licence that the user gave.
+        on_hub: The `license` field of the backbone's card, where it was asked for.
+
+    Raises:
+        DataFileError: There is none, or the id is not one.
+    """
+    found = (
+        (given, "given") if given else (known, "known") if (known := known_license(backbone_id)) else (on_hub, "hub")
+    )
+    license_id, source = found
+    if not license_id or license_id.lower() in ("unknown", "other") and not text:
+        raise DataFileError(
+            f"A judge expects its backbone's licence, but none is known for {backbone_id or 'a nameless backbone'} "
+            f"(got {license_id}). Pass --backbone-license with its SPDX id (with `other`, --backbone-license-file too)."
+        )
+    if not LICENSE_ID.fullmatch(license_id.lower()):
+        raise DataFileError(f"--backbone-license expects an SPDX id such as apache-2.0, but got {license_id!r}.")
+    return BackboneLicense(license_id.lower(), base_model(backbone_id), source, text)
+
+
+def notice(
+    license_: BackboneLicense,
+    *,
+    depth: int,
+    fused: bool,
+    backbone_id: str,
+    revision: str | None,
+    probes: str | None = None,
+) -> str:
+    """Write the NOTICE of a judge's repo: whose each part is, and what was changed.
+
+    Args:
+        license_: The backbone's licence.
+        depth: Layers that the judge keeps.
+        fused: Whether the repo holds the backbone.
+        backbone_id: How the backbone was, or is, loaded.
+        revision: Its revision.
+        probes: Whose the probes are; None where they are the publisher's own.
+    """
+    of = f"{backbone_id} (revision {revision or 'main'})"
+    held = (
+        f"The tensors named backbone.* in model.safetensors are the embeddings and the first {depth} layers of "
+        f"{license_.base_model}, taken from {of}. Later layers and the language-model head were removed; no weight was "
+        "changed but by conversion of its data type. The tokenizer files are that model's."
+        if fused
+        else f"This repo holds no weight of {license_.base_model}. A judge that is loaded loads {of}, "
+        f"and runs its first {depth} layers."
+    )
+    where = {
+        "known": "as its authors publish it",
+        "given": "as the publisher of this repo states",
+        "hub": "as its card on the Hub states",
+    }[license_.source]
+    text = "at the backbone's own page"
+    if license_.text:
+        text = "in BACKBONE_LICENSE"
+    elif license_.id == "apache-2.0":
+        text = "in LICENSE"
+    licence = f"Its licence is {license_.id}, {where}; the text is {text}."
+    code = "The Python files are the Inspector project's, under the Apache License 2.0; the text is in LICENSE."
+    parts = [f"Backbone\n--------\n{fill(held, WIDTH)}\n{fill(licence, WIDTH)}", f"Code\n----\n{fill(code, WIDTH)}"]
+    if probes:
+        parts.append(f"Probes\n------\n{fill(probes, WIDTH)}")
+    return "\n\n".join(parts) + "\n"

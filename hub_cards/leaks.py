@@ -1,0 +1,119 @@
+"""Refuse to publish access tokens and paths of this machine, in whatever file they stand."""
+
+import json
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import get_token
+
+from inspector_pipeline.errors import DataFileError
+
+SHOWN = 10
+
+# What stands before a token or path must not be part of a longer word or of an address.
+TOKENS = {
+    "a Hugging Face token": r"(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{20,}",
+    "an OpenAI-like key": r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}",
+    "a GitHub token": r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})",
+    "a GitLab token": r"(?<![A-Za-z0-9])glpat-[A-Za-z0-9_-]{20,}",
+    "a Slack token": r"(?<![A-Za-z0-9])xox[abprs]-[A-Za-z0-9-]{10,}",
+    "a Google API key": r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}",
+    "an AWS key id": r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",
+    "an AWS secret": r"(?i)aws_secret_access_key[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+=]{20,}",
+    "a bearer token": r"(?i)\bbearer\s+[A-Za-z0-9._~+/-]{16,}",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+}
+PATHS = {
+    "a path in a home folder": r"(?<![\w.~%-])/(?:home|Users)/[\w.-]+",
+    "a path in root's home folder": r"(?<![\w.~%-])/root(?![\w.-])",
+    "a path in a Windows home folder": r"(?i)(?<![A-Za-z0-9])[A-Z]:[\\/]+Users[\\/]+[\w.-]+",
+}
+# Vocabularies of code models hold pieces of paths, which are nobody's.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
+_ESCAPES = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(/|\\))")
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Something that must not be published.
+
+    Attributes:
+        file: Path in the folder.
+        line: Line, from 1; 0 where the file has no lines.
+        kind: What it looks like. The thing itself is never repeated.
+    """
+
+    file: str
+    line: int
+    kind: str
+
+
+def find_leaks(folder: Path, own_paths: Iterable[str | os.PathLike[str]] = ()) -> list[Leak]:
+    """Search every file of a folder; of safetensors, the header with its metadata.
+
+    Args:
+        folder: What is to be published.
+        own_paths: Folders of this machine beside the working and the home folder, whose names must not appear.
+
+    Returns:
+        The leaks, in the order of files and lines.
+    """
+    tokens = {kind: re.compile(pattern) for kind, pattern in TOKENS.items()}
+    own_token = get_token()
+    if own_token:
+        tokens["your access token"] = re.compile(re.escape(own_token))
+    paths = {kind: re.compile(pattern) for kind, pattern in PATHS.items()}
+    for own in {*map(os.path.abspath, own_paths), *map(os.path.realpath, own_paths), os.getcwd(), str(Path.home())}:
+        if len(Path(own).parts) > 1:
+            pattern = rf"(?<![\w.~%-]){re.escape(own)}(?![\w-])"
+            paths[f"a path of this machine ({Path(own).name})"] = re.compile(pattern)
+    leaks = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            searched = tokens if path.name in VOCABULARIES else tokens | paths
+            leaks += [Leak(name, line, kind) for line, text in _lines(path) for kind in _found(text, searched)]
+    return list(dict.fromkeys(leaks))
+
+
+def refuse_leaks(folder: Path, own_paths: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Search a folder and refuse it where anything is found.
+
+    Raises:
+        DataFileError: There is a leak; file and line are named, the thing itself is not.
+    """
+    leaks = find_leaks(folder, tuple(own_paths))
+    if leaks:
+        named = "; ".join(
+            f"{leak.file}{f' line {leak.line}' if leak.line else ''} holds {leak.kind}" for leak in leaks[:SHOWN]
+        )
+        more = f" and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else ""
+        raise DataFileError(
+            f"A repo expects no access token and no path of your machine, but {named}{more}. Remove them from the "
+            "judge's files (backbone_id may be set to a Hub id), and revoke any token that was shared before."
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    if path.suffix == ".safetensors":
+        yield 0, _safetensors_header(path)
+        return
+    text = path.read_bytes().decode("utf-8", "replace")
+    yield from enumerate(text.splitlines(), start=1)
+
+
+def _safetensors_header(path: Path) -> str:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return json.dumps(header, ensure_ascii=False)
+
+
+def _found(line: str, patterns: dict[str, re.Pattern[str]]) -> list[str]:
+    """Search a line as it stands and with the escapes of JSON and of source code undone."""
+    plain = _ESCAPES.sub(lambda m: chr(int(m[1], 16)) if m[1] else m[2], line)
+    return [kind for kind, pattern in patterns.items() if pattern.search(line) or pattern.search(plain)]

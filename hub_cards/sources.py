@@ -1,0 +1,82 @@
+"""What is known of the data that a judge was fitted on: where it is from, who labelled it, under which licence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from inspector_pipeline.errors import DataFileError
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One file of data.
+
+    Attributes:
+        name: The file's name.
+        what: What it holds, in a few words; empty where that is not recorded.
+        sha256: Of the file; empty where it was not at hand.
+        license: SPDX id of its licence; None where none was found.
+        hub_id: Its dataset on the Hub; None where it has none.
+        domain: What its questions are about; None where it does not say.
+        teacher: The model that gave the labels; None where it holds none.
+        generator: The model that wrote the responses; None where it holds none.
+        citation: A paper or page to cite; None for none.
+    """
+
+    name: str
+    what: str = ""
+    sha256: str = ""
+    license: str | None = None
+    hub_id: str | None = None
+    domain: str | None = None
+    teacher: str | None = None
+    generator: str | None = None
+    citation: str | None = None
+
+
+PAPER = "Representation-as-a-Judge (INSPECTOR), ICLR 2026, arXiv 2601.22588."
+PAPER_URL = "https://arxiv.org/abs/2601.22588"
+
+PUBLISHED_LABELS = DataSource(
+    name="Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json",
+    what="the probing set published with Representation-as-a-Judge, responses to questions of GSM8K's train set",
+    sha256="23eddcc0a655796c110cd67dd19e378233d4d364f947bfb28a67bf7e6fe04c1e",
+    domain="grade-school mathematics",
+    teacher="DeepSeek-V3",
+    generator="Meta-Llama-3-8B-Instruct",
+    citation=PAPER,
+)
+GSM8K_TRAIN = DataSource(
+    name="gsm8k_train.jsonl",
+    what="GSM8K's train set",
+    sha256="17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
+    license="mit",
+    hub_id="openai/gsm8k",
+    domain="grade-school mathematics",
+    citation="Cobbe et al., Training Verifiers to Solve Math Word Problems (GSM8K), arXiv 2110.14168.",
+)
+KNOWN_FILES = {source.sha256: source for source in (PUBLISHED_LABELS, GSM8K_TRAIN)}
+
+
+def data_sources(results: Mapping[str, Any]) -> list[DataSource]:
+    """List a judge's data: what its results say, else what is known of its input files by their sha256.
+
+    Args:
+        results: A results.json. `sources`, a list of objects with the keys of `DataSource`, says it outright;
+            `extract.inputs` maps the names of input files to their sha256.
+
+    Raises:
+        DataFileError: `sources` has an unknown key, or a source has no name.
+    """
+    inputs: Mapping[str, str] = results.get("extract", {}).get("inputs", {})
+    stated = results.get("sources")
+    if stated is None:
+        return [KNOWN_FILES.get(sha, DataSource(name, sha256=sha)) for name, sha in inputs.items()]
+    known = {field.name for field in fields(DataSource)}
+    for source in stated:
+        unknown = sorted(source.keys() - known)
+        if unknown or not source.get("name"):
+            raise DataFileError(
+                f"results.json: a source expects a name and any of {', '.join(sorted(known))}, but got {source!r:.200}."
+            )
+    return [DataSource(**source) for source in stated]

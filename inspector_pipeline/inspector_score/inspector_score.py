@@ -1,0 +1,56 @@
+"""Inspector as a metric of the `evaluate` library: mean scores of responses, from a judge's hidden states."""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from inspector_pipeline.mean_scores import mean_scores
+
+_DESCRIPTION = """\
+Scores responses to questions by linear probes on the hidden states of a small frozen language model, one score per
+aspect (with the embedded judge: semantic consistency, factuality, informativeness, fluency and logicality, 1 to 5).
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions (list of str): the responses; a blank one is an error.
+    questions (list of str): their questions.
+    judge (str, optional): Hub id or folder of a judge; the embedded one where it is not given.
+    batch_size (int, optional): pairs of a batch; by default batches fill up to a token budget.
+    return_pairs (bool): whether to give every pair's result too.
+    seed (int): of the bootstrap.
+
+Returns:
+    scores, expected: for each aspect, mean, low and high (95 % bootstrap interval); total_score: the same of the sum;
+    n: number of pairs; truncated: how many were too long and were cut; pairs: where asked for, every pair's result.
+"""
+
+_CITATION = """\
+@inproceedings{inspector2026,
+  title = {Representation-as-a-Judge},
+  booktitle = {International Conference on Learning Representations},
+  year = {2026},
+  url = {https://arxiv.org/abs/2601.22588}
+}
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class InspectorScore(evaluate.Metric):
+    """Mean scores of responses."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        """Describe the metric and its inputs."""
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features(
+                {"predictions": datasets.Value("string"), "questions": datasets.Value("string")}
+            ),
+        )
+
+    def _compute(self, predictions: list[str], questions: list[str], **options: Any) -> dict[str, Any]:
+        """Score and average; see `inspector_pipeline.mean_scores`."""
+        return mean_scores(predictions, questions, **options)

@@ -1,0 +1,160 @@
+"""Publish a judge: stage its repo, reload it in a fresh process by the repo's own code, compare scores, upload.
+
+    python push_to_hub.py work/judge org/inspector-gsm8k-multi --dry-run
+    python push_to_hub.py work/judge org/inspector-gsm8k-multi --private
+
+The repo holds the truncated backbone, the probes, the tokenizer, the code, the card, the evidence and the licences;
+with --probes-only it holds no backbone, which is loaded by id and revision. All files go up in one commit, so an upload
+that is cut leaves the old revision as it was, and the same judge pushed again changes nothing. The published judges
+are built by `python -m hub_cards.family`.
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+
+from hub_cards.backbone_license import BackboneLicense, find_license, known_license
+from hub_cards.reload import check_reload
+from hub_cards.staging import Judge, stage, tree
+from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.wheel_backbone import is_wheel_id
+from training.stage import run
+
+logger = logging.getLogger(__name__)
+
+KEPT_ON_HUB = (".gitattributes",)  # the Hub's own
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What an upload did.
+
+    Attributes:
+        commit: The revision that now stands.
+        changed: Whether a commit was made.
+        url: Where it stands.
+    """
+
+    commit: str
+    changed: bool
+    url: str
+
+
+def upload(folder: Path, repo_id: str, api: HfApi, *, private: bool = False, revision: str | None = None) -> Pushed:
+    """Create a repo where it is missing and make it hold just a folder's files, in one commit.
+
+    Args:
+        folder: A staged repo.
+        repo_id: Where it goes.
+        api: The client.
+        private: Whether a new repo is private; an old one must be so already.
+        revision: Branch to write to, made where it is missing; None for main.
+
+    Returns:
+        What was done. Files that have not changed are not sent; where none has, no commit is made.
+
+    Raises:
+        DataFileError: The repo is public, but a private one was asked for.
+        OSError: The Hub refuses, or cannot be reached.
+    """
+    api.create_repo(repo_id, private=private or None, exist_ok=True)
+    if revision not in (None, constants.DEFAULT_REVISION):
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    before = api.model_info(repo_id, revision=revision)
+    if private and not before.private:
+        raise DataFileError(f"--private expects {repo_id} to be private, but it exists and is public. Change it there.")
+    files = {name: folder / name for name, _ in tree(folder)}
+    old = api.list_repo_files(repo_id, revision=before.sha)
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()
+    ]
+    operations += [CommitOperationDelete(name) for name in old if name not in files and name not in KEPT_ON_HUB]
+    commit = api.create_commit(
+        repo_id,
+        operations,
+        commit_message="Upload the judge",
+        revision=revision,
+        parent_commit=before.sha,
+    )
+    return Pushed(commit.oid, commit.oid != before.sha, commit.commit_url)
+
+
+def _license(args: argparse.Namespace, judge: Judge) -> BackboneLicense:
+    """Decide the backbone's licence; its card on the Hub is asked only where nothing nearer says it."""
+    text = args.backbone_license_file.read_text(encoding="utf-8") if args.backbone_license_file else None
+    backbone_id, on_hub = judge.config.backbone_id, None
+    here_only = args.dry_run or is_wheel_id(backbone_id) or backbone_id.count("/") != 1 or constants.HF_HUB_OFFLINE
+    if not (args.backbone_license or known_license(backbone_id) or here_only):
+        card = HfApi().model_info(backbone_id, revision=judge.config.backbone_revision).card_data
+        on_hub = card.license if card else None
+    return find_license(backbone_id, args.backbone_license, text, on_hub)
+
+
+def push(args: argparse.Namespace, folder: Path) -> None:
+    """Stage, reload, compare and, unless it is a dry run, upload."""
+    judge = Judge.read(args.judge, with_backbone=not args.without_backbone, allow_unevaluated=args.allow_unevaluated)
+    license_ = _license(args, judge)
+    stage(
+        judge,
+        folder,
+        repo_id=args.repo_id,
+        license_=license_,
+        probes_only=args.probes_only,
+        dataset_id=args.dataset,
+    )
+    compared = check_reload(judge, folder)
+    files = tree(folder)
+    lines = [f"{size:>13,}  {name}" for name, size in files]
+    logger.info("%s\n%13s  in %d files", "\n".join(lines), f"{sum(size for _, size in files):,}", len(files))
+    logger.info("Reloaded in a fresh process by its own code: the same expected scores on %s.", compared)
+    if args.dry_run:
+        logger.info("A dry run: nothing was sent.")
+        return
+    try:
+        done = upload(folder, args.repo_id, HfApi(), private=args.private, revision=args.revision)
+    except (httpx2.HTTPError, RuntimeError) as error:  # the client wraps a failed upload of a large file in the latter
+        raise BackboneError(
+            f"The Hub did not take {args.repo_id}: {error or type(error).__name__}. What stood there before is "
+            "unchanged; run this again."
+        ) from error
+    logger.info("%s %s", "Pushed" if done.changed else "Nothing had changed:", done.url)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    command = argparse.ArgumentParser(
+        prog="push_to_hub.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_argument("judge", type=Path, metavar="JUDGE", help="the judge's folder")
+    command.add_argument("repo_id", metavar="ORG/NAME", help="where it goes")
+    command.add_argument("--dry-run", action="store_true", help="stop before the network and list the files")
+    command.add_argument("--output", type=Path, help="keep the staged repo here (default: a temporary folder)")
+    command.add_argument("--private", action="store_true", help="make the repo private")
+    command.add_argument("--revision", help="branch to write to (default: main)")
+    command.add_argument("--probes-only", action="store_true", help="leave the backbone out; it is loaded by its id")
+    command.add_argument("--without-backbone", action="store_true", help="check the probes alone (no backbone here)")
+    command.add_argument("--allow-unevaluated", action="store_true", help="publish without evidence; the card says so")
+    command.add_argument("--backbone-license", metavar="SPDX_ID", help="licence of a backbone that is not known here")
+    command.add_argument("--backbone-license-file", type=Path, help="its text")
+    command.add_argument("--dataset", metavar="ORG/NAME", help="Hub id of the labelled pairs, where published")
+    return command
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse arguments and publish."""
+    args = parser().parse_args(argv)
+    if args.output:
+        push(args, args.output)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            push(args, Path(folder) / "repo")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Examples of what judges are used for; each runs by itself."""
