@@ -27,14 +27,12 @@ from training.audits.text import numbers, plain
 
 SAME_RESPONSE = 0.75  # Dice of responses that are one but for edits
 SAME_NUMBERS = 0.75  # Dice of the numbers that goes with it: an edit may hit a digit
-ALIKE_QUESTION = 0.4  # Dice of questions that is enough beside the same response
-ALIKE_QUESTION_OF_COPY = 0.3  # the same, beside a response of at least IDENTICAL_RESPONSE
-IDENTICAL_RESPONSE = 0.95
+ALIKE_QUESTION = 0.62  # Dice of questions that is enough beside the same response
 CLOSE_RESPONSE = 0.8  # Dice of responses and of their numbers that is asked where the questions' numbers differ
 SAME_QUESTION = 0.7  # Dice of questions with equal numbers that are one but for edits, whatever the responses
 SAME_PLAIN_QUESTION = 0.85  # the same for questions with fewer than TELLING_NUMBERS numbers
 TELLING_NUMBERS = 2
-RELATED_RESPONSE = 0.4  # Dice of responses that such questions need besides: much is asked in nearly the same words
+RELATED_RESPONSE = 0.6  # Dice of responses that such questions need besides: much is asked in nearly the same words
 CONTAINED = 0.92  # share of a text that stands in a longer one, which then has a text added
 CONTAINED_RATIO = 0.5  # and how short it may be beside the longer one
 TELLING_RESPONSE = 40  # characters: a shorter response says nothing about where it came from
@@ -167,9 +165,9 @@ class _Verdicts:
         copied = (response.dice >= SAME_RESPONSE) & (response.numbers >= SAME_NUMBERS)
         longer = (response.contained >= CONTAINED) & (response.ratio >= CONTAINED_RATIO)
         copied |= longer & (response.numbers_contained >= SAME_NUMBERS)
-        enough = np.where(response.dice >= IDENTICAL_RESPONSE, ALIKE_QUESTION_OF_COPY, ALIKE_QUESTION)
+        akin = (question.dice >= ALIKE_QUESTION) | (question.contained >= CONTAINED)
         moved = (question.numbers < 1) & ~((response.dice >= CLOSE_RESPONSE) & (response.numbers >= CLOSE_RESPONSE))
-        self.both = copied & telling & (question.dice >= enough) & ~moved
+        self.both = copied & telling & akin & ~moved
         short = ~telling & (np.minimum(lengths[later], lengths[earlier]) > 0)
         self.both |= copied & short & same & (response.dice >= SAME_PLAIN_QUESTION) & (response.numbers == 1)
         samples = [

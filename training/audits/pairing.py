@@ -8,9 +8,10 @@ is a likelihood ratio: how much likelier the word stands in a response to a ques
 Their sum over the shared words is the fit, in nats, as for a naive Bayes classifier with one class a question. The
 difference between the best other question's fit and the own one's is the log odds that the response belongs there.
 A response can have gone only to a question that lacks its own, so only open questions are looked at: those with a row
-whose response fits another question better, and those that hold a copy of the response. Since the best is taken of all Q
-open questions, it must exceed log(Q) and a margin; less is asked where the question holds a copy, and where other rows
-say the same: two rows that have each other's response, or neighbours moved by the same number of rows.
+whose response fits another question better, and those that hold a copy of the response. Each takes as many responses as
+it has lost, the surest first. Since the best is taken of Q open questions, it must exceed log(Q) and a margin; less is
+asked where the question holds a copy, and where other rows say the same: two rows that have each other's response, or
+neighbours moved by the same number of rows.
 """
 
 from collections import Counter, defaultdict
@@ -112,8 +113,8 @@ def find_shifted(items: Sequence[Item], groups: NDArray[np.int64]) -> Pairing:
     groups = texts.groups
     everywhere = _fits(texts)
     poor = everywhere.share < OWN_SHARE
-    lost = np.unique(groups[poor & (everywhere.best > everywhere.own)])
-    fits, copied = _fits_of_lost(texts, everywhere, np.flatnonzero(poor), lost)
+    lost = np.flatnonzero(poor & (everywhere.best > everywhere.own))
+    fits, copied = _match(texts, everywhere, lost)
     threshold = float(np.log(max(2, len(lost))) + MARGIN)
     gain = fits.best - fits.own
     alone = poor & ((gain > threshold) | (copied & (gain > JOINT_MARGIN)))
@@ -171,33 +172,41 @@ def _fits(texts: _Texts) -> _Fits:
     return _Fits(own, best, own / np.where(most[groups] > 0, most[groups], 1), best_group)
 
 
-def _fits_of_lost(
-    texts: _Texts, fits: _Fits, rows: NDArray[np.int64], lost: NDArray[np.int64]
-) -> tuple[_Fits, NDArray[np.bool_]]:
-    """Fit some responses to the questions that may lack theirs: those that lost one, and those that hold a copy of it.
+def _match(texts: _Texts, fits: _Fits, lost: NDArray[np.int64]) -> tuple[_Fits, NDArray[np.bool_]]:
+    """Give the lost responses to the questions that may lack theirs, the surest first.
+
+    A question takes as many responses as it has lost, and those that it holds a copy of.
 
     Args:
         texts: What is compared.
         fits: Fits to all questions; own and share stay.
-        rows: The items to fit.
-        lost: The groups with a row whose response fits another question better.
+        lost: The items whose response fits another question better.
 
     Returns:
-        The fits, with best 0 for all other items, and of each item whether its best question holds a copy, (items,).
+        The fits, with best 0 where no question is given, and of each item whether its question holds a copy, (items,).
     """
+    groups = texts.groups
     holders: defaultdict[str, set[int]] = defaultdict(set)
-    for opening, group in zip(texts.openings, texts.groups.tolist(), strict=True):
+    for opening, group in zip(texts.openings, groups.tolist(), strict=True):
         holders[opening].add(group)
-    best, best_group = np.zeros(len(texts.groups)), texts.groups.copy()
-    copied = np.zeros(len(texts.groups), dtype=bool)
-    transposed = texts.questions.T.tocsc()
-    for i in rows:
-        holding = holders[texts.openings[i]]
-        open_groups = np.array(sorted({*lost.tolist(), *holding} - {int(texts.groups[i])}), dtype=np.int64)
-        if len(open_groups):
-            found = (texts.responses[i] @ transposed[:, open_groups]).toarray().ravel()
-            best[i], best_group[i] = found.max(), open_groups[found.argmax()]
-            copied[i] = int(best_group[i]) in holding
+    room = Counter(groups[lost].tolist())
+    copies = {(i, group) for i in lost.tolist() for group in holders[texts.openings[i]] - {int(groups[i])}}
+    columns = np.array(sorted({*room, *(group for _, group in copies)}), dtype=np.int64)
+    transposed = texts.questions[columns].T.tocsr()
+    claims: list[tuple[float, int, int]] = []
+    size = max(1, MAX_PRODUCT // max(1, len(columns)))
+    for start in range(0, len(lost), size):
+        items = lost[start : start + size]
+        gains = (texts.responses[items] @ transposed).toarray() - fits.own[items][:, None]
+        for row, column in np.argwhere(gains > JOINT_MARGIN):
+            claims.append((-float(gains[row, column]), int(items[row]), int(columns[column])))
+    best, best_group, copied = np.zeros(len(groups)), groups.copy(), np.zeros(len(groups), dtype=bool)
+    for loss, i, group in sorted(claims):
+        copy = (i, group) in copies
+        if group == groups[i] or best_group[i] != groups[i] or not (copy or room[group]):
+            continue
+        room[group] -= not copy
+        best[i], best_group[i], copied[i] = fits.own[i] - loss, group, copy
     return replace(fits, best=best, best_group=best_group), copied
 
 
