@@ -115,7 +115,8 @@ def find_shifted(items: Sequence[Item], groups: NDArray[np.int64]) -> Pairing:
     poor = everywhere.share < OWN_SHARE
     lost = np.flatnonzero(poor & (everywhere.best > everywhere.own))
     fits, copied = _match(texts, everywhere, lost)
-    threshold = float(np.log(max(2, len(lost))) + MARGIN)
+    one_word = float(texts.questions.max()) if texts.questions.nnz else 0.0  # no single word is evidence enough
+    threshold = max(float(np.log(max(2, len(lost))) + MARGIN), one_word)
     gain = fits.best - fits.own
     alone = poor & ((gain > threshold) | (copied & (gain > JOINT_MARGIN)))
     sources = _nearest_sources(groups, fits.best_group)
@@ -188,7 +189,8 @@ def _match(texts: _Texts, fits: _Fits, lost: NDArray[np.int64]) -> tuple[_Fits, 
     groups = texts.groups
     holders: defaultdict[str, set[int]] = defaultdict(set)
     for opening, group in zip(texts.openings, groups.tolist(), strict=True):
-        holders[opening].add(group)
+        if opening.count(" ") == OPENING - 1:  # shorter responses are alike by chance
+            holders[opening].add(group)
     room = Counter(groups[lost].tolist())
     copies = {(i, group) for i in lost.tolist() for group in holders[texts.openings[i]] - {int(groups[i])}}
     columns = np.array(sorted({*room, *(group for _, group in copies)}), dtype=np.int64)
