@@ -250,6 +250,18 @@ def test_summary_holds_the_small_numbers(tmp_path):
     assert summary["aspects"]["quality"]["unobserved"] == [4, 5]
 
 
+def test_every_dropped_row_is_listed_once_with_all_that_names_it(tmp_path):
+    rows = [*shop_rows(), {**shop_rows()[0], "id": "copy"}, {"id": 77, "question": "Who?", "prediction": "Nobody."}]
+    rows.append({**rows[-1], "id": 78})
+    result = run_audit(tmp_path, rows, [question for question, _ in SHOPS])
+    assert [(row["index"], row["id"], row["kinds"]) for row in result["dropped_rows"]] == [
+        (8, "copy", ["exact_duplicates"]),
+        (9, 77, ["foreign"]),
+        (10, 78, ["foreign", "exact_duplicates"]),
+    ]
+    assert len(result["dropped_rows"]) == result["dropped"]["total"] == 3
+
+
 def test_the_same_rows_give_the_same_bytes(tmp_path):
     texts = []
     for _ in range(2):

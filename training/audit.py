@@ -72,7 +72,8 @@ def audit(config: AuditConfig) -> dict[str, Any]:
     """Audit the files and write the findings, and the cleaned rows where asked for.
 
     Returns:
-        What stands in audit.json: files, findings by kind, dropped, aspects, aspects_after_drop, fields, generators.
+        What stands in audit.json: files, findings by kind, dropped (counts by kind), dropped_rows (each row once, with
+        every kind that names it), aspects, aspects_after_drop, fields, generators.
 
     Raises:
         DataFileError: A file cannot be read or written.
@@ -99,6 +100,7 @@ def audit(config: AuditConfig) -> dict[str, Any]:
         },
         "findings": findings,
         "dropped": {kind: len(places) for kind, places in dropped.items()} | {"total": len(gone)},
+        "dropped_rows": _dropped_rows(findings, gone),
         "aspects": describe_labels(items, config.scale, config.tiny),
         "aspects_after_drop": describe_labels(_without(items, gone), config.scale, config.tiny),
         "fields": {
@@ -217,6 +219,20 @@ def _dropped(findings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[Place]]
         dropped[kind] = places - seen
         seen |= places
     return dropped
+
+
+def _dropped_rows(findings: Mapping[str, Mapping[str, Any]], gone: set[Place]) -> list[dict[str, Any]]:
+    """List the rows to drop, each once, in the order of split, aspect and index."""
+    kinds: dict[Place, list[str]] = {place: [] for place in gone}
+    ids = {}
+    for kind in KINDS:
+        for row in findings[kind]["rows"]:
+            place = Place(row["split"], row["index"], row["aspect"])
+            if place in gone:
+                kinds[place].append(kind)
+                ids[place] = row["id"]
+    order = sorted(gone, key=lambda place: (place.split, place.aspect or "", place.index))
+    return [{**asdict(place), "id": ids[place], "kinds": kinds[place]} for place in order]
 
 
 def _without(items: Sequence[Item], gone: set[Place]) -> list[Item]:

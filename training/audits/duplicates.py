@@ -4,10 +4,11 @@ Two rows are near duplicates if a reader would call one an edited copy of the ot
 
 - their responses are the same but for edits, and their questions alike; or
 - their questions are the same but for edits, whatever the responses. Questions of one form with other numbers are other
-  questions: the numbers must agree.
+  questions: the numbers must agree. Where a question stands in several rows, its responses decide.
 
 Several responses to one question are what a best-of-N set is made of. Between samples of one id only responses that are
-the same but for a few letters count.
+the same but for a few words and have the same numbers count; rows of one id, sample and generator are compared as rows
+of different ids are.
 """
 
 from collections import defaultdict
@@ -26,17 +27,17 @@ from training.audits.text import numbers, plain
 
 SAME_RESPONSE = 0.75  # Dice of responses that are one but for edits
 SAME_NUMBERS = 0.75  # Dice of the numbers that goes with it: an edit may hit a digit
-ALIKE_QUESTION = 0.4  # Dice of questions that is enough beside the same response
-ALIKE_QUESTION_OF_COPY = 0.25  # the same, beside a response of at least IDENTICAL_RESPONSE
-IDENTICAL_RESPONSE = 0.95
+ALIKE_QUESTION = 0.62  # Dice of questions that is enough beside the same response
 CLOSE_RESPONSE = 0.8  # Dice of responses and of their numbers that is asked where the questions' numbers differ
 SAME_QUESTION = 0.7  # Dice of questions with equal numbers that are one but for edits, whatever the responses
 SAME_PLAIN_QUESTION = 0.85  # the same for questions with fewer than TELLING_NUMBERS numbers
 TELLING_NUMBERS = 2
+RELATED_RESPONSE = 0.6  # Dice of responses that such questions need besides: much is asked in nearly the same words
 CONTAINED = 0.92  # share of a text that stands in a longer one, which then has a text added
 CONTAINED_RATIO = 0.5  # and how short it may be beside the longer one
 TELLING_RESPONSE = 40  # characters: a shorter response says nothing about where it came from
-SAME_SAMPLE = 0.97  # Dice of two samples' responses to one question
+SAME_SAMPLE = 0.9  # Dice of two samples' responses to one question
+SAME_SHORT_SAMPLE = 0.97  # the same for responses shorter than TELLING_RESPONSE
 
 
 @dataclass(frozen=True)
@@ -157,20 +158,24 @@ class _Verdicts:
         )
         few = np.minimum(number_counts[later], number_counts[earlier]) < TELLING_NUMBERS
         alike = question.dice >= np.where(few, SAME_PLAIN_QUESTION, SAME_QUESTION)
-        self.question = ~same & ((alike & (question.numbers == 1)) | (added & ~few))
+        held = np.bincount(question_of)[question_of]
+        one_each = np.maximum(held[later], held[earlier]) == 1
+        alike &= ~few | (response.dice >= RELATED_RESPONSE)
+        self.question = ~same & one_each & ((alike & (question.numbers == 1)) | (added & ~few))
         copied = (response.dice >= SAME_RESPONSE) & (response.numbers >= SAME_NUMBERS)
         longer = (response.contained >= CONTAINED) & (response.ratio >= CONTAINED_RATIO)
         copied |= longer & (response.numbers_contained >= SAME_NUMBERS)
-        enough = np.where(response.dice >= IDENTICAL_RESPONSE, ALIKE_QUESTION_OF_COPY, ALIKE_QUESTION)
+        akin = (question.dice >= ALIKE_QUESTION) | (question.contained >= CONTAINED)
         moved = (question.numbers < 1) & ~((response.dice >= CLOSE_RESPONSE) & (response.numbers >= CLOSE_RESPONSE))
-        self.both = copied & telling & (question.dice >= enough) & ~moved
+        self.both = copied & telling & akin & ~moved
         short = ~telling & (np.minimum(lengths[later], lengths[earlier]) > 0)
         self.both |= copied & short & same & (response.dice >= SAME_PLAIN_QUESTION) & (response.numbers == 1)
         samples = [
             str(items[i].id) == str(items[j].id) and items[i].key != items[j].key
             for i, j in zip(later, earlier, strict=True)
         ]
-        honest = np.array(samples, dtype=bool) & same & ~((response.dice >= SAME_SAMPLE) & (response.numbers == 1))
+        repeated = response.dice >= np.where(telling, SAME_SAMPLE, SAME_SHORT_SAMPLE)
+        honest = np.array(samples, dtype=bool) & same & ~(repeated & (response.numbers == 1))
         self.near = (self.question | self.both) & ~honest
         self.layout = (question.dice == 1) & (response.dice == 1)
 

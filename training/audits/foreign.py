@@ -56,7 +56,7 @@ def find_foreign(items: Sequence[Item], dataset: Sequence[str], copies: Iterable
     Args:
         items: All pairs.
         dataset: The dataset's questions.
-        copies: Near duplicates among the items: an edited copy of a row belongs where the row belongs.
+        copies: Near duplicates among the items: an edited copy belongs where its original belongs.
     """
     known = {plain(question) for question in dataset}
     unknown = list(
@@ -68,9 +68,10 @@ def find_foreign(items: Sequence[Item], dataset: Sequence[str], copies: Iterable
         for i, item in enumerate(items)
         if item.question in nearest and not nearest[item.question][2]
     }
-    for copy in copies:  # in the items' order of precedence, so what a copy repeats is settled before it
-        if copy.item in found and copy.other not in found:
-            del found[copy.item]
+    for copy in copies:  # in the items' order of precedence; the edited one of the two may stand first
+        if copy.item not in found or copy.other not in found:
+            found.pop(copy.item, None)
+            found.pop(copy.other, None)
     return list(found.values())
 
 

@@ -7,14 +7,16 @@ is a likelihood ratio: how much likelier the word stands in a response to a ques
 
 Their sum over the shared words is the fit, in nats, as for a naive Bayes classifier with one class a question. The
 difference between the best other question's fit and the own one's is the log odds that the response belongs there.
-Since the best is taken of all Q questions, it must exceed log(Q) and a margin, so the threshold grows with the set;
-less is asked where other rows say the same: two rows that have each other's response, or neighbours moved by the same
-number of rows.
+A response can have gone only to a question that lacks its own, so only open questions are looked at: those with a row
+whose response fits another question better, and those that hold a copy of the response. Each takes as many responses as
+it has lost, the surest first. Since the best is taken of Q open questions, it must exceed log(Q) and a margin; less is
+asked where the question holds a copy, and where other rows say the same: two rows that have each other's response, or
+neighbours moved by the same number of rows.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +27,10 @@ from training.audits.items import Item
 from training.audits.text import tokens
 
 REPEATED = 0.5  # how often a response repeats a word of its question
-MARGIN = 1.0  # nats above log(questions) that a row needs alone
+MARGIN = 1.0  # nats above log(open questions) that a row needs alone
 JOINT_MARGIN = 2.0  # nats that it needs where another row says the same
 OWN_SHARE = 0.5  # of the own question's weight: a response that holds more of it fits, whatever fits better
+OPENING = 8  # words that two responses begin with, where one is taken for the other's copy
 MAX_PRODUCT = 20_000_000  # entries of one block of fits
 
 
@@ -66,6 +69,23 @@ class Pairing:
 
 
 @dataclass(frozen=True)
+class _Texts:
+    """What is compared.
+
+    Attributes:
+        questions: Weight of each word in each group's question, (groups, words), nats.
+        responses: The words of each response, (items, words), 1 where held.
+        groups: The question group of each item, (items,).
+        openings: The words that each response begins with.
+    """
+
+    questions: sparse.csr_matrix
+    responses: sparse.csr_matrix
+    groups: NDArray[np.int64]
+    openings: list[str]
+
+
+@dataclass(frozen=True)
 class _Fits:
     """Fits of all items; arrays are (items,).
 
@@ -89,15 +109,19 @@ def find_shifted(items: Sequence[Item], groups: NDArray[np.int64]) -> Pairing:
         items: Pairs in the files' order.
         groups: The question group of each item, (items,): questions that are one but for edits share a number.
     """
-    groups = np.unique(groups, return_inverse=True)[1]
-    fits = _fits(items, groups)
-    threshold = float(np.log(max(2, groups.max(initial=0) + 1)) + MARGIN)
+    texts = _read(items, np.unique(groups, return_inverse=True)[1])
+    groups = texts.groups
+    everywhere = _fits(texts)
+    poor = everywhere.share < OWN_SHARE
+    lost = np.flatnonzero(poor & (everywhere.best > everywhere.own))
+    fits, copied = _match(texts, everywhere, lost)
+    one_word = float(texts.questions.max()) if texts.questions.nnz else 0.0  # no single word is evidence enough
+    threshold = max(float(np.log(max(2, len(lost))) + MARGIN), one_word)
     gain = fits.best - fits.own
-    poor = fits.share < OWN_SHARE
-    alone = poor & (gain > threshold)
+    alone = poor & ((gain > threshold) | (copied & (gain > JOINT_MARGIN)))
     sources = _nearest_sources(groups, fits.best_group)
     joint = poor & (gain > JOINT_MARGIN) & _supported(alone, sources, groups)
-    undecidable = ~alone & ~joint & (np.maximum(fits.own, fits.best) < threshold)
+    undecidable = ~alone & ~joint & (np.maximum(everywhere.own, everywhere.best) < threshold)
     answered = np.array([bool(item.prediction and item.question) for item in items], dtype=bool)
     shifted = [
         Misfit(int(i), int(sources[i]), round(float(fits.own[i]), 2), round(float(fits.best[i]), 2), _why(alone[i]))
@@ -106,21 +130,21 @@ def find_shifted(items: Sequence[Item], groups: NDArray[np.int64]) -> Pairing:
     return Pairing(shifted, [int(i) for i in np.flatnonzero(undecidable & answered)], round(threshold, 2))
 
 
-def _why(alone: bool) -> str:
+def _why(alone: np.bool_) -> str:
     if alone:
         return "the response fits the other row's question clearly better than its own"
     return "the response fits the other row's question better than its own, and rows beside it are moved alike"
 
 
-def _fits(items: Sequence[Item], groups: NDArray[np.int64]) -> _Fits:
-    """Fit every response to every group's question; a group's question is all words of its items' questions."""
+def _read(items: Sequence[Item], groups: NDArray[np.int64]) -> _Texts:
+    """Weigh the words of all questions; a group's question is all words of its items' questions."""
     n_groups = int(groups.max(initial=-1)) + 1
-    words = CountVectorizer(analyzer=tokens, dtype=np.float64, binary=True)
-    texts = [item.question for item in items] + [item.prediction for item in items]
-    if not any(tokens(text) for text in texts):
-        nothing = np.zeros(len(items))
-        return _Fits(nothing, nothing, nothing, groups)
-    held = sparse.csr_matrix(words.fit_transform(texts))
+    texts = [tokens(item.question) for item in items] + [tokens(item.prediction) for item in items]
+    openings = [" ".join(words[:OPENING]) for words in texts[len(items) :]]
+    if not any(texts):
+        nothing = sparse.csr_matrix((n_groups, 1))
+        return _Texts(nothing, sparse.csr_matrix((len(items), 1)), groups, openings)
+    held = sparse.csr_matrix(CountVectorizer(analyzer=list, dtype=np.float64, binary=True).fit_transform(texts))
     members = sparse.csr_matrix((np.ones(len(items)), (groups, np.arange(len(items)))), shape=(n_groups, len(items)))
     questions = sparse.csr_matrix(members @ held[: len(items)])
     questions.data[:] = 1
@@ -128,20 +152,64 @@ def _fits(items: Sequence[Item], groups: NDArray[np.int64]) -> _Fits:
     spread = np.asarray(questions.sum(axis=0) + responses.sum(axis=0)).ravel()
     share = (spread + 1) / (n_groups + len(items) + 1)
     ratios = np.log((REPEATED + (1 - REPEATED) * share) / share)
-    weighted = sparse.csr_matrix(questions @ sparse.diags(ratios))
-    most = np.asarray(weighted.sum(axis=1)).ravel()
-    own, best = np.zeros(len(items)), np.zeros(len(items))
+    return _Texts(sparse.csr_matrix(questions @ sparse.diags(ratios)), responses, groups, openings)
+
+
+def _fits(texts: _Texts) -> _Fits:
+    """Fit every response to every group's question."""
+    groups, n_items, n_groups = texts.groups, len(texts.groups), texts.questions.shape[0]
+    most = np.asarray(texts.questions.sum(axis=1)).ravel()
+    own, best = np.zeros(n_items), np.zeros(n_items)
     best_group = groups.copy()
-    transposed = weighted.T.tocsr()
+    transposed = texts.questions.T.tocsr()
     size = max(1, MAX_PRODUCT // max(1, n_groups))
-    for start in range(0, len(items), size):
-        block = (responses[start : start + size] @ transposed).toarray()
+    for start in range(0, n_items, size):
+        block = (texts.responses[start : start + size] @ transposed).toarray()
         rows = np.arange(len(block))
         own[start : start + size] = block[rows, groups[start : start + size]]
         block[rows, groups[start : start + size]] = -1
         best_group[start : start + size] = block.argmax(axis=1)
         best[start : start + size] = block.max(axis=1)
     return _Fits(own, best, own / np.where(most[groups] > 0, most[groups], 1), best_group)
+
+
+def _match(texts: _Texts, fits: _Fits, lost: NDArray[np.int64]) -> tuple[_Fits, NDArray[np.bool_]]:
+    """Give the lost responses to the questions that may lack theirs, the surest first.
+
+    A question takes as many responses as it has lost, and those that it holds a copy of.
+
+    Args:
+        texts: What is compared.
+        fits: Fits to all questions; own and share stay.
+        lost: The items whose response fits another question better.
+
+    Returns:
+        The fits, with best 0 where no question is given, and of each item whether its question holds a copy, (items,).
+    """
+    groups = texts.groups
+    holders: defaultdict[str, set[int]] = defaultdict(set)
+    for opening, group in zip(texts.openings, groups.tolist(), strict=True):
+        if opening.count(" ") == OPENING - 1:  # shorter responses are alike by chance
+            holders[opening].add(group)
+    room = Counter(groups[lost].tolist())
+    copies = {(i, group) for i in lost.tolist() for group in holders[texts.openings[i]] - {int(groups[i])}}
+    columns = np.array(sorted({*room, *(group for _, group in copies)}), dtype=np.int64)
+    transposed = texts.questions[columns].T.tocsr()
+    claims: list[tuple[float, int, int]] = []
+    size = max(1, MAX_PRODUCT // max(1, len(columns)))
+    for start in range(0, len(lost), size):
+        items = lost[start : start + size]
+        gains = (texts.responses[items] @ transposed).toarray() - fits.own[items][:, None]
+        for row, column in np.argwhere(gains > JOINT_MARGIN):
+            claims.append((-float(gains[row, column]), int(items[row]), int(columns[column])))
+    best, best_group, copied = np.zeros(len(groups)), groups.copy(), np.zeros(len(groups), dtype=bool)
+    for loss, i, group in sorted(claims):
+        copy = (i, group) in copies
+        if group == groups[i] or best_group[i] != groups[i] or not (copy or room[group]):
+            continue
+        room[group] -= not copy
+        best[i], best_group[i], copied[i] = fits.own[i] - loss, group, copy
+    return replace(fits, best=best, best_group=best_group), copied
 
 
 def _nearest_sources(groups: NDArray[np.int64], best_group: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -50,7 +50,13 @@ def _overview(audit: Mapping[str, Any]) -> str:
         lines.append(f"| {title} | {found[0]} | {found[1]} | {audit['dropped'].get(kind, 0)} |")
     total = audit["dropped"]["total"]
     return "\n".join(
-        [*lines, "", f"`--drop` leaves out {total} rows; a row found twice is counted where it stands first.", ""]
+        [
+            *lines,
+            "",
+            f"`--drop` leaves out {total} rows; a row found twice is counted where it stands first. "
+            "Of two rows that repeat each other the one named is left out, and the other stays.",
+            "",
+        ]
     )
 
 
