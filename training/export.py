@@ -84,8 +84,8 @@ def export(config: ExportConfig) -> InspectorModel:
     (output / "results.json").write_text(json_text(evidence), encoding="utf-8")
     if config.audit:
         shutil.copyfile(config.audit, output / "audit.json")
-    plots(PlotsConfig(str(output / "results.json"), str(output)))
-    card = JudgeCard.from_judge(model.config, evidence)
+    drawn = [path.name for path in plots(PlotsConfig(str(output / "results.json"), str(output)))]
+    card = JudgeCard.from_judge(model.config, evidence, plots=drawn)
     (output / "README.md").write_text(card.render(), encoding="utf-8")
     logger.info("Wrote a judge of depth %d to %s.", model.config.depth, output)
     return model
