@@ -76,6 +76,9 @@ class JudgeCard:
         sources: The data that it was fitted on.
         n_foreign: Pairs dropped as filler.
         beats_surface: Whether the mean gain's interval lies above 0; None where not evaluated.
+        rival: Another way of fitting in the same folds: `what` it is, its mean `auroc` and the paired `gain`; None
+            where there was none.
+        transfer: Set -> aspect -> n and metrics, on pairs that were never fitted on.
         cost: Measured speeds, each with `pairs_per_second`, `machine` and `dtype`.
         audit: The audit's findings, one line each; None where no audit was made.
         plots: File -> caption of the plots beside the card.
@@ -106,6 +109,8 @@ class JudgeCard:
     sources: list[DataSource]
     n_foreign: int
     beats_surface: bool | None
+    rival: dict[str, Any] | None
+    transfer: dict[str, dict[str, Any]]
     cost: list[dict[str, Any]]
     audit: list[str] | None
     plots: dict[str, str]
@@ -164,6 +169,8 @@ class JudgeCard:
             sources=data_sources(results),
             n_foreign=results.get("n_foreign", 0),
             beats_surface=mean["auroc"]["gain"]["low"] > 0 if mean else None,
+            rival=_rival(results),
+            transfer=dict(results.get("transfer", {})),
             cost=[dict(item) for item in ([cost] if isinstance(cost, Mapping) else cost)],
             audit=None if audit is None else audit_lines(audit),
             plots={name: caption for name, caption in PLOTS.items() if name in plots},
@@ -276,6 +283,16 @@ class JudgeCard:
         return render("judge_card.md.jinja", self.metadata(), **shown)
 
 
+def _rival(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    mean, settings = results.get("mean", {}), results.get("protocol", {}).get("settings", {})
+    if "rival" not in mean:
+        return None
+    rival = settings["rival"]
+    pooled = " or ".join("+".join(poolings) for poolings in rival["poolings"])
+    what = f"reading {', '.join(rival['readings'])}, pooling {pooled}, {', '.join(rival['layers'])} layers"
+    return {"what": what, "auroc": mean["rival"]["auroc"], "gain": mean["gain_over_rival"]["auroc"]}
+
+
 def evidence_gaps(config: InspectorConfig, results: Mapping[str, Any] | None) -> list[str]:
     """Name the aspects that have no evidence: a metric with its interval and the surface baseline beside it."""
     entries = (results or {}).get("aspects", {})
@@ -286,16 +303,19 @@ def audit_lines(audit: Any) -> list[str]:
     """Write an audit's findings, one line each: its `findings` where it has such a list, else its plain values."""
     found = audit.get("findings", audit) if isinstance(audit, Mapping) else audit
     if isinstance(found, Mapping):
-        return [f"{key}: {_plain(value)}" for key, value in found.items()]
+        aspects = found.get("aspects", {})
+        lines = [f"{key}: {_plain(value)}" for key, value in found.items() if key != "aspects"]
+        return lines + [f"{name}: {_plain(value)}" for name, value in aspects.items()]
     return [_plain(item) for item in found]
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "; ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        said = {key: _plain(item) for key, item in value.items()}
+        return "; ".join(f"{key.replace('_', ' ')} {words}" for key, words in said.items() if words)
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
-    return " ".join(str(value).split())
+    return "not looked for" if value is None else " ".join(str(value).split())
 
 
 def _retrain(results: Mapping[str, Any]) -> str | None:

@@ -203,7 +203,9 @@ def test_todays_results_of_the_embedded_judge_make_a_card():
     config = InspectorConfig.from_pretrained(EMBEDDED_JUDGE)
     results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
     card = JudgeCard.from_judge(config, results)
-    assert evidence_gaps(config, results) == [] and card.sources == [PUBLISHED_LABELS, GSM8K_TRAIN]
+    assert evidence_gaps(config, results) == []
+    assert [source.sha256 for source in card.sources] == [PUBLISHED_LABELS.sha256, GSM8K_TRAIN.sha256]
+    assert "gain over it" in card.render() and "| correctness | 600 |" in card.render()
     text = card.render()
     assert 'pipeline("inspector-judge")\n' in text and "Its speed was not measured." in text
     for name, entry in results["aspects"].items():
