@@ -62,9 +62,9 @@ class Hub:
         self.drop = set()
         self.requests = []
 
-    def add(self, repo_id, folder, *, private=False, branch="main"):
+    def add(self, repo_id, folder, *, private=False, branch="main", kind="models"):
         """Put a folder's files into a repo directly."""
-        repo = self.repos.setdefault(f"models/{repo_id}", Repo(private))
+        repo = self.repos.setdefault(f"{kind}/{repo_id}", Repo(private))
         files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
         return repo.commit(branch, {n: Blob(p.read_bytes(), n.endswith(LFS_SUFFIXES)) for n, p in files.items()})
 
@@ -278,8 +278,8 @@ class Handler(BaseHTTPRequestHandler):
             listed.append({**item, **lfs})
         self.send(200, listed)
 
-    def resolve(self, repo_id, revision, path):
-        repo = self.find(repo_id)
+    def resolve(self, repo_id, revision, path, kind="models"):
+        repo = self.find(repo_id, kind)
         sha = self.sha_of(repo, revision)
         headers = {"X-Repo-Commit": sha}
         blob = repo.commits[sha].get(path)
@@ -308,5 +308,6 @@ ROUTES = [
     ("GET", rf"{API}/tree/(?P<revision>[^/]+)(?P<path>.*)", Handler.tree),
     ("GET", rf"{API}/revision/(?P<revision>.+)", Handler.info),
     ("GET", API, Handler.info),
+    ("GET HEAD", rf"/(?P<kind>spaces)/{ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
     ("GET HEAD", rf"/{ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
 ]

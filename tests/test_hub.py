@@ -237,6 +237,25 @@ def test_the_installed_package_needs_no_remote_code_and_a_fused_judge_brings_its
     assert not hub.requests
 
 
+def test_the_metric_is_loaded_from_a_space_and_its_judge_from_the_hub(hub, published, tmp_path):
+    hub.add("org/inspector_score", ROOT / "inspector_pipeline" / "inspector_score", kind="spaces")
+    code = """
+        import json, sys
+        import evaluate
+        from inspector_pipeline.mean_scores import mean_scores
+        pairs = json.loads(sys.argv[1])
+        texts = {"predictions": [p["prediction"] for p in pairs], "questions": [p["question"] for p in pairs]}
+        found = evaluate.load("org/inspector_score").compute(**texts, judge="org/judge")
+        print(json.dumps([found, mean_scores(**texts, judge="org/judge")]))
+    """
+    # Evaluate's counter of downloads would ask another host.
+    env = {**hub.env(tmp_path / "home"), "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+    output = run_python(code, json.dumps(PAIRS), env=env, cwd=tmp_path, with_package=True)
+    found, plain = json.loads(output.strip().splitlines()[-1])
+    assert found == plain and found["n"] == len(PAIRS)
+    assert any(path == "/spaces/org/inspector_score/resolve/main/inspector_score.py" for _, path in hub.requests)
+
+
 def test_the_command_pushes_a_judge_and_asks_the_hub_for_the_backbones_licence(hub, tmp_path, backbone_dir, tokenizer):
     folder = fused_judge(tmp_path / "judge", backbone_dir, tokenizer)
     (tmp_path / "card").mkdir()
