@@ -169,7 +169,7 @@ def test_a_probe_tells_what_can_be_told(classifier):
     found = fit_and_test(inputs, labels + 3, classifier)
     assert found["n_test"] == 12 and found["cv_macro_f1"] == 1.0
     for metric in ("auroc", "macro_f1"):
-        assert found[metric] == {"value": 1.0, "low": 1.0, "high": 1.0}
+        assert found[metric].items() >= {"value": 1.0, "low": 1.0, "high": 1.0}.items()
     assert found["spearman"]["value"] > 0.85
 
 
@@ -192,7 +192,8 @@ def test_the_probe_is_the_published_search():
 def test_what_the_test_rows_do_not_define_is_null():
     inputs, labels = separable(60)
     found = fit_and_test(inputs, labels + 1)
-    assert found["auroc"] == {"value": None, "low": None, "high": None} and found["macro_f1"]["value"] == 1.0
+    assert found["auroc"].items() >= {"value": None, "low": None, "high": None}.items()
+    assert found["macro_f1"]["value"] == 1.0
 
 
 @settings(deadline=None)
