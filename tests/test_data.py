@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from inspector_pipeline import DataFileError
 from inspector_pipeline.tables import read_rows, write_rows
+from training.answers import last_boxed
 from training.columns import Columns, parse_label
 from training.data import DataConfig, data, main, make_rows, number_samples, subset_of
 from training.manifest import Manifest, manifest_path
-from training.named_datasets import DATASETS, gsm8k_final_answer, last_boxed, plain_rationale
+from training.named_datasets import DATASETS, gsm8k_final_answer, plain_rationale
 from training.records import labelled_pairs, question_id, read_records
 from training.sources import Source, read_dataset
 

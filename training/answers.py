@@ -16,6 +16,7 @@ NUMBER = re.compile(
     r"(?<![\w.,])[-−–]?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+(?![\d.,]*\d))?|(?<!\d)\.\d+"
 )
 _MIXED = re.compile(r"(?<![\w.,/])\$?(\d+)(?:\s+|\s*-\s*|\s+and\s+)(\d+)\s?/\s?(\d+)(?!\d)")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 _HASHES = re.compile(r"####\s*(.+)")
 _PHRASE = re.compile(
     r"\banswer(?:\s+to\b[^.:\n]{0,80}?)?(?:\s+(?:is|are|would\s+be|should\s+be)\b\s*:?|\s*\**\s*:)\s*(.+)", re.I
@@ -86,17 +87,31 @@ def final_answer(solution: str) -> str | None:
     return hashes[-1].strip() if hashes else last_boxed(solution)
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Return what stands in the last \boxed{} of a text, braces matched; None where there is no whole one."""
-    opening = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
-    if opening < 0:
+def last_boxed(solution: str) -> str | None:
+    r"""Take what stands in the last `\boxed{...}` (or `\fbox{...}`) of a LaTeX solution, braces balanced.
+
+    `\boxed 7$` without braces, which occurs in MATH, is read up to the next `$` or the line's end. Escaped braces do
+    not count. A box that is never closed is none.
+
+    Example:
+        >>> last_boxed(r"so $x = \boxed{\frac{1}{2}}$.")
+        '\\frac{1}{2}'
+    """
+    boxes = list(_BOX.finditer(solution))
+    if not boxes:
         return None
-    start = text.index("{", opening) + 1
-    depth = 1
-    for end in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[start:end].strip()
+    content = solution[boxes[-1].end() :]
+    found = _balanced(content) if content.startswith("{") else re.split(r"[$\n]", content, maxsplit=1)[0]
+    return (found or "").strip() or None
+
+
+def _balanced(text: str) -> str | None:
+    """Return what stands between a first brace and the one that closes it."""
+    depth = 0
+    for mark in re.finditer(r"\\.|[{}]", text, flags=re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(mark.group(), 0)
+        if depth == 0 and mark.group() == "}":
+            return text[1 : mark.start()]
     return None
 
 

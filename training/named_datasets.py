@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from inspector_pipeline.tables import Row
+from training.answers import last_boxed
 from training.columns import Columns, UnusableRowError, is_blank
 
 GSM8K_MARK = "####"
 CALCULATION = re.compile(r"<<[^<>]*>>")
-BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 GPQA_CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 LETTERS = "ABCD"
 
@@ -56,34 +56,6 @@ def plain_rationale(answer: str) -> str:
     """
     steps, mark, final = CALCULATION.sub("", answer).rpartition(GSM8K_MARK)
     return f"{steps.rstrip()}\nThe answer is {final.strip()}.".lstrip() if mark else final
-
-
-def last_boxed(solution: str) -> str | None:
-    r"""Take what stands in the last `\boxed{...}` (or `\fbox{...}`) of a LaTeX solution, braces balanced.
-
-    `\boxed 7$` without braces, which occurs in MATH, is read up to the next `$` or the line's end. Escaped braces do
-    not count. A box that is never closed is none.
-
-    Example:
-        >>> last_boxed(r"so $x = \boxed{\frac{1}{2}}$.")
-        '\\frac{1}{2}'
-    """
-    boxes = list(BOX.finditer(solution))
-    if not boxes:
-        return None
-    content = solution[boxes[-1].end() :]
-    found = _balanced(content) if content.startswith("{") else re.split(r"[$\n]", content, maxsplit=1)[0]
-    return (found or "").strip() or None
-
-
-def _balanced(text: str) -> str | None:
-    """Return what stands between a first brace and the one that closes it."""
-    depth = 0
-    for mark in re.finditer(r"\\.|[{}]", text, flags=re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(mark.group(), 0)
-        if depth == 0 and mark.group() == "}":
-            return text[1 : mark.start()]
-    return None
 
 
 def _gsm8k(row: Row, source: Row) -> Row:
