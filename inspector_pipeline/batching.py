@@ -14,9 +14,15 @@ from torch import Tensor
 from .reading import EncodedPair
 
 WINDOW_ROWS = 256
-TOKEN_BUDGET = 4096  # tokens of one batch, padding included
+TOKEN_BUDGET = 4096  # tokens of one batch, padding included, on a CPU
+ACCELERATOR_TOKEN_BUDGET = 16384
 
 T = TypeVar("T")
+
+
+def token_budget(device: torch.device) -> int:
+    """Return how many tokens one pass takes: enough to keep a device busy, few enough for its memory."""
+    return TOKEN_BUDGET if device.type == "cpu" else ACCELERATOR_TOKEN_BUDGET
 
 
 def windows(items: Iterable[T], rows: int) -> Iterator[list[T]]:

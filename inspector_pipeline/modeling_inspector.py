@@ -140,6 +140,17 @@ class InspectorModel(PreTrainedModel):
             )
             response = None if response_mask is None else self._of_reading(response_mask, name, "response_mask")
             features |= self.read(name, ids, mask, response)
+        return self.decide(features)
+
+    def decide(self, features: Mapping[Feature, Tensor]) -> InspectorOutput:
+        """Run every aspect's probe on features that were read already.
+
+        Args:
+            features: float32 (batch, hidden) for each of the judge's features.
+
+        Returns:
+            Scores, expectations, probabilities and decision values.
+        """
         device = self.centers.device
         centred = {
             feature: features[feature].to(device) - center

@@ -13,8 +13,9 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import logging as hf_logging
 
 from .backbone import backbone_location
-from .batching import WINDOW_ROWS, collate, plan_batches, windows
+from .batching import WINDOW_ROWS, windows
 from .errors import BackboneError, PairError
+from .reader import FeatureReader
 from .reading import EncodedPair, ReadingEncoder
 
 TASK = "inspector-judge"
@@ -142,9 +143,12 @@ class InspectorPipeline(Pipeline):
     `truncated` says whether the pair was longer than the judge's limit and was cut.
 
     Args of a call, or of the constructor as defaults:
-        batch_size: Pairs of a batch, taken in input order; None (the default) reads ahead 256 pairs, sorts them by
-            length and fills batches up to a token budget, which is the fastest. Give 1 to score a live stream.
+        batch_size: Pairs to read ahead and score together, in input order; None (the default) is 256, of which passes
+            form up to a token budget, which is the fastest. Give 1 to score a live stream.
         num_workers: Processes that tokenise; 0 tokenises in this one.
+
+    A call also takes `share_prefixes`: whether tokens that pairs scored together have in common at their beginning (one
+    question with many responses, say) are read once. True by default; in float32 it changes no score.
 
     Example:
         >>> import inspector_pipeline
@@ -173,9 +177,16 @@ class InspectorPipeline(Pipeline):
             }
         )
         self._aspects = config.parsed_aspects
+        self._reader: tuple[tuple[Any, ...], FeatureReader] | None = None
 
     def __call__(
-        self, inputs: Any, *args: Any, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any
+        self,
+        inputs: Any,
+        *args: Any,
+        num_workers: int | None = None,
+        batch_size: int | None = None,
+        share_prefixes: bool = True,
+        **kwargs: Any,
     ) -> Any:
         """Score one pair or many; see the class.
 
@@ -192,12 +203,13 @@ class InspectorPipeline(Pipeline):
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"batch_size expects a positive whole number or None, but got {batch_size!r}.")
+        options = {"share_prefixes": share_prefixes}
         if isinstance(inputs, Mapping):
-            return next(self.get_iterator([inputs], 0, 1, {}, {}, {}))
+            return next(self.get_iterator([inputs], 0, 1, {}, options, {}))
         if isinstance(inputs, list):
             for index, pair in enumerate(inputs):
                 check_pair(pair, index)
-            results = self.get_iterator(inputs, num_workers, batch_size, {}, {}, {})
+            results = self.get_iterator(inputs, num_workers, batch_size, {}, options, {})
             return list(hf_logging.tqdm(results, total=len(inputs), desc="score", unit="pair", delay=_PROGRESS_DELAY_S))
         if type(inputs).__module__.split(".")[0] == "pandas":
             raise PairError("A judge expects rows as dicts, but got a pandas object. Pass df.to_dict('records').")
@@ -208,7 +220,7 @@ class InspectorPipeline(Pipeline):
                 f"A judge expects {_EXPECTED}, or a list, generator or dataset of such pairs, but got "
                 f"{type(inputs).__name__}: {inputs!r:.80}."
             )
-        results = self.get_iterator(inputs, num_workers, batch_size, {}, {}, {})
+        results = self.get_iterator(inputs, num_workers, batch_size, {}, options, {})
         return _SizedResults(results, len(inputs)) if hasattr(inputs, "__len__") else results
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -216,7 +228,8 @@ class InspectorPipeline(Pipeline):
         kwargs.pop("local_files_only", None)  # pipeline() hands on this one, which it has used already
         if kwargs:
             raise TypeError(
-                f"InspectorPipeline knows the arguments batch_size and num_workers, but got {', '.join(kwargs)}."
+                "InspectorPipeline knows the arguments batch_size, num_workers and share_prefixes, but got "
+                f"{', '.join(kwargs)}."
             )
         return {}, {}, {}
 
@@ -224,16 +237,40 @@ class InspectorPipeline(Pipeline):
         """Check and tokenise a pair under every reading."""
         return self.encode(input_, index)
 
-    def _forward(self, input_tensors: dict[str, dict[str, torch.Tensor]]) -> dict[str, Any]:
-        """Run the judge on a padded batch; tensors by argument, then by reading."""
-        output = self.model(**input_tensors)
+    def _forward(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
+        """Run the judge on a window of encoded pairs; what comes back is on the host, as plain numbers."""
+        features = self.reader(input_tensors["pairs"], share_prefixes=input_tensors["share_prefixes"])
+        output = self.model.decide(features)
         finite = torch.stack([values.isfinite().all(dim=1) for values in output.decision_values]).all(dim=0)
+        columns = [output.scores, finite.unsqueeze(1), output.expected, *output.probabilities]
+        # float64 holds the scores and float32 numbers exactly; joined, they cross to the host in one copy.
+        joined = torch.cat([column.double() for column in columns], dim=1).cpu()
+        scores, finite, expected, *probabilities = torch.split(joined, [column.shape[1] for column in columns], dim=1)
         return {
-            "scores": output.scores,
-            "expected": output.expected,
-            "probabilities": list(output.probabilities),
-            "finite": finite,
+            "scores": scores.long().tolist(),
+            "finite": finite.flatten().bool().tolist(),
+            "expected": expected.tolist(),
+            "probabilities": [values.tolist() for values in probabilities],
         }
+
+    @property
+    def reader(self) -> FeatureReader:
+        """What reads features for this judge; made again when the backbone or its weights change."""
+        backbone = self.model.backbone
+        if backbone is None:
+            raise BackboneError("This judge holds probes only. Load it with from_pretrained, which adds the backbone.")
+        state = (id(backbone), backbone.device, *(parameter._version for parameter in backbone.parameters()))
+        if self._reader is None or self._reader[0] != state:
+            reader = FeatureReader(
+                backbone,
+                self.model.final_norm,
+                self.model.features,
+                self.encode.encoders,
+                rms_norm_eps=self.model.config.rms_norm_eps,
+                pad_id=self.tokenizer.pad_token_id or 0,
+            )
+            self._reader = state, reader
+        return self._reader[1]
 
     def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
         """Shape one pair's result from plain numbers.
@@ -268,14 +305,16 @@ class InspectorPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """Score any iterable of pairs in input order; batches form inside windows of input rows."""
+        """Score any iterable of pairs in input order; passes form inside windows of input rows."""
+        share_prefixes = forward_params.get("share_prefixes", True)
         for window in windows(self._encoded(inputs, num_workers), batch_size or WINDOW_ROWS):
-            results: dict[int, dict[str, Any]] = {}
-            lengths = [max(len(encoded.input_ids) for encoded in pair.values()) for pair in window]
-            for batch in plan_batches(lengths, batch_size):
-                rows = self._score([window[i] for i in batch])
-                results.update(zip(batch, map(self.postprocess, rows), strict=True))
-            yield from (results[i] for i in range(len(window)))
+            output = self.forward({"pairs": window, "share_prefixes": share_prefixes})
+            columns = [output[name] for name in ("scores", "expected", "finite")]
+            probabilities = zip(*output["probabilities"], strict=True)
+            for pair, scores, expected, finite, classes in zip(window, *columns, probabilities, strict=True):
+                truncated = any(encoded.truncated for encoded in pair.values())
+                result = {"scores": scores, "expected": expected, "probabilities": classes}
+                yield self.postprocess({**result, "finite": finite, "truncated": truncated})
 
     def _encoded(self, inputs: Any, num_workers: int) -> Iterable[dict[str, EncodedPair]]:
         is_stream = isinstance(inputs, IterableDataset)
@@ -287,19 +326,6 @@ class InspectorPipeline(Pipeline):
             return DataLoader(_EncodedStream(inputs, self.encode), batch_size=None, num_workers=1)
         rows = (inputs[i] for i in range(len(inputs))) if sized else inputs
         return (self.preprocess(row, index) for index, row in enumerate(rows))
-
-    def _score(self, pairs: list[dict[str, EncodedPair]]) -> Iterator[dict[str, Any]]:
-        """Run one batch and divide what comes back into plain numbers per pair."""
-        pad_id = self.tokenizer.pad_token_id or 0
-        batches = {name: collate([pair[name] for pair in pairs], pad_id) for name in self.encode.encoders}
-        arguments = ("input_ids", "attention_mask", "response_mask")
-        output = self.forward({key: {name: batch[key] for name, batch in batches.items()} for key in arguments})
-        columns = [output[name].tolist() for name in ("scores", "expected", "finite")]
-        probabilities = zip(*(values.tolist() for values in output["probabilities"]), strict=True)
-        for pair, scores, expected, finite, classes in zip(pairs, *columns, probabilities, strict=True):
-            truncated = any(encoded.truncated for encoded in pair.values())
-            result = {"scores": scores, "expected": expected, "probabilities": classes}
-            yield {**result, "finite": finite, "truncated": truncated}
 
     def save_pretrained(self, save_directory: Any, *, fused: bool = True, **kwargs: Any) -> None:
         """Write the judge and what runs it.

@@ -9,6 +9,8 @@ token, and braces in it mean nothing.
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +21,8 @@ QUESTION_MARK = "{question}"
 PREDICTION_MARK = "{prediction}"
 FALLBACK_TEMPLATE = f"Question:\n{QUESTION_MARK}\n\nAnswer:\n{PREDICTION_MARK}"
 MIN_TEXT_TOKENS = 16  # of the question, and of the response, that truncation leaves in place
+
+_OPENING_SAMPLES = ("A", "z", "7", " b", "\n\nc", ".", '"', "é", "的")  # what may merge with the text before it
 
 _TOKENIZER_LOCK = threading.Lock()
 _SENTINELS = ("Inspector0question0here", "Inspector0prediction0here")
@@ -224,6 +228,13 @@ class ReadingEncoder:
                 f"A prediction must hold text that the tokenizer keeps, but got {prediction[:80]!r}, which it drops."
             )
         return self.cut([token.id for token in tokens], _tokens_inside(tokens, question_at), response)
+
+    @cached_property
+    def opening_ids(self) -> list[int]:
+        """Token ids that pairs begin with under this reading, as far as no text of the question can change them."""
+        samples = [self(question, "a").input_ids for question in _OPENING_SAMPLES]
+        shared = zip(*samples, strict=False)
+        return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, shared)]
 
     def cut(self, input_ids: list[int], question: Span, response: Span) -> EncodedPair:
         """Cut token ids to `max_length` where they are more: in the question's middle, then in the response's.

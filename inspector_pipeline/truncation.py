@@ -5,7 +5,7 @@ Nothing here knows an architecture by name. A decoder is taken to be a module th
 """
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -102,6 +102,31 @@ def shallow_view(backbone: PreTrainedModel, depth: int) -> PreTrainedModel:
         owner.config = config
     owner._modules[parts.layers_name] = nn.ModuleList(list(getattr(owner, parts.layers_name))[:depth])
     return view
+
+
+def with_attention(backbone: PreTrainedModel, attention: str) -> PreTrainedModel:
+    """Return a backbone that shares every weight with the given one, but runs another attention function.
+
+    Args:
+        backbone: A decoder of transformers.
+        attention: A name that is registered with `AttentionInterface`.
+    """
+    configs: dict[int, Any] = {}
+
+    def copied(module: Any) -> Any:
+        duplicate = _copy_module(module)
+        for name, child in module._modules.items():
+            if child is not None:
+                duplicate._modules[name] = copied(child)
+        config = getattr(module, "config", None)
+        if isinstance(config, PreTrainedConfig):
+            if id(config) not in configs:
+                configs[id(config)] = copy.deepcopy(config)
+                configs[id(config)]._attn_implementation = attention
+            duplicate.config = configs[id(config)]
+        return duplicate
+
+    return cast(PreTrainedModel, copied(backbone))
 
 
 def _copy_module(module: Any) -> Any:

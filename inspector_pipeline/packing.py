@@ -1,0 +1,358 @@
+"""Many sequences in one row of tokens, without padding and without a mask, each prefix that they share only once.
+
+A pack is one row of tokens, cut into segments. A segment's tokens see the segments it follows and, causally, their
+own; to the backbone it is one long text whose positions restart. What several sequences begin with (a reading's fixed
+opening, a question with many responses, a pair under many rubrics) is one segment that all of them follow. The
+backbone's own layers run unchanged; only the attention function is ours, put in place by the interface that
+transformers has for it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from .errors import BackboneError
+
+ATTENTION = "inspector_packed"
+MIN_SHARED_TOKENS = 16  # a shorter common prefix costs more to arrange than to read again
+
+
+@dataclass(frozen=True)
+class Node:
+    """Tokens that one or more sequences have at the same place.
+
+    Attributes:
+        ids: Token ids.
+        start: Position of the first one in its sequences.
+        parent: The node before it; None where it follows the opening or begins the sequence.
+    """
+
+    ids: list[int]
+    start: int
+    parent: int | None
+
+
+@dataclass(frozen=True)
+class PrefixTree:
+    """Sequences as paths of nodes, so that what they share is there once.
+
+    Attributes:
+        nodes: Every parent before its children.
+        ends: For each sequence, the node that it ends with.
+    """
+
+    nodes: list[Node]
+    ends: list[int]
+
+    def path(self, sequence: int) -> list[int]:
+        """Return a sequence's nodes, the first one first."""
+        path = []
+        node: int | None = self.ends[sequence]
+        while node is not None:
+            path.append(node)
+            node = self.nodes[node].parent
+        return path[::-1]
+
+
+def prefix_tree(
+    sequences: Sequence[list[int]], start: int = 0, min_shared: int | None = MIN_SHARED_TOKENS
+) -> PrefixTree:
+    """Find what sequences of token ids begin with in common.
+
+    Args:
+        sequences: Token ids, longer than `start`.
+        start: Tokens at the beginning that are left out, since they are cached.
+        min_shared: Fewest tokens that are worth a node of their own; None shares nothing.
+
+    Returns:
+        Paths that spell each sequence from `start` on.
+    """
+    nodes: list[Node] = []
+    ends = [0] * len(sequences)
+
+    def grow(members: list[int], at: int, parent: int | None) -> None:
+        for run, stop in _runs(sequences, members, at, min_shared):
+            nodes.append(Node(sequences[run[0]][at:stop], at, parent))
+            node = len(nodes) - 1
+            longer = []
+            for member in run:
+                if len(sequences[member]) > stop:
+                    longer.append(member)
+                else:
+                    ends[member] = node
+            if longer:
+                grow(longer, stop, node)
+
+    order = range(len(sequences))
+    grow(list(order) if min_shared is None else sorted(order, key=lambda i: sequences[i]), start, None)
+    return PrefixTree(nodes, ends)
+
+
+def _runs(
+    sequences: Sequence[list[int]], members: list[int], at: int, min_shared: int | None
+) -> Iterator[tuple[list[int], int]]:
+    """Cut sorted sequences into runs that share enough tokens from `at` on, each with where its common part stops."""
+    run, stop = members[:1], len(sequences[members[0]])
+    for member in members[1:]:
+        common = 0 if min_shared is None else common_length(sequences[run[-1]], sequences[member], at)
+        if min_shared is not None and common - at >= min_shared:
+            run.append(member)
+            stop = min(stop, common)
+        else:
+            yield run, stop
+            run, stop = [member], len(sequences[member])
+    yield run, stop
+
+
+def common_length(a: Sequence[int], b: Sequence[int], start: int = 0) -> int:
+    """Return how many tokens two sequences have in common at their beginning, where the first `start` are alike."""
+    end = min(len(a), len(b))
+    if a[start:end] == b[start:end]:
+        return end
+    return next(i for i in range(start, end) if a[i] != b[i])
+
+
+class Segment(NamedTuple):
+    """Where a node's tokens lie in a pack, `start` to `end - 1`, and where the nodes before it lie."""
+
+    start: int
+    end: int
+    before: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One row of tokens for one pass.
+
+    Attributes:
+        input_ids: Token ids.
+        positions: Position of each token in its sequence.
+        segments: Cover the row from left to right, each after those it follows.
+        sequences: Which sequences are in the pack, by their positions in what was packed.
+        paths: For each of them, the segments it is made of.
+    """
+
+    input_ids: list[int]
+    positions: list[int]
+    segments: list[Segment]
+    sequences: list[int]
+    paths: list[list[int]]
+
+
+def pack(tree: PrefixTree, token_budget: int) -> Iterator[Pack]:
+    """Fill packs up to a budget, in the tree's order, so that sequences with a common prefix stay together.
+
+    Args:
+        tree: Sequences.
+        token_budget: Tokens of a pack; a single longer sequence is a pack of its own.
+
+    Yields:
+        Packs that hold every sequence once; a prefix whose sequences need several packs is in each.
+    """
+    held: dict[int, None] = {}  # nodes in order of arrival
+    members: list[int] = []
+    n_tokens = 0
+    for sequence in sorted(range(len(tree.ends)), key=lambda i: tree.ends[i]):
+        path = tree.path(sequence)
+        n_new = sum(len(tree.nodes[node].ids) for node in path if node not in held)
+        if members and n_tokens + n_new > token_budget:
+            yield _assemble(tree, list(held), members)
+            held, members, n_tokens = {}, [], 0
+            n_new = sum(len(tree.nodes[node].ids) for node in path)
+        held.update(dict.fromkeys(path))
+        members.append(sequence)
+        n_tokens += n_new
+    if members:
+        yield _assemble(tree, list(held), members)
+
+
+def _assemble(tree: PrefixTree, held: list[int], members: list[int]) -> Pack:
+    ids: list[int] = []
+    positions: list[int] = []
+    segments: list[Segment] = []
+    place = {node: i for i, node in enumerate(held)}
+    for index in held:
+        node = tree.nodes[index]
+        before: tuple[tuple[int, int], ...] = ()
+        if node.parent is not None:
+            parent = segments[place[node.parent]]
+            before = (*parent.before, (parent.start, parent.end))
+        segments.append(Segment(len(ids), len(ids) + len(node.ids), before))
+        ids += node.ids
+        positions += range(node.start, node.start + len(node.ids))
+    return Pack(ids, positions, segments, members, [[place[node] for node in tree.path(member)] for member in members])
+
+
+@dataclass
+class Packing:
+    """What packed attention has to know of a pass; goes to it as a keyword argument through the backbone.
+
+    Attributes:
+        segments: The pack's.
+        past: Keys and values of the opening that all segments follow, by layer: each (1, heads, tokens, size). Empty
+            where there is none.
+        record: Filled with the pass's own keys and values by layer, where it is not None.
+        n_calls: How often attention ran: once a layer, unless a layer mixes tokens by other means.
+    """
+
+    segments: list[Segment]
+    past: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    record: dict[int, tuple[Tensor, Tensor]] | None = None
+    n_calls: int = 0
+    _masks: dict[int, Tensor | None] = field(default_factory=dict)
+    _gather: "_Gather | None" = None
+
+    def mask(self, index: int, n_keys: int, like: Tensor) -> Tensor | None:
+        """Return a segment's additive mask (tokens, keys); None where plain causal attention will do. Made once."""
+        if index not in self._masks:
+            n = self.segments[index].end - self.segments[index].start
+            mask = None
+            if n_keys > n:
+                hidden = torch.ones(n, n_keys, dtype=torch.bool, device=like.device).triu(n_keys - n + 1)
+                mask = torch.zeros(n, n_keys, dtype=like.dtype, device=like.device).masked_fill(hidden, -torch.inf)
+            self._masks[index] = mask
+        return self._masks[index]
+
+    def gather(self, n_past: int, device: torch.device) -> "_Gather":
+        """Return the indices of a pass that reads all segments at once. Made once."""
+        if self._gather is None:
+            self._gather = _Gather.of(self.segments, n_past, device)
+        return self._gather
+
+
+class _Gather(NamedTuple):
+    """Indices that turn a pack into a padded batch of whole sequences and back.
+
+    Attributes:
+        rows: int64 (segments, longest): where a segment's sequence, up to its own end, lies in past and pack.
+        back: int64 (tokens,): where each of the pack's tokens is in the flattened batch.
+    """
+
+    rows: Tensor
+    back: Tensor
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], n_past: int, device: torch.device) -> "_Gather":
+        spans = [[(0, n_past), *((a + n_past, b + n_past) for a, b in (*s.before, s[:2]))] for s in segments]
+        widths = [sum(b - a for a, b in span) for span in spans]
+        rows = torch.zeros(len(segments), max(widths), dtype=torch.long)
+        back = torch.empty(segments[-1].end, dtype=torch.long)
+        for row, (segment, span, width) in enumerate(zip(segments, spans, widths, strict=True)):
+            rows[row, :width] = torch.cat([torch.arange(a, b) for a, b in span])
+            end = row * rows.shape[1] + width
+            back[segment.start : segment.end] = torch.arange(end - (segment.end - segment.start), end)
+        return cls(to_device(rows, device), to_device(back, device))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the host, without waiting for it where the device allows that."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packing: Packing | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Let every segment of a pack see the segments it follows and, causally, itself.
+
+    Args:
+        module: The attention module; its `layer_idx` names the layer.
+        query: (1, heads, tokens, size).
+        key: (1, key heads, tokens, size), rotated already.
+        value: (1, key heads, tokens, size).
+        attention_mask: Unused: a pack needs none.
+        scaling: Factor of the products; None is 1 / sqrt(size).
+        dropout: Unused: backbones are frozen.
+        packing: The pack's segments.
+        **kwargs: What else transformers hands on.
+
+    Returns:
+        (1, tokens, heads, size), and None for the weights.
+
+    Raises:
+        BackboneError: The layer wants attention that a pack cannot give.
+    """
+    unknown = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    if packing is None or unknown or not getattr(module, "is_causal", True):
+        raise BackboneError(f"Packed attention expects plain causal attention, but got {unknown or type(module)}.")
+    packing.n_calls += 1
+    if packing.record is not None:
+        packing.record[module.layer_idx] = key, value
+    past = packing.past.get(module.layer_idx)
+    attend = _attend_in_turn if query.device.type == "cpu" else _attend_at_once
+    return attend(query, key, value, past, packing, scaling), None
+
+
+def _attend_in_turn(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past: tuple[Tensor, Tensor] | None,
+    packing: Packing,
+    scaling: float | None,
+) -> Tensor:
+    """Run one segment after the other: no padding, and no mask where a segment follows nothing."""
+    output = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    gqa = query.shape[1] != key.shape[1]
+    for index, (start, end, before) in enumerate(packing.segments):
+        keys = [*((past[0],) if past else ()), *(key[:, :, a:b] for a, b in before), key[:, :, start:end]]
+        values = [*((past[1],) if past else ()), *(value[:, :, a:b] for a, b in before), value[:, :, start:end]]
+        n_keys = sum(part.shape[2] for part in keys)
+        mask = packing.mask(index, n_keys, query)
+        output[:, start:end] = scaled_dot_product_attention(
+            query[:, :, start:end],
+            torch.cat(keys, dim=2) if len(keys) > 1 else keys[0],
+            torch.cat(values, dim=2) if len(values) > 1 else values[0],
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=gqa,
+        ).transpose(1, 2)
+    return output
+
+
+def _attend_at_once(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past: tuple[Tensor, Tensor] | None,
+    packing: Packing,
+    scaling: float | None,
+) -> Tensor:
+    """Run all segments as one padded batch, one kernel a layer, which is what accelerators want.
+
+    A segment's queries come with those of what it follows, whose results are dropped: so attention is plainly causal,
+    and no kernel needs a mask.
+    """
+    if past:
+        key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+        dropped = query.new_zeros(1, query.shape[1], past[0].shape[2], query.shape[3])
+        query = torch.cat([dropped, query], dim=2)
+    gather = packing.gather(past[0].shape[2] if past else 0, query.device)
+    queries, keys, values = (states[0].transpose(0, 1)[gather.rows].transpose(1, 2) for states in (query, key, value))
+    attended = scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        is_causal=True,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return attended.transpose(1, 2).flatten(0, 1)[gather.back].unsqueeze(0)
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
