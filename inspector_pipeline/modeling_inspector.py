@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
-from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from .backbone import load_backbone, read_features
 from .configuration_inspector import Aspect, Feature, InspectorConfig
@@ -99,8 +98,6 @@ class InspectorModel(PreTrainedModel):
         """
         if final_norm is None:
             final_norm = take_final_norm(backbone)
-        # Installed lazily they would be installed twice on layers that two judges share, and states counted double.
-        maybe_install_capturing_hooks(backbone)
         self.backbone = backbone.requires_grad_(False)
         self.final_norm = final_norm.requires_grad_(False) if self._needs_final_norm else None
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from .errors import BackboneError
 
@@ -91,6 +92,7 @@ def shallow_view(backbone: PreTrainedModel, depth: int) -> PreTrainedModel:
     """
     config = truncated_config(backbone.config, depth)
     parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)
+    maybe_install_capturing_hooks(backbone)
     view = _copy_module(backbone)
     view.config = config
     owner = view
@@ -126,10 +128,16 @@ def with_attention(backbone: PreTrainedModel, attention: str) -> PreTrainedModel
             duplicate.config = configs[id(config)]
         return duplicate
 
+    maybe_install_capturing_hooks(backbone)
     return cast(PreTrainedModel, copied(backbone))
 
 
 def _copy_module(module: Any) -> Any:
+    """Copy a module, but nothing in it.
+
+    The hooks that capture states go along, so they must be there before: installed later, on the view and on what it
+    was made from, they would be on the shared layers twice, and states would be counted double.
+    """
     duplicate = copy.copy(module)
     duplicate.__dict__ = {**module.__dict__, "_modules": dict(module._modules)}
     return duplicate

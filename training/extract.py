@@ -22,10 +22,11 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
-from inspector_pipeline.backbone import backbone_location, load_backbone, read_features
-from inspector_pipeline.batching import collate, plan_batches, windows
+from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.batching import windows
 from inspector_pipeline.configuration_inspector import Feature, norm_eps
 from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.reader import FeatureReader
 from inspector_pipeline.reading import EncodedPair, ReadingEncoder
 from inspector_pipeline.truncation import take_final_norm
 from training.extract_config import ExtractConfig, check_settings, describe, make_readings, read_pairs
@@ -86,8 +87,8 @@ def extract(config: ExtractConfig) -> None:
     write_atomically(folder / FINGERPRINT_FILE, asked.text())
     write_records(labelled_rows(pairs), folder / PAIRS_FILE)
     if any(missing.values()):
-        reader = _Reader.load(location, pinned.get("revision"), asked, tokenizer.pad_token_id or 0)
-        stats = _read_missing(missing, pairs, asked, tokenizer, reader)
+        backbone, final_norm = _load(location, pinned.get("revision"), asked)
+        stats = _read_missing(missing, pairs, asked, tokenizer, backbone, final_norm)
         reused = sum(part.shard.n_rows for parts in plan.values() for part in parts if part.is_done)
         write_atomically(folder / STATS_FILE, json_text({**stats, "rows_reused": reused}))
     shards = [part.shard.path for parts in plan.values() for part in parts]
@@ -124,7 +125,8 @@ def _read_missing(
     pairs: list[LabelledPair],
     asked: Fingerprint,
     tokenizer: PreTrainedTokenizerBase,
-    reader: "_Reader",
+    backbone: PreTrainedModel,
+    final_norm: nn.Module,
 ) -> dict[str, Any]:
     """Read what is missing, a shard at a time, and return how fast it went."""
     n_rows = sum(len(part.rows) for parts in missing.values() for part in parts)
@@ -132,70 +134,53 @@ def _read_missing(
     with hf_logging.tqdm(total=n_rows, desc=STAGE, unit="pair") as bar:
         for name, parts in missing.items():
             encoder = ReadingEncoder(asked.readings[name], tokenizer, asked.max_length)
+            reader = FeatureReader(
+                backbone,
+                final_norm,
+                [Feature(name, *column) for column in asked.columns],
+                {name: encoder},
+                rms_norm_eps=norm_eps(backbone.config),
+                pad_id=tokenizer.pad_token_id or 0,
+            )
             for part in parts:
                 encoded = [encoder(pairs[row].question, pairs[row].prediction) for row in part.rows]
-                write_shard(part.shard, reader(encoded), asked)
+                write_shard(part.shard, _read_window(reader, name, encoded), asked)
                 n_tokens += sum(len(pair.input_ids) for pair in encoded)
                 bar.update(len(encoded))
                 bar.set_postfix_str(f"{n_tokens / (time.monotonic() - start):.0f} tokens/s")
     seconds = time.monotonic() - start
     logger.info("Read %d pairs, %d tokens, %.0f tokens/s.", n_rows, n_tokens, n_tokens / seconds)
     stats = {"rows": n_rows, "tokens": n_tokens, "seconds": round(seconds, 3)}
-    return {**stats, "tokens_per_second": round(n_tokens / seconds, 1), "device": str(reader.backbone.device)}
+    return {**stats, "tokens_per_second": round(n_tokens / seconds, 1), "device": str(backbone.device)}
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """A backbone and what to read from it.
+def _load(location: str, revision: str | None, asked: Fingerprint) -> tuple[PreTrainedModel, nn.Module]:
+    """Load the layers that are needed, onto a GPU where there is one, and take the final norm off."""
+    backbone = load_backbone(location, revision, max(1, *asked.layers), dtype=getattr(torch, asked.backbone["dtype"]))
+    if torch.cuda.is_available():
+        backbone = backbone.to("cuda")
+    return backbone, take_final_norm(backbone)
 
-    Attributes:
-        backbone: Without its final norm.
-        final_norm: That norm.
-        features: One for every column of a shard.
-        pad_id: Any valid token id.
+
+def _read_window(reader: FeatureReader, reading: str, encoded: list[EncodedPair]) -> dict[str, NDArray[np.float32]]:
+    """Read a window of pairs under one reading.
+
+    Returns:
+        Column -> float32 (rows, hidden).
+
+    Raises:
+        BackboneError: A state is not finite.
     """
-
-    backbone: PreTrainedModel
-    final_norm: nn.Module
-    features: list[Feature]
-    pad_id: int
-
-    @classmethod
-    def load(cls, location: str, revision: str | None, asked: Fingerprint, pad_id: int) -> "_Reader":
-        """Load the layers that are needed, onto a GPU where there is one."""
-        backbone = load_backbone(
-            location, revision, max(1, *asked.layers), dtype=getattr(torch, asked.backbone["dtype"])
+    with torch.inference_mode():
+        read = reader([{reading: pair} for pair in encoded])
+        features = list(read)
+        values = torch.stack([read[feature] for feature in features]).cpu().numpy()  # one copy to the host a window
+    if not np.isfinite(values).all():
+        raise BackboneError(
+            f"Features expect finite states, but got NaN or infinite ones in {reader.backbone.dtype}. Use bfloat16 or "
+            "float32."
         )
-        if torch.cuda.is_available():
-            backbone = backbone.to("cuda")
-        features = [Feature("", layer, pooling, state) for layer, pooling, state in asked.columns]
-        return cls(backbone, take_final_norm(backbone), features, pad_id)
-
-    def __call__(self, encoded: list[EncodedPair]) -> dict[str, NDArray[np.float32]]:
-        """Read a window of pairs under one reading, in batches of like length.
-
-        Returns:
-            Column -> float32 (rows, hidden).
-
-        Raises:
-            BackboneError: A state is not finite.
-        """
-        hidden_size = self.backbone.config.hidden_size
-        values = np.empty((len(self.features), len(encoded), hidden_size), dtype=np.float32)
-        eps = norm_eps(self.backbone.config)
-        with torch.inference_mode():
-            for batch in plan_batches([len(pair.input_ids) for pair in encoded]):
-                inputs = collate([encoded[i] for i in batch], self.pad_id)
-                on_device = {name: tensor.to(self.backbone.device) for name, tensor in inputs.items()}
-                read = read_features(self.backbone, self.final_norm, self.features, rms_norm_eps=eps, **on_device)
-                stacked = torch.stack([read[feature] for feature in self.features])
-                values[:, batch] = stacked.cpu().numpy()  # one copy to the host a batch
-        if not np.isfinite(values).all():
-            raise BackboneError(
-                f"Features expect finite states, but got NaN or infinite ones in {self.backbone.dtype}. Use bfloat16 "
-                "or float32."
-            )
-        return {column_name(feature): values[i] for i, feature in enumerate(self.features)}
+    return {column_name(feature): values[i] for i, feature in enumerate(features)}
 
 
 def _held(folder: Path) -> Fingerprint | None:
