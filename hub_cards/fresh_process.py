@@ -57,12 +57,16 @@ def load_probes(model: Any, folder: Path) -> Any:
 
 
 def main() -> None:
-    """Answer one request: {"folder", "pairs"}; without pairs, the probes are checked on a thin random backbone."""
+    """Answer one request, {"folder", "pairs", "dtype"}.
+
+    Without pairs, the probes are checked on a thin random backbone.
+    """
     request = json.load(sys.stdin)
     sys.modules["inspector_pipeline"] = None  # type: ignore[assignment]  # as where the package is not installed
     folder = request["folder"]
     if request["pairs"]:
-        judge = pipeline("inspector-judge", model=folder, trust_remote_code=True, device="cpu")
+        dtype = request["dtype"]
+        judge = pipeline("inspector-judge", model=folder, trust_remote_code=True, device="cpu", dtype=dtype)
         expected = [list(result["expected"].values()) for result in judge(request["pairs"])]
         used = [judge, judge.model, judge.model.config]
     else:

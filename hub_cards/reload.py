@@ -39,7 +39,7 @@ def check_reload(judge: Judge, folder: Path) -> str:
     else:
         expected = fresh_process.scores_on_thin_backbone(judge.probes())
         compared = f"{len(expected)} random rows on a random backbone, for want of the real one"
-    answer = _reload(folder, pairs)
+    answer = _reload(folder, pairs, str(judge.pipeline.model.dtype).removeprefix("torch.") if judge.pipeline else None)
     foreign = [module for module in answer["modules"] if not module.startswith("transformers_modules")]
     if foreign:
         raise DataFileError(f"The staged repo expects to be run by its own code, but {foreign[0]} ran.")
@@ -54,7 +54,7 @@ def check_reload(judge: Judge, folder: Path) -> str:
     return compared
 
 
-def _reload(folder: Path, pairs: list[dict[str, str]]) -> dict[str, Any]:
+def _reload(folder: Path, pairs: list[dict[str, str]], dtype: str | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as elsewhere:
         dropped = ("PYTHONPATH", "PYTHONSTARTUP")
         env = {name: value for name, value in os.environ.items() if name not in dropped}
@@ -63,7 +63,7 @@ def _reload(folder: Path, pairs: list[dict[str, str]]) -> dict[str, Any]:
             env["HF_HUB_OFFLINE"] = "1"  # such a repo needs no other
         done = subprocess.run(
             [sys.executable, "-P", fresh_process.__file__],
-            input=json.dumps({"folder": str(folder.absolute()), "pairs": pairs}),
+            input=json.dumps({"folder": str(folder.absolute()), "pairs": pairs, "dtype": dtype}),
             capture_output=True,
             text=True,
             env=env,

@@ -70,7 +70,7 @@ class Judge:
                 f"{folder / 'results.json'} has none for {', '.join(gaps)}. Run python -m training.evaluate, or pass "
                 "--allow-unevaluated, and the card will say so."
             )
-        return cls(folder, config, results, load_judge(folder, device="cpu") if with_backbone else None)
+        return cls(folder, config, results, load_judge(folder, device="cpu", dtype="stored") if with_backbone else None)
 
     def probes(self) -> InspectorModel:
         """Build the judge without a backbone.

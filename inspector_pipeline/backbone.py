@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as hf_logging
@@ -29,6 +30,28 @@ def backbone_location(backbone_id: str, revision: str | None, depth: int | None)
     if is_wheel_id(backbone_id):
         return str(local_backbone(backbone_id, revision, depth)), {}
     return backbone_id, {"revision": revision} if revision else {}
+
+
+def preferred_dtype(device: str | torch.device | None = None) -> torch.dtype:
+    """Return the dtype that a device computes fastest in, of those that are exact enough: bfloat16 or float32.
+
+    bfloat16 where a GPU has it, and where a CPU multiplies matrices in it faster than in float32: with AMX, or with
+    AVX512-BF16 on a CPU that is not Intel's. On an Intel CPU with AVX512-BF16 alone it was measured at .55 of the speed
+    of float32.
+
+    Args:
+        device: Where the judge will run; None is the first accelerator, else the CPU.
+    """
+    if device is None:
+        device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if kind != "cpu":
+        return torch.float32
+    able = torch.cpu.get_capabilities()
+    fast = able.get("amx_bf16") or (able.get("avx512_bf16") and "Intel" not in str(able.get("cpu_name")))
+    return torch.bfloat16 if fast else torch.float32
 
 
 def load_backbone(

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--top-percent", type=_share, default=1.0, metavar="P", help="keep the best share, 0 to 1 (1.0)")
     score.add_argument("--batch-size", type=_positive, metavar="N", help="pairs of a batch (default: a token budget)")
     score.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
-    score.add_argument("--dtype", choices=DTYPES, help="default: the judge's own")
+    score.add_argument("--dtype", choices=DTYPES, help="default: what the device is fastest in")
     shapes = ("auto", "table", "jsonl", "none")
     score.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
     info = commands.add_parser(
@@ -255,7 +255,7 @@ def _export(args: argparse.Namespace) -> None:
     from .sequence_export import export_sequence_classification
 
     with _without_loading_bars():
-        judge = load_judge(args.judge, device="cpu", **({"dtype": args.dtype} if args.dtype else {}))
+        judge = load_judge(args.judge, device="cpu", dtype=args.dtype or "stored")
         folder = export_sequence_classification(judge, args.output)
     print(f"inspector: wrote {args.judge} as a sequence classifier to {folder}", file=sys.stderr)
 

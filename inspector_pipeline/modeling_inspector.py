@@ -12,7 +12,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput
 
-from .backbone import load_backbone, read_features
+from .backbone import load_backbone, preferred_dtype, read_features
 from .configuration_inspector import Aspect, Feature, InspectorConfig
 from .errors import BackboneError, JudgeConfigError
 from .handler import EndpointHandler
@@ -234,7 +234,9 @@ class InspectorModel(PreTrainedModel):
             config: The judge's config, where it is loaded already.
             share_backbone_with: A loaded judge of the same backbone, at least as deep; its weights are used, so that
                 several probe sets run on one backbone in memory.
-            **kwargs: For `PreTrainedModel.from_pretrained` (dtype, device_map, revision, token, ...).
+            **kwargs: For `PreTrainedModel.from_pretrained` (dtype, device_map, revision, token, ...). A dtype of
+                "auto", the default, is what the hardware is fastest in (`preferred_dtype`); "stored" is that of the
+                judge's files.
 
         Returns:
             The judge in eval mode.
@@ -249,7 +251,10 @@ class InspectorModel(PreTrainedModel):
         _refuse_with_shared(share_backbone_with, kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs["output_loading_info"] = True
+        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
+        dtype = preferred_dtype() if dtype in (None, "auto") else dtype
         if config.fused and share_backbone_with is None:
+            kwargs["dtype"] = "auto" if dtype == "stored" else dtype
             model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
             _refuse_missing(info, pretrained_model_name_or_path)
             model._refuse_broken_probes()
@@ -257,8 +262,7 @@ class InspectorModel(PreTrainedModel):
             return (model, info) if wants_info else model
         config = copy.deepcopy(config)
         config.fused = False
-        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", "auto"))
-        backbone_kwargs = {"dtype": (config.dtype or "auto") if dtype in (None, "auto") else dtype}
+        backbone_kwargs = {"dtype": (config.dtype or "auto") if dtype == "stored" else dtype}
         for name in ("device_map", "attn_implementation", "quantization_config", "max_memory", "offload_folder"):
             if kwargs.get(name) is not None:
                 backbone_kwargs[name] = kwargs.pop(name)

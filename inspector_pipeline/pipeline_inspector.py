@@ -1,8 +1,10 @@
 """The `inspector-judge` pipeline: pairs in, one result a pair out, always of the same shape."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -22,6 +24,7 @@ TASK = "inspector-judge"
 PAIR_KEYS = ("question", "prediction")
 
 _EXPECTED = '{"question": str, "prediction": str}'
+T = TypeVar("T")
 _PROGRESS_DELAY_S = 2.0  # shorter jobs show no bar
 
 
@@ -307,7 +310,8 @@ class InspectorPipeline(Pipeline):
     ) -> Iterator[dict[str, Any]]:
         """Score any iterable of pairs in input order; passes form inside windows of input rows."""
         share_prefixes = forward_params.get("share_prefixes", True)
-        for window in windows(self._encoded(inputs, num_workers), batch_size or WINDOW_ROWS):
+        ahead = windows(self._encoded(inputs, num_workers), batch_size or WINDOW_ROWS)
+        for window in _one_ahead(ahead) if _is_sized(inputs) else ahead:
             output = self.forward({"pairs": window, "share_prefixes": share_prefixes})
             columns = [output[name] for name in ("scores", "expected", "finite")]
             probabilities = zip(*output["probabilities"], strict=True)
@@ -317,8 +321,7 @@ class InspectorPipeline(Pipeline):
                 yield self.postprocess({**result, "finite": finite, "truncated": truncated})
 
     def _encoded(self, inputs: Any, num_workers: int) -> Iterable[dict[str, EncodedPair]]:
-        is_stream = isinstance(inputs, IterableDataset)
-        sized = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__") and not is_stream
+        sized = _is_sized(inputs)
         if num_workers and sized:
             return DataLoader(_EncodedRows(inputs, self.encode), batch_size=None, num_workers=num_workers)
         if num_workers:
@@ -344,6 +347,21 @@ class InspectorPipeline(Pipeline):
                 super().save_pretrained(save_directory, fused=False, **kwargs)
             finally:
                 self.tokenizer = tokenizer
+
+
+def _is_sized(inputs: Any) -> bool:
+    """Whether rows can be read by number, so that reading ahead disturbs nobody."""
+    is_stream = isinstance(inputs, IterableDataset)
+    return hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__") and not is_stream
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Make the next item in another thread while the present one is worked on: tokenising while a pass runs."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        coming = executor.submit(lambda: list(islice(items, 1)))
+        while found := coming.result():
+            coming = executor.submit(lambda: list(islice(items, 1)))
+            yield from found
 
 
 class _SizedResults(Iterator[dict[str, Any]]):

@@ -330,7 +330,7 @@ def _overlaps(token: _Token, spans: tuple[Span, ...]) -> bool:
 
 def _tokens_touching(tokens: list[_Token], at: Span) -> Span:
     """Return the range of tokens that carry at least one character of `at`; empty where there is none."""
-    hits = [i for i, token in enumerate(tokens) if _overlaps(token, (at,))]
+    hits = [i for i, token in enumerate(tokens) if token.start < at.end and at.start < token.end]
     return Span(hits[0], hits[-1] + 1) if hits else Span(0, 0)
 
 

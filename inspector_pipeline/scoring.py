@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .backbone import preferred_dtype
 from .modeling_inspector import InspectorModel
 from .pipeline_inspector import TASK, InspectorPipeline, load_tokenizer
 
@@ -26,7 +27,7 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
     Args:
         judge: Folder or Hub id; None is the embedded judge; a loaded pipeline is returned as it is.
         **kwargs: `device`, `batch_size`, `num_workers` for the pipeline; others (dtype, device_map, revision, token,
-            ...) for `InspectorModel.from_pretrained`.
+            ...) for `InspectorModel.from_pretrained`. The dtype is the device's fastest where none is given.
 
     Returns:
         The judge's pipeline.
@@ -43,7 +44,9 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
         )
     # Loaded here and not by pipeline(), which retries and wraps every error until its message is lost.
     options = {key: kwargs.pop(key) for key in ("device", "batch_size", "num_workers") if key in kwargs}
-    model = InspectorModel.from_pretrained(name, **{"dtype": "auto", **kwargs})
+    if kwargs.get("dtype", "auto") == "auto" and kwargs.get("device_map") is None:
+        kwargs["dtype"] = preferred_dtype(options.get("device"))
+    model = InspectorModel.from_pretrained(name, **kwargs)
     tokenizer = load_tokenizer(model, **{key: kwargs[key] for key in HUB_KWARGS if key in kwargs})
     return InspectorPipeline(model=model, tokenizer=tokenizer, task=TASK, **options)
 

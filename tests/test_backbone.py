@@ -14,8 +14,8 @@ from transformers import (
 )
 from transformers.models.bert import BertConfig
 
-from inspector_pipeline import BackboneError, Feature
-from inspector_pipeline.backbone import load_backbone, read_features
+from inspector_pipeline import BackboneError, Feature, InspectorModel, load_judge
+from inspector_pipeline.backbone import load_backbone, preferred_dtype, read_features
 from inspector_pipeline.truncation import find_decoder_parts, shallow_view, take_final_norm, truncated_config
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
@@ -143,3 +143,29 @@ def test_weights_that_are_missing_are_refused(full_model, tmp_path):
     full_model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(BackboneError, match=r"layers\.0\.mlp"):
         load_backbone(str(tmp_path), depth=2)
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [
+        ({}, torch.float32),
+        ({"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, torch.bfloat16),
+        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, torch.float32),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, torch.bfloat16),
+    ],
+)
+def test_a_cpu_computes_in_what_it_is_fastest_in(able, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert preferred_dtype("cpu") == expected
+
+
+def test_the_hardware_decides_where_no_dtype_is_given(judge, tmp_path, monkeypatch):
+    judge.model.to(torch.float32)
+    judge.save_pretrained(tmp_path / "judge")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert load_judge(tmp_path / "judge", device="cpu").model.dtype == torch.bfloat16
+    assert load_judge(tmp_path / "judge", device="cpu", dtype="stored").model.dtype == torch.float32
+    assert load_judge(tmp_path / "judge", device="cpu", dtype=torch.float16).model.dtype == torch.float16
+    assert InspectorModel.from_pretrained(tmp_path / "judge", dtype="auto").dtype == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert InspectorModel.from_pretrained(tmp_path / "judge").dtype == torch.float32

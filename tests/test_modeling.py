@@ -155,7 +155,7 @@ def test_probes_stay_float32_in_any_dtype(make_judge, tmp_path, fused):
     assert {parameter.dtype for parameter in model.backbone.parameters()} == {torch.bfloat16}
     assert expected_of(model).dtype == torch.float32
     model.save_pretrained(tmp_path / "half")
-    again = InspectorModel.from_pretrained(tmp_path / "half")
+    again = InspectorModel.from_pretrained(tmp_path / "half", dtype="stored")
     assert again.dtype == torch.bfloat16
     assert torch.equal(expected_of(again), expected_of(model))
     full = InspectorModel.from_pretrained(make_judge(two_aspects(), name="again"))

@@ -3,8 +3,9 @@
 A probe is one linear map over the pooled states of some layers. Every view of the states (reading, poolings, layers,
 scaling), depth, penalty and degree of sharing between aspects is tried by ridge regression with leave-one-question-out
 errors, which need no refit. The best views go into an inner cross-validation by question, which chooses the depth: the
-shallowest that loses at most `tolerance` mean AUROC against the best. There the other heads, and auxiliary rows, are
-tried; each is taken only where it gains more than `tolerance`. Probabilities come from a cumulative logit model, and
+shallowest that loses at most `tolerance` mean AUROC against the best. There the other heads are tried, and one is taken
+only where it gains more than `tolerance`; then auxiliary rows, which get the greatest weight that loses at most
+`tolerance` against the best one. Probabilities come from a cumulative logit model, and
 the cuts between scores from quantiles, both on the inner folds' held-out values.
 """
 
@@ -45,7 +46,8 @@ class SearchConfig:
         head_penalties: Their penalties to choose from.
         auxiliary_weights: Weights of auxiliary rows to try, beside leaving them out.
         finalists: How many views go from the sweep into the inner cross-validation.
-        tolerance: Mean AUROC that a shallower depth may lose, and that another head must gain.
+        tolerance: Mean AUROC that a shallower depth and a greater weight of auxiliary rows may lose, and that another
+            head must gain.
         threshold_weight: The regression's target is score + weight * (score is good), where good is 4 or 5, or 1 of 0
             and 1: what users filter by counts more than a step elsewhere on the scale.
         balance: `none`, `weights` (each class of an aspect weighs the same) or `downsample` (to its rarest class).
@@ -358,15 +360,19 @@ def _explained(error: Array, value: Array, rows: Labels) -> float:
 def _refine(
     design: Design, view: View, depth: int, labels: Labels, group: Sequence[int], ridge: Setting, config: SearchConfig
 ) -> tuple[Setting, dict[str, float]]:
-    """Try other heads, then auxiliary rows; keep what gains more than the tolerance."""
+    """Try other heads, and keep one that gains more than the tolerance; then auxiliary rows, as heavy as may be."""
     heads = config.heads if config.bias else ()
     others = [replace(ridge, head=head, penalty=penalty) for head, penalty in product(heads, config.head_penalties)]
     tried = _inner_aurocs(design, view, depth, labels, group, [ridge, *others], config)
     best = _better(tried, ridge, config.tolerance)
     if (labels.auxiliary & np.isin(labels.aspect, list(group))).any():
-        for weight in config.auxiliary_weights:
-            tried |= _inner_aurocs(design, view, depth, labels, group, [replace(best, auxiliary=weight)], config)
-        best = _better(tried, best, config.tolerance)
+        weighted = [replace(best, auxiliary=weight) for weight in config.auxiliary_weights]
+        for setting in weighted:
+            tried |= _inner_aurocs(design, view, depth, labels, group, [setting], config)
+        # The labelled rows cannot show what auxiliary rows are for: responses unlike themselves.
+        enough = max(tried[setting] for setting in (best, *weighted)) - config.tolerance
+        harmless = [setting for setting in (best, *weighted) if tried[setting] >= enough]
+        best = max(harmless, key=lambda setting: setting.auxiliary)
     return best, {_name(setting): value for setting, value in tried.items()}
 
 
