@@ -191,11 +191,13 @@ def _rival_design(evaluation: Evaluation, features: FeatureSet | None) -> Design
         return evaluation.design
     labels = evaluation.labels
     theirs = [(str(pair.id), pair.prediction, pair.scores) for pair in features.pairs]
-    if theirs != [(str(pair.id), pair.prediction, pair.scores) for pair in evaluation.main_pairs]:
+    ours = [(str(pair.id), pair.prediction, pair.scores) for pair in evaluation.main_pairs if not pair.auxiliary]
+    # A rival is fitted without auxiliary rows; those of the features come last, so that the others keep their numbers.
+    if theirs != ours or any(pair.auxiliary for pair in evaluation.main_pairs[: len(ours)]):
         raise DataFileError(
-            f"rival_features expects the same {len(evaluation.main_pairs)} labelled pairs as features, in the same "
-            f"order, but got {len(features.pairs)} others. Extract both from one file, without auxiliary or transfer "
-            "sets."
+            f"rival_features expects the same {len(ours)} labelled pairs as features, in the same order and before any "
+            f"auxiliary ones, but got {len(features.pairs)} others. Extract both from one file, without auxiliary or "
+            "transfer sets."
         )
     return Design(features, labels)
 
