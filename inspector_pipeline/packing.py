@@ -226,27 +226,38 @@ class Packing:
 
 
 class _Gather(NamedTuple):
-    """Indices that turn a pack into a padded batch of whole sequences and back.
+    """Indices that turn a pack into padded batches of whole sequences and back.
 
     Attributes:
-        rows: int64 (segments, longest): where a segment's sequence, up to its own end, lies in past and pack.
-        back: int64 (tokens,): where each of the pack's tokens is in the flattened batch.
+        batches: Each int64 (segments, longest): where a segment's sequence, up to its own end, lies in past and pack.
+            Sequences of a batch differ in length by less than a factor of two, so that little is padding.
+        back: int64 (tokens,): where each of the pack's tokens is in the flattened batches.
     """
 
-    rows: Tensor
+    batches: list[Tensor]
     back: Tensor
 
     @classmethod
     def of(cls, segments: Sequence[Segment], n_past: int, device: torch.device) -> "_Gather":
         spans = [[(0, n_past), *((a + n_past, b + n_past) for a, b in (*s.before, s[:2]))] for s in segments]
         widths = [sum(b - a for a, b in span) for span in spans]
-        rows = torch.zeros(len(segments), max(widths), dtype=torch.long)
+        groups: list[list[int]] = []
+        for row in sorted(range(len(segments)), key=lambda row: -widths[row]):
+            if not groups or 2 * widths[row] <= widths[groups[-1][0]]:
+                groups.append([])
+            groups[-1].append(row)
+        batches, offset = [], 0
         back = torch.empty(segments[-1].end, dtype=torch.long)
-        for row, (segment, span, width) in enumerate(zip(segments, spans, widths, strict=True)):
-            rows[row, :width] = torch.cat([torch.arange(a, b) for a, b in span])
-            end = row * rows.shape[1] + width
-            back[segment.start : segment.end] = torch.arange(end - (segment.end - segment.start), end)
-        return cls(to_device(rows, device), to_device(back, device))
+        for group in groups:
+            batch = torch.zeros(len(group), widths[group[0]], dtype=torch.long)
+            for place, row in enumerate(group):
+                batch[place, : widths[row]] = torch.cat([torch.arange(a, b) for a, b in spans[row]])
+                end = offset + place * batch.shape[1] + widths[row]
+                segment = segments[row]
+                back[segment.start : segment.end] = torch.arange(end - (segment.end - segment.start), end)
+            batches.append(to_device(batch, device))
+            offset += batch.numel()
+        return cls(batches, to_device(back, device))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -333,7 +344,7 @@ def _attend_at_once(
     packing: Packing,
     scaling: float | None,
 ) -> Tensor:
-    """Run all segments as one padded batch, one kernel a layer, which is what accelerators want.
+    """Run all segments of like length as one padded batch: few kernels a layer, which is what accelerators want.
 
     A segment's queries come with those of what it follows, whose results are dropped: so attention is plainly causal,
     and no kernel needs a mask.
@@ -343,16 +354,15 @@ def _attend_at_once(
         dropped = query.new_zeros(1, query.shape[1], past[0].shape[2], query.shape[3])
         query = torch.cat([dropped, query], dim=2)
     gather = packing.gather(past[0].shape[2] if past else 0, query.device)
-    queries, keys, values = (states[0].transpose(0, 1)[gather.rows].transpose(1, 2) for states in (query, key, value))
-    attended = scaled_dot_product_attention(
-        queries,
-        keys,
-        values,
-        is_causal=True,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return attended.transpose(1, 2).flatten(0, 1)[gather.back].unsqueeze(0)
+    by_token = [states[0].transpose(0, 1) for states in (query, key, value)]
+    attended = []
+    for batch in gather.batches:
+        queries, keys, values = (states[batch].transpose(1, 2) for states in by_token)
+        output = scaled_dot_product_attention(
+            queries, keys, values, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+        )
+        attended.append(output.transpose(1, 2).flatten(0, 1))
+    return torch.cat(attended)[gather.back].unsqueeze(0)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
