@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 
 from hub_cards.backbone_license import base_model, known_license
 from hub_cards.rendering import render
-from hub_cards.sources import PAPER, PAPER_URL, DataSource, data_sources
+from hub_cards.sources import LAGER_PAPER, PAPER, PAPER_URL, DataSource, data_sources
 from inspector_pipeline import Aspect, InspectorConfig
 from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
 
@@ -68,6 +68,7 @@ class JudgeCard:
         fused: Whether the judge's files hold the backbone.
         max_length: Tokens of a pair.
         poolings: What is read at each layer.
+        heads: Kinds of heads, as a config names them: linear, score_tokens.
         aspects: The aspects with their evidence.
         mean: Metric -> judge, surface and gain, mean over aspects; None where not evaluated.
         protocol: How the evidence came about.
@@ -101,6 +102,7 @@ class JudgeCard:
     fused: bool
     max_length: int
     poolings: list[str]
+    heads: list[str]
     aspects: list[AspectRow]
     mean: Intervals | None
     protocol: dict[str, Any]
@@ -161,6 +163,7 @@ class JudgeCard:
             fused=config.fused,
             max_length=config.max_length,
             poolings=list(dict.fromkeys(f.pooling for aspect in config.parsed_aspects for f in aspect.features)),
+            heads=list(dict.fromkeys(aspect.head.type for aspect in config.parsed_aspects)),
             aspects=[_aspect_row(aspect, entries.get(aspect.name, {}), config) for aspect in config.parsed_aspects],
             mean=mean,
             protocol=dict(results.get("protocol", {})),
@@ -198,7 +201,8 @@ class JudgeCard:
     @property
     def citations(self) -> list[str]:
         """List what to cite, once each."""
-        found = [PAPER, *(source.citation for source in self.sources if source.citation)]
+        papers = [LAGER_PAPER] if "score_tokens" in self.heads else []
+        found = [PAPER, *papers, *(source.citation for source in self.sources if source.citation)]
         if self.base_model.startswith("HuggingFaceTB/SmolLM2"):
             found.append("Ben Allal et al., SmolLM2, arXiv 2502.02737.")
         if self.base_model.startswith("Qwen/Qwen3"):

@@ -35,6 +35,7 @@ class DataSource:
 
 
 PAPER = "Representation-as-a-Judge (INSPECTOR), ICLR 2026, arXiv 2601.22588."
+LAGER_PAPER = "LAGER, NeurIPS 2025, arXiv 2508.03550."
 PAPER_URL = "https://arxiv.org/abs/2601.22588"
 
 PUBLISHED_LABELS = DataSource(

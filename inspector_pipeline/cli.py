@@ -295,7 +295,7 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
 
 
 def _evidence(entry: dict[str, Any] | None) -> str:
-    if not entry:
+    if not entry or "auroc" not in entry:
         return "no evidence: this judge was not evaluated"
     ours, base = entry["auroc"], entry["surface"]["auroc"]
     text = f"AUROC {ours['value']:.3f} ({ours['low']:.3f} to {ours['high']:.3f}), surface baseline {base['value']:.3f}"

@@ -13,10 +13,11 @@ from .decisions import RULES
 from .errors import JudgeConfigError, ReadingError
 from .pooling import POOLINGS
 from .reading import Reading
+from .score_tokens import AGGREGATIONS, SCORE_RULES
 
 FORMAT_VERSION = 1
 STATE_KINDS = ("raw", "rms_normed", "final_norm")
-HEADS = ("linear",)
+HEADS = ("linear", "score_tokens")
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
     "backbone_config",
@@ -53,14 +54,20 @@ class Head:
     """How an aspect's decision values come about and what they mean.
 
     Attributes:
-        type: `linear`, a probe: center, then one linear map over the concatenated features.
-        rule: How decision values become a score and probabilities: one of `decisions.RULES`.
+        type: `linear`, a probe: center, then one linear map over the concatenated features; or `score_tokens`, LAGER:
+            the unembedding of the score tokens at each feature, weighted and summed.
+        rule: How decision values become a score and probabilities: one of `decisions.RULES`; for score tokens
+            `expectation` or `argmax`.
         members: How many fits a calibrated rule averages.
+        aggregation: What score tokens sum over features: `logits` or `probabilities`.
+        token_ids: The id of each class's score token; empty for a probe.
     """
 
     type: str = "linear"
     rule: str = "logistic"
     members: int = 1
+    aggregation: str = "logits"
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -287,16 +294,43 @@ def _parse_aspect(data: Any, where: str, reading_names: Any) -> Aspect:
     ]
     if not features:
         raise JudgeConfigError(f"{where}.features expects at least one feature, but got none.")
-    head = Head(**_take(values["head"], f"{where}.head", {"type": str, "rule": str, "members": int}, ("members",)))
-    _one_of(head.type, HEADS, f"{where}.head.type")
-    _one_of(head.rule, RULES, f"{where}.head.rule")
-    if head.members < 1 or (head.members > 1 and not RULES[head.rule].takes_members):
-        raise JudgeConfigError(f"{where}.head.members expects 1 for the rule {head.rule!r}, but got {head.members}.")
+    head = _parse_head(values["head"], f"{where}.head")
     classes = values["classes"]
     whole = all(isinstance(c, int) and not isinstance(c, bool) for c in classes)
     if not whole or len(classes) < 2 or sorted(set(classes)) != classes:
         raise JudgeConfigError(f"{where}.classes expects two or more ascending whole numbers, but got {classes!r}.")
+    if head.type == "score_tokens":
+        _check_score_tokens(features, head, classes, where)
     return Aspect(name, tuple(features), head, tuple(classes), values["counts_in_total"])
+
+
+def _parse_head(data: Any, where: str) -> Head:
+    _one_of(_mapping(data, where).get("type"), HEADS, f"{where}.type")
+    if data["type"] == "score_tokens":
+        values = _take(data, where, {"type": str, "rule": str, "aggregation": str, "token_ids": list})
+        _one_of(values["rule"], SCORE_RULES, f"{where}.rule")
+        _one_of(values["aggregation"], AGGREGATIONS, f"{where}.aggregation")
+        return Head(**{**values, "token_ids": tuple(values["token_ids"])})
+    head = Head(**_take(data, where, {"type": str, "rule": str, "members": int}, ("members",)))
+    _one_of(head.rule, RULES, f"{where}.rule")
+    if head.members < 1 or (head.members > 1 and not RULES[head.rule].takes_members):
+        raise JudgeConfigError(f"{where}.members expects 1 for the rule {head.rule!r}, but got {head.members}.")
+    return head
+
+
+def _check_score_tokens(features: list[Feature], head: Head, classes: list[int], where: str) -> None:
+    """Check that score tokens are read where they are produced: at one reading's last token, one state a layer."""
+    ids = head.token_ids
+    whole = all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids)
+    if not whole or len(set(ids)) != len(ids) or len(ids) != len(classes):
+        raise JudgeConfigError(
+            f"{where}.head.token_ids expects {len(classes)} distinct token ids, one a class, but got {list(ids)}."
+        )
+    for i, feature in enumerate(features):
+        _one_of(feature.pooling, ("last",), f"{where}.features[{i}].pooling")
+        _one_of(feature.state, ("raw", "final_norm"), f"{where}.features[{i}].state")
+    if len({feature.reading for feature in features}) > 1 or len({f.layer for f in features}) != len(features):
+        raise JudgeConfigError(f"{where}.features expects states of one reading, each of another layer.")
 
 
 InspectorConfig.register_for_auto_class()

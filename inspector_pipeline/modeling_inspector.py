@@ -1,4 +1,4 @@
-"""The judge as a `PreTrainedModel`: a truncated decoder, and one probe per aspect on its pooled states."""
+"""The judge as a `PreTrainedModel`: a truncated decoder, and one head per aspect on its pooled states."""
 
 import copy
 import os
@@ -18,9 +18,11 @@ from .errors import BackboneError, JudgeConfigError
 from .handler import EndpointHandler
 from .pipeline_inspector import TASK, InspectorPipeline
 from .probes import LinearProbe, frozen_parameter
+from .score_tokens import ScoreTokens
 from .truncation import shallow_view, take_final_norm
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+SUM_TOLERANCE = 1e-4  # how far from 1 the sum of layer weights may lie
 
 # One tensor where the judge has one reading, else one per reading's name.
 PerReading = Union[Tensor, Mapping[str, Tensor]]  # noqa: UP007 (evaluated in remote code too)
@@ -83,9 +85,11 @@ class InspectorModel(PreTrainedModel):
         if config.fused:
             self.set_backbone(AutoModel.from_config(config.backbone_config))
         hidden = config.backbone_config.hidden_size
-        # Subtracted before any probe: folded into the bias, it would cost precision where states are large.
-        self.centers = frozen_parameter(len(self.features), hidden)
-        self.probes = nn.ModuleDict({probe_key(aspect.name): _make_probe(aspect, hidden) for aspect in self.aspects})
+        # Subtracted before any probe: folded into the bias, it would cost precision where states are large. Score
+        # tokens read states as they are.
+        self.centred_features = unique_features(aspect for aspect in self.aspects if aspect.head.type == "linear")
+        self.centers = frozen_parameter(len(self.centred_features), hidden)
+        self.probes = nn.ModuleDict({probe_key(aspect.name): _make_head(aspect, hidden) for aspect in self.aspects})
         self._classes_on: tuple[torch.device, list[Tensor]] | None = None
         self.post_init()
 
@@ -151,13 +155,14 @@ class InspectorModel(PreTrainedModel):
         device = self.centers.device
         centred = {
             feature: features[feature].to(device) - center
-            for feature, center in zip(self.features, self.centers, strict=True)
+            for feature, center in zip(self.centred_features, self.centers, strict=True)
         }
         values, probabilities, scores, expected = [], [], [], []
         for aspect, classes in zip(self.aspects, self._class_values(device), strict=True):
-            probe = cast(LinearProbe, self.probes[probe_key(aspect.name)])
-            value = probe(torch.stack([centred[feature] for feature in aspect.features], dim=1))
-            decision = probe.decide(value)
+            head = cast(Union[LinearProbe, ScoreTokens], self.probes[probe_key(aspect.name)])  # noqa: UP007
+            read = centred if aspect.head.type == "linear" else features
+            value = head(torch.stack([read[feature].to(device) for feature in aspect.features], dim=1))
+            decision = head.decide(value)
             values.append(value)
             probabilities.append(decision.probabilities)
             scores.append(classes[decision.class_index])
@@ -334,6 +339,10 @@ class InspectorModel(PreTrainedModel):
                 raise JudgeConfigError(f"A judge expects finite weights, but {name} has NaN or infinite values.")
             if name.endswith((".thresholds", ".cuts", ".levels")) and (parameter.diff() < 0).any():
                 raise JudgeConfigError(f"A judge expects ascending {name}, but got {parameter.tolist()}.")
+            if name.endswith(".layer_weights") and ((parameter < 0).any() or abs(parameter.sum() - 1) > SUM_TOLERANCE):
+                raise JudgeConfigError(
+                    f"A judge expects {name} of 0 or more with the sum 1, but got {parameter.tolist()}."
+                )
 
     def _take_place_of(self, backbone: PreTrainedModel) -> None:
         """Follow a loaded backbone: its dtype, and the device of its last layer for the probes."""
@@ -434,13 +443,15 @@ def _apart_from_depth(backbone_config: Any) -> dict[str, Any]:
     return {name: value for name, value in described if name not in skipped and "layer_types" not in name}
 
 
-def _make_probe(aspect: Aspect, hidden_size: int) -> LinearProbe:
+def _make_head(aspect: Aspect, hidden_size: int) -> LinearProbe | ScoreTokens:
     head = aspect.head
+    if head.type == "score_tokens":
+        return ScoreTokens(len(aspect.features), hidden_size, len(aspect.classes), head.rule, head.aggregation)
     return LinearProbe(len(aspect.features), hidden_size, len(aspect.classes), head.rule, head.members)
 
 
 def unique_features(aspects: Iterable[Aspect]) -> tuple[Feature, ...]:
-    """Return every feature that an aspect reads, once, in order of first appearance: the rows of `centers`."""
+    """Return every feature that one of these aspects reads, once, in order of first appearance."""
     return tuple(dict.fromkeys(feature for aspect in aspects for feature in aspect.features))
 
 

@@ -36,7 +36,7 @@ def fill_probes(model: InspectorModel, probes: Mapping[str, PortedProbe]) -> Non
                 f"{len(aspect.features)} feature(s) of {hidden}, {expected} in all. Check its layers and the backbone."
             )
         own = probe.center.reshape(len(aspect.features), hidden)
-        rows = [model.features.index(feature) for feature in aspect.features]
+        rows = [model.centred_features.index(feature) for feature in aspect.features]
         kept = np.stack([centers.setdefault(row, center) for row, center in zip(rows, own, strict=True)])
         rounded = kept.astype(np.float32).astype(np.float64)
         bias = probe.bias + probe.weight @ (rounded - own).reshape(-1)
@@ -45,7 +45,7 @@ def fill_probes(model: InspectorModel, probes: Mapping[str, PortedProbe]) -> Non
         module.bias.data = _float32(bias)
         for name, values in probe.parameters.items():
             module.get_parameter(name).data = _float32(values)
-    model.centers.data = _float32(np.stack([centers[row] for row in range(len(model.features))]))
+    model.centers.data = _float32(np.stack([centers[row] for row in range(len(model.centred_features))]))
 
 
 def _float32(values: NDArray[np.float64]) -> torch.Tensor:

@@ -147,7 +147,7 @@ def make_readings(
                 )
             named += [(f"{RUBRIC_PREFIX}{aspect}", rubric) for aspect, rubric in rubrics.items()]
         else:
-            named += _templates(asked)
+            named += read_templates(asked)
     names = [name for name, _ in named]
     wrong = [name for name in names if not READING_NAME.fullmatch(name) or names.count(name) > 1]
     if wrong:
@@ -165,7 +165,7 @@ def _chat_reading(config: ExtractConfig, tokenizer: PreTrainedTokenizerBase, hel
     return Reading.from_chat_template(tokenizer)
 
 
-def _templates(path: str) -> list[tuple[str, Reading]]:
+def read_templates(path: str) -> list[tuple[str, Reading]]:
     """Read named templates."""
     data = read_json(path)
     found = []

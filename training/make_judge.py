@@ -25,8 +25,10 @@ from training.data import DataConfig, data
 from training.evaluate import EvaluateConfig, evaluate_stage
 from training.export import ExportConfig, export
 from training.extract import ExtractConfig, extract
+from training.feedback import FeedbackConfig, feedback
 from training.fit import FitConfig, fit_stage
 from training.label import LabelConfig, label
+from training.lager import LagerConfig, lager
 from training.stage import from_settings, parse, run
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ STAGES: Mapping[str, tuple[type[Any], Callable[[Any], object]]] = {
     "fit": (FitConfig, fit_stage),
     "evaluate": (EvaluateConfig, evaluate_stage),
     "export": (ExportConfig, export),
+    "lager": (LagerConfig, lager),
+    "feedback": (FeedbackConfig, feedback),
 }
 
 

@@ -1,0 +1,126 @@
+"""Score-token logits of every layer, read by a judge's own passes: what LAGER's weights are tuned on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from inspector_pipeline import InspectorPipeline
+from inspector_pipeline.batching import collate, plan_batches
+from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.modeling_inspector import probe_key
+from inspector_pipeline.reading import PREDICTION_MARK, QUESTION_MARK, EncodedPair, Reading
+from inspector_pipeline.score_tokens import ScoreTokens
+from inspector_pipeline.tables import read_rows
+from training.records import LabelledPair
+from training.score_reading import ANSWER, task_reading
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A row of LAGER's own files: a whole prompt, its rubric within, and the score that people gave.
+
+    Attributes:
+        user_prompt: Asks for the score alone.
+        user_prompt_feedback: Asks for feedback first; None where the row has none.
+        score: The score; the mean where several people gave one.
+    """
+
+    user_prompt: str
+    user_prompt_feedback: str | None
+    score: float
+
+    def as_pair(self, *, feedback: bool = False) -> tuple[str, str]:
+        """Cut a prompt into two texts, for a reading that puts them together again."""
+        prompt = (self.user_prompt_feedback or "") if feedback else self.user_prompt
+        half = len(prompt) // 2
+        return prompt[:half], prompt[half:]
+
+
+def read_prompt_rows(path: str | Path) -> list[PromptRow]:
+    """Read a file of `{"user_prompt", "user_prompt_feedback", "score"}`, in any table format.
+
+    Raises:
+        DataFileError: It cannot be read, or a row lacks a prompt or a score that is a number or a list of numbers.
+    """
+    return [_prompt_row(row, f"{path}: row {i}") for i, row in enumerate(read_rows(str(path)))]
+
+
+def _prompt_row(row: dict[str, Any], where: str) -> PromptRow:
+    prompt, feedback, score = (row.get(key) for key in ("user_prompt", "user_prompt_feedback", "score"))
+    given: list[Any] = score if isinstance(score, list) else [score]
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given) or not given:
+        raise DataFileError(f"{where} expects a number, or a list of numbers, as score, but got {score!r:.80}.")
+    for key, text in (("user_prompt", prompt), ("user_prompt_feedback", feedback)):
+        blank = not isinstance(text, str) or len(text.strip()) < 2
+        if blank and not (text is None and key == "user_prompt_feedback"):
+            raise DataFileError(f"{where} expects a prompt as {key}, but got {text!r:.80}.")
+    return PromptRow(cast(str, prompt), feedback, float(np.mean(given)))
+
+
+def prompt_reading(tokenizer: PreTrainedTokenizerBase) -> Reading:
+    """Read a whole prompt, in two halves, as the user's turn; the reply begins with the score."""
+    answer = "" if tokenizer.chat_template else ANSWER
+    return task_reading(f"{QUESTION_MARK}{PREDICTION_MARK}", tokenizer, answer)
+
+
+def layer_logits(judge: InspectorPipeline, aspect: str, pairs: Sequence[tuple[str, str]]) -> Array:
+    """Read the score tokens' logits of one aspect at every layer that its head reads.
+
+    Args:
+        judge: A judge with its backbone.
+        aspect: Name of an aspect with score tokens.
+        pairs: Questions with their predictions.
+
+    Returns:
+        (pairs, layers, classes).
+
+    Raises:
+        SettingsError: The aspect has no score tokens.
+    """
+    head, reading = score_tokens_of(judge, aspect)
+    encoder = judge.encode.encoders[reading]
+    return logits_of_encoded(judge, aspect, [encoder(*pair) for pair in pairs], head, reading)
+
+
+def logits_of_encoded(
+    judge: InspectorPipeline, aspect: str, encoded: Sequence[EncodedPair], head: ScoreTokens, reading: str
+) -> Array:
+    """Do the same for tokenised pairs."""
+    features = next(a.features for a in judge.model.aspects if a.name == aspect)
+    found = np.zeros((len(encoded), len(features), len(head.levels)))
+    batches = plan_batches([len(pair.input_ids) for pair in encoded])
+    for batch in hf_logging.tqdm(batches, desc=f"read {aspect}", unit="batch", delay=2.0):
+        arguments = collate([encoded[i] for i in batch], judge.tokenizer.pad_token_id or 0)
+        with torch.inference_mode():
+            arguments = {name: tensor.to(judge.model.device) for name, tensor in arguments.items()}
+            states = judge.model.read(reading, **arguments)
+            stacked = torch.stack([states[feature] for feature in features], dim=1).to(head.weight.device)
+            found[batch] = head.layer_logits(stacked).cpu().numpy()
+    return found
+
+
+def score_tokens_of(judge: InspectorPipeline, aspect: str) -> tuple[ScoreTokens, str]:
+    """Return an aspect's head and the name of its reading.
+
+    Raises:
+        SettingsError: The aspect has no score tokens.
+    """
+    described = next((a for a in judge.model.aspects if a.name == aspect), None)
+    if described is None or described.head.type != "score_tokens":
+        raise SettingsError(f"{aspect!r} expects to be an aspect with score tokens, but the judge has none.")
+    return cast(ScoreTokens, judge.model.probes[probe_key(aspect)]), described.features[0].reading
+
+
+def labelled_texts(pairs: Sequence[LabelledPair], aspect: str) -> tuple[list[tuple[str, str]], Array]:
+    """Take the pairs that carry a label of an aspect, and those labels."""
+    own = [pair for pair in pairs if aspect in pair.scores]
+    return [(pair.question, pair.prediction) for pair in own], np.array([p.scores[aspect] for p in own], dtype=float)

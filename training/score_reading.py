@@ -1,0 +1,129 @@
+"""Readings that end right before a score, and the tokens that a score begins with there."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from inspector_pipeline.errors import ReadingError
+from inspector_pipeline.reading import PREDICTION_MARK, QUESTION_MARK, Reading, ReadingEncoder
+from training.rubrics import Rubric
+
+ANSWER = "Score: "
+TASK = (
+    "Read a question and a response to it, and score the response on one aspect: {name}.\n\n"
+    "{description}\n\n{levels}\n\n"
+    f"Question:\n{QUESTION_MARK}\n\nResponse:\n{PREDICTION_MARK}\n\n"
+)
+ONLY_SCORE = "Reply with the score and nothing else, as: Score: <integer from {lowest} to {highest}>"
+FEEDBACK_FIRST = (
+    "First justify the score in a few sentences, then write it on a line of its own, as: "
+    "Score: <integer from {lowest} to {highest}>"
+)
+_SAMPLE = ("What is asked?", "This is said.")
+_LONG = 1_000_000
+
+
+class ScoreReading(NamedTuple):
+    """A reading that ends right before a score.
+
+    Attributes:
+        reading: The reading; white space at its end may have gone over to the scores.
+        token_ids: For each score, the id of the token that follows the reading where that score is written.
+    """
+
+    reading: Reading
+    token_ids: list[int]
+
+
+def rubric_reading(rubric: Rubric, tokenizer: PreTrainedTokenizerBase, *, feedback: bool = False) -> Reading:
+    """Ask for a score by a rubric in the tokenizer's chat template, or in plain text where it has none.
+
+    Args:
+        rubric: The aspect.
+        tokenizer: The backbone's.
+        feedback: Whether the model may write feedback first. The reading then ends where the reply begins, else right
+            before the score.
+    """
+    levels = "\n".join(f"{score}: {words}" for score, words in sorted(rubric.levels.items()))
+    scale = {"lowest": rubric.lowest, "highest": rubric.highest}
+    form = (FEEDBACK_FIRST if feedback else ONLY_SCORE).format(**scale)
+    task = TASK.replace("{name}", rubric.name).replace("{description}", rubric.description).replace("{levels}", levels)
+    return task_reading(task.replace("\n\n\n\n", "\n\n") + form, tokenizer, answer="" if feedback else ANSWER)
+
+
+def task_reading(task: str, tokenizer: PreTrainedTokenizerBase, answer: str = ANSWER) -> Reading:
+    """Make a task the user's turn and begin the reply.
+
+    Args:
+        task: Text with `{question}` and `{prediction}`, once each.
+        tokenizer: The backbone's.
+        answer: What the reply begins with.
+
+    Raises:
+        ReadingError: The task lacks a mark, or the chat template changes it.
+    """
+    if not tokenizer.chat_template:
+        return Reading.from_template(f"{task}\n\n{answer}")
+    turn = [{"role": "user", "content": task}]
+    # Templates of models that think out loud write an empty thought by this; others do not know the name.
+    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    return Reading.from_template(f"{text}{answer}", add_special_tokens=False)
+
+
+def score_reading(reading: Reading, tokenizer: PreTrainedTokenizerBase, scores: Sequence[int]) -> ScoreReading:
+    """Find the token that each score begins with right after a reading.
+
+    Tokenizers differ in whether "5" after a space is the token "5" or one with the space in it. So the whole text with
+    the score is tokenised, as the backbone saw such text when it was trained, and the token that follows is taken.
+    Where the space would merge into the score's token, it moves from the reading's end into the score; where it merges
+    with some scores and not with others, it is left out.
+
+    Args:
+        reading: It ends right before the score.
+        tokenizer: The backbone's.
+        scores: The scale, ascending.
+
+    Raises:
+        ReadingError: Scores cannot be told apart by their first token, as 1 and 10 where each digit is a token; or the
+            reading ends with the response.
+    """
+    if not reading.suffix.strip():
+        raise ReadingError(
+            f"A reading for score tokens expects text after the response, such as {ANSWER!r}, but ends on "
+            f"{reading.suffix!r}. Add it."
+        )
+    stripped = replace(reading, suffix=reading.suffix.rstrip())
+    gap = reading.suffix[len(stripped.suffix) :]
+    for candidate, before in ((reading, ""), (stripped, gap), (stripped, "")):
+        ids = [_first_id_after(candidate, f"{before}{score}", tokenizer) for score in scores]
+        found = [i for i in ids if i is not None and tokenizer.decode([i]).strip()]
+        if len(found) == len(scores):
+            _refuse_shared_tokens(found, scores, tokenizer)
+            return ScoreReading(candidate, found)
+    raise ReadingError(
+        f"A reading for score tokens expects an end after which a score is a token of its own, but {reading.suffix!r} "
+        "merges with the score in this tokenizer. End the reading with a colon or a line break."
+    )
+
+
+def _first_id_after(reading: Reading, text: str, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the first token of a text after a reading; None where it merges with the reading's own last token."""
+    shorter, longer = (
+        ReadingEncoder(replace(reading, suffix=reading.suffix + end), tokenizer, _LONG)(*_SAMPLE).input_ids
+        for end in ("", text)
+    )
+    return longer[len(shorter)] if len(longer) > len(shorter) and longer[: len(shorter)] == shorter else None
+
+
+def _refuse_shared_tokens(ids: Sequence[int], scores: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> None:
+    seen: dict[int, int] = {}
+    for score, token_id in zip(scores, ids, strict=True):
+        if token_id in seen:
+            raise ReadingError(
+                f"Score tokens expect scores that begin with different tokens, but {seen[token_id]} and {score} both "
+                f"begin with {tokenizer.decode([token_id])!r} in this tokenizer, and one state says nothing of the "
+                "tokens after it. Take a scale of single digits, such as 0 to 9, or a backbone with a token for each."
+            )
+        seen[token_id] = score
