@@ -16,13 +16,13 @@ from .backbone import load_backbone, preferred_dtype, read_features
 from .configuration_inspector import Aspect, Feature, InspectorConfig
 from .errors import BackboneError, JudgeConfigError
 from .handler import EndpointHandler
+from .judge_checks import check_shareable, refuse_broken_weights, refuse_missing, refuse_with_shared
 from .pipeline_inspector import TASK, InspectorPipeline
 from .probes import LinearProbe, frozen_parameter
 from .score_tokens import ScoreTokens
 from .truncation import shallow_view, take_final_norm
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-SUM_TOLERANCE = 1e-4  # how far from 1 the sum of layer weights may lie
 
 # One tensor where the judge has one reading, else one per reading's name.
 PerReading = Union[Tensor, Mapping[str, Tensor]]  # noqa: UP007 (evaluated in remote code too)
@@ -253,7 +253,7 @@ class InspectorModel(PreTrainedModel):
         if config is None:
             hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
             config = InspectorConfig.from_pretrained(pretrained_model_name_or_path, **hub_kwargs)
-        _refuse_with_shared(share_backbone_with, kwargs)
+        refuse_with_shared(share_backbone_with, kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs["output_loading_info"] = True
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
@@ -261,7 +261,7 @@ class InspectorModel(PreTrainedModel):
         if config.fused and share_backbone_with is None:
             kwargs["dtype"] = "auto" if dtype == "stored" else dtype
             model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-            _refuse_missing(info, pretrained_model_name_or_path)
+            refuse_missing(info, pretrained_model_name_or_path)
             model._refuse_broken_probes()
             model.revision = kwargs.get("revision")
             return (model, info) if wants_info else model
@@ -275,7 +275,7 @@ class InspectorModel(PreTrainedModel):
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, dtype=torch.float32, **kwargs
         )
-        _refuse_missing(info, pretrained_model_name_or_path)
+        refuse_missing(info, pretrained_model_name_or_path)
         model._refuse_broken_probes()
         model.revision = kwargs.get("revision")
         if share_backbone_with is None:
@@ -303,46 +303,19 @@ class InspectorModel(PreTrainedModel):
         self.set_backbone(backbone)
 
     def _share_backbone(self, other: "InspectorModel") -> None:
-        own, theirs = self.config, other.config
-        if other.backbone is None:
-            raise BackboneError("share_backbone_with expects a judge with a backbone, but this one holds probes only.")
-        if not own.backbone_id:
-            raise BackboneError("share_backbone_with expects judges with a backbone_id to compare, but it is empty.")
-        for name in ("backbone_id", "backbone_revision"):
-            if getattr(own, name) != getattr(theirs, name):
-                raise BackboneError(
-                    f"share_backbone_with expects a judge with {name} {getattr(own, name)!r}, but got one with "
-                    f"{getattr(theirs, name)!r}."
-                )
-        if _apart_from_depth(own.backbone_config) != _apart_from_depth(theirs.backbone_config):
-            raise BackboneError("share_backbone_with expects a judge of the same backbone_config, but got another.")
-        if own.depth > theirs.depth:
-            raise BackboneError(
-                f"share_backbone_with expects a judge of at least {own.depth} layers, but got one of "
-                f"{theirs.depth}. Load "
-                "the deeper judge first."
-            )
+        check_shareable(self.config, other.config, other.backbone is not None)
         if self._needs_final_norm and other.final_norm is None:
             raise BackboneError(
                 "share_backbone_with expects a judge that kept the backbone's final norm, since this one reads "
-                "post-norm "
-                "states, but it dropped it. Load the judge that needs the norm first."
+                "post-norm states, but it dropped it. Load the judge that needs the norm first."
             )
-        view = shallow_view(other.backbone, own.depth)
+        view = shallow_view(other.backbone, self.config.depth)
         self._take_place_of(view)
         self.set_backbone(view, other.final_norm if self._needs_final_norm else nn.Identity())
 
     def _refuse_broken_probes(self) -> None:
         """Refuse weights from which no honest score can come."""
-        for name, parameter in [("centers", self.centers), *self.probes.named_parameters()]:
-            if parameter.device.type != "meta" and not parameter.isfinite().all():
-                raise JudgeConfigError(f"A judge expects finite weights, but {name} has NaN or infinite values.")
-            if name.endswith((".thresholds", ".cuts", ".levels")) and (parameter.diff() < 0).any():
-                raise JudgeConfigError(f"A judge expects ascending {name}, but got {parameter.tolist()}.")
-            if name.endswith(".layer_weights") and ((parameter < 0).any() or abs(parameter.sum() - 1) > SUM_TOLERANCE):
-                raise JudgeConfigError(
-                    f"A judge expects {name} of 0 or more with the sum 1, but got {parameter.tolist()}."
-                )
+        refuse_broken_weights([("centers", self.centers), *self.probes.named_parameters()])
 
     def _take_place_of(self, backbone: PreTrainedModel) -> None:
         """Follow a loaded backbone: its dtype, and the device of its last layer for the probes."""
@@ -426,23 +399,6 @@ class InspectorModel(PreTrainedModel):
             custom_object_save(shipped, save_directory)
 
 
-def _refuse_with_shared(shared: Any, kwargs: Mapping[str, Any]) -> None:
-    given = [
-        name for name in ("dtype", "torch_dtype", "device_map", "quantization_config") if kwargs.get(name) is not None
-    ]
-    if shared is not None and given:
-        raise ValueError(
-            f"share_backbone_with brings its own backbone, so {', '.join(given)} cannot be given beside it."
-        )
-
-
-def _apart_from_depth(backbone_config: Any) -> dict[str, Any]:
-    """Describe a backbone by what does not depend on how many layers are kept or how it is run."""
-    skipped = ("num_hidden_layers", "dtype", "architectures", "_name_or_path", "transformers_version", "use_cache")
-    described = backbone_config.to_dict().items()
-    return {name: value for name, value in described if name not in skipped and "layer_types" not in name}
-
-
 def _make_head(aspect: Aspect, hidden_size: int) -> LinearProbe | ScoreTokens:
     head = aspect.head
     if head.type == "score_tokens":
@@ -453,16 +409,6 @@ def _make_head(aspect: Aspect, hidden_size: int) -> LinearProbe | ScoreTokens:
 def unique_features(aspects: Iterable[Aspect]) -> tuple[Feature, ...]:
     """Return every feature that one of these aspects reads, once, in order of first appearance."""
     return tuple(dict.fromkeys(feature for aspect in aspects for feature in aspect.features))
-
-
-def _refuse_missing(info: Mapping[str, Any], judge: str | os.PathLike[str]) -> None:
-    """Refuse a judge with absent weights, which would score at random."""
-    missing = sorted(info["missing_keys"]) + sorted(str(item[0]) for item in info["mismatched_keys"])
-    if missing:
-        raise JudgeConfigError(
-            f"{judge} expects all weights that its config names, but these are missing or of another shape: "
-            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. Save the judge again with save_pretrained."
-        )
 
 
 def probe_key(aspect_name: str) -> str:
