@@ -74,14 +74,15 @@ def after(seconds):
 
 
 def writing(folder, size):
-    """Reached when a new hidden file, which becomes the output when it is whole, has this size."""
-    before = set(folder.iterdir())
+    """Reached when a file that was not there before, or was another one, has this size."""
+    before = {path: path.stat().st_size for path in folder.iterdir()}
 
     def reached():
         try:
-            return any(path.stat().st_size >= size for path in set(folder.iterdir()) - before if path.name[0] == ".")
+            found = {path: path.stat().st_size for path in folder.iterdir()}
         except FileNotFoundError:  # it was renamed since it was listed
             return True
+        return any(now >= size and before.get(path) != now for path, now in found.items())
 
     return reached
 
@@ -194,7 +195,7 @@ def refused_or_whole(folder, old, whole):
 STAGES = {
     "data": (make_data, check_data, 3000),
     "correctness": (make_correctness, check_correctness, 3000),
-    "corrupt": (make_corrupt, check_corrupt, 400),
+    "corrupt": (make_corrupt, check_corrupt, 250),
 }
 
 
