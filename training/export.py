@@ -97,7 +97,7 @@ def export(config: ExportConfig) -> InspectorModel:
 
 
 def _put_in_place(made: Path, output: Path) -> None:
-    """Move a whole judge into its folder, its config last: without one, the folder holds no judge that can be loaded."""
+    """Move a whole judge into its folder, its config last: a folder without one is no judge that could be loaded."""
     output.mkdir(exist_ok=True)
     for stale in (output / CONFIG_NAME, *output.glob("model*.safetensors*")):
         stale.unlink(missing_ok=True)
