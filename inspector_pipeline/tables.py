@@ -1,6 +1,7 @@
 """Read and write files of rows: JSON, JSON Lines, CSV and Parquet, told by their suffix; `-` is standard input."""
 
 import csv
+import glob
 import io
 import json
 import os
@@ -65,13 +66,25 @@ def write_rows(rows: list[Row], target: str) -> None:
         return
     check_target(target)
     path = Path(target)
+    try:
+        write_whole(path, _WRITERS[path.suffix.lower()](rows))
+    except (OSError, TypeError, ValueError) as error:
+        raise DataFileError(f"{target} could not be written: {error}.") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a kill leaves the old one or the new one, never half of one.
+
+    What a killed run left beside it is removed.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*.tmp"):
+        leftover.unlink(missing_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        scratch.write_bytes(_WRITERS[path.suffix.lower()](rows))
+        scratch.write_bytes(data)
         os.replace(scratch, path)
-    except (OSError, TypeError, ValueError) as error:
+    finally:
         scratch.unlink(missing_ok=True)
-        raise DataFileError(f"{target} could not be written: {error}.") from error
 
 
 def check_target(target: str) -> None:

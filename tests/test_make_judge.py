@@ -1,10 +1,6 @@
 """A file of steps makes a judge that scores pairs as it was fitted; a second run makes nothing again."""
 
 import json
-import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -102,23 +98,3 @@ def test_unknown_stages_settings_and_variables_are_named(tmp_path, text, message
     (tmp_path / "steps.yaml").write_text(text)
     with pytest.raises(DataFileError, match=message):
         read_steps(MakeJudgeConfig(str(tmp_path / "steps.yaml")))
-
-
-@pytest.mark.parametrize("family", ["qwen3"])
-def test_a_chain_that_is_killed_in_every_stage_makes_the_same_judge(tmp_path, backbone_dir):
-    whole, killed = write_chain(tmp_path / "whole", backbone_dir), write_chain(tmp_path / "killed", backbone_dir)
-    make_judge(whole)
-    command = [sys.executable, "-m", "training.make_judge", "--steps", killed.steps]
-    command += [f"--variables.work={killed.variables['work']}"]
-    rng = random.Random(731)
-    for stage in ("audit", "extract", "fit", "evaluate", "export"):
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-            assert any(line.rstrip().endswith(f"] {stage}") for line in process.stderr)
-            time.sleep(rng.random() / 10)
-            process.kill()
-    make_judge(killed)
-    for name in ("kept.jsonl", "features/pairs.jsonl", "features/chat-00000.safetensors", "fit/probes.safetensors"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    for name in ("config.json", "model.safetensors", "results.json", "README.md", "layer_curve.png"):
-        made = [(tmp_path / run / "judge" / name).read_bytes() for run in ("whole", "killed")]
-        assert made[0] == made[1], name

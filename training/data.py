@@ -25,7 +25,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.tables import Row
 from training.columns import Columns, UnusableRowError, map_row, other_columns
 from training.formats import READERS, detect
-from training.manifest import Manifest, manifest_path
+from training.manifest import Manifest
 from training.named_datasets import DATASETS, NamedDataset
 from training.records import question_id, response_key, write_records
 from training.sources import Source, read_dataset, read_file
@@ -110,8 +110,7 @@ def data(config: DataConfig) -> None:
     if not rows:
         raise DataFileError(f"{source.name} expects usable rows, but none is: {_reasons(rejects)}.")
     rejected = output.with_name(f"{output.name}.rejects.jsonl")
-    manifest_path(output).unlink(missing_ok=True)  # it is written last and vouches for the rest
-    rejected.unlink(missing_ok=True)
+    rejected.unlink(missing_ok=True)  # an older manifest stays: until it is replaced, it refuses the new rows
     write_records(rows, output)
     if rejects:
         write_records((vars(reject) for reject in rejects), rejected)

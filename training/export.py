@@ -7,6 +7,7 @@ added; the card and the plots come from it and from nothing else.
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 from transformers import AutoConfig
+from transformers.utils import CONFIG_NAME
 
 from hub_cards.judge_card import JudgeCard
 from inspector_pipeline import InspectorConfig, InspectorModel
@@ -78,17 +80,30 @@ def export(config: ExportConfig) -> InspectorModel:
     if config.fused:
         backbone = load_backbone(model.config.backbone_id, model.config.backbone_revision, model.config.depth)
         model.set_backbone(backbone)
-    output.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(output, fused=config.fused)
+    scratch = output.with_name(f".{output.name}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
+    scratch.mkdir(parents=True)
+    model.save_pretrained(scratch, fused=config.fused)
     evidence = _evidence(fitted, results, config)
-    (output / "results.json").write_text(json_text(evidence), encoding="utf-8")
+    (scratch / "results.json").write_text(json_text(evidence), encoding="utf-8")
     if config.audit:
-        shutil.copyfile(config.audit, output / "audit.json")
-    drawn = [path.name for path in plots(PlotsConfig(str(output / "results.json"), str(output)))]
+        shutil.copyfile(config.audit, scratch / "audit.json")
+    drawn = [path.name for path in plots(PlotsConfig(str(scratch / "results.json"), str(scratch)))]
     card = JudgeCard.from_judge(model.config, evidence, plots=drawn)
-    (output / "README.md").write_text(card.render(), encoding="utf-8")
+    (scratch / "README.md").write_text(card.render(), encoding="utf-8")
+    _put_in_place(scratch, output)
     logger.info("Wrote a judge of depth %d to %s.", model.config.depth, output)
     return model
+
+
+def _put_in_place(made: Path, output: Path) -> None:
+    """Move a whole judge into its folder, its config last: a folder without one is no judge that could be loaded."""
+    output.mkdir(exist_ok=True)
+    for stale in (output / CONFIG_NAME, *output.glob("model*.safetensors*")):
+        stale.unlink(missing_ok=True)
+    for path in sorted(made.iterdir(), key=lambda path: path.name == CONFIG_NAME):
+        os.replace(path, output / path.name)
+    made.rmdir()
 
 
 def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> None:

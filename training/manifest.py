@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.tables import write_whole
 
 PACKAGES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy")
 NOT_SETTINGS = ("output",)
@@ -136,11 +137,9 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a kill leaves the old one or the new one, never half of one."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a text file, whole or not at all, and its folder where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    write_whole(path, text.encode("utf-8"))
 
 
 def _name(path: Path) -> str:

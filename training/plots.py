@@ -14,7 +14,6 @@ part of the results is missing is left out, with a line in the log:
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -28,6 +27,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.tables import write_whole
 from training.records import read_json
 from training.stage import parse, run
 
@@ -224,11 +224,10 @@ def _panels(n: int) -> tuple[Figure, list[Any]]:
 
 def _write(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all, with few colours: a card's pictures should load fast."""
-    picture = BytesIO()
+    picture, small = BytesIO(), BytesIO()
     figure.savefig(picture, format="png", dpi=DPI)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.open(picture).convert("RGB").quantize(COLORS).save(scratch, format="png", optimize=True)
-    os.replace(scratch, path)
+    Image.open(picture).convert("RGB").quantize(COLORS).save(small, format="png", optimize=True)
+    write_whole(path, small.getvalue())
 
 
 def _columns(rows: Sequence[Sequence[float | None]]) -> Any:

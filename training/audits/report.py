@@ -20,7 +20,8 @@ MEANING = {
     "shifted": "Log odds, from shared words, names and numbers, that the response belongs to the other row, in nats. "
     "Nearly sure where the gain is large.",
     "repeated_questions": "Honest other responses, but folds and splits must keep them together.",
-    "undecidable_pairing": "Their responses share no telling word with any question (a bare number, say). Kept.",
+    "undecidable_pairing": "Their responses share no telling word with any question (a bare number, say). Kept. Where "
+    "more than a tenth of the pairs are of this kind, responses hardly repeat questions, and shifted rows are hints.",
 }
 
 
