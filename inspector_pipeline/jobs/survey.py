@@ -50,9 +50,8 @@ def survey(intake: Intake, *, typed: bool) -> Survey:
         found = Survey(sum(1 for _ in intake), tuple(columns), unified(schemas))
     else:
         found = _text_survey(intake, typed)
-    for name in sorted(intake.where.columns if intake.where is not None and found.rows else ()):
-        if name not in found.columns:
-            raise DataFileError(f"--where expects columns of the input, but got {name!r}. Known: {found.columns}.")
+    if intake.where is not None and intake.where.unseen:
+        raise DataFileError(f"--where expects columns of the input, but no row has {sorted(intake.where.unseen)[0]!r}.")
     return found
 
 

@@ -12,7 +12,7 @@ class Where:
     """A condition in Python's syntax: comparisons, `and`, `or`, `not`, `in`, arithmetic and a few functions.
 
     Columns are named as they are, or as `row['any name']`; a column that a row lacks is None. Nothing else of Python
-    can be reached: simpleeval walks the expression's tree.
+    can be reached: simpleeval walks the expression's tree. `unseen` are the named columns that no row had so far.
 
     Example:
         >>> Where("len(prediction) > 3")({"prediction": "four"})
@@ -39,6 +39,7 @@ class Where:
             self._tree = self._evaluator.parse(expression)
         except (simpleeval.InvalidExpression, SyntaxError, ValueError) as error:
             raise SettingsError(f"--where expects an expression such as len(prediction) > 20, but: {error}.") from error
+        self.unseen = self.columns
 
     @property
     def columns(self) -> set[str]:
@@ -57,6 +58,7 @@ class Where:
         Raises:
             DataFileError: It cannot be said, as for a comparison of a number with None.
         """
+        self.unseen -= row.keys()
         self._evaluator.names = {**dict.fromkeys(self.columns), **row, "row": row}
         try:
             return bool(self._evaluator.eval(self.expression, previously_parsed=self._tree))
