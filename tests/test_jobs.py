@@ -11,6 +11,7 @@ from inspector_pipeline import load_judge
 from inspector_pipeline.batching import WINDOW_ROWS
 from inspector_pipeline.cli import main
 from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.jobs.keep import FilterJob, filter_job
 from inspector_pipeline.jobs.score import ScoreJob, score_job
 from inspector_pipeline.tables import read_rows
 
@@ -312,7 +313,11 @@ def test_an_input_without_rows_is_done_at_once(judge, tmp_path, name):
 def test_shards_together_write_what_one_run_writes(judge, tmp_path, shape):
     source = write_lines(tmp_path / "in.jsonl", [*made_rows(WINDOW_ROWS * 4 + 9), {"question": "no prediction"}])
     run(judge, source, tmp_path / "whole", format=shape)
-    counts = [run(judge, source, tmp_path / "shared", format=shape, shard=(index, 3)) for index in (2, 0, 1)]
+    counts = [run(judge, source, tmp_path / "shared", format=shape, shard=(index, 3)) for index in (2, 0)]
+    with pytest.raises(DataFileError, match="expects 5 parts, but holds 3. Give the command that scores it again"):
+        filter_job(FilterJob(str(tmp_path / "shared"), best=1))
+    counts.append(run(judge, source, tmp_path / "shared", format=shape, shard=(1, 3)))
+    assert filter_job(FilterJob(str(tmp_path / "shared"), best=1)).rows == WINDOW_ROWS * 4 + 9
     whole, shared = contents(tmp_path / "whole"), contents(tmp_path / "shared")
     summary = json.loads(whole.pop("_summary.json"))
     assert {name: data for name, data in shared.items() if not name.startswith("_summary")} == whole

@@ -17,7 +17,7 @@ import pyarrow.parquet
 from ..errors import DataFileError, SettingsError
 from ..tables import Row
 from .entries import Entry, cut, json_line
-from .parts import whole_file
+from .parts import check_finished, whole_file
 from .ranking import Ranking, rank
 from .sources import Source, find_sources
 from .spill import Spill
@@ -93,15 +93,18 @@ def filter_job(job: FilterJob) -> Filtered:
         job: What to keep.
 
     Raises:
-        DataFileError: The input cannot be read, or the output cannot be written.
+        DataFileError: The input cannot be read or is not finished, or no row can be ranked.
         SettingsError: The output's kind does not fit the input's.
     """
+    check_finished(Path(job.input))
     sources = find_sources(job.input)
     schema = unified([source.schema for source in sources]) if sources[0].schema is not None else None
     _check_target(job, schema)
     numbers = _Numbers(job)
     for entry in _entries(sources, [job.by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]):
         numbers.add(entry)
+    if numbers.unranked and numbers.unranked == numbers.rows:
+        raise DataFileError(f"No row can be ranked: {numbers.reason}. Check --by and --at-least.")
     ranking = rank(np.asarray(numbers.scores), np.asarray(numbers.groups) if job.per else None, job.top, job.best)
     places = dict(zip(np.asarray(numbers.positions)[ranking.kept].tolist(), range(len(ranking.kept)), strict=True))
     spill = Spill(len(places), schema)

@@ -200,6 +200,26 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def check_finished(folder: Path) -> None:
+    """Refuse a job's folder that lacks parts; any other folder or file passes.
+
+    Raises:
+        DataFileError: The job was stopped, or not all of its shards were run.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    size = manifest["settings"]["window_rows"] * manifest["settings"]["windows_per_part"]
+    expected = max(1, -(-manifest["rows"] // size))
+    found = len(list(folder.glob("part-*")))
+    if found < expected:
+        raise DataFileError(
+            f"{folder} expects {expected} parts, but holds {found}. Give the command that scores it again, or run the "
+            "other shards."
+        )
+
+
 def reject_row(entry: Entry) -> dict[str, Any]:
     """Describe a row that was not scored; the row itself comes along, so that nothing is lost."""
     found: dict[str, Any] = {"number": entry.number, "place": entry.place, "reason": entry.fault}
