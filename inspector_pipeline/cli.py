@@ -96,6 +96,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, choices=("sequence-classification",), help="the form")
     export.add_argument("--output", required=True, metavar="FOLDER", help="a new or empty folder")
     export.add_argument("--dtype", choices=DTYPES, help="of the decoder's weights (default: the judge's own)")
+    serve = commands.add_parser(
+        "serve",
+        help="serve a judge over HTTP",
+        description="Serve a judge over HTTP: POST /score, GET /health, /metrics and /docs. SIGTERM finishes what was "
+        "accepted.",
+    )
+    serve.set_defaults(command=_serve)
+    serve.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id or folder (default: the embedded one)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen at (8000)")
+    serve.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
+    serve.add_argument("--dtype", choices=DTYPES, help="default: the judge's own")
+    serve.add_argument("--max-body", type=_positive, metavar="BYTES", default=8_000_000, help="of a request (8000000)")
+    serve.add_argument("--max-pairs", type=_positive, metavar="N", default=256, help="of a request (256)")
+    serve.add_argument("--max-queue", type=_positive, metavar="N", default=2048, help="pairs that may wait (2048)")
     return parser
 
 
@@ -281,6 +296,20 @@ def _export(args: argparse.Namespace) -> None:
         judge = load_judge(args.judge, device="cpu", **({"dtype": args.dtype} if args.dtype else {}))
         folder = export_sequence_classification(judge, args.output)
     print(f"inspector: wrote {args.judge} as a sequence classifier to {folder}", file=sys.stderr)
+
+
+def _serve(args: argparse.Namespace) -> None:
+    try:
+        import uvicorn
+
+        from .serve import Limits, make_app
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"inspector serve expects {error.name}. Run pip install 'inspector-pipeline[serve]'."
+        ) from error
+    _check_device(args.device)
+    limits = Limits(args.max_body, args.max_pairs, args.max_queue)
+    uvicorn.run(make_app(_loaded(args), limits), host=args.host, port=args.port, log_level="warning")
 
 
 def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tuple[str, str]]:

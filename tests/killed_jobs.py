@@ -18,8 +18,8 @@ from inspector_pipeline import load_judge
 from inspector_pipeline.jobs.score import ScoreJob, score_job
 
 EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir")
-MOST_EVENTS = 90
-MOST_SECONDS = 0.8
+MOST_EVENTS = 60
+MOST_SECONDS = 0.5
 KILLS_OF_A_JOB = 5
 
 
