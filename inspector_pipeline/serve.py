@@ -185,8 +185,8 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
         metrics.requests.labels("422").inc()
         return JSONResponse({"detail": ascii("; ".join(faults))[1:-1]}, 422)
 
-    @app.post("/score", responses=problems)
-    async def score(request: ScoreRequest) -> ScoreResponse:
+    @app.post("/score", response_model=ScoreResponse, responses=problems)
+    async def score(request: ScoreRequest) -> JSONResponse:
         """Score pairs; each gets whole-number scores, their total, expected scores and probabilities."""
         with metrics.seconds.time():
             try:
@@ -195,7 +195,7 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
                 metrics.requests.labels(str(error.status_code)).inc()
                 raise
         metrics.requests.labels("200").inc()
-        return ScoreResponse.model_construct(results=results)
+        return JSONResponse({"results": results})
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

@@ -59,12 +59,12 @@ def serving(judge, **limits):
             thread.join()
 
 
-def ask(port, path, body=None, method=None):
+def ask(port, path, body=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         connection.request(
-            method or ("GET" if body is None else "POST"), path, data, {"Content-Type": "application/json"}
+            "GET" if body is None else "POST", path, data, {"Content-Type": "application/json"}
         )
         answer = connection.getresponse()
         text = answer.read().decode()
