@@ -1,7 +1,7 @@
-"""The `inspector` command: `inspector score INPUT`, `inspector info [JUDGE]` and `inspector export JUDGE`.
+"""The `inspector` command: `inspector score INPUT`, `inspector filter SCORED`, `inspector info` and `inspector export`.
 
 Exit codes: 0 done, 1 the input, the judge or a file is not as expected (said in one line), 2 wrong arguments,
-130 interrupted.
+3 done, but some rows could not be scored and stand among the rejects, 130 interrupted.
 """
 
 import argparse
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .jobs.commands import add_filter_command, add_score_arguments, is_job, score_as_job
+
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_TABLE_ROWS = 50
 TABLE_WIDTH = 140  # where there is no terminal to ask
@@ -22,6 +24,11 @@ CELL_PADDING = 3
 EPILOG = """\
 Without --output, scores go to NAME_BACKBONE_multi_evaled.json (or _binary_) beside INPUT, and are shown: as a table
 on a terminal, as JSON Lines on a pipe. `inspector score - ` reads standard input and writes no file.
+
+A big job: where --output is a folder (it exists, or ends in /), INPUT may be a .jsonl, .json, .csv, .parquet or .arrow
+file, a folder or glob of them, or with --split the id of a dataset. It is streamed into the folder's parts. A killed
+job goes on where it stopped when the same command is given again. Rows that cannot be scored stand with the reason in
+_rejects/ there, and the exit code is 3.
 """
 
 
@@ -38,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from .errors import InspectorError
 
-    command: Callable[[argparse.Namespace], None] = args.command
+    command: Callable[[argparse.Namespace], int | None] = args.command
     try:
-        command(args)
+        return command(args) or 0
     except (InspectorError, OSError, ValueError) as error:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone, as `head` does
@@ -50,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("inspector: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,15 +70,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     score.set_defaults(command=_score)
-    score.add_argument("input", metavar="INPUT", help=".json, .jsonl, .csv or .parquet file, or - for standard input")
+    score.add_argument("input", metavar="INPUT", help="file, - for standard input; for a big job see below")
     score.add_argument("--judge", metavar="ID_OR_PATH", help="Hub id or folder of a judge (default: the embedded one)")
-    score.add_argument("--output", metavar="FILE", help="where to write; - writes JSON Lines to standard output alone")
+    score.add_argument("--output", metavar="PATH", help="file to write, - for standard output, or a big job's folder/")
     score.add_argument("--top-percent", type=_share, default=1.0, metavar="P", help="keep the best share, 0 to 1 (1.0)")
     score.add_argument("--batch-size", type=_positive, metavar="N", help="pairs of a batch (default: a token budget)")
     score.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
     score.add_argument("--dtype", choices=DTYPES, help="default: what the device is fastest in")
     shapes = ("auto", "table", "jsonl", "none")
     score.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
+    add_score_arguments(score)
+    add_filter_command(commands)
     info = commands.add_parser(
         "info", help="describe a judge", description="Describe a judge without loading its backbone."
     )
@@ -88,6 +96,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, choices=("sequence-classification",), help="the form")
     export.add_argument("--output", required=True, metavar="FOLDER", help="a new or empty folder")
     export.add_argument("--dtype", choices=DTYPES, help="of the decoder's weights (default: the judge's own)")
+    serve = commands.add_parser(
+        "serve",
+        help="serve a judge over HTTP",
+        description="Serve a judge over HTTP: POST /score, GET /health, /metrics and /docs. SIGTERM finishes what was "
+        "accepted.",
+    )
+    serve.set_defaults(command=_serve)
+    serve.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id or folder (default: the embedded one)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen at (8000)")
+    serve.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
+    serve.add_argument("--dtype", choices=DTYPES, help="default: the judge's own")
+    serve.add_argument("--max-body", type=_positive, metavar="BYTES", default=8_000_000, help="of a request (8000000)")
+    serve.add_argument("--max-pairs", type=_positive, metavar="N", default=256, help="of a request (256)")
+    serve.add_argument("--max-queue", type=_positive, metavar="N", default=2048, help="pairs that may wait (2048)")
     return parser
 
 
@@ -108,7 +131,15 @@ def _positive(text: str) -> int:
     return value
 
 
-def _score(args: argparse.Namespace) -> None:
+def _score(args: argparse.Namespace) -> int:
+    if is_job(args):
+        _check_device(args.device)
+        return score_as_job(args, _loaded)
+    _score_file(args)
+    return 0
+
+
+def _score_file(args: argparse.Namespace) -> None:
     from .pipeline_inspector import check_pair
     from .tables import STDIO, check_target, read_rows, write_rows
 
@@ -121,11 +152,9 @@ def _score(args: argparse.Namespace) -> None:
     for index, row in enumerate(rows):
         check_pair(row, index)
 
-    from .scoring import flatten, keep_top, load_judge
+    from .scoring import flatten, keep_top
 
-    options = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name)}
-    with _without_loading_bars():
-        judge = load_judge(args.judge, **options)
+    judge = _loaded(args)
     target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
     if target is not None:
         check_target(target)
@@ -146,6 +175,15 @@ def _score(args: argparse.Namespace) -> None:
         _show_table(scored, judge) if shape == "table" else write_rows(scored, STDIO)
     if target not in (None, STDIO):
         print(f"inspector: wrote {len(scored)} pairs to {target}", file=sys.stderr)
+
+
+def _loaded(args: argparse.Namespace) -> Any:
+    """Load the judge that the arguments name."""
+    from .scoring import load_judge
+
+    options = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name)}
+    with _without_loading_bars():
+        return load_judge(args.judge, **options)
 
 
 def _check_device(device: str | None) -> None:
@@ -258,6 +296,20 @@ def _export(args: argparse.Namespace) -> None:
         judge = load_judge(args.judge, device="cpu", dtype=args.dtype or "stored")
         folder = export_sequence_classification(judge, args.output)
     print(f"inspector: wrote {args.judge} as a sequence classifier to {folder}", file=sys.stderr)
+
+
+def _serve(args: argparse.Namespace) -> None:
+    try:
+        import uvicorn
+
+        from .serve import Limits, make_app
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"inspector serve expects {error.name}. Run pip install 'inspector-pipeline[serve]'."
+        ) from error
+    _check_device(args.device)
+    limits = Limits(args.max_body, args.max_pairs, args.max_queue)
+    uvicorn.run(make_app(_loaded(args), limits), host=args.host, port=args.port, log_level="warning")
 
 
 def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,138 @@
+"""Join pairs of concurrent requests into windows that one thread scores."""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from .batching import WINDOW_ROWS
+from .jobs.window import Outcome, score_window
+from .pipeline_inspector import InspectorPipeline
+from .tables import Row
+
+SMOOTHING = 0.2  # of the measured speed
+FIRST_GUESS = 50.0  # pairs a second, before anything was measured
+
+
+class QueueFullError(Exception):
+    """More pairs wait than may wait; `seconds` says when there will be room."""
+
+    def __init__(self, seconds: int) -> None:
+        """Say when to come again."""
+        super().__init__(f"The queue is full. Come again in {seconds} s.")
+        self.seconds = seconds
+
+
+@dataclass(eq=False)
+class Request:
+    """Pairs of one request, which may be scored in more than one window.
+
+    Attributes:
+        pairs: What to score.
+        done: Gets one outcome a pair.
+        outcomes: What there is so far.
+        taken: How many pairs were taken into windows.
+    """
+
+    pairs: list[Row]
+    done: asyncio.Future[list[Outcome]]
+    outcomes: list[Outcome] = field(default_factory=list)
+    taken: int = 0
+
+
+class Batcher:
+    """Scores pairs of many requests, as many at a time as wait, up to a window.
+
+    Nothing waits for company: while a window is scored, the pairs of the next one gather.
+    """
+
+    def __init__(
+        self, judge: InspectorPipeline, max_queue: int, on_window: Callable[[list[Outcome], float], None]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            judge: The judge; nothing else may use it.
+            max_queue: How many pairs may wait.
+            on_window: Told of each window's outcomes and of the seconds that it took.
+        """
+        self.judge = judge
+        self.max_queue = max_queue
+        self.waiting = 0  # pairs
+        self._on_window = on_window
+        self._requests: deque[Request] = deque()
+        self._arrived = asyncio.Event()
+        self._speed = FIRST_GUESS
+
+    async def score(self, pairs: list[Row]) -> list[Outcome]:
+        """Score the pairs of a request.
+
+        Raises:
+            QueueFullError: They would make the queue too long.
+        """
+        if self.waiting + len(pairs) > self.max_queue:
+            raise QueueFullError(max(1, math.ceil(self.waiting / self._speed)))
+        request = Request(pairs, asyncio.get_running_loop().create_future())
+        self.waiting += len(pairs)
+        self._requests.append(request)
+        self._arrived.set()
+        return await request.done
+
+    async def run(self) -> None:
+        """Score until cancelled."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "judge") as thread:
+            while True:
+                await self._arrived.wait()
+                window = self._next_window()
+                if not window:
+                    self._arrived.clear()
+                    continue
+                started = time.monotonic()
+                pairs = [pair for _, some in window for pair in some]
+                work = loop.run_in_executor(thread, score_window, self.judge, pairs)
+                found = (await asyncio.gather(work, return_exceptions=True))[0]
+                self.waiting -= len(pairs)
+                if isinstance(found, BaseException):
+                    self._fail(window, found)
+                    continue
+                seconds = time.monotonic() - started
+                self._speed += SMOOTHING * (len(pairs) / max(seconds, 1e-9) - self._speed)
+                self._on_window(found, seconds)
+                self._deliver(window, found)
+
+    def _next_window(self) -> list[tuple[Request, list[Row]]]:
+        """Take pairs in the order of their arrival; a request that nobody waits for any more is left out."""
+        window: list[tuple[Request, list[Row]]] = []
+        room = WINDOW_ROWS
+        while self._requests and room:
+            request = self._requests[0]
+            some = request.pairs[request.taken : request.taken + room]
+            request.taken += len(some)
+            if request.done.done():
+                self.waiting -= len(some) + len(request.pairs) - request.taken
+                request.taken = len(request.pairs)
+            else:
+                window.append((request, some))
+                room -= len(some)
+            if request.taken == len(request.pairs):
+                self._requests.popleft()
+        return window
+
+    @staticmethod
+    def _deliver(window: list[tuple[Request, list[Row]]], outcomes: list[Outcome]) -> None:
+        at = 0
+        for request, some in window:
+            request.outcomes += outcomes[at : at + len(some)]
+            at += len(some)
+            if len(request.outcomes) == len(request.pairs) and not request.done.done():
+                request.done.set_result(request.outcomes)
+
+    @staticmethod
+    def _fail(window: list[tuple[Request, list[Row]]], error: BaseException) -> None:
+        for request, _ in window:
+            if not request.done.done():
+                request.done.set_exception(error)

@@ -1,0 +1,233 @@
+"""Keep the best of scored rows, of any number: one pass reads scores, another one the rows that are kept."""
+
+import hashlib
+import json
+import math
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from ..errors import DataFileError, SettingsError
+from ..tables import Row
+from .entries import Entry, cut, json_line
+from .parts import check_finished, whole_file
+from .ranking import Ranking, rank
+from .sources import Source, find_sources
+from .spill import Spill
+from .survey import unified
+
+ROW_GROUP = 1024
+
+
+@dataclass(frozen=True)
+class FilterJob:
+    """What to keep of which rows.
+
+    Attributes:
+        input: A scored file, or the folder of a job.
+        by: The column to rank by.
+        top: Share to keep, 0 to 1, of all rows or of each group; at 1.0 they stay in input order.
+        best: How many to keep of all rows or of each group.
+        per: The column whose values make groups.
+        at_least: (column, number): rows with less are left out before anything is ranked.
+        output: The file to write; None is `<name>_filtered.json` beside the input.
+        explain: Whether to write beside the output why each row was kept.
+    """
+
+    input: str
+    by: str = "total_score"
+    top: float | None = None
+    best: int | None = None
+    per: str | None = None
+    at_least: tuple[tuple[str, float], ...] = ()
+    output: str | None = None
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.top is not None and not 0.0 <= self.top <= 1.0:
+            raise SettingsError(f"--top expects a share from 0 to 1, but got {self.top}.")
+        if self.top is not None and self.best is not None:
+            raise SettingsError("A filter expects --top or --best, but got both.")
+        if self.top is None and self.best is None and (self.per is not None or not self.at_least):
+            raise SettingsError("A filter expects --top, --best or --at-least, and --per only with the first two.")
+
+    @property
+    def target(self) -> Path:
+        """The file to write."""
+        source = Path(self.input)
+        name = source.name if source.is_dir() else source.stem
+        return Path(self.output) if self.output else source.absolute().with_name(f"{name}_filtered.json")
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What a filter did.
+
+    Attributes:
+        output: The file it wrote.
+        rows: How many rows it read.
+        kept: How many it kept.
+        unranked: How many it left out because they have no number to rank by.
+        reason: Why, of the first of them.
+    """
+
+    output: Path
+    rows: int
+    kept: int
+    unranked: int
+    reason: str | None
+
+
+def filter_job(job: FilterJob) -> Filtered:
+    """Write the best rows, highest first and ties in input order.
+
+    Args:
+        job: What to keep.
+
+    Raises:
+        DataFileError: The input cannot be read or is not finished, or no row can be ranked.
+        SettingsError: The output's kind does not fit the input's.
+    """
+    check_finished(Path(job.input))
+    sources = find_sources(job.input)
+    schema = unified([source.schema for source in sources]) if sources[0].schema is not None else None
+    _check_target(job, schema)
+    numbers = _Numbers(job)
+    for entry in _entries(sources, [job.by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]):
+        numbers.add(entry)
+    if numbers.unranked and numbers.unranked == numbers.rows:
+        raise DataFileError(f"No row can be ranked: {numbers.reason}. Check --by and --at-least.")
+    ranking = rank(np.asarray(numbers.scores), np.asarray(numbers.groups) if job.per else None, job.top, job.best)
+    places = dict(zip(np.asarray(numbers.positions)[ranking.kept].tolist(), range(len(ranking.kept)), strict=True))
+    spill = Spill(len(places), schema)
+    for position, entry in enumerate(_entries(sources, [])):
+        if position in places:
+            spill.add(places[position], entry)
+    _write(job, spill, schema, _reasons(job, numbers, ranking))
+    return Filtered(job.target, numbers.rows, len(places), numbers.unranked, numbers.reason)
+
+
+class _Numbers:
+    """All that is remembered of a row for its rank: its score, its position and its group."""
+
+    def __init__(self, job: FilterJob) -> None:
+        self.job = job
+        self.scores, self.positions, self.groups = array("d"), array("q"), array("q")
+        self.rows = self.unranked = 0
+        self.reason: str | None = None
+        self._known: dict[bytes, int] = {}
+
+    def add(self, entry: Entry) -> None:
+        position, self.rows = self.rows, self.rows + 1
+        try:
+            score, passes, group = self._read(entry)
+        except DataFileError as error:
+            self.unranked += 1
+            self.reason = self.reason or str(error)
+            return
+        if passes:
+            self.scores.append(score)
+            self.positions.append(position)
+            self.groups.append(group)
+
+    def _read(self, entry: Entry) -> tuple[float, bool, int]:
+        if entry.row is None:
+            raise DataFileError(f"{entry.place} {entry.fault}")
+        score = _number(entry, self.job.by)
+        passes = all([_number(entry, name) >= least for name, least in self.job.at_least])
+        return score, passes, self._group(entry.row.get(self.job.per)) if self.job.per else 0
+
+    def _group(self, value: Any) -> int:
+        digest = hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=16).digest()
+        return self._known.setdefault(digest, len(self._known))
+
+
+def _number(entry: Entry, column: str) -> float:
+    value = (entry.row or {}).get(column)
+    try:
+        number = math.nan if isinstance(value, bool) or value is None else float(value)  # text in CSV
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number):
+        raise DataFileError(f"{entry.place} expects a number as {column!r}, but got {value!r:.60}")
+    return number
+
+
+def _entries(sources: list[Source], columns: Iterable[str]) -> Iterator[Entry]:
+    for source in sources:
+        yield from source.entries(columns)
+
+
+def _reasons(job: FilterJob, numbers: _Numbers, ranking: Ranking) -> Iterator[Row]:
+    """Say of each kept row, in the output's order, why it was kept."""
+    limits = [f"{name} is at least {least:g}" for name, least in job.at_least]
+    if job.top is not None:
+        limits.append(f"the best {job.top:g} of them are kept")
+    if job.best is not None:
+        limits.append(f"the best {job.best} of them are kept")
+    of = f"rows with this {job.per}" if job.per else "rows"
+    for place, at in enumerate(ranking.kept.tolist()):
+        stood = f"rank {ranking.ranks[at]} of {ranking.sizes[at]} {of} by {job.by}"
+        yield {
+            "place": place,
+            "position": numbers.positions[at],
+            job.by: numbers.scores[at],
+            "reason": "; ".join([stood, *limits]),
+        }
+
+
+def _check_target(job: FilterJob, schema: pa.Schema | None) -> None:
+    suffixes = (".json", ".jsonl") if schema is None else (".json", ".jsonl", ".parquet")
+    target = job.target
+    if target.suffix.lower() not in suffixes or not target.parent.is_dir() or target.is_dir():
+        raise SettingsError(
+            f"--output expects a file of {', '.join(suffixes)} in an existing folder, as SCORED is "
+            f"{'text' if schema is None else 'Arrow or Parquet'}, but got {target}."
+        )
+    if target.absolute() == Path(job.input).absolute():
+        raise SettingsError(f"--output expects another file than the input, but got {target} for both.")
+
+
+def _write(job: FilterJob, spill: Spill, schema: pa.Schema | None, reasons: Iterator[Row]) -> None:
+    target = job.target
+    with ExitStack() as files:
+        rows: Iterator[tuple[Row, Any]] = iter(spill)
+        if job.explain:
+            beside = target.with_name(f"{target.stem}_explained.jsonl")
+            rows = _explained(rows, reasons, files.enter_context(whole_file(beside)))
+        file = files.enter_context(whole_file(target))
+        if target.suffix.lower() == ".parquet":
+            _write_parquet(rows, file, schema)
+        elif target.suffix.lower() == ".jsonl":
+            file.writelines(json_line(row) for row, _ in rows)
+        else:
+            _write_json(rows, file)
+
+
+def _explained(rows: Iterator[tuple[Row, Any]], reasons: Iterator[Row], file: BinaryIO) -> Iterator[tuple[Row, Any]]:
+    for found, reason in zip(rows, reasons, strict=True):
+        file.write(json_line(reason))
+        yield found
+
+
+def _write_json(rows: Iterator[tuple[Row, Any]], file: BinaryIO) -> None:
+    """Write what `json.dumps(rows, indent=4)` gives, as the published tools do, row by row."""
+    mark = b"[\n    "
+    for row, _ in rows:
+        file.write(mark + json.dumps(row, indent=4, default=str).replace("\n", "\n    ").encode())
+        mark = b",\n    "
+    file.write(b"[]" if mark.startswith(b"[") else b"\n]")
+
+
+def _write_parquet(rows: Iterator[tuple[Row, Any]], file: BinaryIO, schema: pa.Schema | None) -> None:
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        for some in cut((table for _, table in rows), ROW_GROUP):
+            writer.write_table(pa.concat_tables(some).combine_chunks(), row_group_size=ROW_GROUP)

@@ -1,0 +1,118 @@
+"""A job's manifest: what its output was made from, so that no run goes on with another job's output."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..batching import WINDOW_ROWS
+from ..errors import DataFileError
+from ..pipeline_inspector import InspectorPipeline
+from .parts import MANIFEST, BusyFileError, whole_file
+from .sources import Source
+from .survey import Survey
+
+WAIT_S = 0.1
+PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow")
+NOT_SETTINGS = ("input", "output", "shard")  # where things are; and shards of one job share their folder
+NO_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+
+
+def job_manifest(job: Any, judge: InspectorPipeline, sources: Sequence[Source], survey: Survey) -> dict[str, Any]:
+    """Describe a job before it starts.
+
+    Args:
+        job: Its dataclass.
+        judge: The loaded judge.
+        sources: Its input.
+        survey: What the input holds.
+    """
+    settings = {key: value for key, value in asdict(job).items() if key not in NOT_SETTINGS}
+    return {
+        "format": 1,
+        "judge": judge_fingerprint(judge),
+        "input": [{"name": source.name, "sha256": source.sha256} for source in sources],
+        "rows": survey.rows,
+        "columns_as_json": list(survey.as_json),
+        "settings": {**settings, "window_rows": WINDOW_ROWS},
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def judge_fingerprint(judge: InspectorPipeline) -> dict[str, Any]:
+    """Describe a loaded judge by what its scores depend on."""
+    model = judge.model
+    config = {key: value for key, value in model.config.to_dict().items() if key not in NO_WEIGHTS}
+    return {
+        "name": Path(model.name_or_path).name if os.path.isdir(model.name_or_path) else model.name_or_path,
+        "revision": getattr(model, "revision", None),
+        "weights_sha256": _weights_sha256(model),
+        "config_sha256": _text_sha256(json.dumps(config, sort_keys=True, default=str)),
+        "tokenizer_sha256": _text_sha256(judge.tokenizer.backend_tokenizer.to_str()),
+        "dtype": str(model.dtype),
+        "device": judge.device.type,
+    }
+
+
+def _weights_sha256(model: Any) -> str:
+    """Hash the weights as they are loaded, backbone and probes, whichever files they came from."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def settle_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write a job's manifest into its folder, or check the one that is there.
+
+    Raises:
+        DataFileError: The folder is of another job, or holds something else.
+    """
+    path = folder / MANIFEST
+    expected = json.loads(json.dumps(manifest))
+    if not path.exists():
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith((".", "_"))]
+        if others:
+            raise DataFileError(f"{folder} expects an empty or new folder, but holds {others[0]}. Choose another one.")
+        try:
+            write_json(path, expected)
+        except BusyFileError:  # another shard of this job begins too
+            time.sleep(WAIT_S)
+        return settle_manifest(folder, manifest)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataFileError(f"{path} expects a job's manifest, but: {error}. Choose another folder.") from error
+    changed = _differences(found, expected)
+    if changed:
+        raise DataFileError(
+            f"{folder} expects to go on with the job that it holds, but these differ: {'; '.join(changed)}. Choose "
+            "another folder, or delete this one."
+        )
+    return None
+
+
+def _differences(found: Any, expected: Any, name: str = "") -> list[str]:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        keys = sorted({*found, *expected})
+        pairs = [(found.get(key), expected.get(key), f"{name}.{key}" if name else key) for key in keys]
+        return [line for one, other, path in pairs for line in _differences(one, other, path)]
+    return [] if found == expected else [f"{name} was {found!r:.80}, is {expected!r:.80}"]
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a small JSON file whole or not at all."""
+    with whole_file(path) as file:
+        file.write(json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")

@@ -1,0 +1,66 @@
+"""Choose rows by an expression on their columns, such as `len(prediction) > 20 and source == 'web'`."""
+
+import ast
+
+from ..errors import DataFileError, SettingsError
+from ..tables import Row
+
+FUNCTIONS = {"len": len, "abs": abs, "min": min, "max": max, "int": int, "float": float, "str": str}
+
+
+class Where:
+    """A condition in Python's syntax: comparisons, `and`, `or`, `not`, `in`, arithmetic and a few functions.
+
+    Columns are named as they are, or as `row['any name']`; a column that a row lacks is None. Nothing else of Python
+    can be reached: simpleeval walks the expression's tree. `unseen` are the named columns that no row had so far.
+
+    Example:
+        >>> Where("len(prediction) > 3")({"prediction": "four"})
+        True
+    """
+
+    def __init__(self, expression: str) -> None:
+        """Parse an expression.
+
+        Raises:
+            SettingsError: It is not one.
+            DataFileError: The package simpleeval is missing.
+        """
+        try:
+            import simpleeval
+        except ModuleNotFoundError as error:
+            raise DataFileError(
+                "--where expects the package simpleeval. Run pip install 'inspector-pipeline[jobs]'."
+            ) from error
+        self.expression = expression
+        self._evaluator = simpleeval.EvalWithCompoundTypes(functions=FUNCTIONS)
+        self._faults = (simpleeval.InvalidExpression, TypeError, ValueError, ArithmeticError, LookupError)
+        try:
+            self._tree = self._evaluator.parse(expression)
+        except (simpleeval.InvalidExpression, SyntaxError, ValueError) as error:
+            raise SettingsError(f"--where expects an expression such as len(prediction) > 20, but: {error}.") from error
+        self.unseen = self.columns
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that the expression names."""
+        names = {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}
+        return names - set(FUNCTIONS) - {"row"}
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether any column may be asked for."""
+        return any(isinstance(node, ast.Name) and node.id == "row" for node in ast.walk(self._tree))
+
+    def __call__(self, row: Row) -> bool:
+        """Say whether a row is chosen.
+
+        Raises:
+            DataFileError: It cannot be said, as for a comparison of a number with None.
+        """
+        self.unseen -= row.keys()
+        self._evaluator.names = {**dict.fromkeys(self.columns), **row, "row": row}
+        try:
+            return bool(self._evaluator.eval(self.expression, previously_parsed=self._tree))
+        except self._faults as error:
+            raise DataFileError(f"--where cannot decide: {error}") from error
