@@ -14,9 +14,9 @@ QUESTION_TOKENS = 300
 
 MODES: dict[str, Callable[[InspectorPipeline, list[Pair]], list[Result]]] = {
     # one call; what pairs have in common at their beginning, the question foremost, is read once
-    "together": lambda judge, pairs: judge(pairs),  # type: ignore[no-any-return]
+    "together": lambda judge, pairs: judge(pairs),
     # one call; every pair is read whole, in the same batches as pairs of different questions
-    "unrelated": lambda judge, pairs: judge(pairs, share_prefixes=False),  # type: ignore[no-any-return]
+    "unrelated": lambda judge, pairs: judge(pairs, share_prefixes=False),
     # a call for each pair
     "alone": lambda judge, pairs: [judge(pair) for pair in pairs],
 }

@@ -98,7 +98,7 @@ def all_cases(config: BenchmarkConfig) -> list[Case]:
         cases.append(Case(f"plain-{dtype}", "plain", "plain", "plain", {"dtype": dtype}))
         cases.append(Case(f"encoder-{dtype}", "encoder", "encoder", "encoder", {"dtype": dtype}))
     for batch_size in dict.fromkeys((1, config.batch_size)):
-        arguments = {"batch_size": batch_size}
+        arguments: dict[str, Any] = {"batch_size": batch_size}
         cases.append(Case(f"reference-batch-{batch_size}", "reference", "reference_procedure", "reference", arguments))
     for dtype in DTYPES:
         for mode in ("together", "unrelated", "alone"):

@@ -63,15 +63,12 @@ def _best_of(cases: Cases) -> dict[str, dict[str, float]]:
 
 
 def _equality(cases: Cases, default: str) -> dict[str, dict[str, float]]:
-    against = {
-        "rubric-float32": "reference-batch-1",
-        "rubric-bfloat16": "reference-batch-1",
-        default: "reference-batch-1",
-    }
+    alone = "reference-batch-1"  # without padding, so what the other ones should give too
+    others = ("rubric-float32", "rubric-bfloat16", default)
     return {
-        f"{one} against {other}": _same(cases[one]["details"], cases[other]["details"])
-        for one, other in against.items()
-        if one in cases and other in cases and one != other
+        f"{name} against {alone}": _same(cases[name]["details"], cases[alone]["details"])
+        for name in others
+        if name in cases and alone in cases and name != alone
     }
 
 
@@ -118,8 +115,8 @@ def _machine(results: Mapping[str, Any]) -> str:
     extensions = ", ".join(machine["matrix_extensions"])
     versions = ", ".join(f"{name} {results['versions'][name]}" for name in ("torch", "transformers"))
     return (
-        f"{machine['cpu']}, {machine['threads']} threads ({extensions}); {versions}; {settings['pairs']} pairs; medians "
-        f"of {settings['repetitions']} repetitions, {settings['reference_repetitions']} of the reference."
+        f"{machine['cpu']}, {machine['threads']} threads ({extensions}); {versions}; {settings['pairs']} pairs; "
+        f"medians of {settings['repetitions']} repetitions, {settings['reference_repetitions']} of the reference."
     )
 
 
@@ -171,9 +168,7 @@ def _best_of_table(cases: Cases, found: Mapping[str, Mapping[str, float]]) -> st
         f"{_times(ratios.get('over_alone'))} one by one."
         for dtype, ratios in found.items()
     ]
-    return "\n".join(
-        filter(None, [_table("Eight responses to a question of 300 tokens", head, rows), "", *said])
-    ).rstrip()
+    return "\n\n".join(filter(None, [_table("Eight responses to a question of 300 tokens", head, rows), *said]))
 
 
 def _equality_table(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -224,7 +219,8 @@ def _start(case: Mapping[str, Any] | None) -> str:
     if case is None:
         return ""
     steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in case["details"]["steps"].items())
-    return f"First score from a warm cache: {case['median_seconds']:.1f} s beyond importing torch and transformers ({steps})."
+    seconds = case["median_seconds"]
+    return f"First score from a warm cache: {seconds:.1f} s beyond importing torch and transformers ({steps})."
 
 
 def _profile(cases: Cases) -> str:

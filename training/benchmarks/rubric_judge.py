@@ -1,14 +1,15 @@
 """A rubric judge with the layers of the published gsm8k_multi classifiers, for speed and equality alone.
 
 Its probes are random, fixed by a seed, but on standardised states: each dimension is centred and scaled by what the
-run's first pairs show, so that scores differ between pairs and equality means something. As a judge it is worth nothing.
+run's first pairs show, so that scores differ between pairs and equality means something. It is of no
+use as a judge.
 """
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel
 
 from inspector_pipeline import InspectorConfig, InspectorModel
@@ -77,10 +78,10 @@ def make_rubric_judge(inputs: Inputs) -> Path:
     centers, scales = _standardisation(inputs, model)
     model.centers.data = centers
     for aspect in model.aspects:
-        probe = model.probes[probe_key(aspect.name)]
+        weight: nn.Parameter = model.probes[probe_key(aspect.name)].get_parameter("weight")
         rows = [model.features.index(feature) for feature in aspect.features]
-        directions = torch.randn(probe.weight.shape, generator=generator)
-        probe.weight.data = directions / (scales[rows] * probe.weight[0].numel() ** 0.5)
+        directions = torch.randn(weight.shape, generator=generator)
+        weight.data = directions / (scales[rows] * weight[0].numel() ** 0.5)
     with TemporaryDirectory(dir=folder.parent) as scratch:  # put in place whole, or not at all
         model.save_pretrained(Path(scratch, folder.name), fused=False)
         Path(scratch, folder.name).rename(folder)
