@@ -94,7 +94,7 @@ def draw(results: Mapping[str, Any], output: Path) -> list[Path]:
             if figure is None:
                 logger.info("%s is left out: the results hold no data for it.", path.name)
                 continue
-            _write(figure, path)
+            write_png(figure, path)
         files.append(path)
     return files
 
@@ -222,7 +222,7 @@ def _panels(n: int) -> tuple[Figure, list[Any]]:
     return figure, list(grid[:n])
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write_png(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all, with few colours: a card's pictures should load fast."""
     picture, small = BytesIO(), BytesIO()
     figure.savefig(picture, format="png", dpi=DPI)

@@ -1,0 +1,138 @@
+"""Settings of the benchmark, and the list of its cases."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from inspector_pipeline.errors import SettingsError
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Settings of the benchmark.
+
+    Attributes:
+        probing_set: Labelled pairs in the published format (JSON); its prompts hold the five rubrics.
+        output: Folder to write to; a case that is there already is not run again.
+        questions: The dataset's questions (JSON Lines); pairs with other questions are dropped.
+        judge: Folder or Hub id of the judge to measure; the embedded one where not given. The other cases run its whole
+            backbone.
+        cases: Names or groups of the cases to run; all where not given.
+        pairs: How many of the set's first pairs every case of a throughput table reads.
+        reference_pairs: How many of these the reference procedure reads, which is slow; 16 fill one of its batches.
+        repetitions: Timed repetitions of a case, after one that is not; medians are reported.
+        reference_repetitions: Those of the reference procedure, which gets no repetition before them.
+        batch_size: Rows of a batch of the padded cases (reference, plain, encoder).
+        threads: Threads of a case; as many as there are cores where not given.
+        long_pairs: Pairs of 256 tokens or more for the share of the matrix-product ceiling.
+        drift_pairs: Pairs of the set on which bfloat16 and shared prefixes are compared with plain float32; 0 for all.
+        best_of_questions: Questions of about 300 tokens with eight responses each.
+        growth_pairs: Numbers of pairs of 64 tokens for the growth of time and memory.
+        growth_lengths: Tokens of a pair for the same.
+        growth_dtype: Of the growth cases.
+        seed: Of the rubric judge's probes and of all random weights.
+    """
+
+    probing_set: str
+    output: str
+    questions: str | None = None
+    judge: str | None = None
+    cases: tuple[str, ...] | None = None
+    pairs: int = 16
+    reference_pairs: int = 16
+    repetitions: int = 3
+    reference_repetitions: int = 1
+    batch_size: int = 16
+    threads: int | None = None
+    long_pairs: int = 16
+    drift_pairs: int = 200
+    best_of_questions: int = 2
+    growth_pairs: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    growth_lengths: tuple[int, ...] = (64, 128, 256, 512, 1_024, 2_048)
+    growth_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that nothing could be measured with.
+
+        Raises:
+            SettingsError: A number is too small.
+        """
+        whole = ("pairs", "reference_pairs", "repetitions", "reference_repetitions", "batch_size", "long_pairs")
+        for name in (*whole, "best_of_questions"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} expects 1 or more, but got {getattr(self, name)}.")
+        if self.drift_pairs < 0:
+            raise SettingsError(f"drift_pairs expects 0 (all) or more, but got {self.drift_pairs}.")
+        if self.threads is not None and self.threads < 1:
+            raise SettingsError(f"threads expects 1 or more, but got {self.threads}.")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that is measured.
+
+    Attributes:
+        name: Also the name of its file.
+        group: What it belongs to; `--cases` takes either.
+        module: Module of `training.benchmarks`.
+        function: Function in it; called with the inputs and the arguments, returns a `Measurement`.
+        arguments: Its further arguments, as JSON holds them.
+    """
+
+    name: str
+    group: str
+    module: str
+    function: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def all_cases(config: BenchmarkConfig) -> list[Case]:
+    """List every case, in the order in which they run: the ones that are compared stand close together."""
+    cases = [Case("start", "start", "start", "start")]
+    for dtype in DTYPES:
+        cases.append(Case(f"judge-{dtype}", "judge", "ours", "judge", {"dtype": dtype}))
+        cases.append(Case(f"rubric-{dtype}", "rubric", "ours", "rubric", {"dtype": dtype}))
+        cases.append(Case(f"plain-{dtype}", "plain", "plain", "plain", {"dtype": dtype}))
+        cases.append(Case(f"encoder-{dtype}", "encoder", "encoder", "encoder", {"dtype": dtype}))
+    for batch_size in dict.fromkeys((1, config.batch_size)):
+        arguments: dict[str, Any] = {"batch_size": batch_size}
+        cases.append(Case(f"reference-batch-{batch_size}", "reference", "reference_procedure", "reference", arguments))
+    for dtype in DTYPES:
+        for mode in ("together", "unrelated", "alone"):
+            arguments = {"dtype": dtype, "mode": mode}
+            cases.append(Case(f"best_of_8-{mode}-{dtype}", "best_of_8", "best_of", "best_of", arguments))
+    for dtype in DTYPES:
+        cases.append(Case(f"ceiling-judge-{dtype}", "ceiling", "long_pairs", "long_judge", {"dtype": dtype}))
+        cases.append(Case(f"ceiling-qwen3-{dtype}", "ceiling", "long_pairs", "long_qwen3", {"dtype": dtype}))
+        cases.append(Case(f"profile-{dtype}", "profile", "profile", "profile", {"dtype": dtype}))
+    for n in config.growth_pairs:
+        cases.append(Case(f"growth-pairs-{n}", "growth", "growth", "growth", {"pairs": n, "length": 64}))
+    for n in config.growth_lengths:
+        cases.append(Case(f"growth-length-{n}", "growth", "growth", "growth", {"pairs": None, "length": n}))
+    cases.append(Case("drift", "drift", "drift", "drift"))
+    return cases
+
+
+def chosen_cases(config: BenchmarkConfig) -> list[Case]:
+    """Pick the cases that the settings name.
+
+    Raises:
+        SettingsError: A name is neither a case nor a group.
+    """
+    cases = all_cases(config)
+    if config.cases is None:
+        return cases
+    known = names_of(cases)
+    unknown = [name for name in config.cases if name not in known]
+    if unknown or not config.cases:
+        found = repr(unknown[0]) if unknown else "none"
+        raise SettingsError(f"cases expects names or groups out of {', '.join(sorted(known))}, but got {found}.")
+    return [case for case in cases if {case.name, case.group} & set(config.cases)]
+
+
+def names_of(cases: Iterable[Case]) -> set[str]:
+    """Return the names and groups of cases."""
+    return {name for case in cases for name in (case.name, case.group)}
