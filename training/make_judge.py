@@ -19,6 +19,7 @@ import yaml
 from inspector_pipeline.errors import DataFileError
 from training.audit import AuditConfig, audit_stage
 from training.collect import CollectConfig, collect
+from training.compare import CompareConfig, compare
 from training.correctness import CorrectnessConfig, label_correctness
 from training.corrupt import CorruptConfig, corrupt
 from training.data import DataConfig, data
@@ -29,6 +30,7 @@ from training.feedback import FeedbackConfig, feedback
 from training.fit import FitConfig, fit_stage
 from training.label import LabelConfig, label
 from training.lager import LagerConfig, lager
+from training.rubric_rows import RubricRowsConfig, rubric_rows
 from training.stage import from_settings, parse, run
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ STAGES: Mapping[str, tuple[type[Any], Callable[[Any], object]]] = {
     "export": (ExportConfig, export),
     "lager": (LagerConfig, lager),
     "feedback": (FeedbackConfig, feedback),
+    "rubric_rows": (RubricRowsConfig, rubric_rows),
+    "compare": (CompareConfig, compare),
 }
 
 

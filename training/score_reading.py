@@ -37,20 +37,22 @@ class ScoreReading(NamedTuple):
     token_ids: list[int]
 
 
-def rubric_reading(rubric: Rubric, tokenizer: PreTrainedTokenizerBase, *, feedback: bool = False) -> Reading:
+def rubric_reading(
+    rubric: Rubric, tokenizer: PreTrainedTokenizerBase, *, feedback: bool = False, answer: str = ANSWER
+) -> Reading:
     """Ask for a score by a rubric in the tokenizer's chat template, or in plain text where it has none.
 
     Args:
         rubric: The aspect.
         tokenizer: The backbone's.
-        feedback: Whether the model may write feedback first. The reading then ends where the reply begins, else right
-            before the score.
+        feedback: Whether the model is to write feedback first; the reading then ends where the reply begins.
+        answer: What the reply to the score alone begins with.
     """
     levels = "\n".join(f"{score}: {words}" for score, words in sorted(rubric.levels.items()))
     scale = {"lowest": rubric.lowest, "highest": rubric.highest}
     form = (FEEDBACK_FIRST if feedback else ONLY_SCORE).format(**scale)
     task = TASK.replace("{name}", rubric.name).replace("{description}", rubric.description).replace("{levels}", levels)
-    return task_reading(task.replace("\n\n\n\n", "\n\n") + form, tokenizer, answer="" if feedback else ANSWER)
+    return task_reading(task.replace("\n\n\n\n", "\n\n") + form, tokenizer, answer="" if feedback else answer)
 
 
 def task_reading(task: str, tokenizer: PreTrainedTokenizerBase, answer: str = ANSWER) -> Reading:

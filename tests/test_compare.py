@@ -1,0 +1,280 @@
+"""The comparison of all methods in the same folds, end to end on tiny models; and the baselines that it adds."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from causal import save_causal
+from transformers import BertConfig, BertModel
+
+from inspector_pipeline.errors import DataFileError, SettingsError
+from training.baselines.finetuned import PairClassifier, TrainingConfig, predict, train
+from training.baselines.tfidf import TfIdf
+from training.compare import CompareConfig, Comparison, ScoreTokensConfig, compare
+from training.compare_report import table
+from training.cost import pass_flops
+from training.extract import ExtractConfig, extract
+from training.labels import Labels
+from training.lager import LagerConfig, lager
+from training.methods import ProbesConfig
+from training.metrics import METRICS
+from training.model_methods import EncoderConfig, EncoderMethod, GeneratedConfig, LoraConfig, LoraMethod, read_score
+from training.records import LabelledPair, read_records
+from training.rubrics import Rubric
+from training.search import SearchConfig
+
+RUBRICS = (Rubric("tone", "How kind it is.", 1, 5), Rubric("wit", "How witty it is.", 1, 5))
+KIND, RUDE = ("thank you", "please", "well done"), ("go away", "no", "nonsense")
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """Pairs whose tone is said by a word, and whose wit by none."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for i in range(40):
+        kind = i % 2 == 0
+        words = " ".join(rng.choice(KIND if kind else RUDE, 3))
+        tone, wit = int(rng.integers(4, 6) if kind else rng.integers(1, 4)), int(rng.integers(1, 6))
+        pairs.append(LabelledPair(f"q{i}", f"What of {i}?", f"{words}, {i}.", {"tone": tone, "wit": wit}))
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tokenizer, labelled):
+    """A folder with labelled rows, features, a judge of score tokens and an encoder, all tiny."""
+    folder = tmp_path_factory.mktemp("compare")
+    backbone = str(save_causal(folder / "backbone", "llama", tokenizer))
+    rows = folder / "labelled.jsonl"
+    rows.write_text("".join(json.dumps(vars(pair)) + "\n" for pair in labelled))
+    shared = {"backbone_id": backbone, "backbone_revision": None}
+    extract(ExtractConfig(str(rows), str(folder / "features"), **shared))
+    lager(LagerConfig(str(folder / "lager"), aspects=(), custom_aspects=RUBRICS, **shared))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=512, **sizes)).save_pretrained(folder / "encoder")
+    tokenizer.save_pretrained(folder / "encoder")
+    return folder
+
+
+@pytest.fixture
+def config(made, tmp_path):
+    search = SearchConfig(heads=(), finalists=1, inner_folds=2, penalties=(1.0,), sharings=(1.0,))
+    score_tokens = ScoreTokensConfig(
+        str(made / "lager"),
+        aspects=(),
+        custom_aspects=RUBRICS,
+        generated=GeneratedConfig(max_new_tokens=3, folds=1),
+    )
+    training = TrainingConfig(epochs=1)
+    return CompareConfig(
+        str(made / "labelled.jsonl"),
+        str(tmp_path / "out"),
+        baselines=("majority", "length", "tfidf"),  # the surface forest is slow
+        probes={"probes": ProbesConfig(str(made / "features"), search)},
+        score_tokens=score_tokens,
+        encoder=EncoderConfig(str(made / "encoder"), max_length=64, training=training),
+        lora=LoraConfig(str(made / "backbone"), None, training=training),
+        folds=3,
+        bootstraps=50,
+        timed_pairs=3,
+    )
+
+
+def test_all_methods_are_compared(config, tmp_path):
+    results = compare(config)
+    methods = results["methods"]
+    lagers = ("lager_last_argmax", "lager_last_expectation", "lager_logits_uniform_expectation")
+    tuned = ("lager_logits_adam_expectation", "lager_logits_convex_expectation")
+    others = ("majority", "length", "tfidf", "probes", "encoder", "lora", "generated")
+    assert set(methods) == {*lagers, *tuned, *others}
+    for name in (*lagers, *tuned, "majority", "tfidf", "probes", "encoder"):
+        assert methods[name]["rows"] == methods[name]["rows_of"] == 80, name
+        assert set(methods[name]["aspects"]) == {"tone", "wit"}
+        assert methods[name]["mean"]["auroc"]["low"] <= methods[name]["mean"]["auroc"]["high"]
+    assert methods["tfidf"]["aspects"]["tone"]["auroc"]["value"] > 0.9  # the words say it
+    assert (
+        methods["lora"]["rows"] < 80 and methods["lora"]["folds"] == 1 and "1 of the folds" in methods["lora"]["budget"]
+    )
+    failures = methods["generated"]["notes"]["failures"]
+    assert failures["tone"]["failed"] == failures["tone"]["of"] > 0  # a random model says no score
+    assert methods["generated"]["rows"] == 0 and methods["generated"]["mean"] == {}
+    assert methods["probes"]["gain_of_judge"] == {}
+    gain = methods["tfidf"]["gain_of_judge"]["auroc"]
+    expected = methods["probes"]["mean"]["auroc"]["value"] - methods["tfidf"]["mean"]["auroc"]["value"]
+    assert gain["value"] == pytest.approx(expected, abs=1e-3) and 0 < gain["p"] <= 1
+    for weights in methods["lager_logits_convex_expectation"]["notes"]["layer_weights"]:
+        assert sum(weights) == pytest.approx(1, abs=1e-3)
+    assert methods["majority"]["flops_per_pair"] == 0
+    one_pass, two_passes = methods["probes"]["flops_per_pair"], methods[lagers[0]]["flops_per_pair"]
+    assert 0 < one_pass < two_passes and methods["probes"]["seconds_per_pair"] > 0
+    written = (tmp_path / "out" / "table.md").read_text()
+    assert all(f"\n| {name} |" in written or f"\n| **{name}** |" in written for name in methods)
+    assert written.count("\n- probes ") == 5  # whether it beats each method of score tokens
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert (tmp_path / "out" / "quality_cost.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_is_done_is_not_run_again(config, tmp_path):
+    few = replace(config, score_tokens=None, lora=None, encoder=None)
+    first = compare(few)
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "methods").iterdir()}
+    again = compare(replace(few, baselines=("majority", "tfidf")))
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert again["methods"]["tfidf"] == first["methods"]["tfidf"]
+    other = compare(replace(few, seed=1))
+    assert other["methods"]["probes"] != first["methods"]["probes"]
+
+
+def test_every_row_is_predicted_by_a_fit_that_never_saw_its_question(config):
+    comparison = Comparison(config)
+    tested = []
+    for fold in comparison.folds():
+        assert not set(fold.train.question) & set(fold.test.question)
+        tested += fold.test.row.tolist()
+    assert sorted(tested) == list(range(80))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"judge": "other"}, "judge expects one of the methods, which have distinct names, but got 'other'"),
+        (
+            {"baselines": ("majority", "luck")},
+            "baselines expects some of majority, length, surface, tfidf, but got 'luck'",
+        ),
+    ],
+)
+def test_unknown_methods_are_refused(config, changes, message):
+    with pytest.raises(SettingsError, match=message):
+        Comparison(replace(config, **changes))
+
+
+def test_variants_that_are_none_are_refused(config):
+    wrong = replace(config.score_tokens, variants=("logits_guessed_expectation",))
+    with pytest.raises(SettingsError, match=r"A variant of score tokens expects last_<decision> or .* 'logits_guessed"):
+        compare(replace(config, score_tokens=wrong))
+
+
+def test_features_of_other_pairs_are_refused(config, tmp_path):
+    rows = read_records(config.pairs)
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    with pytest.raises(DataFileError, match="expects features of the 39 pairs that are compared"):
+        compare(replace(config, pairs=str(fewer), baselines=()))
+
+
+# Baselines
+
+
+def test_words_are_learnt(labelled):
+    tone = np.array([pair.scores["tone"] for pair in labelled])
+    found = TfIdf().predict(labelled[:30], tone[:30], labelled[30:], [1, 2, 3, 4, 5], 0)
+    assert METRICS["auroc"](tone[30:], [1, 2, 3, 4, 5], found) == 1
+    assert set(found.score) <= set(tone[:30])
+
+
+@pytest.fixture
+def encoder(made, labelled):
+    config = EncoderConfig(str(made / "encoder"), max_length=64, training=TrainingConfig(epochs=30, learning_rate=1e-3))
+    return EncoderMethod(config, labelled, Labels.of(labelled), 4)
+
+
+def test_an_encoder_learns_what_it_is_trained_on(encoder, labelled):
+    labels = Labels.of(labelled)
+    model = encoder.build()
+    encoded = [encoder.encode(pair) for pair in labelled]
+    before = predict(model, encoded)
+    assert np.ptp(before[0]) == 0  # the classifiers begin at zero
+    steps = train(model, encoded, labels.take(np.flatnonzero(labels.aspect == 0)), encoder.training)
+    assert steps == 30 * 3
+    tone, wit = predict(model, encoded)
+    good = tone[:, [c >= 4 for c in labels.classes[0]]].sum(axis=1)
+    is_good = np.array([pair.scores["tone"] >= 4 for pair in labelled])
+    assert ((good > 0.5) == is_good).mean() > 0.9
+    assert tone.sum(axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_adapters_alone_are_trained(made, labelled):
+    method = LoraMethod(LoraConfig(str(made / "backbone"), None), labelled, Labels.of(labelled), 4)
+    model = method.build()
+    trained = [name for name, parameter in model.body.named_parameters() if parameter.requires_grad]
+    assert trained and all("lora_" in name and ("q_proj" in name or "v_proj" in name) for name in trained)
+    frozen = {n: p.clone() for n, p in model.body.named_parameters() if not p.requires_grad}
+    encoded = [method.encode(pair) for pair in labelled]
+    train(model, encoded, Labels.of(labelled), method.training)
+    state = dict(model.body.named_parameters())
+    assert all(torch.equal(state[name], value) for name, value in frozen.items())
+    assert any(state[name].abs().sum() > 0 for name in trained if "lora_B" in name)  # it begins at zero
+
+
+def test_the_test_rows_are_never_trained_on(encoder, labelled, config):
+    fold = Comparison(config).folds()[0]
+    with pytest.raises(DataFileError, match="A fold expects test questions that are not trained on"):
+        next(encoder.predict(replace(fold, train=fold.test)))
+
+
+def test_the_learning_rate_rises_for_less_than_the_training_and_falls_to_zero():
+    config = TrainingConfig(warmup=0.1)
+    factors = [config.factor(step, 50) for step in range(51)]
+    assert 0 < factors[0] < factors[4] < factors[5] == 1 and factors[50] == 0
+    assert all(a >= b for a, b in zip(factors[5:], factors[6:], strict=False))
+    assert TrainingConfig(warmup=0).factor(0, 10) == 1
+    with pytest.raises(SettingsError, match="warmup expects a share of the steps below 1, but got 1"):
+        TrainingConfig(warmup=1)
+
+
+def test_an_encoder_is_unpacked_from_its_wheel(made, labelled, tmp_path):
+    inner = tmp_path / "model.zip"
+    with zipfile.ZipFile(inner, "w") as archive:
+        for path in (made / "encoder").iterdir():
+            archive.write(path, path.name)
+        archive.writestr("1_Pooling/config.json", "{}")
+    wheel = tmp_path / "some_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(inner, "some_model/model.zip")
+    method = EncoderMethod(EncoderConfig(str(wheel)), labelled, Labels.of(labelled), 4)
+    assert isinstance(method.build(), PairClassifier)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("some_model/other.txt", "")
+    with pytest.raises(DataFileError, match="expects to hold a model.zip, but has none"):
+        EncoderMethod(EncoderConfig(str(wheel)), labelled, Labels.of(labelled), 4)
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("4", 4),
+        (" Score: 5.", 5),
+        ("score:1\n", 1),
+        ("4/5", None),
+        ("4.5", None),
+        ("7", None),
+        ("It is 4", None),
+        ("", None),
+    ],
+)
+def test_replies_are_read_strictly(reply, score):
+    assert read_score(reply, [1, 2, 3, 4, 5]) == score
+
+
+def test_operations_are_those_of_the_weights_and_of_attention():
+    from conftest import tiny_config
+
+    config = tiny_config("llama")
+    attention = 32 * 32 * 2 + 32 * 16 * 2  # q and o; k and v
+    weights = 4 * (attention + 3 * 32 * 48 + 2 * 32) + 32  # with norms
+    assert pass_flops(config, 10) == 2 * weights * 10 + 4 * 10**2 * 32 * 4 / 2
+    assert pass_flops(config, 10, 2) < pass_flops(config, 10) / 1.9
+    assert pass_flops(config, 10, causal=False) > pass_flops(config, 10)
+
+
+def test_a_table_names_what_is_undefined():
+    entry = {"mean": {}, "gain_of_judge": {}, "rows": 0, "rows_of": 8, "budget": "none"}
+    entry |= {"seconds_per_pair": None, "flops_per_pair": 0.0}
+    assert "| silent | undefined | undefined | undefined | undefined |" in table(
+        {"judge": "j", "methods": {"silent": entry}}
+    )
