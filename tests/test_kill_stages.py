@@ -61,7 +61,7 @@ def kill(reached, stage, config):
     """Kill a run when something is reached, and say whether it was not at its end before."""
     process = start(stage, config)
     while not reached() and process.is_alive():
-        time.sleep(0.0003)
+        time.sleep(0.001)
     process.kill()
     process.join()
     return process.exitcode == -9
