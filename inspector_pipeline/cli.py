@@ -140,7 +140,7 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _score_file(args: argparse.Namespace) -> None:
-    from .pipeline_inspector import check_pair
+    from .pairs import check_pair
     from .tables import STDIO, check_target, read_rows, write_rows
 
     if args.output:

@@ -17,76 +17,14 @@ from transformers.utils import logging as hf_logging
 from .backbone import backbone_location
 from .batching import WINDOW_ROWS, windows
 from .errors import BackboneError, PairError
+from .pairs import EXPECTED, PairEncoder, check_pair
 from .reader import FeatureReader
 from .reading import EncodedPair, ReadingEncoder
 
 TASK = "inspector-judge"
-PAIR_KEYS = ("question", "prediction")
 
-_EXPECTED = '{"question": str, "prediction": str}'
 T = TypeVar("T")
 _PROGRESS_DELAY_S = 2.0  # shorter jobs show no bar
-
-
-class PairEncoder:
-    """Checks a pair and tokenises it under every reading of a judge; can be sent to worker processes."""
-
-    def __init__(self, encoders: dict[str, ReadingEncoder]) -> None:
-        """Keep one encoder per reading."""
-        self.encoders = encoders
-
-    def __call__(self, pair: Any, index: int | None = None) -> dict[str, EncodedPair]:
-        """Tokenise a pair.
-
-        Args:
-            pair: A mapping with `question` and `prediction`; further keys are ignored.
-            index: Its position in the input, for the error message.
-
-        Returns:
-            The encoded pair by reading.
-
-        Raises:
-            PairError: The pair is not what a judge accepts.
-        """
-        check_pair(pair, index)
-        return {name: encoder(pair["question"], pair["prediction"]) for name, encoder in self.encoders.items()}
-
-
-def check_pair(pair: Any, index: int | None = None) -> None:
-    """Check that a pair can be scored.
-
-    Args:
-        pair: What the user gave.
-        index: Its position in the input, for the error message.
-
-    Raises:
-        PairError: It is no mapping, a key is missing, or a text is no string, is blank or is not valid Unicode.
-    """
-    where = "A pair" if index is None else f"Pair {index}"
-    if not isinstance(pair, Mapping):
-        raise PairError(f"{where} expects {_EXPECTED}, but got {type(pair).__name__}: {pair!r:.80}.")
-    for key in PAIR_KEYS:
-        if key not in pair:
-            raise PairError(
-                f"{where} expects the keys question and prediction, but {key!r} is missing; got "
-                f"{sorted(map(str, pair))}."
-            )
-        text = pair[key]
-        if not isinstance(text, str):
-            raise PairError(f"{where} expects a string for {key!r}, but got {type(text).__name__}: {text!r:.80}.")
-        if not text.strip():
-            raise PairError(f"{where} expects text for {key!r}, but got a blank string. Leave such pairs out.")
-        if not text.isascii():
-            _check_unicode(text, key, where)
-
-
-def _check_unicode(text: str, key: str, where: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PairError(
-            f"{where} expects valid Unicode for {key!r}, but got a lone surrogate at {error.start}."
-        ) from error
 
 
 def load_tokenizer(model: Any, **hub_kwargs: Any) -> Any:
@@ -220,7 +158,7 @@ class InspectorPipeline(Pipeline):
             hasattr(inputs, "__getitem__") or isinstance(inputs, Iterable)
         ):
             raise PairError(
-                f"A judge expects {_EXPECTED}, or a list, generator or dataset of such pairs, but got "
+                f"A judge expects {EXPECTED}, or a list, generator or dataset of such pairs, but got "
                 f"{type(inputs).__name__}: {inputs!r:.80}."
             )
         results = self.get_iterator(inputs, num_workers, batch_size, {}, options, {})

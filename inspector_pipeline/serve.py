@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from .batcher import Batcher, QueueFullError
 from .errors import PairError, SettingsError
 from .jobs.window import Outcome
-from .pipeline_inspector import InspectorPipeline, check_pair
+from .pairs import check_pair
+from .pipeline_inspector import InspectorPipeline
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

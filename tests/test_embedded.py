@@ -8,7 +8,8 @@ import torch
 from transformers import pipeline
 
 from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples
-from inspector_pipeline.pipeline_inspector import check_pair
+from inspector_pipeline.batching import collate
+from inspector_pipeline.pairs import check_pair
 from inspector_pipeline.scoring import EMBEDDED_JUDGE
 from training.probing_set import drop_foreign, read_probing_set, read_questions
 from training.search import auroc
@@ -77,6 +78,21 @@ def test_scores_do_not_depend_on_batch_or_order(embedded, examples):
     for results in (embedded(examples), embedded(examples, batch_size=5), embedded(examples[::-1])[::-1]):
         for a, b in zip(results, alone, strict=True):
             assert a["expected"] == pytest.approx(b["expected"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_packs_and_shared_prefixes_change_no_score_of_real_pairs(data_dir, embedded):
+    """Against a plain pass of one pair at a time, through the model's own forward."""
+    pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
+    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:16]]
+    sample += [{**sample[0], "prediction": text} for text in ("It is 5.", sample[1]["prediction"])]
+    assert embedded.reader.is_packed
+    with torch.inference_mode():
+        plain = [embedded.model(**collate([embedded.encode(pair)["chat"]], 0)) for pair in sample]
+    for results in (embedded(sample), embedded(sample, share_prefixes=False)):
+        for result, expected in zip(results, plain, strict=True):
+            assert list(result["scores"].values()) == expected.scores[0].tolist()
+            assert list(result["expected"].values()) == pytest.approx(expected.expected[0].tolist(), abs=1e-4)
 
 
 @pytest.mark.slow

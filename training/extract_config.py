@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from inspector_pipeline.batching import WINDOW_ROWS
 from inspector_pipeline.configuration_inspector import STATE_KINDS
 from inspector_pipeline.errors import BackboneError, DataFileError
-from inspector_pipeline.pipeline_inspector import check_pair
+from inspector_pipeline.pairs import check_pair
 from inspector_pipeline.pooling import POOLINGS
 from inspector_pipeline.reading import Reading
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION

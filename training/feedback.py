@@ -22,7 +22,7 @@ from inspector_pipeline import InspectorPipeline, load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.batching import collate, plan_batches
 from inspector_pipeline.errors import BackboneError, SettingsError
-from inspector_pipeline.pipeline_inspector import check_pair
+from inspector_pipeline.pairs import check_pair
 from inspector_pipeline.reading import EncodedPair, Reading, ReadingEncoder
 from inspector_pipeline.score_tokens import aggregate
 from inspector_pipeline.tables import Row

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import DataFileError, PairError
-from ..pipeline_inspector import PAIR_KEYS, check_pair
+from ..pairs import PAIR_KEYS, check_pair
 from ..tables import Row
 from .entries import Entry, is_unicode
 from .sources import Source

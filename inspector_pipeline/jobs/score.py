@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from ..batching import WINDOW_ROWS
 from ..errors import DataFileError, SettingsError
-from ..pipeline_inspector import PAIR_KEYS, InspectorPipeline
+from ..pairs import PAIR_KEYS
+from ..pipeline_inspector import InspectorPipeline
 from .entries import Entry, cut, json_line
 from .intake import Intake
 from .manifest import job_manifest, settle_manifest, write_json
