@@ -63,9 +63,7 @@ def ask(port, path, body=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection.request(
-            "GET" if body is None else "POST", path, data, {"Content-Type": "application/json"}
-        )
+        connection.request("GET" if body is None else "POST", path, data, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         text = answer.read().decode()
         is_json = answer.headers["content-type"].startswith("application/json")
