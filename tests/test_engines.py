@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import aspect, feature
 from test_jobs import made_rows, parts, rejects, run, write_lines
@@ -20,7 +21,8 @@ from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.jobs.batch_scorer import InspectorBatchScorer
 
 WITHIN = 240  # seconds
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT["RAY_raylet_start_wait_time_s"] = "120"  # as long as a busy machine may need
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +102,21 @@ def test_datatrove_gives_what_one_process_gives_though_a_worker_is_killed(folder
     (refused,) = rejects(tmp_path / "plain")
     (left,) = found.values()
     assert left["metadata"]["score_error"] == refused["reason"] and left["metadata"]["filter_reason"] == "no_score"
+
+
+def test_ray_gives_what_one_process_gives_though_an_actor_is_killed(folder, judge, tmp_path):
+    rows = made_rows(WINDOW_ROWS * 4 + 9)
+    rows[300]["prediction"] = None
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet", row_group_size=300)
+    script, mark, output = Path(__file__).with_name("ray_job.py"), tmp_path / "mark", tmp_path / "out.parquet"
+    command = [sys.executable, str(script), str(folder), str(tmp_path / "in.parquet"), str(output), str(mark)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert mark.exists()  # so an actor was killed
+    run(judge, tmp_path / "in.parquet", tmp_path / "plain")
+    found = pq.read_table(output).to_pylist()
+    assert [row["id"] for row in found] == list(range(len(rows)))
+    assert found.pop(300)["score_error"] == rejects(tmp_path / "plain")[0]["reason"]
+    assert [{key: value for key, value in row.items() if key != "score_error"} for row in found] == parts(
+        tmp_path / "plain"
+    )
