@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-
 from ..batching import WINDOW_ROWS
 from ..errors import DataFileError, SettingsError
 from ..pairs import PAIR_KEYS
@@ -182,9 +180,7 @@ class _Run:
     def _writer(self, file: BinaryIO) -> RowWriter:
         if self.parts.suffix == ".jsonl":
             return JsonlWriter(file)
-        kinds = [(self.columns.integers, pa.int64()), (self.columns.floats, pa.float64())]
-        fields = [(name, kind) for names, kind in kinds for name in names]
-        return ParquetWriter(file, self.survey, pa.schema([*fields, (self.columns.truncated, pa.bool_())]))
+        return ParquetWriter(file, self.survey, self.columns.schema)
 
     def _check_columns(self, sources: list[Source], shape: str) -> None:
         taken = [name for name in self.columns.names if name in self.survey.columns]

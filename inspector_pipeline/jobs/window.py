@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from ..errors import BackboneError, PairError
 from ..pipeline_inspector import InspectorPipeline
 from ..tables import Row
@@ -60,6 +62,12 @@ class ScoreColumns:
     def names(self) -> tuple[str, ...]:
         """All of them, in the order in which they are written."""
         return (*self.integers, *self.floats, self.truncated)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Their types in Arrow."""
+        kinds = [(self.integers, pa.int64()), (self.floats, pa.float64()), ((self.truncated,), pa.bool_())]
+        return pa.schema([(name, kind) for names, kind in kinds for name in names])
 
     def values(self, result: Row) -> Row:
         """Flatten a judge's result."""

@@ -1,0 +1,122 @@
+"""Engines that run the judge on many workers give what a single process gives, also where a worker is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import aspect, feature
+from test_jobs import made_rows, parts, rejects, run, write_lines
+
+from inspector_pipeline import load_judge
+from inspector_pipeline.batching import WINDOW_ROWS
+from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.jobs.batch_scorer import InspectorBatchScorer
+
+WITHIN = 240  # seconds
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT["RAY_raylet_start_wait_time_s"] = "120"  # as long as a busy machine may need
+
+
+@pytest.fixture(scope="session")
+def family():
+    return "llama"
+
+
+@pytest.fixture
+def folder(make_judge):
+    return make_judge([aspect("a", [feature(1)]), aspect("b", [feature(1, "last")])], max_length=96)
+
+
+@pytest.fixture
+def judge(folder):
+    return load_judge(folder, device="cpu")
+
+
+def test_a_batch_gets_the_job_s_columns(judge, tmp_path):
+    rows = made_rows(WINDOW_ROWS + 30)
+    rows[5]["prediction"] = None
+    run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")
+    expected = parts(tmp_path / "out")
+    scorer = InspectorBatchScorer(judge)
+    table = scorer(pa.Table.from_pylist(rows))
+    found = table.to_pylist()
+    assert "expects a string for 'prediction', but got NoneType" in found[5].pop("score_error")
+    assert [{key: value for key, value in row.items() if key != "score_error"} for row in found if row["a"]] == expected
+    assert found[5]["a"] is None and table.schema.field("a").type == pa.int64()
+    batch = {name: np.array([row[name] for row in rows], object) for name in rows[0]}
+    columns = scorer(batch)
+    assert columns["total_score"] == table["total_score"].to_pylist() and columns["id"] is batch["id"]
+
+
+def test_a_batch_with_other_names(judge):
+    batch = {"q": ["2 + 2?"], "prediction": ["4"], "a": [1]}
+    scorer = InspectorBatchScorer(judge, columns={"question": "q"}, prefix="judge_")
+    expected = judge({"question": "2 + 2?", "prediction": "4"})
+    assert scorer(batch)["judge_a"] == [expected["scores"]["a"]]
+    with pytest.raises(SettingsError, match="lacks 'question'"):
+        InspectorBatchScorer(judge)(batch)
+    with pytest.raises(SettingsError, match="has 'a'"):
+        InspectorBatchScorer(judge, columns={"question": "q"})(batch)
+
+
+def test_datatrove_gives_what_one_process_gives_though_a_worker_is_killed(folder, judge, tmp_path):
+    rows = [*made_rows(WINDOW_ROWS * 4 + 9), {"question": "q"}]
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    script = Path(__file__).with_name("trove_job.py")
+    mark, out = tmp_path / "mark", tmp_path / "trove"
+    command = [sys.executable, str(script), str(folder), source, str(out), str(mark)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": ENVIRONMENT}
+    first = subprocess.Popen(command, start_new_session=True, **quiet)
+    done = out / "log" / "completions"
+    deadline = time.monotonic() + WITHIN
+    try:  # the pool waits for the killed worker's task for ever
+        while not (mark.exists() and {"00000", "00002"} <= {path.name for path in done.glob("*")}):
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert not (done / "00001").exists()
+    before = (out / "kept" / "00000.jsonl").stat().st_mtime_ns
+    subprocess.run(command, check=True, timeout=WITHIN, **quiet)
+    assert (out / "kept" / "00000.jsonl").stat().st_mtime_ns == before
+
+    documents = [json.loads(line) for path in out.glob("*/*.jsonl") for line in path.read_text().splitlines()]
+    found = {int(one["id"]): one for one in documents}
+    assert len(found) == len(documents) == len(rows)
+    run(judge, source, tmp_path / "plain")
+    for row in parts(tmp_path / "plain"):
+        document = found.pop(row["id"])
+        expected = {key: value for key, value in row.items() if key != "prediction"}
+        assert document["text"] == row["prediction"]
+        assert {key: document["metadata"][key] for key in expected} == expected
+        assert ("filter_reason" in document["metadata"]) == (row["a"] < 2)
+    (refused,) = rejects(tmp_path / "plain")
+    (left,) = found.values()
+    assert left["metadata"]["score_error"] == refused["reason"] and left["metadata"]["filter_reason"] == "no_score"
+
+
+def test_ray_gives_what_one_process_gives_though_an_actor_is_killed(folder, judge, tmp_path):
+    rows = made_rows(WINDOW_ROWS * 4 + 9)
+    rows[300]["prediction"] = None
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet", row_group_size=300)
+    script, mark, output = Path(__file__).with_name("ray_job.py"), tmp_path / "mark", tmp_path / "out.parquet"
+    command = [sys.executable, str(script), str(folder), str(tmp_path / "in.parquet"), str(output), str(mark)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert mark.exists()  # so an actor was killed
+    run(judge, tmp_path / "in.parquet", tmp_path / "plain")
+    found = pq.read_table(output).to_pylist()
+    assert [row["id"] for row in found] == list(range(len(rows)))
+    assert found.pop(300)["score_error"] == rejects(tmp_path / "plain")[0]["reason"]
+    assert [{key: value for key, value in row.items() if key != "score_error"} for row in found] == parts(
+        tmp_path / "plain"
+    )
