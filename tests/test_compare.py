@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 from inspector_pipeline.errors import DataFileError, SettingsError
 from training.baselines.finetuned import PairClassifier, TrainingConfig, predict, train
 from training.baselines.tfidf import TfIdf
-from training.compare import CompareConfig, Comparison, ScoreTokensConfig, compare
+from training.compare import LAGER_VARIANTS, CompareConfig, Comparison, ScoreTokensConfig, compare
 from training.compare_report import table
 from training.cost import pass_flops
 from training.extract import ExtractConfig, extract
@@ -65,6 +65,7 @@ def config(made, tmp_path):
     search = SearchConfig(heads=(), finalists=1, inner_folds=2, penalties=(1.0,), sharings=(1.0,))
     score_tokens = ScoreTokensConfig(
         str(made / "lager"),
+        (*LAGER_VARIANTS, "probabilities_uniform_expectation"),
         aspects=(),
         custom_aspects=RUBRICS,
         generated=GeneratedConfig(max_new_tokens=3, folds=1),
@@ -76,6 +77,8 @@ def config(made, tmp_path):
         baselines=("majority", "length", "tfidf"),  # the surface forest is slow
         probes={"probes": ProbesConfig(str(made / "features"), search)},
         score_tokens=score_tokens,
+        combined="probes",
+        learning_curve=(0.02, 0.5),
         encoder=EncoderConfig(str(made / "encoder"), max_length=64, training=training),
         lora=LoraConfig(str(made / "backbone"), None, training=training),
         folds=3,
@@ -87,11 +90,16 @@ def config(made, tmp_path):
 def test_all_methods_are_compared(config, tmp_path):
     results = compare(config)
     methods = results["methods"]
-    lagers = ("lager_last_argmax", "lager_last_expectation", "lager_logits_uniform_expectation")
+    lagers = (
+        "lager_last_argmax",
+        "lager_last_expectation",
+        "lager_logits_uniform_expectation",
+        "lager_probabilities_uniform_expectation",
+    )
     tuned = ("lager_logits_adam_expectation", "lager_logits_convex_expectation")
-    others = ("majority", "length", "tfidf", "probes", "encoder", "lora", "generated")
+    others = ("combined", "majority", "length", "tfidf", "probes", "encoder", "lora", "generated")
     assert set(methods) == {*lagers, *tuned, *others}
-    for name in (*lagers, *tuned, "majority", "tfidf", "probes", "encoder"):
+    for name in (*lagers, *tuned, "combined", "majority", "tfidf", "probes", "encoder"):
         assert methods[name]["rows"] == methods[name]["rows_of"] == 80, name
         assert set(methods[name]["aspects"]) == {"tone", "wit"}
         assert methods[name]["mean"]["auroc"]["low"] <= methods[name]["mean"]["auroc"]["high"]
@@ -110,16 +118,27 @@ def test_all_methods_are_compared(config, tmp_path):
         assert sum(weights) == pytest.approx(1, abs=1e-3)
     assert methods["majority"]["flops_per_pair"] == 0
     one_pass, two_passes = methods["probes"]["flops_per_pair"], methods[lagers[0]]["flops_per_pair"]
+    assert methods["combined"]["flops_per_pair"] == pytest.approx(one_pass + two_passes)
+    assert all(0 <= share <= 1 for share in methods["combined"]["notes"]["probe_share"])
+    curve = results["learning_curve"]
+    assert [point["share"] for point in curve["combined"]] == [0.02, 0.5, 1]  # by score tokens where probes cannot be
+    assert [point["share"] for point in curve["probes"]] == [0.5, 1]
+    few, untuned = curve["combined"][0]["auroc"], curve["lager_logits_uniform_expectation"][0]["auroc"]
+    assert few["value"] == pytest.approx(methods["lager_probabilities_uniform_expectation"]["mean"]["auroc"]["value"])
+    assert untuned["value"] == methods["lager_logits_uniform_expectation"]["mean"]["auroc"]["value"]
+    assert curve["combined"][-1]["auroc"] == methods["combined"]["mean"]["auroc"]
     assert 0 < one_pass < two_passes and methods["probes"]["seconds_per_pair"] > 0
     written = (tmp_path / "out" / "table.md").read_text()
     assert all(f"\n| {name} |" in written or f"\n| **{name}** |" in written for name in methods)
-    assert written.count("\n- probes ") == 5  # whether it beats each method of score tokens
+    assert written.count("\n- probes ") == 6  # whether it beats each method of score tokens
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
     assert (tmp_path / "out" / "quality_cost.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_what_is_done_is_not_run_again(config, tmp_path):
-    few = replace(config, score_tokens=None, lora=None, encoder=None)
+    few = replace(
+        config, baselines=("tfidf",), score_tokens=None, combined=None, learning_curve=(), lora=None, encoder=None
+    )
     first = compare(few)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "methods").iterdir()}
     again = compare(replace(few, baselines=("majority", "tfidf")))
@@ -141,6 +160,7 @@ def test_every_row_is_predicted_by_a_fit_that_never_saw_its_question(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"combined": "other"}, "combined expects score_tokens and the name of probes, probes, but got 'other'"),
         ({"judge": "other"}, "judge expects one of the methods, which have distinct names, but got 'other'"),
         (
             {"baselines": ("majority", "luck")},
