@@ -15,14 +15,16 @@ from training.baselines.finetuned import PairClassifier, TrainingConfig, predict
 from training.baselines.tfidf import TfIdf
 from training.compare import LAGER_VARIANTS, CompareConfig, Comparison, ScoreTokensConfig, compare
 from training.compare_report import table
-from training.cost import pass_flops
+from training.cost import Cost, pass_flops
 from training.extract import ExtractConfig, extract
 from training.labels import Labels
 from training.lager import LagerConfig, lager
-from training.methods import ProbesConfig
+from training.layer_weights import TuningConfig
+from training.methods import LagerMethod, LayerLogits, ProbesConfig
 from training.metrics import METRICS
 from training.model_methods import EncoderConfig, EncoderMethod, GeneratedConfig, LoraConfig, LoraMethod, read_score
 from training.records import LabelledPair, read_records
+from training.rubric_rows import RubricRowsConfig, rubric_rows
 from training.rubrics import Rubric
 from training.search import SearchConfig
 
@@ -39,7 +41,8 @@ def labelled():
         kind = i % 2 == 0
         words = " ".join(rng.choice(KIND if kind else RUDE, 3))
         tone, wit = int(rng.integers(4, 6) if kind else rng.integers(1, 4)), int(rng.integers(1, 6))
-        pairs.append(LabelledPair(f"q{i}", f"What of {i}?", f"{words}, {i}.", {"tone": tone, "wit": wit}))
+        scores = {"tone": tone, "wit": wit, "correctness": int(i % 3 == 0)}  # the last does not count
+        pairs.append(LabelledPair(f"q{i}", f"What of {i}?", f"{words}, {i}.", scores))
     return pairs
 
 
@@ -173,10 +176,11 @@ def test_unknown_methods_are_refused(config, changes, message):
         Comparison(replace(config, **changes))
 
 
-def test_variants_that_are_none_are_refused(config):
-    wrong = replace(config.score_tokens, variants=("logits_guessed_expectation",))
-    with pytest.raises(SettingsError, match=r"A variant of score tokens expects last_<decision> or .* 'logits_guessed"):
-        compare(replace(config, score_tokens=wrong))
+@pytest.mark.parametrize("variant", ["logits_guessed_expectation", "last_uniform", "argmax", "logits_uniform_mean"])
+def test_variants_that_are_none_are_refused(labelled, variant):
+    logits = LayerLogits({}, {}, Labels.of(labelled), Cost())
+    with pytest.raises(SettingsError, match=rf"A variant of score tokens expects .* but got '{variant}'"):
+        LagerMethod(variant, logits, {"adam": TuningConfig()})
 
 
 def test_features_of_other_pairs_are_refused(config, tmp_path):
@@ -199,7 +203,7 @@ def test_words_are_learnt(labelled):
 
 @pytest.fixture
 def encoder(made, labelled):
-    config = EncoderConfig(str(made / "encoder"), max_length=64, training=TrainingConfig(epochs=30, learning_rate=1e-3))
+    config = EncoderConfig(str(made / "encoder"), max_length=64, training=TrainingConfig(epochs=15, learning_rate=2e-3))
     return EncoderMethod(config, labelled, Labels.of(labelled), 4)
 
 
@@ -210,8 +214,8 @@ def test_an_encoder_learns_what_it_is_trained_on(encoder, labelled):
     before = predict(model, encoded)
     assert np.ptp(before[0]) == 0  # the classifiers begin at zero
     steps = train(model, encoded, labels.take(np.flatnonzero(labels.aspect == 0)), encoder.training)
-    assert steps == 30 * 3
-    tone, wit = predict(model, encoded)
+    assert steps == 15 * 3
+    tone, *_ = predict(model, encoded)
     good = tone[:, [c >= 4 for c in labels.classes[0]]].sum(axis=1)
     is_good = np.array([pair.scores["tone"] >= 4 for pair in labelled])
     assert ((good > 0.5) == is_good).mean() > 0.9
@@ -298,3 +302,47 @@ def test_a_table_names_what_is_undefined():
     assert "| silent | undefined | undefined | undefined | undefined |" in table(
         {"judge": "j", "methods": {"silent": entry}}
     )
+
+
+# Responses with rubrics of their own
+
+
+def prometheus(task, response, score):
+    prompt = (
+        "###Task Description:\nScore it.\n\n###The instruction to evaluate:\n{}\n\n###Response to evaluate:\n{}\n\n"
+        "###Reference Answer (Score 5):\nThe best.\n\n###Score Rubrics:\n[Is it good?]\nScore 1: No.\n\n###Feedback: "
+    )
+    return {"instruction": prompt.format(task, response), "gpt4_score": score, "response_source": "someone"}
+
+
+def test_responses_with_a_rubric_of_their_own_become_rows(tmp_path):
+    source = tmp_path / "scored.json"
+    source.write_text(json.dumps([prometheus("Why?", "So.", [5, 4, 4]), prometheus("Why?", "Eh.", 1)]))
+    output = tmp_path / "rows.jsonl"
+    rows = rubric_rows(RubricRowsConfig(str(source), str(output)))
+    assert [row["scores"] for row in rows] == [{"quality": 4}, {"quality": 1}]
+    assert rows[0]["question"] == "Why?\n\nRubric:\n[Is it good?]\nScore 1: No."
+    assert [row["prediction"] for row in rows] == ["So.", "Eh."] and [row["sample"] for row in rows] == [0, 1]
+    assert rows[0]["id"] == rows[1]["id"] and rows[0]["answer"] == "The best."
+    assert read_records(output) == rows
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"instruction": "Rate it.", "gpt4_score": 3}, "row 0 expects an instruction with task, response, reference"),
+        (prometheus("Why?", "So.", [3.5]), r"row 0 expects whole numbers as gpt4_score, but got \[3.5\]"),
+        (prometheus("Why?", "So.", []), "row 0 expects whole numbers as gpt4_score"),
+    ],
+)
+def test_responses_in_another_form_are_refused(tmp_path, entry, message):
+    source = tmp_path / "scored.json"
+    source.write_text(json.dumps([entry]))
+    with pytest.raises(DataFileError, match=message):
+        rubric_rows(RubricRowsConfig(str(source), str(tmp_path / "rows.jsonl")))
+
+
+def test_the_supplied_general_responses_are_read(data_dir, tmp_path):
+    rows = rubric_rows(RubricRowsConfig(str(data_dir / "general" / "vicuna_eval.json"), str(tmp_path / "rows.jsonl")))
+    assert len(rows) == 320 and len({row["id"] for row in rows}) == 80
+    assert {score for row in rows for score in row["scores"].values()} == {1, 2, 3, 4, 5}
