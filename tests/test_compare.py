@@ -13,16 +13,18 @@ from transformers import BertConfig, BertModel
 from inspector_pipeline.errors import DataFileError, SettingsError
 from training.baselines.finetuned import PairClassifier, TrainingConfig, predict, train
 from training.baselines.tfidf import TfIdf
-from training.compare import CompareConfig, Comparison, ScoreTokensConfig, compare
+from training.compare import LAGER_VARIANTS, CompareConfig, Comparison, ScoreTokensConfig, compare
 from training.compare_report import table
-from training.cost import pass_flops
+from training.cost import Cost, pass_flops
 from training.extract import ExtractConfig, extract
 from training.labels import Labels
 from training.lager import LagerConfig, lager
-from training.methods import ProbesConfig
+from training.layer_weights import TuningConfig
+from training.methods import LagerMethod, LayerLogits, ProbesConfig
 from training.metrics import METRICS
 from training.model_methods import EncoderConfig, EncoderMethod, GeneratedConfig, LoraConfig, LoraMethod, read_score
 from training.records import LabelledPair, read_records
+from training.rubric_rows import RubricRowsConfig, rubric_rows
 from training.rubrics import Rubric
 from training.search import SearchConfig
 
@@ -39,7 +41,8 @@ def labelled():
         kind = i % 2 == 0
         words = " ".join(rng.choice(KIND if kind else RUDE, 3))
         tone, wit = int(rng.integers(4, 6) if kind else rng.integers(1, 4)), int(rng.integers(1, 6))
-        pairs.append(LabelledPair(f"q{i}", f"What of {i}?", f"{words}, {i}.", {"tone": tone, "wit": wit}))
+        scores = {"tone": tone, "wit": wit, "correctness": int(i % 3 == 0)}  # the last does not count
+        pairs.append(LabelledPair(f"q{i}", f"What of {i}?", f"{words}, {i}.", scores))
     return pairs
 
 
@@ -65,6 +68,7 @@ def config(made, tmp_path):
     search = SearchConfig(heads=(), finalists=1, inner_folds=2, penalties=(1.0,), sharings=(1.0,))
     score_tokens = ScoreTokensConfig(
         str(made / "lager"),
+        (*LAGER_VARIANTS, "probabilities_uniform_expectation"),
         aspects=(),
         custom_aspects=RUBRICS,
         generated=GeneratedConfig(max_new_tokens=3, folds=1),
@@ -76,6 +80,8 @@ def config(made, tmp_path):
         baselines=("majority", "length", "tfidf"),  # the surface forest is slow
         probes={"probes": ProbesConfig(str(made / "features"), search)},
         score_tokens=score_tokens,
+        combined="probes",
+        learning_curve=(0.02, 0.5),
         encoder=EncoderConfig(str(made / "encoder"), max_length=64, training=training),
         lora=LoraConfig(str(made / "backbone"), None, training=training),
         folds=3,
@@ -87,11 +93,16 @@ def config(made, tmp_path):
 def test_all_methods_are_compared(config, tmp_path):
     results = compare(config)
     methods = results["methods"]
-    lagers = ("lager_last_argmax", "lager_last_expectation", "lager_logits_uniform_expectation")
+    lagers = (
+        "lager_last_argmax",
+        "lager_last_expectation",
+        "lager_logits_uniform_expectation",
+        "lager_probabilities_uniform_expectation",
+    )
     tuned = ("lager_logits_adam_expectation", "lager_logits_convex_expectation")
-    others = ("majority", "length", "tfidf", "probes", "encoder", "lora", "generated")
+    others = ("combined", "majority", "length", "tfidf", "probes", "encoder", "lora", "generated")
     assert set(methods) == {*lagers, *tuned, *others}
-    for name in (*lagers, *tuned, "majority", "tfidf", "probes", "encoder"):
+    for name in (*lagers, *tuned, "combined", "majority", "tfidf", "probes", "encoder"):
         assert methods[name]["rows"] == methods[name]["rows_of"] == 80, name
         assert set(methods[name]["aspects"]) == {"tone", "wit"}
         assert methods[name]["mean"]["auroc"]["low"] <= methods[name]["mean"]["auroc"]["high"]
@@ -110,16 +121,27 @@ def test_all_methods_are_compared(config, tmp_path):
         assert sum(weights) == pytest.approx(1, abs=1e-3)
     assert methods["majority"]["flops_per_pair"] == 0
     one_pass, two_passes = methods["probes"]["flops_per_pair"], methods[lagers[0]]["flops_per_pair"]
+    assert methods["combined"]["flops_per_pair"] == pytest.approx(one_pass + two_passes)
+    assert all(0 <= share <= 1 for share in methods["combined"]["notes"]["probe_share"])
+    curve = results["learning_curve"]
+    assert [point["share"] for point in curve["combined"]] == [0.02, 0.5, 1]  # by score tokens where probes cannot be
+    assert [point["share"] for point in curve["probes"]] == [0.5, 1]
+    few, untuned = curve["combined"][0]["auroc"], curve["lager_logits_uniform_expectation"][0]["auroc"]
+    assert few["value"] == pytest.approx(methods["lager_probabilities_uniform_expectation"]["mean"]["auroc"]["value"])
+    assert untuned["value"] == methods["lager_logits_uniform_expectation"]["mean"]["auroc"]["value"]
+    assert curve["combined"][-1]["auroc"] == methods["combined"]["mean"]["auroc"]
     assert 0 < one_pass < two_passes and methods["probes"]["seconds_per_pair"] > 0
     written = (tmp_path / "out" / "table.md").read_text()
     assert all(f"\n| {name} |" in written or f"\n| **{name}** |" in written for name in methods)
-    assert written.count("\n- probes ") == 5  # whether it beats each method of score tokens
+    assert written.count("\n- probes ") == 6  # whether it beats each method of score tokens
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
     assert (tmp_path / "out" / "quality_cost.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_what_is_done_is_not_run_again(config, tmp_path):
-    few = replace(config, score_tokens=None, lora=None, encoder=None)
+    few = replace(
+        config, baselines=("tfidf",), score_tokens=None, combined=None, learning_curve=(), lora=None, encoder=None
+    )
     first = compare(few)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "methods").iterdir()}
     again = compare(replace(few, baselines=("majority", "tfidf")))
@@ -141,6 +163,7 @@ def test_every_row_is_predicted_by_a_fit_that_never_saw_its_question(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"combined": "other"}, "combined expects score_tokens and the name of probes, probes, but got 'other'"),
         ({"judge": "other"}, "judge expects one of the methods, which have distinct names, but got 'other'"),
         (
             {"baselines": ("majority", "luck")},
@@ -153,10 +176,11 @@ def test_unknown_methods_are_refused(config, changes, message):
         Comparison(replace(config, **changes))
 
 
-def test_variants_that_are_none_are_refused(config):
-    wrong = replace(config.score_tokens, variants=("logits_guessed_expectation",))
-    with pytest.raises(SettingsError, match=r"A variant of score tokens expects last_<decision> or .* 'logits_guessed"):
-        compare(replace(config, score_tokens=wrong))
+@pytest.mark.parametrize("variant", ["logits_guessed_expectation", "last_uniform", "argmax", "logits_uniform_mean"])
+def test_variants_that_are_none_are_refused(labelled, variant):
+    logits = LayerLogits({}, {}, Labels.of(labelled), Cost())
+    with pytest.raises(SettingsError, match=rf"A variant of score tokens expects .* but got '{variant}'"):
+        LagerMethod(variant, logits, {"adam": TuningConfig()})
 
 
 def test_features_of_other_pairs_are_refused(config, tmp_path):
@@ -179,7 +203,7 @@ def test_words_are_learnt(labelled):
 
 @pytest.fixture
 def encoder(made, labelled):
-    config = EncoderConfig(str(made / "encoder"), max_length=64, training=TrainingConfig(epochs=30, learning_rate=1e-3))
+    config = EncoderConfig(str(made / "encoder"), max_length=64, training=TrainingConfig(epochs=15, learning_rate=2e-3))
     return EncoderMethod(config, labelled, Labels.of(labelled), 4)
 
 
@@ -190,8 +214,8 @@ def test_an_encoder_learns_what_it_is_trained_on(encoder, labelled):
     before = predict(model, encoded)
     assert np.ptp(before[0]) == 0  # the classifiers begin at zero
     steps = train(model, encoded, labels.take(np.flatnonzero(labels.aspect == 0)), encoder.training)
-    assert steps == 30 * 3
-    tone, wit = predict(model, encoded)
+    assert steps == 15 * 3
+    tone, *_ = predict(model, encoded)
     good = tone[:, [c >= 4 for c in labels.classes[0]]].sum(axis=1)
     is_good = np.array([pair.scores["tone"] >= 4 for pair in labelled])
     assert ((good > 0.5) == is_good).mean() > 0.9
@@ -278,3 +302,47 @@ def test_a_table_names_what_is_undefined():
     assert "| silent | undefined | undefined | undefined | undefined |" in table(
         {"judge": "j", "methods": {"silent": entry}}
     )
+
+
+# Responses with rubrics of their own
+
+
+def prometheus(task, response, score):
+    prompt = (
+        "###Task Description:\nScore it.\n\n###The instruction to evaluate:\n{}\n\n###Response to evaluate:\n{}\n\n"
+        "###Reference Answer (Score 5):\nThe best.\n\n###Score Rubrics:\n[Is it good?]\nScore 1: No.\n\n###Feedback: "
+    )
+    return {"instruction": prompt.format(task, response), "gpt4_score": score, "response_source": "someone"}
+
+
+def test_responses_with_a_rubric_of_their_own_become_rows(tmp_path):
+    source = tmp_path / "scored.json"
+    source.write_text(json.dumps([prometheus("Why?", "So.", [5, 4, 4]), prometheus("Why?", "Eh.", 1)]))
+    output = tmp_path / "rows.jsonl"
+    rows = rubric_rows(RubricRowsConfig(str(source), str(output)))
+    assert [row["scores"] for row in rows] == [{"quality": 4}, {"quality": 1}]
+    assert rows[0]["question"] == "Why?\n\nRubric:\n[Is it good?]\nScore 1: No."
+    assert [row["prediction"] for row in rows] == ["So.", "Eh."] and [row["sample"] for row in rows] == [0, 1]
+    assert rows[0]["id"] == rows[1]["id"] and rows[0]["answer"] == "The best."
+    assert read_records(output) == rows
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"instruction": "Rate it.", "gpt4_score": 3}, "row 0 expects an instruction with task, response, reference"),
+        (prometheus("Why?", "So.", [3.5]), r"row 0 expects whole numbers as gpt4_score, but got \[3.5\]"),
+        (prometheus("Why?", "So.", []), "row 0 expects whole numbers as gpt4_score"),
+    ],
+)
+def test_responses_in_another_form_are_refused(tmp_path, entry, message):
+    source = tmp_path / "scored.json"
+    source.write_text(json.dumps([entry]))
+    with pytest.raises(DataFileError, match=message):
+        rubric_rows(RubricRowsConfig(str(source), str(tmp_path / "rows.jsonl")))
+
+
+def test_the_supplied_general_responses_are_read(data_dir, tmp_path):
+    rows = rubric_rows(RubricRowsConfig(str(data_dir / "general" / "vicuna_eval.json"), str(tmp_path / "rows.jsonl")))
+    assert len(rows) == 320 and len({row["id"] for row in rows}) == 80
+    assert {score for row in rows for score in row["scores"].values()} == {1, 2, 3, 4, 5}

@@ -19,12 +19,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from transformers.utils import logging as hf_logging
 
-from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.errors import DataFileError, SettingsError
 from training.baselines import BASELINES
 from training.baselines.tfidf import TfIdf
-from training.compare_report import plot, report, table
+from training.combined import CombinedMethod
+from training.compare_report import mean_auroc, plot, report, table
 from training.cost import Cost
-from training.evaluate import Fold
+from training.evaluate import Fold, few_questions
 from training.labels import UNCOUNTED, Labels, question_folds
 from training.layer_weights import TuningConfig
 from training.logits_cache import LogitsSettings, cached_layer_logits
@@ -54,6 +55,7 @@ LAGER_VARIANTS = (
     "logits_adam_expectation",
     "logits_convex_expectation",
 )
+COMBINED = "combined"
 METHODS = "methods"  # folder of what each method predicted
 COLUMNS = ("expected", "good", "good_probability", "score")
 
@@ -92,12 +94,15 @@ class CompareConfig:
         judge: Name of the method that the others are compared with.
         baselines: Of majority, length, surface and tfidf.
         probes: Name -> probes on extracted features.
+        combined: Name of the probes that are stacked with score tokens; null for no such method.
         score_tokens: Methods that read or write score tokens.
         encoder: An encoder to fine-tune.
         lora: Low-rank adapters of the backbone.
         uncounted: Aspects that are left out.
         folds: By question id over all aspects.
         bootstraps: Resamples of the questions for intervals and tests.
+        learning_curve: Shares of the training questions to fit on besides; none to leave the curve out.
+        curve_methods: Methods whose learning curves stand beside each other.
         timed_pairs: Pairs that each method is timed on.
         seed: Of folds, fits and resamples.
     """
@@ -107,12 +112,15 @@ class CompareConfig:
     judge: str = "probes"
     baselines: tuple[str, ...] = tuple(TEXT_BASELINES)
     probes: dict[str, ProbesConfig] = field(default_factory=dict)
+    combined: str | None = None
     score_tokens: ScoreTokensConfig | None = None
     encoder: EncoderConfig | None = None
     lora: LoraConfig | None = None
     uncounted: tuple[str, ...] = UNCOUNTED
     folds: int = 5
     bootstraps: int = 1000
+    learning_curve: tuple[float, ...] = ()
+    curve_methods: tuple[str, ...] = ("probes", "lager_logits_uniform_expectation", "combined")
     timed_pairs: int = 16
     seed: int = 731
 
@@ -143,6 +151,15 @@ class FoldSettings:
     seed: int
     uncounted: tuple[str, ...]
     timed_pairs: int
+
+
+@dataclass(frozen=True)
+class CurveSettings:
+    """What a learning curve depends on."""
+
+    fold: FoldSettings
+    shares: tuple[float, ...]
+    bootstraps: int
 
 
 @dataclass(frozen=True)
@@ -201,10 +218,7 @@ class Comparison:
         """Run a method on its folds, or read what it gave before."""
         config = self.config
         path = Path(config.output) / METHODS / f"{entry.name}.json"
-        settings = FoldSettings(
-            entry.settings, entry.name, config.folds, config.seed, config.uncounted, config.timed_pairs
-        )
-        manifest = Manifest.of(STAGE, settings, (config.pairs, *entry.inputs))
+        manifest = Manifest.of(STAGE, self._settings(entry), (config.pairs, *entry.inputs))
         if not manifest.vouches_for(path):
             write_atomically(path, json_text(self._run(entry.build())))
             manifest.write(path, [path])
@@ -214,6 +228,10 @@ class Comparison:
             column = getattr(predictions, name)
             column[0, data["rows"]] = np.array(data[name], dtype=column.dtype)
         return Outcome(predictions, Cost(**data["cost"]), data["told"])
+
+    def _settings(self, entry: Entry) -> FoldSettings:
+        config = self.config
+        return FoldSettings(entry.settings, entry.name, config.folds, config.seed, config.uncounted, config.timed_pairs)
 
     def _run(self, method: Method) -> dict[str, Any]:
         found: dict[str, list[Any]] = {name: [] for name in ("rows", *COLUMNS)}
@@ -246,6 +264,8 @@ class Comparison:
             )
         if config.score_tokens is not None:
             yield from self._score_tokens(config.score_tokens)
+        if config.combined is not None:
+            yield self._combined(config.combined)
         if config.encoder is not None:
             encoder = config.encoder
             yield Entry("encoder", encoder, (), partial(EncoderMethod, encoder, pairs, self.labels, sample))
@@ -276,6 +296,67 @@ class Comparison:
 
     def _lager(self, variant: str, config: ScoreTokensConfig, tuning: Mapping[str, TuningConfig]) -> LagerMethod:
         return LagerMethod(variant, self.layer_logits(config), tuning)
+
+    def _combined(self, probes: str) -> Entry:
+        """Ask for probes stacked with score tokens.
+
+        Raises:
+            SettingsError: One of the two is not asked for.
+        """
+        tokens, own = self.config.score_tokens, self.config.probes.get(probes)
+        if tokens is None or own is None:
+            raise SettingsError(
+                f"combined expects score_tokens and the name of probes, {', '.join(self.config.probes) or 'none'}, but "
+                f"got {probes!r}."
+            )
+        inputs = (str(Path(own.features) / FOLDERS_MANIFEST), str(Path(tokens.judge) / FOLDERS_MANIFEST))
+
+        def build() -> Method:
+            method = ProbesMethod(probes, own, self.pairs, self.labels, self.config.timed_pairs)
+            return CombinedMethod(COMBINED, method, self.layer_logits(tokens))
+
+        return Entry(COMBINED, own, inputs, build)
+
+    def learning_curve(self) -> dict[str, list[dict[str, Any]]]:
+        """Fit methods on growing shares of each fold's training questions.
+
+        Returns:
+            Method -> for each share that it can be fitted on, the mean number of labels (`n`) and the mean AUROC.
+
+        Raises:
+            SettingsError: A method is not among those that are compared.
+        """
+        entries = {entry.name: entry for entry in self.entries}
+        unknown = [name for name in self.config.curve_methods if name not in entries]
+        if unknown:
+            raise SettingsError(f"curve_methods expects methods that are compared, but got {unknown[0]!r}.")
+        return {name: self._curve(entries[name]) for name in self.config.curve_methods}
+
+    def _curve(self, entry: Entry) -> list[dict[str, Any]]:
+        config, points = self.config, []
+        path = Path(config.output) / METHODS / f"{entry.name}.curve.json"
+        settings = CurveSettings(self._settings(entry), config.learning_curve, config.bootstraps)
+        manifest = Manifest.of("learning_curve", settings, (config.pairs, *entry.inputs))
+        if manifest.vouches_for(path):
+            found: list[dict[str, Any]] = read_json(path)
+            return found
+        for share in (*config.learning_curve, 1.0):
+            folds = [replace(fold, train=few_questions(fold.train, share, config.seed)) for fold in self.folds()]
+            method, predictions = entry.build(), Predictions.blank(1, len(self.labels.score))
+            try:
+                for fold in folds:
+                    for rows, prediction in method.predict(fold):
+                        predictions.put(0, rows, prediction)
+            except DataFileError as error:
+                logger.info("%s cannot be fitted on a share of %g: %s", entry.name, share, error)
+                continue
+            outcome = Outcome(predictions, Cost(), {})
+            auroc = mean_auroc(outcome, self.labels, config.bootstraps, config.seed)
+            n = float(np.mean([(~fold.train.auxiliary).sum() for fold in folds]))
+            points.append({"share": share, "n": round(n), "auroc": auroc})
+        write_atomically(path, json_text(points))
+        manifest.write(path, [path])
+        return points
 
     def layer_logits(self, config: ScoreTokensConfig) -> LayerLogits:
         """Read the score tokens' logits of every labelled row, once for all variants."""
@@ -310,6 +391,8 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         "cost": f"scoring a pair on all aspects, timed on {config.timed_pairs} pairs in batches once all is loaded; "
         "operations by formula, two for each weight and token, and those of attention",
     }
+    if config.learning_curve:
+        results["learning_curve"] = comparison.learning_curve()
     output = Path(config.output)
     write_atomically(output / "results.json", json_text(results))
     write_atomically(output / "table.md", table(results))

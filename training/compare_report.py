@@ -55,7 +55,7 @@ def report(outcomes: Mapping[str, Outcome], labels: Labels, judge: str, bootstra
         covered = _covered(outcome.predictions) & _covered(theirs) & ~labels.auxiliary
         own = _draws(outcome.predictions, labels, covered, samples)
         ours = _draws(theirs, labels, covered, samples)
-        mean, judges_mean = averaged(list(own.values())), averaged(list(ours.values()))
+        mean, judges_mean = _mean(own), _mean(ours)
         methods[name] = {
             **outcome.told,
             **vars(outcome.cost),
@@ -80,6 +80,17 @@ def _draws(predictions: Predictions, labels: Labels, covered: Any, samples: Resa
             weights = samples.weights(labels.question[rows])
             found[name] = bootstrap(labels.score[rows], labels.classes[a], predictions.take(rows), weights)
     return found
+
+
+def mean_auroc(outcome: Outcome, labels: Labels, bootstraps: int, seed: int) -> dict[str, float | None] | None:
+    """Return a method's mean AUROC over the aspects that it predicts, with its interval; None where it has none."""
+    samples = resamples(labels.question[~labels.auxiliary], bootstraps, seed)
+    draws = _draws(outcome.predictions, labels, _covered(outcome.predictions) & ~labels.auxiliary, samples)
+    return interval(_mean(draws)["auroc"]) if draws else None
+
+
+def _mean(draws: Mapping[str, dict[str, Array]]) -> dict[str, Array]:
+    return averaged(list(draws.values())) if draws else {}
 
 
 def _intervals(draws: Mapping[str, Array]) -> dict[str, Any]:

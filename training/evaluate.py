@@ -320,7 +320,7 @@ def learning_curve(evaluation: Evaluation) -> list[dict[str, Any]]:
         predictions = {name: evaluation.blank(1) for name in _methods(replace(config, rival=None))}
         sizes = []
         for fold in evaluation.folds(1):
-            few = _few(fold.train, share, config.seed)
+            few = few_questions(fold.train, share, config.seed)
             judge = _fit_few(evaluation, few)
             if judge is None:
                 logger.info("The learning curve leaves out a share of %g: too few labels of some aspect.", share)
@@ -349,7 +349,8 @@ def _fit_few(evaluation: Evaluation, few: Labels) -> FittedJudge | None:
         return None
 
 
-def _few(train: Labels, share: float, seed: int) -> Labels:
+def few_questions(train: Labels, share: float, seed: int) -> Labels:
+    """Keep a share of the training questions, with all their rows."""
     questions = np.unique(train.question)
     kept = np.random.default_rng(seed).permutation(questions)[: max(1, round(share * len(questions)))]
     return train.take(np.flatnonzero(np.isin(train.question, kept)))

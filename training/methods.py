@@ -144,7 +144,12 @@ class ProbesMethod:
         )
 
     def predict(self, fold: Fold) -> Predicted:
-        """Search, fit and predict."""
+        """Search, fit and predict.
+
+        Raises:
+            DataFileError: The training rows are too few.
+        """
+        check_both_kinds(fold.train)
         choice = search(self.design, fold.train, self.search)
         self.choices.append(choice)
         judge = fit_judge(self.design, fold.train, choice, self.search)
@@ -275,6 +280,18 @@ class LagerMethod:
     def notes(self) -> dict[str, Any]:
         """The weights, for each fold and scale."""
         return {"layer_weights": self.tuned} if self.tuned else {}
+
+
+def check_both_kinds(train: Labels) -> None:
+    """Refuse training rows from which no probe can be fitted.
+
+    Raises:
+        DataFileError: An aspect lacks good or other labels.
+    """
+    positive = train.positive
+    for a in np.unique(train.aspect):
+        if len(np.unique(positive[(train.aspect == a) & ~train.auxiliary])) < 2:
+            raise DataFileError(f"Probes expect good and other labels of {train.names[a]}, but got one kind alone.")
 
 
 def from_probabilities(probabilities: Array, classes: list[int]) -> Prediction:
