@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen at (8000)")
     serve.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
-    serve.add_argument("--dtype", choices=DTYPES, help="default: the judge's own")
+    serve.add_argument("--dtype", choices=DTYPES, help="default: what the device is fastest in")
     serve.add_argument("--max-body", type=_positive, metavar="BYTES", default=8_000_000, help="of a request (8000000)")
     serve.add_argument("--max-pairs", type=_positive, metavar="N", default=256, help="of a request (256)")
     serve.add_argument("--max-queue", type=_positive, metavar="N", default=2048, help="pairs that may wait (2048)")

@@ -250,13 +250,30 @@ class InspectorPipeline(Pipeline):
         share_prefixes = forward_params.get("share_prefixes", True)
         ahead = windows(self._encoded(inputs, num_workers), batch_size or WINDOW_ROWS)
         for window in _one_ahead(ahead) if _is_sized(inputs) else ahead:
-            output = self.forward({"pairs": window, "share_prefixes": share_prefixes})
-            columns = [output[name] for name in ("scores", "expected", "finite")]
-            probabilities = zip(*output["probabilities"], strict=True)
-            for pair, scores, expected, finite, classes in zip(window, *columns, probabilities, strict=True):
-                truncated = any(encoded.truncated for encoded in pair.values())
-                result = {"scores": scores, "expected": expected, "probabilities": classes}
-                yield self.postprocess({**result, "finite": finite, "truncated": truncated})
+            yield from self.score_encoded(window, share_prefixes=share_prefixes)
+
+    def score_encoded(
+        self, window: list[dict[str, EncodedPair]], *, share_prefixes: bool = True
+    ) -> Iterator[dict[str, Any]]:
+        """Score pairs that `encode` gave, together.
+
+        Args:
+            window: At most a few hundred pairs, all of which are in memory at once.
+            share_prefixes: As in a call.
+
+        Yields:
+            A result a pair, in order. They depend on nothing but this window.
+
+        Raises:
+            BackboneError: A pair's states are not finite.
+        """
+        output = self.forward({"pairs": window, "share_prefixes": share_prefixes})
+        columns = [output[name] for name in ("scores", "expected", "finite")]
+        probabilities = zip(*output["probabilities"], strict=True)
+        for pair, scores, expected, finite, classes in zip(window, *columns, probabilities, strict=True):
+            truncated = any(encoded.truncated for encoded in pair.values())
+            result = {"scores": scores, "expected": expected, "probabilities": classes}
+            yield self.postprocess({**result, "finite": finite, "truncated": truncated})
 
     def _encoded(self, inputs: Any, num_workers: int) -> Iterable[dict[str, EncodedPair]]:
         sized = _is_sized(inputs)

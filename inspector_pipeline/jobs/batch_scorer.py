@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from ..batching import WINDOW_ROWS
 from ..errors import SettingsError
-from ..pipeline_inspector import PAIR_KEYS
+from ..pairs import PAIR_KEYS
 from ..scoring import Judge, load_judge
 from ..tables import Row
 from .entries import cut

@@ -6,8 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..batching import WINDOW_ROWS, windows
 from ..errors import BackboneError, PairError
 from ..pipeline_inspector import InspectorPipeline
+from ..reading import EncodedPair
 from ..tables import Row
 
 
@@ -83,35 +85,34 @@ def score_window(judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int
     Args:
         judge: A loaded judge.
         pairs: At most `WINDOW_ROWS` pairs; those that cannot be scored may be among them.
-        batch_size: Pairs of a batch; None fills batches up to a token budget.
+        batch_size: Pairs that are scored together; None is all of them.
 
     Returns:
         One outcome a pair, in order. They depend on nothing but this window's pairs.
     """
-    outcomes: list[Outcome] = [_checked(judge, pair) for pair in pairs]
-    sound = [at for at, outcome in enumerate(outcomes) if outcome.reason is None]
-    results = _results(judge, [pairs[at] for at in sound], batch_size)
-    for at, found in zip(sound, results, strict=True):
+    outcomes: list[Outcome] = []
+    sound: list[int] = []
+    window: list[dict[str, EncodedPair]] = []
+    for pair in pairs:
+        try:
+            encoded = judge.encode(pair)
+        except PairError as error:
+            outcomes.append(Outcome(None, str(error)))
+            continue
+        sound.append(len(outcomes))
+        window.append(encoded)
+        outcomes.append(Outcome(None, None, max(len(one.input_ids) for one in encoded.values())))
+    for at, found in zip(sound, _results(judge, window, batch_size), strict=True):
         tokens = outcomes[at].tokens
         outcomes[at] = Outcome(None, found, tokens) if isinstance(found, str) else Outcome(found, None, tokens)
     return outcomes
 
 
-def _checked(judge: InspectorPipeline, pair: Any) -> Outcome:
-    try:
-        encoded = judge.encode(pair)
-    except PairError as error:
-        return Outcome(None, str(error))
-    return Outcome(None, None, max(len(one.input_ids) for one in encoded.values()))
-
-
-def _results(judge: InspectorPipeline, pairs: list[Any], batch_size: int | None) -> list[Row | str]:
+def _results(judge: InspectorPipeline, window: list[dict[str, EncodedPair]], batch_size: int | None) -> list[Row | str]:
     """Score sound pairs; where one of them has no finite score, all of them alone, so that only that one has none."""
-    if not pairs:
-        return []
     try:
-        return list(judge(pairs, batch_size=batch_size))
+        return [row for part in windows(window, batch_size or WINDOW_ROWS) for row in judge.score_encoded(part)]
     except BackboneError as error:
-        if len(pairs) == 1:
+        if len(window) == 1:
             return [str(error)]
-    return [_results(judge, [pair], batch_size)[0] for pair in pairs]
+    return [_results(judge, [pair], None)[0] for pair in window]
