@@ -44,7 +44,7 @@ def score_dataset(
     Returns:
         The dataset with the scorer's added columns.
     """
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    dataset.context.execution_options.preserve_order = True  # a dataset keeps the context that it was made in
     windows = dataset.repartition(target_num_rows_per_block=WINDOW_ROWS, strict=True)
     return windows.map_batches(
         scorer,

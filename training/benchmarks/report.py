@@ -220,7 +220,7 @@ def _start(case: Mapping[str, Any] | None) -> str:
         return ""
     steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in case["details"]["steps"].items())
     seconds = case["median_seconds"]
-    return f"First score from a warm cache: {seconds:.1f} s beyond importing torch and transformers ({steps})."
+    return f"First score from a warm cache: {seconds:.1f} s beyond the imports of torch and transformers ({steps})."
 
 
 def _profile(cases: Cases) -> str:

@@ -9,11 +9,20 @@ from inspector_pipeline.errors import BackboneError
 from training.benchmarks.inputs import Inputs
 from training.benchmarks.measuring import Measurement, Work
 
-STAGES = ("import torch, transformers", "import inspector_pipeline", "load the judge", "first score")
+STAGES = (
+    "import torch, transformers",
+    "the parts of transformers that any pipeline imports",
+    "import inspector_pipeline",
+    "load the judge",
+    "first score",
+)
+IMPORTS = 2  # how many of them are torch's and transformers' own; `import transformers` alone imports next to nothing
 _SCRIPT = """
 import json, sys, time
 times = [time.perf_counter()]
 import torch, transformers
+times.append(time.perf_counter())
+from transformers import AutoModel, pipeline
 times.append(time.perf_counter())
 import inspector_pipeline
 times.append(time.perf_counter())
@@ -36,7 +45,7 @@ def start(inputs: Inputs) -> Measurement:
     (n_tokens,) = inputs.chat_lengths([pair])
     work = Work("", pairs=1, tokens=n_tokens, chat_tokens=n_tokens, flops=0)
     steps = {stage: median(run[i] for run in runs) for i, stage in enumerate(STAGES)}
-    return Measurement(work, [sum(run[1:]) for run in runs], 0, 0, details={"steps": steps})
+    return Measurement(work, [sum(run[IMPORTS:]) for run in runs], 0, 0, details={"steps": steps})
 
 
 def _steps(inputs: Inputs, pair: dict[str, str]) -> list[float]:
