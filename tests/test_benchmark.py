@@ -284,7 +284,8 @@ def test_a_run_measures_each_case_once_and_writes_tables_and_plot(config, tmp_pa
     results = json.loads((folder / RESULTS).read_text())
     assert set(results["cases"]) == {"judge-float32"}
     assert "| judge-float32 |" in (folder / TABLES).read_text()
-    assert Image.open(folder / PLOT).size == (1100, 850)
+    with Image.open(folder / PLOT) as picture:
+        assert picture.size == (1100, 850)
     assert str(tmp_path) not in (folder / TABLES).read_text() + (folder / RESULTS).read_text()
 
 

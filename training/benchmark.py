@@ -29,7 +29,7 @@ from inspector_pipeline.errors import DataFileError
 from training.benchmarks.config import BenchmarkConfig, Case, all_cases, chosen_cases
 from training.benchmarks.plot import draw
 from training.benchmarks.report import comparisons, markdown
-from training.manifest import Manifest, write_atomically
+from training.manifest import Manifest, file_sha256, write_atomically
 from training.plots import write_png
 from training.records import json_text, read_json
 from training.stage import parse, run
@@ -67,7 +67,8 @@ def benchmark(config: BenchmarkConfig) -> None:
     folder = Path(config.output)
     chosen = chosen_cases(config)
     manifest = Manifest.of(STAGE, config, (config.probing_set, config.questions))
-    manifest = replace(manifest, settings={**manifest.settings, "engine": engine_sha256()})
+    settings = {**manifest.settings, "engine": engine_sha256(), "judge": described_judge(config.judge)}
+    manifest = replace(manifest, settings=settings)
     if manifest.vouches_for(folder):
         logger.info("%s is already there.", folder)
         return
@@ -82,6 +83,14 @@ def benchmark(config: BenchmarkConfig) -> None:
         measure_case(config, case, made_from, path)
     files = write_report(config, manifest)
     manifest.write(folder, files)
+
+
+def described_judge(judge: str | None) -> str | None:
+    """Name a judge, without this machine's path: a folder by its name and what its config and weights hash to."""
+    if judge is None or not Path(judge).is_dir():
+        return judge
+    files = (Path(judge, name) for name in ("config.json", "model.safetensors"))
+    return " ".join([Path(judge).resolve().name, *(file_sha256(path)[:16] for path in files if path.is_file())])
 
 
 def measure_case(config: BenchmarkConfig, case: Case, made_from: str, path: Path) -> None:
