@@ -11,7 +11,7 @@ from transformers.utils import logging as hf_logging
 
 from .configuration_inspector import Feature
 from .errors import BackboneError
-from .pooling import last_token, pool, rms_normalize
+from .pooling import last_token, normalized, pool
 from .truncation import truncated_config
 from .wheel_backbone import is_wheel_id, local_backbone
 
@@ -148,15 +148,6 @@ def _read(
 ) -> Tensor:
     """Normalise token by token, then pool; the last token is picked first, which gives the same and costs less."""
     if feature.pooling == "last":
-        states = last_token(states, attention_mask)
-    if feature.state == "rms_normed":
-        states = rms_normalize(states, rms_norm_eps)
-    elif feature.state == "final_norm":
-        if final_norm is None:
-            raise BackboneError(
-                "A final_norm feature needs the backbone's final norm, but this backbone came without it."
-            )
-        states = final_norm(states)
-    if feature.pooling == "last":
-        return states.float()
+        return normalized(last_token(states, attention_mask), feature.state, rms_norm_eps, final_norm)
+    states = normalized(states, feature.state, rms_norm_eps, final_norm)
     return pool(states, attention_mask, feature.pooling, response_mask)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_inspector import Feature
-from .errors import BackboneError
 from .packing import to_device
-from .pooling import rms_normalize
+from .pooling import normalized
 from .reading import Span
 
 Range = tuple[int, int]  # half-open
@@ -127,20 +126,3 @@ class PackPooling:
 
 def _size(ranges: list[Range]) -> int:
     return sum(end - start for start, end in ranges)
-
-
-def normalized(states: Tensor, kind: str, eps: float, final_norm: nn.Module | None) -> Tensor:
-    """Bring states (tokens, hidden) to the kind that a feature reads, in float32.
-
-    Raises:
-        BackboneError: The final norm is needed, but missing.
-    """
-    if kind == "rms_normed":
-        return rms_normalize(states, eps)
-    if kind == "final_norm":
-        if final_norm is None:
-            raise BackboneError(
-                "A final_norm feature needs the backbone's final norm, but this backbone came without it."
-            )
-        states = final_norm(states)
-    return states.float()

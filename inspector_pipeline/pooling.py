@@ -5,7 +5,9 @@ the batch that a pair happened to be in.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .errors import BackboneError
 
 POOLINGS = ("mean", "last", "response_mean", "min", "max")
 
@@ -75,6 +77,23 @@ def rms_normalize(states: Tensor, eps: float) -> Tensor:
     """
     states = states.float()
     return states * torch.rsqrt(states.square().mean(dim=-1, keepdim=True) + eps)
+
+
+def normalized(states: Tensor, kind: str, eps: float, final_norm: nn.Module | None) -> Tensor:
+    """Bring states (..., hidden) to the kind that a feature reads, token by token, in float32.
+
+    Raises:
+        BackboneError: The final norm is needed, but missing.
+    """
+    if kind == "rms_normed":
+        return rms_normalize(states, eps)
+    if kind == "final_norm":
+        if final_norm is None:
+            raise BackboneError(
+                "A final_norm feature needs the backbone's final norm, but this backbone came without it."
+            )
+        states = final_norm(states)
+    return states.float()
 
 
 def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:

@@ -161,20 +161,15 @@ def literal_values(full, tokenizer, reading, pair, classifier):
 
 def check_against_literal_steps(judge, classifiers, folder, readings, pairs):
     full = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
-    batch = judge._score([judge.preprocess(pair) for pair in pairs])
-    ids = {n: [judge.preprocess(pair)[n] for pair in pairs] for n in classifiers}
-    from inspector_pipeline.batching import collate
-
-    columns = {n: collate(ids[n], 0) for n in classifiers}
-    arguments = {key: {n: columns[n][key] for n in classifiers} for key in ("input_ids", "attention_mask")}
-    with torch.no_grad():
-        got = judge.model(**arguments).decision_values
+    with torch.inference_mode():
+        got = judge.model.decide(judge.reader([judge.preprocess(pair) for pair in pairs])).decision_values
+    batch = judge(pairs)
     for row, (pair, scored) in enumerate(zip(pairs, batch, strict=True)):
         for a, (name, classifier) in enumerate(classifiers.items()):
             values, predicted = literal_values(full, judge.tokenizer, readings[name], pair, classifier)
             scale = np.abs(values).max() + 1e-6
             np.testing.assert_allclose(got[a][row].numpy() / scale, values / scale, atol=1e-3)
-            assert scored["scores"][a] == predicted or np.sort(np.abs(values))[0] < 1e-3 * scale
+            assert scored["scores"][name] == predicted or np.sort(np.abs(values))[0] < 1e-3 * scale
 
 
 @pytest.mark.parametrize("pool", ["mean", "last", "min", "max"])
