@@ -15,6 +15,8 @@ import yaml
 from inspector_pipeline import cli, load_judge
 from inspector_pipeline.errors import DataFileError
 from training import make_judge
+from training.benchmark import STAGE as BENCHMARK
+from training.benchmarks.config import BenchmarkConfig
 from training.make_judge import MakeJudgeConfig, read_steps
 from training.stage import parse
 
@@ -169,7 +171,8 @@ def test_every_stage_command_of_the_readme_is_understood():
     assert {words[0].removeprefix("training.") for words in commands} >= set(make_judge.STAGES)
     for stage, *args in commands:
         name = stage.removeprefix("training.")
-        config = make_judge.STAGES[name][0] if name in make_judge.STAGES else MakeJudgeConfig
+        others = {"make_judge": MakeJudgeConfig, BENCHMARK: BenchmarkConfig}
+        config = make_judge.STAGES[name][0] if name in make_judge.STAGES else others[name]
         assert isinstance(parse(config, None, name, args), config)
 
 

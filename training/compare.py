@@ -1,6 +1,8 @@
 """Compare ways of judging in the same folds: quality with intervals and paired tests, beside what each costs.
 
-    python -m training.compare --config training/configs/compare.yaml
+    python -m training.compare --pairs work/labelled.jsonl --output work/compare --judge length
+
+`training/configs/compare.yaml` is a chain of steps that compares all methods.
 
 Every method predicts the rows that a fold holds out, from fits on its training rows alone. The quality of each, the
 gain of the judge over it on the rows that both predict, the seconds and floating-point operations of scoring a pair,
