@@ -111,7 +111,8 @@ class FeatureReader:
             same_until_the_end = (reading.prefix, reading.middle, reading.add_special_tokens)
             groups.setdefault(same_until_the_end, {})[name] = own
         self.families = [_Family(backbone, group) for group in groups.values()]
-        self.is_packed = all(_runs_packs(family) for family in self.families)
+        # The deepest family runs the layers of all others, so it speaks for them.
+        self.is_packed = _runs_packs(max(self.families, key=lambda family: family.depth))
         if not self.is_packed:
             logger.info("%s runs in padded batches.", type(backbone).__name__)
         self._openings: dict[int, _Opening | None] = {}
@@ -209,15 +210,15 @@ class FeatureReader:
     def _read_opening(self, family: _Family, ids: list[int]) -> _Opening:
         whole = prefix_tree([ids])
         (one,) = pack(whole, len(ids))
-        packing = Packing(one.segments, record={})
-        states = family.states(one.input_ids, one.positions, packing)
+        kept: dict[int, tuple[Tensor, Tensor]] = {}
+        states = family.states(one.input_ids, one.positions, Packing(one.segments, record=kept))
         pooled = {
             feature: Pooled.of(states[feature.layer], feature, self.rms_norm_eps, self.final_norm)
             for features in family.features.values()
             for feature in features
         }
-        assert packing.record is not None
-        kept = {layer: (key.clone(), value.clone()) for layer, (key, value) in packing.record.items()}
+        # Cloned, since keys and values may be views of far larger tensors.
+        kept = {layer: (key.clone(), value.clone()) for layer, (key, value) in kept.items()}
         return _Opening(ids, kept, pooled)
 
     def _read_padded(self, family: _Family, name: str, pairs: Sequence[EncodedPair]) -> dict[Feature, Tensor]:

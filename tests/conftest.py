@@ -159,6 +159,15 @@ def judge(make_judge) -> InspectorPipeline:
 
 
 @pytest.fixture
+def one_thread():
+    """What worker processes of the tests have: in the last digit a sum depends on how many threads divide it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def pairs():
     return copy.deepcopy(PAIRS)
 

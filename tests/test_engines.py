@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from conftest import aspect, feature
 from test_jobs import made_rows, parts, rejects, run, write_lines
 
@@ -26,13 +25,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "
 ENVIRONMENT["RAY_raylet_start_wait_time_s"] = "120"  # as long as a busy machine may need
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What the workers have: in the last digit a sum depends on how many threads divide it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import aspect, feature
 from test_jobs import contents, made_rows, run
 
@@ -15,13 +14,7 @@ from inspector_pipeline import load_judge
 KILLS = 20
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """What the workers have: in the last digit a sum depends on how many threads divide it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="session")
