@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--judge", metavar="ID_OR_PATH", help="Hub id or folder of a judge (default: the embedded one)")
     score.add_argument("--output", metavar="PATH", help="file to write, - for standard output, or a big job's folder/")
     score.add_argument("--top-percent", type=_share, default=1.0, metavar="P", help="keep the best share, 0 to 1 (1.0)")
-    score.add_argument("--batch-size", type=_positive, metavar="N", help="pairs of a batch (default: a token budget)")
+    score.add_argument("--batch-size", type=_positive, metavar="N", help="pairs scored together (default: 256)")
     score.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
     score.add_argument("--dtype", choices=DTYPES, help="default: what the device is fastest in")
     shapes = ("auto", "table", "jsonl", "none")

@@ -29,7 +29,7 @@ def mean_scores(
         predictions: The responses; none may be blank, since a blank one has no score.
         questions: Their questions, in the same order.
         judge: Folder, Hub id or loaded pipeline; None is the embedded judge.
-        batch_size: Pairs of a batch; None fills batches up to a token budget.
+        batch_size: Pairs that are read ahead and scored together; None is 256.
         return_pairs: Whether to give every pair's result too.
         n_resamples: Bootstrap samples of pairs.
         seed: Of the bootstrap.

@@ -131,7 +131,7 @@ class RewardFunction:
 
     Args:
         judge: A loaded judge of any kind.
-        batch_size: Pairs of a batch; None fills batches up to a token budget.
+        batch_size: Pairs that are scored together; None is 256.
 
     Example:
         >>> from inspector_pipeline import load_judge

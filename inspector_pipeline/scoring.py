@@ -62,7 +62,7 @@ def evaluate_samples(
     Args:
         samples: Mappings with `question` and `prediction`; further keys are kept. Never changed.
         judge: Folder, Hub id or loaded pipeline; None is the embedded judge. Pass a loaded one to call this often.
-        batch_size: Pairs of a batch; None fills batches up to a token budget.
+        batch_size: Pairs that are read ahead and scored together; None is 256.
         top_percent: Share to keep, 0 to 1. At 1.0 all are returned in input order; below, they are sorted by
             total_score, highest first and ties in input order, and cut to floor(n * top_percent).
 

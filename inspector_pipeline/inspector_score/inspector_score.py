@@ -17,7 +17,7 @@ Args:
     predictions (list of str): the responses; a blank one is an error.
     questions (list of str): their questions.
     judge (str, optional): Hub id or folder of a judge; the embedded one where it is not given.
-    batch_size (int, optional): pairs of a batch; by default batches fill up to a token budget.
+    batch_size (int, optional): pairs that are scored together; by default 256.
     return_pairs (bool): whether to give every pair's result too.
     seed (int): of the bootstrap.
 

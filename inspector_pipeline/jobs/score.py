@@ -38,7 +38,7 @@ class ScoreJob:
         shard: Which of how many shares of the parts to score: (0, 1) is all of them.
         format: `jsonl` or `parquet`; None takes the input's kind.
         prefix: What the names of added columns begin with.
-        batch_size: Pairs of a batch; None fills batches up to a token budget.
+        batch_size: Pairs that are read ahead and scored together; None is 256.
         windows_per_part: Windows of 256 rows that one part holds; a killed run loses the part that it was at.
     """
 
