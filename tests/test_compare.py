@@ -13,8 +13,10 @@ from transformers import BertConfig, BertModel
 from inspector_pipeline.errors import DataFileError, SettingsError
 from training.baselines.finetuned import PairClassifier, TrainingConfig, predict, train
 from training.baselines.tfidf import TfIdf
-from training.compare import LAGER_VARIANTS, CompareConfig, Comparison, ScoreTokensConfig, compare
+from training.compare import compare
 from training.compare_report import table
+from training.comparison import Comparison
+from training.comparison_config import LAGER_VARIANTS, CompareConfig, ScoreTokensConfig
 from training.cost import Cost, pass_flops
 from training.extract import ExtractConfig, extract
 from training.labels import Labels
@@ -135,7 +137,8 @@ def test_all_methods_are_compared(config, tmp_path):
     assert all(f"\n| {name} |" in written or f"\n| **{name}** |" in written for name in methods)
     assert written.count("\n- probes ") == 6  # whether it beats each method of score tokens
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
-    assert (tmp_path / "out" / "quality_cost.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("quality_cost.png", "learning_curve.png"):
+        assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
 
 
 def test_what_is_done_is_not_run_again(config, tmp_path):
@@ -178,7 +181,7 @@ def test_unknown_methods_are_refused(config, changes, message):
 
 @pytest.mark.parametrize("variant", ["logits_guessed_expectation", "last_uniform", "argmax", "logits_uniform_mean"])
 def test_variants_that_are_none_are_refused(labelled, variant):
-    logits = LayerLogits({}, {}, Labels.of(labelled), Cost())
+    logits = LayerLogits({}, {}, Labels.of(labelled), Cost)
     with pytest.raises(SettingsError, match=rf"A variant of score tokens expects .* but got '{variant}'"):
         LagerMethod(variant, logits, {"adam": TuningConfig()})
 

@@ -4,6 +4,7 @@ Without labels it is LAGER. With labels, a ridge regression weighs the probe's v
 tokens expect; how far it trusts either is set by left-out errors, on probe values that inner folds held out.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -93,15 +94,18 @@ class CombinedMethod:
             found[own] = shares @ np.array(self.logits.scales[name], dtype=float)
         return found
 
-    def cost(self) -> Cost:
-        """Both the probes' passes and the score tokens'."""
-        probes, tokens = self.probes.cost(), self.logits.cost
+    def cost(self, notes: Mapping[str, Any]) -> Cost:
+        """Both the probes' passes and the score tokens'; the latter alone where there were no probes."""
+        tokens = self.logits.cost()
+        if "deepest_reads" not in notes:
+            return tokens
+        probes = self.probes.cost(notes)
         seconds = (probes.seconds_per_pair or 0.0) + (tokens.seconds_per_pair or 0.0)
         return Cost(seconds, probes.flops_per_pair + tokens.flops_per_pair)
 
     def notes(self) -> dict[str, Any]:
-        """How much of the stack's weight is the probe's, by fold."""
-        return {"probe_share": self.shares}
+        """What the probes chose, and how much of the stack's weight is theirs, by fold."""
+        return {**self.probes.notes(), "probe_share": self.shares}
 
 
 def _held_out(probes: ProbesMethod, train: Labels, choice: Choice) -> tuple[Array, Labels]:

@@ -189,3 +189,22 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
     axes[0].set_ylabel("mean AUROC of a good score, 95 %")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def plot_curves(curves: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draw mean AUROC against the number of training labels, with intervals; a method of no labels is level."""
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for name, points in curves.items():
+        shown = [(point["n"], point["auroc"]) for point in points if point["auroc"]]
+        values = [auroc["value"] for _, auroc in shown]
+        (line,) = axis.plot([n for n, _ in shown], values, marker="o", label=name)
+        low, high = ([auroc[end] for _, auroc in shown] for end in ("low", "high"))
+        axis.fill_between([n for n, _ in shown], low, high, alpha=0.12, color=line.get_color())
+    axis.set_xscale("log")
+    axis.set_xlabel("labels of training rows")
+    axis.set_ylabel("mean AUROC of a good score, 95 %")
+    axis.grid(visible=True, alpha=0.3)
+    axis.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

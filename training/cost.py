@@ -1,17 +1,19 @@
 """What scoring a pair costs: floating-point operations by formula, seconds by the clock."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
 
+from inspector_pipeline import InspectorConfig
 from inspector_pipeline.backbone import backbone_location, load_backbone
-from inspector_pipeline.batching import collate, plan_batches
+from inspector_pipeline.configuration_inspector import Feature, norm_eps
+from inspector_pipeline.reader import FeatureReader
 from inspector_pipeline.reading import EncodedPair, Reading, ReadingEncoder
-from inspector_pipeline.truncation import truncated_config
+from inspector_pipeline.truncation import take_final_norm, truncated_config
 from training.lager_judge import LagerBackbone
 from training.records import LabelledPair
 
@@ -52,31 +54,59 @@ def pass_flops(config: PreTrainedConfig, tokens: float, depth: int | None = None
 
 
 def passes_cost(
-    backbone: LagerBackbone, depth: int | None, readings: Sequence[Reading], pairs: Sequence[LabelledPair]
+    backbone: LagerBackbone,
+    readings: Mapping[str, Reading],
+    features: Sequence[Feature],
+    pairs: Sequence[LabelledPair],
 ) -> Cost:
-    """Time the passes of a judge, one for each reading, in batches as it makes them; heads cost next to nothing.
+    """Time the passes of a judge, tokenisation included, as it makes them; its heads cost next to nothing.
 
     Args:
         backbone: Which backbone.
-        depth: Layers that are run; None for all.
-        readings: One pass each.
+        readings: Name -> what is read.
+        features: What is read from their passes; each reading runs to its own deepest layer.
         pairs: A sample.
+
+    Returns:
+        The seconds, and the operations of every token of every reading: what prefixes share is not taken off.
     """
-    location, pinned = backbone_location(backbone.id, backbone.revision, depth)
+    depths = {name: max(1, *(f.layer for f in features if f.reading == name)) for name in readings}
+    deepest = max(depths.values())
+    location, pinned = backbone_location(backbone.id, backbone.revision, deepest)
     tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
-    model = load_backbone(backbone.id, backbone.revision, depth, dtype=getattr(torch, backbone.dtype))
-    encoders = [ReadingEncoder(reading, tokenizer, backbone.max_length) for reading in readings]
-    encoded = [[encoder(pair.question, pair.prediction) for pair in pairs] for encoder in encoders]
+    model = load_backbone(backbone.id, backbone.revision, deepest, dtype=getattr(torch, backbone.dtype))
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    encoders = {name: ReadingEncoder(reading, tokenizer, backbone.max_length) for name, reading in readings.items()}
+    reader = FeatureReader(
+        model,
+        take_final_norm(model),
+        features,
+        encoders,
+        rms_norm_eps=norm_eps(model.config),
+        pad_id=tokenizer.pad_token_id or 0,
+    )
+
+    def encoded() -> list[dict[str, EncodedPair]]:
+        return [{name: encode(p.question, p.prediction) for name, encode in encoders.items()} for p in pairs]
 
     def run() -> None:
-        for of_reading in encoded:
-            for batch in plan_batches([len(pair.input_ids) for pair in of_reading]):
-                inputs = collate([of_reading[i] for i in batch], tokenizer.pad_token_id or 0)
-                with torch.inference_mode():
-                    model(inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+        with torch.inference_mode():
+            next(iter(reader(encoded()).values())).cpu()
 
-    flops = [pass_flops(model.config, mean_tokens(own), depth) for own in encoded]
-    return Cost(seconds_each(run, len(pairs)), sum(flops))
+    tokens = {name: mean_tokens([pair[name] for pair in encoded()]) for name in readings}
+    flops = sum(pass_flops(model.config, tokens[name], depths[name]) for name in readings)
+    return Cost(seconds_each(run, len(pairs)), flops)
+
+
+def judge_cost(folder: str, pairs: Sequence[LabelledPair]) -> Cost:
+    """Time the passes of a saved judge, for all its aspects; see `passes_cost`."""
+    config = InspectorConfig.from_pretrained(folder)
+    features = [feature for aspect in config.parsed_aspects for feature in aspect.features]
+    backbone = LagerBackbone(
+        config.backbone_id, config.backbone_revision, str(config.dtype).removeprefix("torch."), config.max_length
+    )
+    return passes_cost(backbone, config.parsed_readings, features, pairs)
 
 
 def mean_tokens(encoded: Sequence[EncodedPair]) -> float:

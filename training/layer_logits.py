@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline import InspectorPipeline
-from inspector_pipeline.batching import collate, plan_batches
+from inspector_pipeline.batching import windows
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.modeling_inspector import probe_key
+from inspector_pipeline.reader import FeatureReader
 from inspector_pipeline.reading import PREDICTION_MARK, QUESTION_MARK, EncodedPair, Reading
 from inspector_pipeline.score_tokens import ScoreTokens
 from inspector_pipeline.tables import read_rows
@@ -22,6 +23,7 @@ from training.records import LabelledPair
 from training.score_reading import ANSWER, task_reading
 
 Array = NDArray[np.float64]
+WINDOW = 64  # pairs whose states are held at a time
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,22 @@ def logits_of_encoded(
 ) -> Array:
     """Do the same for tokenised pairs."""
     features = next(a.features for a in judge.model.aspects if a.name == aspect)
+    reader = FeatureReader(
+        judge.model.backbone,
+        judge.model.final_norm,
+        features,
+        {reading: judge.encode.encoders[reading]},
+        rms_norm_eps=judge.model.config.rms_norm_eps,
+        pad_id=judge.tokenizer.pad_token_id or 0,
+    )
     found = np.zeros((len(encoded), len(features), len(head.levels)))
-    batches = plan_batches([len(pair.input_ids) for pair in encoded])
-    for batch in hf_logging.tqdm(batches, desc=f"read {aspect}", unit="batch", delay=2.0):
-        arguments = collate([encoded[i] for i in batch], judge.tokenizer.pad_token_id or 0)
-        with torch.inference_mode():
-            arguments = {name: tensor.to(judge.model.device) for name, tensor in arguments.items()}
-            states = judge.model.read(reading, **arguments)
-            stacked = torch.stack([states[feature] for feature in features], dim=1).to(head.weight.device)
-            found[batch] = head.layer_logits(stacked).cpu().numpy()
+    with hf_logging.tqdm(total=len(encoded), desc=f"read {aspect}", unit="pair", delay=2.0) as bar:
+        for window in windows(range(len(encoded)), WINDOW):
+            with torch.inference_mode():
+                states = reader([{reading: encoded[i]} for i in window])
+                stacked = torch.stack([states[feature] for feature in features], dim=1).to(head.weight.device)
+                found[window] = head.layer_logits(stacked).cpu().numpy()
+            bar.update(len(window))
     return found
 
 

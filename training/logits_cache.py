@@ -1,5 +1,6 @@
 """Score-token logits of all labelled rows, read once by a judge's passes and kept beside a comparison."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,8 @@ from safetensors.numpy import save_file
 
 from inspector_pipeline import InspectorConfig, load_judge
 from inspector_pipeline.errors import DataFileError
-from training.cost import Cost, passes_cost
+from training.cost import Cost
 from training.labels import Labels
-from training.lager_judge import LagerBackbone
 from training.layer_logits import layer_logits
 from training.manifest import FOLDERS_MANIFEST, Manifest
 from training.methods import LayerLogits
@@ -25,16 +25,16 @@ class LogitsSettings:
         judge: Folder of the lager stage.
         pairs: File of the labelled rows.
         uncounted: Aspects that are left out.
-        timed_pairs: Pairs that the passes are timed on.
     """
 
     judge: str
     pairs: str
     uncounted: tuple[str, ...]
-    timed_pairs: int
 
 
-def cached_layer_logits(settings: LogitsSettings, pairs: list[LabelledPair], labels: Labels, path: Path) -> LayerLogits:
+def cached_layer_logits(
+    settings: LogitsSettings, pairs: list[LabelledPair], labels: Labels, path: Path, cost: Callable[[], Cost]
+) -> LayerLogits:
     """Read them, or take what was read before.
 
     Args:
@@ -42,6 +42,7 @@ def cached_layer_logits(settings: LogitsSettings, pairs: list[LabelledPair], lab
         pairs: The rows' pairs.
         labels: The table.
         path: Where they are kept.
+        cost: Times the judge's passes.
 
     Raises:
         DataFileError: The judge scores none of the labels' aspects.
@@ -53,16 +54,14 @@ def cached_layer_logits(settings: LogitsSettings, pairs: list[LabelledPair], lab
     manifest = Manifest.of("layer_logits", settings, (settings.pairs, str(Path(settings.judge) / FOLDERS_MANIFEST)))
     if not manifest.vouches_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _read(settings, config, scales, pairs, labels, path)
+        _read(settings, scales, pairs, labels, path)
         manifest.write(path, [path])
     with safe_open(path, framework="numpy") as file:
-        cost = {name: float(value) for name, value in file.metadata().items()}
-        return LayerLogits({name: file.get_tensor(name) for name in scales}, scales, labels, Cost(**cost))
+        return LayerLogits({name: file.get_tensor(name) for name in scales}, scales, labels, cost)
 
 
 def _read(
     settings: LogitsSettings,
-    config: InspectorConfig,
     scales: dict[str, tuple[int, ...]],
     pairs: list[LabelledPair],
     labels: Labels,
@@ -75,7 +74,4 @@ def _read(
         for a, name in enumerate(labels.names)
         if name in scales
     }
-    dtype = str(judge.model.dtype).removeprefix("torch.")
-    backbone = LagerBackbone(config.backbone_id, config.backbone_revision, dtype, config.max_length)
-    cost = passes_cost(backbone, None, list(config.parsed_readings.values()), pairs[: settings.timed_pairs])
-    save_file(values, path, metadata={name: repr(value) for name, value in vars(cost).items()})
+    save_file(values, path)

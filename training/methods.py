@@ -4,12 +4,13 @@ Each predicts the rows that a fold holds out, from fits on its training rows alo
 model are in `model_methods.py`.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.score_tokens import AGGREGATIONS
 from training.baselines import Baseline
@@ -50,8 +51,12 @@ class Method(Protocol):
     def predict(self, fold: Fold) -> Predicted:
         """Fit on a fold's training rows and predict its test rows: their numbers in the table, and predictions."""
 
-    def cost(self) -> Cost:
-        """Measure what scoring a pair costs."""
+    def cost(self, notes: Mapping[str, Any]) -> Cost:
+        """Measure what scoring a pair costs.
+
+        Args:
+            notes: Of the predictions; the method itself may be a new one that predicted nothing.
+        """
 
     def notes(self) -> dict[str, Any]:
         """Say what else happened, such as failures."""
@@ -78,7 +83,7 @@ class TextMethod:
             found = self.baseline.predict(train_pairs, train.score[fitted], test_pairs, train.classes[a], self.seed)
             yield fold.test.row[asked], found
 
-    def cost(self) -> Cost:
+    def cost(self, _notes: Mapping[str, Any]) -> Cost:
         """No model is run, and what counting words costs is not worth a clock."""
         return Cost()
 
@@ -156,19 +161,29 @@ class ProbesMethod:
         for own, prediction in predict(judge, self.design, fold.test):
             yield fold.test.row[own], prediction
 
-    def cost(self) -> Cost:
+    def cost(self, notes: Mapping[str, Any]) -> Cost:
         """Time the passes that the deepest choice needs, on a sample of pairs."""
+        features = [Feature(*read) for read in notes["deepest_reads"]]
         settings = self.features.manifest.settings
         used = settings["backbone"]
         backbone = LagerBackbone(used["id"], used["revision"], used["dtype"], settings["max_length"])
-        chosen = tuple({choice.view.reading for choice in self.choices})
-        readings = [r for n, r in self.features.readings.items() if n in chosen or n.split(":")[0] in chosen]
-        return passes_cost(backbone, max(choice.depth for choice in self.choices), readings, self.timed)
+        readings = {feature.reading: self.features.readings[feature.reading] for feature in features}
+        return passes_cost(backbone, readings, features, self.timed)
 
     def notes(self) -> dict[str, Any]:
-        """Say what was chosen."""
+        """Say what was chosen, and what the deepest choice reads for all aspects."""
         depths, views = ([str(getattr(choice, name)) for choice in self.choices] for name in ("depth", "view"))
-        return {"depths_chosen": depths, "views_chosen": views}
+        found: dict[str, Any] = {"depths_chosen": depths, "views_chosen": views}
+        if self.choices:
+            deepest = max(self.choices, key=lambda choice: choice.depth)
+            asked = (self.design.features(deepest.view, name, deepest.depth) for name in self._aspects)
+            found["deepest_reads"] = list(dict.fromkeys(astuple(feature) for own in asked for feature in own))
+        return found
+
+    @property
+    def _aspects(self) -> list[str]:
+        labels = self.design.labels
+        return [labels.names[a] for a in np.unique(labels.aspect)]
 
 
 @dataclass(frozen=True)
@@ -179,13 +194,13 @@ class LayerLogits:
         values: Aspect -> (rows of that aspect, layers, classes), in the table's order.
         scales: Aspect -> the scores of its tokens.
         labels: The table.
-        cost: What the passes cost.
+        cost: Times the passes.
     """
 
     values: Mapping[str, Array]
     scales: Mapping[str, tuple[int, ...]]
     labels: Labels
-    cost: Cost
+    cost: Callable[[], Cost]
 
     def of(self, aspect: str, rows: Index) -> Array:
         """Return the logits of some rows of the table, (rows, layers, classes)."""
@@ -273,9 +288,9 @@ class LagerMethod:
         nearest = scale[np.abs(found[:, None] - scale).argmin(axis=1)]
         return Prediction(found, found, np.full(len(found), np.nan), nearest)
 
-    def cost(self) -> Cost:
-        """What the passes cost."""
-        return self.logits.cost
+    def cost(self, _notes: Mapping[str, Any]) -> Cost:
+        """What the passes cost, the same for every variant."""
+        return self.logits.cost()
 
     def notes(self) -> dict[str, Any]:
         """The weights, for each fold and scale."""

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from inspector_pipeline import InspectorPipeline, load_judge
 from inspector_pipeline.backbone import backbone_location, load_backbone
-from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.reading import EncodedPair, Reading, ReadingEncoder, Span
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 from training.baselines.finetuned import PairClassifier, TrainingConfig, predict, train
@@ -102,7 +102,6 @@ class FineTuned(ABC):
         """
         self.pairs, self.labels, self.training, self.n_folds, self.sample = pairs, labels, training, folds, sample
         self.encoded: list[EncodedPair] = []
-        self.model: PairClassifier | None = None
         self.steps: list[int] = []
 
     @abstractmethod
@@ -128,20 +127,18 @@ class FineTuned(ABC):
         if set(fold.train.question) & set(fold.test.question):
             raise DataFileError("A fold expects test questions that are not trained on, but they overlap.")
         self.encoded = self.encoded or [self.encode(pair) for pair in self.pairs]
-        self.model = self.build()
-        self.steps.append(train(self.model, self.encoded, fold.train, self.training))
+        model = self.build()
+        self.steps.append(train(model, self.encoded, fold.train, self.training))
         units = np.unique(fold.test.pair)
-        probabilities = predict(self.model, [self.encoded[i] for i in units])
+        probabilities = predict(model, [self.encoded[i] for i in units])
         for a in np.unique(fold.test.aspect):
             own = np.flatnonzero(fold.test.aspect == a)
             found = probabilities[a][np.searchsorted(units, fold.test.pair[own])]
             yield fold.test.row[own], from_probabilities(found, fold.test.classes[a])
 
-    def cost(self) -> Cost:
-        """Time the model that was trained last, on a sample of pairs."""
-        if self.model is None:
-            raise SettingsError("A cost expects a model that was trained, but no fold was run.")
-        sample, model = self.encoded[: self.sample], self.model
+    def cost(self, _notes: Mapping[str, Any]) -> Cost:
+        """Time the model as it is built, which costs what a trained one does, on a sample of pairs."""
+        sample, model = [self.encode(pair) for pair in self.pairs[: self.sample]], self.build()
         flops = pass_flops(model.body.config, mean_tokens(sample), causal=model.pooling == "last")
         return Cost(seconds_each(lambda: predict(model, sample), len(sample)), flops)
 
@@ -279,7 +276,7 @@ class GeneratedMethod:
         texts: list[str] = self.judge.tokenizer.batch_decode(replies, skip_special_tokens=True)
         return texts
 
-    def cost(self) -> Cost:
+    def cost(self, _notes: Mapping[str, Any]) -> Cost:
         """Time the replies on a sample of pairs, for all aspects."""
         units = np.arange(min(self.sample, len(self.pairs)))
         seconds = seconds_each(lambda: [self._replies(name, units) for name in self.rubrics], len(units))
