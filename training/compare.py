@@ -50,7 +50,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         "predicted; operations by formula, two for each weight and token, and those of attention",
     }
     if config.learning_curve:
-        results["learning_curve"] = comparison.learning_curve()
+        results["learning_curve"] = comparison.learning_curve(outcomes)
     output = Path(config.output)
     write_atomically(output / "results.json", json_text(results))
     write_atomically(output / "table.md", table(results))

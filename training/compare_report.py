@@ -82,10 +82,10 @@ def _draws(predictions: Predictions, labels: Labels, covered: Any, samples: Resa
     return found
 
 
-def mean_auroc(outcome: Outcome, labels: Labels, bootstraps: int, seed: int) -> dict[str, float | None] | None:
+def mean_auroc(predictions: Predictions, labels: Labels, bootstraps: int, seed: int) -> dict[str, float | None] | None:
     """Return a method's mean AUROC over the aspects that it predicts, with its interval; None where it has none."""
     samples = resamples(labels.question[~labels.auxiliary], bootstraps, seed)
-    draws = _draws(outcome.predictions, labels, _covered(outcome.predictions) & ~labels.auxiliary, samples)
+    draws = _draws(predictions, labels, _covered(predictions) & ~labels.auxiliary, samples)
     return interval(_mean(draws)["auroc"]) if draws else None
 
 

@@ -253,8 +253,11 @@ class Comparison:
 
         return Entry(COMBINED, own, inputs, build)
 
-    def learning_curve(self) -> dict[str, list[dict[str, Any]]]:
+    def learning_curve(self, outcomes: Mapping[str, Outcome]) -> dict[str, list[dict[str, Any]]]:
         """Fit methods on growing shares of each fold's training questions.
+
+        Args:
+            outcomes: What every method predicted from all training rows: the curves' last points.
 
         Returns:
             Method -> for each share that it can be fitted on, the mean number of labels (`n`) and the mean AUROC.
@@ -266,7 +269,10 @@ class Comparison:
         unknown = [name for name in self.config.curve_methods if name not in entries]
         if unknown:
             raise SettingsError(f"curve_methods expects methods that are compared, but got {unknown[0]!r}.")
-        return {name: self._curve(entries[name]) for name in self.config.curve_methods}
+        return {
+            name: [*self._curve(entries[name]), self._point(1.0, self.folds(), outcomes[name].predictions)]
+            for name in self.config.curve_methods
+        }
 
     def _curve(self, entry: Entry) -> list[dict[str, Any]]:
         config, points = self.config, []
@@ -276,7 +282,7 @@ class Comparison:
         if manifest.vouches_for(path):
             found: list[dict[str, Any]] = read_json(path)
             return found
-        for share in (*config.learning_curve, 1.0):
+        for share in config.learning_curve:
             folds = [replace(fold, train=few_questions(fold.train, share, config.seed)) for fold in self.folds()]
             method, predictions = entry.build(), Predictions.blank(1, len(self.labels.score))
             try:
@@ -286,13 +292,15 @@ class Comparison:
             except DataFileError as error:
                 logger.info("%s cannot be fitted on a share of %g: %s", entry.name, share, error)
                 continue
-            outcome = Outcome(predictions)
-            auroc = mean_auroc(outcome, self.labels, config.bootstraps, config.seed)
-            n = float(np.mean([(~fold.train.auxiliary).sum() for fold in folds]))
-            points.append({"share": share, "n": round(n), "auroc": auroc})
+            points.append(self._point(share, folds, predictions))
         write_atomically(path, json_text(points))
         manifest.write(path, [path])
         return points
+
+    def _point(self, share: float, folds: list[Fold], predictions: Predictions) -> dict[str, Any]:
+        auroc = mean_auroc(predictions, self.labels, self.config.bootstraps, self.config.seed)
+        n = float(np.mean([(~fold.train.auxiliary).sum() for fold in folds]))
+        return {"share": share, "n": round(n), "auroc": auroc}
 
     def layer_logits(self, config: ScoreTokensConfig) -> LayerLogits:
         """Read the score tokens' logits of every labelled row, once for all variants."""
