@@ -3,9 +3,9 @@
     python -m training.examples.rate_texts --rows work/emotion/rows.jsonl --without work/emotion/few.jsonl \
         --judges '[work/emotion/zero,work/emotion/tuned]' --aspect valence
 
-For each judge Spearman's rho of the expected score with a 95 % percentile bootstrap interval, and the mean distance from
-the label; for comparison the rho of the number of words, and the distance of the labels' own median. JSON on standard
-output.
+For each judge Spearman's rho of the expected score with a 95 % percentile bootstrap interval, and the mean distance
+from the label; for comparison the rho of the number of words, and the distance of the labels' own median. JSON on
+standard output.
 """
 
 import json
@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.errors import DataFileError
 from training.records import labelled_pairs, read_records
 from training.stage import parse, run
-from training.weighted import spearman
+from training.weighted import Array, Index, spearman
 
 LEAST = 5
 
@@ -59,10 +58,8 @@ def rate_texts(config: RateConfig) -> dict[str, Any]:
     found = labelled_pairs(read_records(config.rows), question_only=True)
     pairs = [pair for pair in found if config.aspect in pair.scores and pair.id not in left_out]
     if len(pairs) < LEAST:
-        raise DataFileError(
-            f"{config.rows} expects {LEAST} rows of {config.aspect} or more, but {len(pairs)} are left."
-        )
-    labels = np.array([pair.scores[config.aspect] for pair in pairs], dtype=float)
+        raise DataFileError(f"{config.rows} expects {LEAST} or more labels of {config.aspect}, but has {len(pairs)}.")
+    labels = np.array([pair.scores[config.aspect] for pair in pairs])
     draws = np.random.default_rng(config.seed).multinomial(
         len(pairs), np.full(len(pairs), 1 / len(pairs)), config.n_resamples
     )
@@ -78,11 +75,9 @@ def rate_texts(config: RateConfig) -> dict[str, Any]:
     return report
 
 
-def _interval(
-    labels: NDArray[np.float64], values: NDArray[np.float64], weights: NDArray[np.float64]
-) -> dict[str, float]:
+def _interval(labels: Index, values: Array, weights: Array) -> dict[str, float]:
     """Compute rho on all rows, which the first weights are, and its interval over the others."""
-    rho = spearman(labels, values[None], weights)
+    rho = spearman(labels, values, weights)
     low, high = np.percentile(rho[1:], [2.5, 97.5])
     return {"value": float(rho[0]), "low": float(low), "high": float(high)}
 
