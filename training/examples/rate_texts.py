@@ -21,6 +21,7 @@ from training.records import labelled_pairs, read_records
 from training.stage import parse, run
 from training.weighted import Array, Index, spearman
 
+NAME = "examples.rate_texts"
 LEAST = 5
 
 
@@ -77,14 +78,15 @@ def rate_texts(config: RateConfig) -> dict[str, Any]:
 
 def _interval(labels: Index, values: Array, weights: Array) -> dict[str, float]:
     """Compute rho on all rows, which the first weights are, and its interval over the others."""
-    rho = spearman(labels, values, weights)
+    with np.errstate(invalid="ignore"):  # of a constant value, whose rho is 0
+        rho = spearman(labels, values, weights)
     low, high = np.percentile(rho[1:], [2.5, 97.5])
     return {"value": float(rho[0]), "low": float(low), "high": float(high)}
 
 
 def main() -> None:
     """Parse arguments, compare and print."""
-    report = rate_texts(parse(RateConfig, __doc__, "examples.rate_texts"))
+    report = rate_texts(parse(RateConfig, __doc__, NAME))
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
 
 
