@@ -301,7 +301,7 @@ def test_emotion_without_labels_with_a_few_and_by_a_probe(backbone, tmp_path):
         )
         found = report[folder]["spearman"]
         assert found["low"] <= found["value"] <= found["high"]
-        if folder in judges[:2]:  # a probe of a random backbone may well know nothing and always say the same
+        if folder == judges[0] or np.ptp(expected) > 1e-3:  # what is fitted to a random backbone may be a constant
             rho = spearmanr(expected, [row["scores"]["valence"] for row in kept]).statistic
             assert found["value"] == pytest.approx(rho, abs=1e-9)
     with pytest.raises(DataFileError, match="expects 5 or more labels of mood, but has 0"):

@@ -4,9 +4,9 @@ A row is a plain object. Every stage keeps the keys it does not know, so that a 
 
 - a *question*: id, question, and where known answer (the gold solution), final_answer, dataset, split;
 - a *response*: a question plus sample (0, 1, ...), prediction (None where generation failed), generator, error;
-- a *labelled row*: a response (or, where questions are read alone, a question) plus scores (aspect -> int, or None where there is no label), reasons (aspect -> why
-  there is none), justifications, weights (aspect -> weight of the label in a fit), and auxiliary (True for rows that
-  are made for training only, such as damaged gold solutions).
+- a *labelled row*: a response (or, where questions are read alone, a question) plus scores (aspect -> int, or None
+  where there is no label), reasons (aspect -> why there is none), justifications, weights (aspect -> weight of the
+  label in a fit), and auxiliary (True for rows that are made for training only, such as damaged gold solutions).
 
 An id names the question. It is the dataset's own where there is one, else the hash of the question's text, so it does
 not depend on a row's place in a file. (id, sample, generator) names a response.
