@@ -149,8 +149,9 @@ def _score_file(args: argparse.Namespace) -> None:
             raise ValueError(f"--output expects another file than the input, but got {args.output} for both.")
     _check_device(args.device)
     rows = read_rows(args.input)
+    keys = _keys(args.judge)
     for index, row in enumerate(rows):
-        check_pair(row, index)
+        check_pair(row, index, keys)
 
     from .scoring import flatten, keep_top
 
@@ -175,6 +176,18 @@ def _score_file(args: argparse.Namespace) -> None:
         _show_table(scored, judge) if shape == "table" else write_rows(scored, STDIO)
     if target not in (None, STDIO):
         print(f"inspector: wrote {len(scored)} pairs to {target}", file=sys.stderr)
+
+
+def _keys(judge: str | None) -> tuple[str, ...]:
+    """Return the texts that pairs need, before a judge is loaded; the embedded one needs both."""
+    from .pairs import PAIR_KEYS, needed_keys
+
+    if judge is None:
+        return PAIR_KEYS
+
+    from .configuration_inspector import InspectorConfig
+
+    return needed_keys(InspectorConfig.from_pretrained(judge).parsed_readings.values())
 
 
 def _loaded(args: argparse.Namespace) -> Any:
@@ -247,7 +260,7 @@ def _show_table(scored: list[dict[str, Any]], judge: Any) -> None:
         table.add_column("\n".join(words), justify="right", min_width=whole, overflow="fold")
     shown = scored[:MAX_TABLE_ROWS]
     for number, row in enumerate(shown):
-        texts = [" ".join(row[key].split()) for key in ("question", "prediction")]
+        texts = [" ".join(str(row.get(key) or "").split()) for key in ("question", "prediction")]
         table.add_row(str(number), *map(_plain, texts), *(str(row[name]) for name in [*names, "total_score"]))
     console.print(table)
     if len(scored) > len(shown):

@@ -34,18 +34,19 @@ class ConversationReader:
         self.encoder = ReadingEncoder(reading, tokenizer, max_length)
         self.tokenizer = tokenizer
         self._refuse_other_readings(reading)
-        short, block, _ = reading.middle.partition(_REASONING)
+        middle = reading.middle or ""
+        short, block, _ = middle.partition(_REASONING)
         self._header = self._ids(short.strip())
         after = len(short) - len(short.rstrip())
         white = short[len(short) - after :]
         # Text of the reading that may follow the header's ids, the longest first.
-        self._tails = (reading.middle[len(short.rstrip()) :], white) if block else (white,)
+        self._tails = (middle[len(short.rstrip()) :], white) if block else (white,)
         self._prefix = self._ids(reading.prefix)
         self._closing = self._ids(reading.suffix)
         if not self._is_control(self._header[:1]) or (self._closing and not self._is_control(self._closing[:1])):
             raise ReadingError(
                 "A reward model expects a chat template whose turns begin and end on special tokens, but got "
-                f"{reading.middle!r} between the turns and {reading.suffix!r} at the end. Use RewardFunction instead."
+                f"{middle!r} between the turns and {reading.suffix!r} at the end. Use RewardFunction instead."
             )
 
     def _refuse_other_readings(self, reading: Reading) -> None:

@@ -1,12 +1,13 @@
 """What a pair must be to be scored, and its tokens under every reading of a judge."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import PairError
-from .reading import EncodedPair, ReadingEncoder
+from .reading import EncodedPair, Reading, ReadingEncoder
 
 PAIR_KEYS = ("question", "prediction")
+QUESTION_KEYS = ("question",)  # what a judge needs whose readings all hold the question alone
 EXPECTED = '{"question": str, "prediction": str}'
 
 
@@ -16,12 +17,14 @@ class PairEncoder:
     def __init__(self, encoders: dict[str, ReadingEncoder]) -> None:
         """Keep one encoder per reading."""
         self.encoders = encoders
+        self.keys = needed_keys(encoder.reading for encoder in encoders.values())
 
     def __call__(self, pair: Any, index: int | None = None) -> dict[str, EncodedPair]:
         """Tokenise a pair.
 
         Args:
-            pair: A mapping with `question` and `prediction`; further keys are ignored.
+            pair: A mapping with `question` and `prediction`, which may be absent where every reading holds the question
+                alone; further keys are ignored.
             index: Its position in the input, for the error message.
 
         Returns:
@@ -30,16 +33,23 @@ class PairEncoder:
         Raises:
             PairError: The pair is not what a judge accepts.
         """
-        check_pair(pair, index)
-        return {name: encoder(pair["question"], pair["prediction"]) for name, encoder in self.encoders.items()}
+        check_pair(pair, index, self.keys)
+        texts = pair["question"], pair["prediction"] if "prediction" in self.keys else ""
+        return {name: encoder(*texts) for name, encoder in self.encoders.items()}
 
 
-def check_pair(pair: Any, index: int | None = None) -> None:
+def needed_keys(readings: Iterable[Reading]) -> tuple[str, ...]:
+    """Return the texts that pairs need to be read so: the prediction only where a reading holds it."""
+    return QUESTION_KEYS if all(reading.question_only for reading in readings) else PAIR_KEYS
+
+
+def check_pair(pair: Any, index: int | None = None, keys: tuple[str, ...] = PAIR_KEYS) -> None:
     """Check that a pair can be scored.
 
     Args:
         pair: What the user gave.
         index: Its position in the input, for the error message.
+        keys: The texts that it needs.
 
     Raises:
         PairError: It is no mapping, a key is missing, or a text is no string, is blank or is not valid Unicode.
@@ -47,11 +57,10 @@ def check_pair(pair: Any, index: int | None = None) -> None:
     where = "A pair" if index is None else f"Pair {index}"
     if not isinstance(pair, Mapping):
         raise PairError(f"{where} expects {EXPECTED}, but got {type(pair).__name__}: {pair!r:.80}.")
-    for key in PAIR_KEYS:
+    for key in keys:
         if key not in pair:
             raise PairError(
-                f"{where} expects the keys question and prediction, but {key!r} is missing; got "
-                f"{sorted(map(str, pair))}."
+                f"{where} expects the keys {' and '.join(keys)}, but {key!r} is missing; got {sorted(map(str, pair))}."
             )
         text = pair[key]
         if not isinstance(text, str):

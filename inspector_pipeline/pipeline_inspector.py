@@ -74,8 +74,8 @@ class InspectorPipeline(Pipeline):
     """Score (question, response) pairs.
 
     Takes a dict, a list, a generator or other iterable, a torch Dataset (KeyDataset) or a `datasets.Dataset` of
-    `{"question", "prediction"}`. A dict gives one result, a list a list, everything else an iterator, all in input
-    order. A result is always
+    `{"question", "prediction"}`; a judge whose readings all hold the question alone needs no prediction. A dict gives
+    one result, a list a list, everything else an iterator, all in input order. A result is always
 
         {"scores": {aspect: int}, "total_score": int, "expected": {aspect: float},
          "probabilities": {aspect: {class: float}}, "truncated": bool}
@@ -149,7 +149,7 @@ class InspectorPipeline(Pipeline):
             return next(self.get_iterator([inputs], 0, 1, {}, options, {}))
         if isinstance(inputs, list):
             for index, pair in enumerate(inputs):
-                check_pair(pair, index)
+                check_pair(pair, index, self.encode.keys)
             results = self.get_iterator(inputs, num_workers, batch_size, {}, options, {})
             return list(hf_logging.tqdm(results, total=len(inputs), desc="score", unit="pair", delay=_PROGRESS_DELAY_S))
         if type(inputs).__module__.split(".")[0] == "pandas":

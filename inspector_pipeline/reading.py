@@ -1,9 +1,9 @@
 """Readings: how a (question, prediction) pair becomes token ids, and where the response lies among them.
 
 A reading is three literal strings around two verbatim texts, prefix + question + middle + prediction + suffix, frozen
-into the judge's config when the judge is made. Chat templates may add today's date, strip newlines or reparse
-`</think>`; a frozen reading does none of that. Text of the pair is data: whatever it holds, it never becomes a control
-token, and braces in it mean nothing.
+into the judge's config when the judge is made; one of the question alone is prefix + question + suffix. Chat templates
+may add today's date, strip newlines or reparse `</think>`; a frozen reading does none of that. Text of the pair is
+data: whatever it holds, it never becomes a control token, and braces in it mean nothing.
 """
 
 import threading
@@ -34,7 +34,8 @@ class Reading:
 
     Attributes:
         prefix: Text before the question; may hold the tokenizer's control tokens.
-        middle: Text between the question and the prediction.
+        middle: Text between the question and the prediction; None where the reading holds the question alone, which
+            then is what is judged, and stands for the response in every pooling.
         suffix: Text after the prediction.
         add_special_tokens: Whether the tokenizer adds its own tokens (a BOS, say) around the whole, as it does to
             plain text. False for a chat reading, whose literals already hold them.
@@ -45,21 +46,35 @@ class Reading:
     """
 
     prefix: str = ""
-    middle: str = ""
+    middle: str | None = ""
     suffix: str = ""
     add_special_tokens: bool = True
 
     @classmethod
-    def from_template(cls, template: str, *, add_special_tokens: bool = True) -> "Reading":
+    def from_template(cls, template: str, *, add_special_tokens: bool = True, question_only: bool = False) -> "Reading":
         """Split a template at its `{question}` and `{prediction}`, each of which it holds once and in this order.
+
+        Args:
+            template: Text with the marks.
+            add_special_tokens: See the class.
+            question_only: Whether the template holds `{question}` alone; said, so that no mark is forgotten unseen.
 
         Raises:
             ReadingError: A mark is missing, doubled, or the prediction comes first.
         """
-        if template.count(QUESTION_MARK) != 1 or template.count(PREDICTION_MARK) != 1:
+        counts = template.count(QUESTION_MARK), template.count(PREDICTION_MARK)
+        if question_only and counts != (1, 0):
+            raise ReadingError(
+                f"A reading of the question alone expects a template with {QUESTION_MARK} once and without "
+                f"{PREDICTION_MARK}, but got {counts[0]} and {counts[1]} of them."
+            )
+        if question_only:
+            prefix, suffix = template.split(QUESTION_MARK)
+            return cls(prefix, None, suffix, add_special_tokens)
+        if counts != (1, 1):
             raise ReadingError(
                 f"Reading.from_template expects a template with {QUESTION_MARK} and {PREDICTION_MARK} once each, but "
-                f"got {template.count(QUESTION_MARK)} and {template.count(PREDICTION_MARK)} of them."
+                f"got {counts[0]} and {counts[1]} of them."
             )
         prefix, rest = template.split(QUESTION_MARK)
         if PREDICTION_MARK not in rest:
@@ -107,7 +122,7 @@ class Reading:
         for name, value in data.items():
             if name not in types:
                 raise ReadingError(f"A reading has the fields {', '.join(types)}, but got {name!r}.")
-            if not isinstance(value, types[name]):
+            if not isinstance(value, types[name]) and not (name == "middle" and value is None):
                 raise ReadingError(f"A reading's {name} is a {types[name].__name__}, but got {value!r}.")
         missing = types.keys() - data.keys()
         if missing:
@@ -118,8 +133,15 @@ class Reading:
         """Return the reading as a config's JSON object."""
         return asdict(self)
 
+    @property
+    def question_only(self) -> bool:
+        """Whether it holds the question alone; a pair then needs no prediction."""
+        return self.middle is None
+
     def text(self, question: str, prediction: str) -> str:
         """Return the whole text of a pair as this reading writes it."""
+        if self.middle is None:
+            return f"{self.prefix}{question}{self.suffix}"
         return f"{self.prefix}{question}{self.middle}{prediction}{self.suffix}"
 
 
@@ -141,7 +163,8 @@ class EncodedPair:
 
     Attributes:
         input_ids: Token ids, without padding.
-        response: The tokens that carry at least one character of the prediction.
+        response: The tokens that carry at least one character of the prediction, or of the question where the reading
+            holds it alone.
         truncated: Whether tokens were cut to fit the maximum length.
     """
 
@@ -191,7 +214,7 @@ class ReadingEncoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.control_ids = _control_token_ids(tokenizer)
-        literals = (reading.prefix, reading.middle, reading.suffix)
+        literals = (reading.prefix, reading.middle or "", reading.suffix)
         n_own = sum(len(self._encode(text, add_special_tokens=False)) for text in literals)
         n_own += sum(map(len, self._added_around()))
         if max_length < n_own + 2 * MIN_TEXT_TOKENS:
@@ -205,7 +228,7 @@ class ReadingEncoder:
 
         Args:
             question: Non-blank text.
-            prediction: Non-blank text.
+            prediction: Non-blank text; not looked at where the reading holds the question alone.
 
         Returns:
             The pair's token ids and the response's span. A pair longer than `max_length` is cut in the middle of the
@@ -214,20 +237,23 @@ class ReadingEncoder:
         Raises:
             PairError: The tokenizer leaves nothing of the response.
         """
+        alone = self.reading.question_only
         text = self.reading.text(question, prediction)
         question_at = Span(len(self.reading.prefix), len(self.reading.prefix) + len(question))
-        prediction_start = question_at.end + len(self.reading.middle)
-        prediction_at = Span(prediction_start, prediction_start + len(prediction))
+        prediction_start = question_at.end + len(self.reading.middle or "")
+        prediction_at = Span(prediction_start, prediction_start + (0 if alone else len(prediction)))
         tokens = self._encode(text)
         pair_spans = (question_at, prediction_at)
         if any(token.id in self.control_ids and _overlaps(token, pair_spans) for token in tokens):
             tokens = self._encode_in_pieces(text, pair_spans)
-        response = _tokens_touching(tokens, prediction_at)
+        response = _tokens_touching(tokens, question_at if alone else prediction_at)
         if not response.size:
+            what, dropped = ("question", question) if alone else ("prediction", prediction)
             raise PairError(
-                f"A prediction must hold text that the tokenizer keeps, but got {prediction[:80]!r}, which it drops."
+                f"A {what} must hold text that the tokenizer keeps, but got {dropped[:80]!r}, which it drops."
             )
-        return self.cut([token.id for token in tokens], _tokens_inside(tokens, question_at), response)
+        before = Span(0, 0) if alone else _tokens_inside(tokens, question_at)
+        return self.cut([token.id for token in tokens], before, response)
 
     @cached_property
     def opening_ids(self) -> list[int]:

@@ -71,6 +71,8 @@ def export_sequence_classification(judge: InspectorPipeline, output: str | os.Pa
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"An export expects a new or empty folder, but {target} holds something.")
     feature = exported_feature(judge.model)
+    if judge.encode.encoders[feature.reading].reading.question_only:
+        raise _refusal("a reading with question and prediction, but this judge's holds the question alone")
     reading = judge.model.config.parsed_readings[feature.reading]
     tokenizer = _exported_tokenizer(judge, reading)
     model = _sequence_classifier(judge.model, tokenizer.pad_token_id)
@@ -155,7 +157,7 @@ def _chat_template(reading: Reading) -> str:
     """Write a reading as a chat template: one user turn and one assistant turn, verbatim between its literals."""
     # JSON's escapes are Jinja's too, as long as no character is written as two surrogates.
     prefix, middle, suffix = (
-        json.dumps(text, ensure_ascii=False) for text in (reading.prefix, reading.middle, reading.suffix)
+        json.dumps(text, ensure_ascii=False) for text in (reading.prefix, reading.middle or "", reading.suffix)
     )
     return (
         "{% if messages | map(attribute='role') | list != ['user', 'assistant'] %}"

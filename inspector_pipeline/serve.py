@@ -219,7 +219,7 @@ async def _score(batcher: Batcher, request: ScoreRequest, limits: Limits) -> lis
     pairs = [pair.model_dump() for pair in request.pairs]
     try:
         for index, pair in enumerate(pairs):
-            check_pair(pair, index)
+            check_pair(pair, index, batcher.judge.encode.keys)
         outcomes = await batcher.score(pairs)
     except PairError as error:
         raise HTTPException(422, str(error)) from error

@@ -17,6 +17,10 @@ from inspector_pipeline.errors import DataFileError
 from training import make_judge
 from training.benchmark import STAGE as BENCHMARK
 from training.benchmarks.config import BenchmarkConfig
+from training.examples.known_questions import NAME as KNOWN
+from training.examples.known_questions import KnownConfig
+from training.examples.rate_texts import NAME as RATE
+from training.examples.rate_texts import RateConfig
 from training.make_judge import MakeJudgeConfig, read_steps
 from training.stage import parse
 
@@ -171,7 +175,7 @@ def test_every_stage_command_of_the_readme_is_understood():
     assert {words[0].removeprefix("training.") for words in commands} >= set(make_judge.STAGES)
     for stage, *args in commands:
         name = stage.removeprefix("training.")
-        others = {"make_judge": MakeJudgeConfig, BENCHMARK: BenchmarkConfig}
+        others = {"make_judge": MakeJudgeConfig, BENCHMARK: BenchmarkConfig, KNOWN: KnownConfig, RATE: RateConfig}
         config = make_judge.STAGES[name][0] if name in make_judge.STAGES else others[name]
         assert isinstance(parse(config, None, name, args), config)
 

@@ -36,6 +36,7 @@ class Columns:
         sample: Which of the question's responses; without it, they are counted from 0.
         generator: What wrote the response.
         label: Aspect -> column of its labels, made by people or by anything else. With it, the rows are labelled.
+        question_only: Whether the labels are of the questions themselves; there is no response then.
     """
 
     question: str = "question"
@@ -46,6 +47,7 @@ class Columns:
     sample: str | None = None
     generator: str | None = None
     label: dict[str, str] = field(default_factory=dict)
+    question_only: bool = False
 
     def resolve(self, rows: list[Row], source: str) -> dict[str, str]:
         """Find which columns the rows really have.
@@ -63,7 +65,11 @@ class Columns:
         if not rows:
             raise DataFileError(f"{source} expects rows, but has none.")
         present = {name for row in rows for name in row}
-        named = {name: column for name, column in vars(self).items() if name != "label"}
+        named = {name: column for name, column in vars(self).items() if name not in ("label", "question_only")}
+        if self.question_only and self.prediction:
+            raise DataFileError(f"{source} expects columns.question_only or columns.prediction, but got both.")
+        if self.question_only:
+            del named["prediction"]
         for column in (*named.values(), *self.label.values()):
             if column and column not in present:
                 raise DataFileError(
@@ -77,8 +83,11 @@ class Columns:
             logger.warning(
                 "%s: the column %r is left out, since %r is read as the %s.", source, name, found[name], name
             )
-        if self.label and "prediction" not in found:
-            raise DataFileError(f"{source} expects a response beside its labels. Name it with --columns.prediction.")
+        if self.label and "prediction" not in found and not self.question_only:
+            raise DataFileError(
+                f"{source} expects a response beside its labels. Name it with --columns.prediction, or give "
+                "--columns.question_only true where the labels are of the questions."
+            )
         return found
 
 

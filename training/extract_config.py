@@ -12,19 +12,20 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from inspector_pipeline.batching import WINDOW_ROWS
 from inspector_pipeline.configuration_inspector import STATE_KINDS
 from inspector_pipeline.errors import BackboneError, DataFileError
-from inspector_pipeline.pairs import check_pair
+from inspector_pipeline.pairs import PAIR_KEYS, QUESTION_KEYS, check_pair
 from inspector_pipeline.pooling import POOLINGS
-from inspector_pipeline.reading import Reading
+from inspector_pipeline.reading import QUESTION_MARK, Reading
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 from training.formats import read_rubrics
 from training.manifest import file_sha256
 from training.probing_set import drop_foreign, read_probing_set, read_questions
 from training.records import LabelledPair, labelled_pairs, read_json, read_records
-from training.shards import CHAT, OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX, Fingerprint
+from training.score_reading import task_reading
+from training.shards import CHAT, OUTPUT_STATE, QUESTION, RUBRIC, RUBRIC_PREFIX, Fingerprint
 
 logger = logging.getLogger(__name__)
 
-TEMPLATE_KEYS = {"name", "template", "add_special_tokens"}
+TEMPLATE_KEYS = {"name", "template", "add_special_tokens", "question_only"}
 READING_NAME = re.compile(r"(rubric:)?\w+")  # a shard's file is named by it
 VERSIONS = ("torch", "transformers", "tokenizers")  # what features depend on
 WEIGHT_FILES = ("*.json", "*.safetensors", "*.bin", "*.gguf")
@@ -47,9 +48,11 @@ class ExtractConfig:
         poolings: Which poolings: mean, last, response_mean, min, max.
         states: Which kinds of state: raw, rms_normed, final_norm, or output (what the backbone itself gives: raw, but
             final_norm at its last layer).
-        readings: How to read pairs, one pass each: chat (the backbone's chat template), rubric (a published probing
-            set's own rubrics, each for the pairs that carry its label), or a JSON file with objects of name, template
-            (with {question} and {prediction}) and, where wanted, add_special_tokens.
+        readings: How to read pairs, one pass each: chat (the backbone's chat template), question (the same with the
+            question alone, up to where the reply begins; rows need no prediction where only such readings are asked
+            for), rubric (a published probing set's own rubrics, each for the pairs that carry its label), or a JSON
+            file with objects of name, template (with {question} and {prediction}) and, where wanted,
+            add_special_tokens, and question_only for a template with {question} alone.
         rubrics: Probing set, or JSON of readings by aspect, whose rubrics `rubric` means; where not given, those of the
             pairs' own file.
         depth: Layers to load; as many as are read where not given.
@@ -85,25 +88,26 @@ def check_settings(config: ExtractConfig) -> None:
     if config.window < 1:
         raise DataFileError(f"window expects one row or more, but got {config.window}.")
     if not config.readings:
-        raise DataFileError(f"readings expects {CHAT}, {RUBRIC} or a file of templates, but got none.")
+        raise DataFileError(f"readings expects {CHAT}, {QUESTION}, {RUBRIC} or a file of templates, but got none.")
 
 
 def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, Reading], int]:
     """Read the pairs to extract.
 
     Returns:
-        The pairs with a prediction, in the file's order; the rubrics by aspect, where the file is a probing set; and
-        how many pairs were dropped as foreign.
+        The pairs with a prediction, or all where no reading holds one, in the file's order; the rubrics by aspect,
+        where the file is a probing set; and how many pairs were dropped as foreign.
 
     Raises:
         DataFileError: A file cannot be read, or no pair is left.
         PairError: A text of a pair is blank or no text.
     """
     rubrics: dict[str, Reading] = {}
+    alone = _question_only(config)
     if Path(config.pairs).suffix == ".json" and isinstance(read_json(config.pairs), dict):
         pairs, rubrics = read_probing_set(config.pairs)
     else:
-        pairs = labelled_pairs(read_records(config.pairs), unlabelled=True)
+        pairs = labelled_pairs(read_records(config.pairs), unlabelled=True, question_only=alone)
     rubrics = read_rubrics(config.rubrics) if config.rubrics else rubrics
     foreign: list[LabelledPair] = []
     if config.questions:
@@ -112,8 +116,16 @@ def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, Rea
     if not pairs:
         raise DataFileError(f"{config.pairs} expects at least one pair of a known question, but holds none.")
     for i, pair in enumerate(pairs):
-        check_pair({"question": pair.question, "prediction": pair.prediction}, i)
+        keys = QUESTION_KEYS if alone else PAIR_KEYS
+        check_pair({"question": pair.question, "prediction": pair.prediction}, i, keys)
     return pairs, rubrics, len(foreign)
+
+
+def _question_only(config: ExtractConfig) -> bool:
+    """Whether every reading that is asked for holds the question alone."""
+    files = [asked for asked in config.readings if asked not in (CHAT, QUESTION, RUBRIC)]
+    from_files = [reading for path in files for _, reading in read_templates(path)]
+    return not {CHAT, RUBRIC} & set(config.readings) and all(reading.question_only for reading in from_files)
 
 
 def make_readings(
@@ -136,8 +148,8 @@ def make_readings(
     """
     named: list[tuple[str, Reading]] = []
     for asked in config.readings:
-        if asked == CHAT:
-            named.append((CHAT, _chat_reading(config, tokenizer, held)))
+        if asked in (CHAT, QUESTION):
+            named.append((asked, _chat_reading(asked, config, tokenizer, held)))
         elif asked == RUBRIC:
             if not rubrics:
                 raise DataFileError(
@@ -158,10 +170,14 @@ def make_readings(
     return dict(named)
 
 
-def _chat_reading(config: ExtractConfig, tokenizer: PreTrainedTokenizerBase, held: Fingerprint | None) -> Reading:
+def _chat_reading(
+    name: str, config: ExtractConfig, tokenizer: PreTrainedTokenizerBase, held: Fingerprint | None
+) -> Reading:
     """Freeze the chat template; one frozen in the folder before is kept, as templates may write today's date."""
-    if held is not None and CHAT in held.readings and held.backbone["id"] == config.backbone_id:
-        return held.readings[CHAT]
+    if held is not None and name in held.readings and held.backbone["id"] == config.backbone_id:
+        return held.readings[name]
+    if name == QUESTION:
+        return task_reading(QUESTION_MARK, tokenizer, answer="", question_only=True)
     return Reading.from_chat_template(tokenizer)
 
 
@@ -174,8 +190,8 @@ def read_templates(path: str) -> list[tuple[str, Reading]]:
             raise DataFileError(
                 f"{path} expects objects of {', '.join(sorted(TEMPLATE_KEYS))}, but got {entry!r:.200}."
             )
-        special = entry.get("add_special_tokens", True)
-        found.append((str(entry["name"]), Reading.from_template(str(entry["template"]), add_special_tokens=special)))
+        options = {key: entry[key] for key in ("add_special_tokens", "question_only") if key in entry}
+        found.append((str(entry["name"]), Reading.from_template(str(entry["template"]), **options)))
     return found
 
 

@@ -115,7 +115,8 @@ def load_features(folder: str | os.PathLike[str], *, check_hashes: bool = False)
                 f"folder and run python -m training.{STAGE} again."
             )
     found = Fingerprint.read(folder)
-    pairs = labelled_pairs(read_records(folder / PAIRS_FILE), unlabelled=True)
+    alone = all(reading.question_only for reading in found.readings.values())
+    pairs = labelled_pairs(read_records(folder / PAIRS_FILE), unlabelled=True, question_only=alone)
     rows = {name: covered_rows(name, pairs) for name in found.readings}
     shards = {name: plan_shards(folder, name, len(own), found.window) for name, own in rows.items()}
     for name in shards:

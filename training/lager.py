@@ -21,6 +21,7 @@ from hub_cards.judge_card import JudgeCard
 from inspector_pipeline import InspectorConfig, InspectorPipeline, load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.pairs import PAIR_KEYS, QUESTION_KEYS
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 from training.extract_config import read_templates
 from training.lager_judge import Asked, LagerBackbone, ScoreStates, build_lager, set_layer_weights
@@ -54,6 +55,7 @@ class LagerConfig:
         custom_aspects: Further aspects with a name, a description and a scale of their own.
         templates: JSON file with objects of name (an aspect's) and template, each ending right before the score, to ask
             in other words than the rubric's.
+        question_only: Whether the question alone is the text to score; rows then need no prediction.
         states: Which states are read, and how they are put together.
         labels: Labelled rows to tune the layer weights on; without these and a validation file the weights are uniform.
         validation: File of LAGER's own rows (user_prompt, user_prompt_feedback, score) to tune on.
@@ -70,6 +72,7 @@ class LagerConfig:
     scale: Literal["1-5", "0-1"] = "1-5"
     custom_aspects: tuple[Rubric, ...] = ()
     templates: str | None = None
+    question_only: bool = False
     states: ScoreStates = field(default_factory=ScoreStates)
     labels: str | None = None
     validation: str | None = None
@@ -143,14 +146,19 @@ def ask(config: LagerConfig, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
     """Decide how every aspect is asked for.
 
     Raises:
-        SettingsError: An aspect is unknown or doubled, or a template has no aspect.
+        SettingsError: An aspect is unknown or doubled, a template has no aspect, or not all readings hold the same.
     """
     rubrics = config.rubrics
     templates = dict(read_templates(config.templates)) if config.templates else {}
     unknown = sorted(templates.keys() - {rubric.name for rubric in rubrics})
     if unknown:
         raise SettingsError(f"templates expects names of the aspects, but got {unknown[0]!r}.")
-    readings = [templates.get(rubric.name) or rubric_reading(rubric, tokenizer) for rubric in rubrics]
+    alone = config.question_only
+    readings = [
+        templates.get(rubric.name) or rubric_reading(rubric, tokenizer, question_only=alone) for rubric in rubrics
+    ]
+    if any(reading.question_only != alone for reading in readings):
+        raise SettingsError(f"templates expects question_only as the stage has it, {alone}, but one differs.")
     return [
         Asked(rubric.name, rubric.scores, score_reading(reading, tokenizer, rubric.scores))
         for rubric, reading in zip(rubrics, readings, strict=True)
@@ -160,7 +168,8 @@ def ask(config: LagerConfig, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
 def _read_labels(config: LagerConfig) -> list[LabelledPair]:
     if not config.labels:
         return []
-    pairs = labelled_pairs(read_records(config.labels, ("id", "question", "prediction")))
+    keys = QUESTION_KEYS if config.question_only else PAIR_KEYS
+    pairs = labelled_pairs(read_records(config.labels, ("id", *keys)), question_only=config.question_only)
     names = [rubric.name for rubric in config.rubrics]
     if not any(name in pair.scores for pair in pairs for name in names):
         raise DataFileError(f"{config.labels} expects labels of {', '.join(names)}, but has none of them.")

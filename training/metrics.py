@@ -138,7 +138,7 @@ METRICS: Mapping[str, Metric] = {
     ),
 }
 DEFINITIONS: Mapping[str, str] = {
-    "auroc": "of a good label (score >= 4; 1 of 0 and 1) against others; ties count half",
+    "auroc": "of a good label (score >= 4; 1 of 0 and 1; of 1 to 9 >= 7) against others; ties count half",
     "macro_f1": "of scores, mean over the classes that occur in labels or scores",
     "weighted_f1": "of scores, mean over classes weighted by their labels",
     "accuracy": "of scores",

@@ -21,6 +21,7 @@ from training.records import LabelledPair, normal_text, read_json
 
 ASPECTS = ("semantic_consistency", "logicality", "informativeness", "fluency", "factuality")  # in published order
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
+LONGEST_USUAL = 5
 
 
 def read_questions(path: str | os.PathLike[str]) -> set[str]:
@@ -133,8 +134,14 @@ def observed_classes(pairs: Iterable[LabelledPair]) -> dict[str, list[int]]:
 
 
 def is_positive(labels: NDArray[np.int64], classes: list[int]) -> NDArray[np.bool_]:
-    """Say which labels are good: 4 and 5 on a scale of 1 to 5, 1 where the labels are 0 and 1."""
-    return labels >= (1 if max(classes) <= 1 else POSITIVE_SCORE)
+    """Say which labels are good: 4 and 5 on a scale of 1 to 5, 1 where the labels are 0 and 1.
+
+    On a longer scale, which the labels show by one above 5, as many of its steps up as 4 is of 5: 7 to 9 of 1 to 9.
+    """
+    highest = max(classes)
+    if highest > LONGEST_USUAL:
+        return labels >= 1 + (highest - 1) * (POSITIVE_SCORE - 1) / (LONGEST_USUAL - 1)
+    return labels >= (1 if highest <= 1 else POSITIVE_SCORE)
 
 
 def find_rubric(prompts: list[str]) -> Reading:
@@ -170,7 +177,7 @@ def split_prompt(prompt: str, reading: Reading) -> tuple[str, str]:
         DataFileError: The prompt does not follow the reading.
     """
     core = prompt.removeprefix(reading.prefix).removesuffix(reading.suffix)
-    question, middle, prediction = core.partition(reading.middle)
+    question, middle, prediction = core.partition(reading.middle or "\0")
     if reading.text(question, prediction) != prompt or not middle:
         raise DataFileError(f"Expected a prompt that follows its aspect's rubric, but got {prompt[:80]!r}...")
     return question, prediction

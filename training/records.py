@@ -4,9 +4,9 @@ A row is a plain object. Every stage keeps the keys it does not know, so that a 
 
 - a *question*: id, question, and where known answer (the gold solution), final_answer, dataset, split;
 - a *response*: a question plus sample (0, 1, ...), prediction (None where generation failed), generator, error;
-- a *labelled row*: a response plus scores (aspect -> int, or None where there is no label), reasons (aspect -> why
-  there is none), justifications, weights (aspect -> weight of the label in a fit), and auxiliary (True for rows that
-  are made for training only, such as damaged gold solutions).
+- a *labelled row*: a response (or, where questions are read alone, a question) plus scores (aspect -> int, or None
+  where there is no label), reasons (aspect -> why there is none), justifications, weights (aspect -> weight of the
+  label in a fit), and auxiliary (True for rows that are made for training only, such as damaged gold solutions).
 
 An id names the question. It is the dataset's own where there is one, else the hash of the question's text, so it does
 not depend on a row's place in a file. (id, sample, generator) names a response.
@@ -34,7 +34,7 @@ class LabelledPair:
     Attributes:
         id: The question's id.
         question: The question.
-        prediction: The response.
+        prediction: The response; empty where questions are read alone.
         scores: Aspect -> label. Most pairs carry one aspect only.
         weights: Aspect -> weight of that label in a fit; 1 where absent.
         sample: Which of the question's responses.
@@ -105,21 +105,24 @@ def read_records(path: str | Path, required: Iterable[str] = ("id", "question"))
     return rows
 
 
-def labelled_pairs(rows: Iterable[Row], *, unlabelled: bool = False) -> list[LabelledPair]:
+def labelled_pairs(rows: Iterable[Row], *, unlabelled: bool = False, question_only: bool = False) -> list[LabelledPair]:
     """Take from rows what a fit needs; rows without a response are left out, and so are those without any label.
 
     Args:
         rows: Labelled rows, or responses.
         unlabelled: Whether to keep responses without a label, as a judge's transfer to other data needs them.
+        question_only: Whether the questions are read alone. Rows need no response then, and one that is there is
+            dropped: what the judge does not read, no baseline beside it may know.
     """
     pairs = []
     for row in rows:
         scores = {aspect: score for aspect, score in (row.get("scores") or {}).items() if score is not None}
-        if (scores or unlabelled) and row.get("prediction"):
+        prediction = "" if question_only else row.get("prediction") or ""
+        if (scores or unlabelled) and (question_only or prediction):
             kept = {
                 key: row[key] for key in ("weights", "sample", "generator", "auxiliary") if row.get(key) is not None
             }
-            pairs.append(LabelledPair(row["id"], row["question"], row["prediction"], scores, **kept))
+            pairs.append(LabelledPair(row["id"], row["question"], prediction, scores, **kept))
     return pairs
 
 

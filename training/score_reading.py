@@ -16,6 +16,9 @@ TASK = (
     "{description}\n\n{levels}\n\n"
     f"Question:\n{QUESTION_MARK}\n\nResponse:\n{PREDICTION_MARK}\n\n"
 )
+TEXT_TASK = (
+    f"Read a text and score it on one aspect: {{name}}.\n\n{{description}}\n\n{{levels}}\n\nText:\n{QUESTION_MARK}\n\n"
+)
 ONLY_SCORE = "Reply with the score and nothing else, as: Score: <integer from {lowest} to {highest}>"
 FEEDBACK_FIRST = (
     "First justify the score in a few sentences, then write it on a line of its own, as: "
@@ -38,7 +41,12 @@ class ScoreReading(NamedTuple):
 
 
 def rubric_reading(
-    rubric: Rubric, tokenizer: PreTrainedTokenizerBase, *, feedback: bool = False, answer: str = ANSWER
+    rubric: Rubric,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    feedback: bool = False,
+    answer: str = ANSWER,
+    question_only: bool = False,
 ) -> Reading:
     """Ask for a score by a rubric in the tokenizer's chat template, or in plain text where it has none.
 
@@ -47,31 +55,38 @@ def rubric_reading(
         tokenizer: The backbone's.
         feedback: Whether the model is to write feedback first; the reading then ends where the reply begins.
         answer: What the reply to the score alone begins with.
+        question_only: Whether the question alone is the text that is scored.
     """
     levels = "\n".join(f"{score}: {words}" for score, words in sorted(rubric.levels.items()))
     scale = {"lowest": rubric.lowest, "highest": rubric.highest}
     form = (FEEDBACK_FIRST if feedback else ONLY_SCORE).format(**scale)
-    task = TASK.replace("{name}", rubric.name).replace("{description}", rubric.description).replace("{levels}", levels)
-    return task_reading(task.replace("\n\n\n\n", "\n\n") + form, tokenizer, answer="" if feedback else answer)
+    task = TEXT_TASK if question_only else TASK
+    for name, text in (("name", rubric.name), ("description", rubric.description), ("levels", levels)):
+        task = task.replace(f"{{{name}}}", text)
+    task = task.replace("\n\n\n\n", "\n\n") + form
+    return task_reading(task, tokenizer, "" if feedback else answer, question_only=question_only)
 
 
-def task_reading(task: str, tokenizer: PreTrainedTokenizerBase, answer: str = ANSWER) -> Reading:
+def task_reading(
+    task: str, tokenizer: PreTrainedTokenizerBase, answer: str = ANSWER, *, question_only: bool = False
+) -> Reading:
     """Make a task the user's turn and begin the reply.
 
     Args:
         task: Text with `{question}` and `{prediction}`, once each.
         tokenizer: The backbone's.
         answer: What the reply begins with.
+        question_only: Whether the task holds `{question}` alone.
 
     Raises:
         ReadingError: The task lacks a mark, or the chat template changes it.
     """
     if not tokenizer.chat_template:
-        return Reading.from_template(f"{task}\n\n{answer}")
+        return Reading.from_template(f"{task}\n\n{answer}", question_only=question_only)
     turn = [{"role": "user", "content": task}]
     # Templates of models that think out loud write an empty thought by this; others do not know the name.
     text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-    return Reading.from_template(f"{text}{answer}", add_special_tokens=False)
+    return Reading.from_template(f"{text}{answer}", add_special_tokens=False, question_only=question_only)
 
 
 def score_reading(reading: Reading, tokenizer: PreTrainedTokenizerBase, scores: Sequence[int]) -> ScoreReading:

@@ -34,6 +34,7 @@ FINGERPRINT_FILE = "fingerprint.json"
 PAIRS_FILE = "pairs.jsonl"
 STATS_FILE = "stats.json"
 CHAT = "chat"
+QUESTION = "question"  # the chat template up to where the reply begins, with the question alone
 RUBRIC = "rubric"  # every aspect's own reading
 RUBRIC_PREFIX = "rubric:"  # and an aspect: covers only the pairs that carry a label of that aspect
 OUTPUT_STATE = "output"  # the kind of state that the backbone itself gives: raw, but final_norm at its last layer

@@ -7,7 +7,6 @@ import pyarrow as pa
 
 from ..batching import WINDOW_ROWS
 from ..errors import SettingsError
-from ..pairs import PAIR_KEYS
 from ..scoring import Judge, load_judge
 from ..tables import Row
 from .entries import cut
@@ -38,7 +37,7 @@ class InspectorBatchScorer:
             **kwargs: For `load_judge`: device, dtype, revision, ...
         """
         self.judge = load_judge(judge, **kwargs)
-        self.columns = {**dict(zip(PAIR_KEYS, PAIR_KEYS, strict=True)), **(columns or {})}
+        self.columns = {key: (columns or {}).get(key, key) for key in self.judge.encode.keys}
         self.added = ScoreColumns.of(self.judge, prefix)
         self.error = f"{prefix}score_error"
 
@@ -56,8 +55,8 @@ class InspectorBatchScorer:
         """
         names = batch.column_names if isinstance(batch, pa.Table) else list(batch)
         self._check(names)
-        texts = [_values(batch[self.columns[key]]) for key in PAIR_KEYS]
-        outcomes = self.outcomes([dict(zip(PAIR_KEYS, pair, strict=True)) for pair in zip(*texts, strict=True)])
+        texts = [_values(batch[column]) for column in self.columns.values()]
+        outcomes = self.outcomes([dict(zip(self.columns, pair, strict=True)) for pair in zip(*texts, strict=True)])
         rows = [self.values(outcome) for outcome in outcomes]
         if isinstance(batch, pa.Table):
             found = pa.Table.from_pylist(rows, self.schema)

@@ -41,7 +41,12 @@ def add_filter_command(commands: Any) -> None:
     )
     parser.set_defaults(command=filter_scored)
     parser.add_argument("input", metavar="SCORED", help="a scored file, or the folder of a big job")
-    parser.add_argument("--by", default="total_score", metavar="COLUMN", help="what to rank by (total_score)")
+    parser.add_argument(
+        "--by",
+        action="append",
+        metavar="COLUMN",
+        help="what to rank by (total_score); given more than once, by the columns' mean",
+    )
     parser.add_argument(
         "--top", type=float, metavar="P", help="keep the best share, 0 to 1, of all rows or of each group"
     )
@@ -106,8 +111,9 @@ def filter_scored(args: argparse.Namespace) -> int:
     from .keep import FilterJob, filter_job
 
     thresholds = tuple((name, float(text)) for name, text in args.at_least)
-    same = ("input", "output", "by", "top", "best", "per", "explain")
-    found = filter_job(FilterJob(**{name: getattr(args, name) for name in same}, at_least=thresholds))
+    same = ("input", "output", "top", "best", "per", "explain")
+    settings = {name: getattr(args, name) for name in same} | ({"by": tuple(args.by)} if args.by else {})
+    found = filter_job(FilterJob(**settings, at_least=thresholds))
     print(f"inspector: kept {found.kept} of {found.rows} rows in {found.output}", file=sys.stderr)
     if found.unranked:
         print(f"inspector: {found.unranked} rows were left out: {found.reason}", file=sys.stderr)

@@ -24,6 +24,7 @@ class Intake:
         limit: How many rows are taken, after the choice.
         whole_rows: Whether all columns are wanted as Python values.
         unicode_only: Whether rows with any text that UTF-8 cannot hold are refused.
+        keys: The texts of a pair that are needed.
     """
 
     sources: Sequence[Source]
@@ -32,6 +33,7 @@ class Intake:
     limit: int | None = None
     whole_rows: bool = True
     unicode_only: bool = False
+    keys: tuple[str, ...] = PAIR_KEYS
 
     def __iter__(self) -> Iterator[Entry]:
         """Read the rows."""
@@ -48,7 +50,7 @@ class Intake:
 
     def pair(self, row: Row) -> Row:
         """Take from a row what a judge reads."""
-        return {key: row[self.columns.get(key, key)] for key in PAIR_KEYS if self.columns.get(key, key) in row}
+        return {key: row[self.columns.get(key, key)] for key in self.keys if self.columns.get(key, key) in row}
 
     def _numbered(self) -> Iterator[Entry]:
         number = 0
@@ -63,7 +65,7 @@ class Intake:
         if self.whole_rows or (self.where is not None and self.where.takes_all):
             return None
         chosen = self.where.columns if self.where is not None else set()
-        return sorted(chosen | {self.columns.get(key, key) for key in PAIR_KEYS})
+        return sorted(chosen | {self.columns.get(key, key) for key in self.keys})
 
     def _chooses(self, entry: Entry) -> bool:
         if self.where is None or entry.row is None:
@@ -75,12 +77,12 @@ class Intake:
             return True
 
     def _fault(self, row: Row) -> str | None:
-        for key in PAIR_KEYS:
+        for key in self.keys:
             column = self.columns.get(key, key)
             if column not in row:
                 return f"expects the column {column!r} for the {key}, but has {sorted(map(str, row))!r:.200}"
         try:
-            check_pair(self.pair(row))
+            check_pair(self.pair(row), keys=self.keys)
         except PairError as error:
             return str(error)
         if self.unicode_only and not is_unicode(row):

@@ -32,7 +32,7 @@ class FilterJob:
 
     Attributes:
         input: A scored file, or the folder of a job.
-        by: The column to rank by.
+        by: The column to rank by; of several, their mean.
         top: Share to keep, 0 to 1, of all rows or of each group; at 1.0 they stay in input order.
         best: How many to keep of all rows or of each group.
         per: The column whose values make groups.
@@ -42,7 +42,7 @@ class FilterJob:
     """
 
     input: str
-    by: str = "total_score"
+    by: str | tuple[str, ...] = "total_score"
     top: float | None = None
     best: int | None = None
     per: str | None = None
@@ -52,12 +52,24 @@ class FilterJob:
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
+        if not self.ranked_by or len(set(self.ranked_by)) < len(self.ranked_by):
+            raise SettingsError(f"--by expects one column or different ones, but got {', '.join(self.ranked_by)!r}.")
         if self.top is not None and not 0.0 <= self.top <= 1.0:
             raise SettingsError(f"--top expects a share from 0 to 1, but got {self.top}.")
         if self.top is not None and self.best is not None:
             raise SettingsError("A filter expects --top or --best, but got both.")
         if self.top is None and self.best is None and (self.per is not None or not self.at_least):
             raise SettingsError("A filter expects --top, --best or --at-least, and --per only with the first two.")
+
+    @property
+    def ranked_by(self) -> tuple[str, ...]:
+        """The columns whose mean rows are ranked by; mostly one."""
+        return (self.by,) if isinstance(self.by, str) else tuple(self.by)
+
+    @property
+    def rank_name(self) -> str:
+        """What rows are ranked by, in words."""
+        return self.ranked_by[0] if len(self.ranked_by) == 1 else f"the mean of {', '.join(self.ranked_by)}"
 
     @property
     def target(self) -> Path:
@@ -101,7 +113,9 @@ def filter_job(job: FilterJob) -> Filtered:
     schema = unified([source.schema for source in sources]) if sources[0].schema is not None else None
     _check_target(job, schema)
     numbers = _Numbers(job)
-    for entry in _entries(sources, [job.by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]):
+    for entry in _entries(
+        sources, [*job.ranked_by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]
+    ):
         numbers.add(entry)
     if numbers.unranked and numbers.unranked == numbers.rows:
         raise DataFileError(f"No row can be ranked: {numbers.reason}. Check --by and --at-least.")
@@ -141,7 +155,8 @@ class _Numbers:
     def _read(self, entry: Entry) -> tuple[float, bool, int]:
         if entry.row is None:
             raise DataFileError(f"{entry.place} {entry.fault}")
-        score = _number(entry, self.job.by)
+        values = [_number(entry, name) for name in self.job.ranked_by]
+        score = values[0] if len(values) == 1 else math.fsum(values) / len(values)  # the same in any order
         passes = all([_number(entry, name) >= least for name, least in self.job.at_least])
         return score, passes, self._group(entry.row.get(self.job.per)) if self.job.per else 0
 
@@ -175,11 +190,11 @@ def _reasons(job: FilterJob, numbers: _Numbers, ranking: Ranking) -> Iterator[Ro
         limits.append(f"the best {job.best} of them are kept")
     of = f"rows with this {job.per}" if job.per else "rows"
     for place, at in enumerate(ranking.kept.tolist()):
-        stood = f"rank {ranking.ranks[at]} of {ranking.sizes[at]} {of} by {job.by}"
+        stood = f"rank {ranking.ranks[at]} of {ranking.sizes[at]} {of} by {job.rank_name}"
         yield {
             "place": place,
             "position": numbers.positions[at],
-            job.by: numbers.scores[at],
+            job.rank_name: numbers.scores[at],
             "reason": "; ".join([stood, *limits]),
         }
 

@@ -104,6 +104,7 @@ class _Run:
             job.limit,
             whole_rows=is_text or shape == "jsonl",
             unicode_only=is_text and shape == "parquet",
+            keys=judge.encode.keys,
         )
         self.survey = survey(self.intake, typed=is_text and shape == "parquet")
         self._check_columns(sources, shape)
@@ -189,7 +190,7 @@ class _Run:
                 f"The input expects no column of the judge's, but has {', '.join(taken)}. Give --prefix, such as "
                 "--prefix judge_."
             )
-        wanted = [self.job.columns.get(key, key) for key in PAIR_KEYS]
+        wanted = [self.job.columns.get(key, key) for key in self.intake.keys]
         missing = [name for name in wanted if name not in self.survey.columns]
         if sources[0].schema is not None and missing:
             raise SettingsError(

@@ -1,0 +1,73 @@
+"""Make of a model's responses, labelled by correctness, the questions that it knows: `known`, without the responses.
+
+    python -m training.examples.known_questions --labelled work/labelled.jsonl --output work/known.jsonl
+
+A question is known (1) where more than half of its different responses are right, and not known (0) where more than
+half are wrong. A tie, and a question without a label of correctness, is null with its reason.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from inspector_pipeline.tables import Row
+from training.correctness import ASPECT
+from training.manifest import Manifest
+from training.records import read_records, write_records
+from training.stage import parse, run
+
+NAME = "examples.known_questions"
+LABEL = "known"
+
+
+@dataclass(frozen=True)
+class KnownConfig:
+    """What to read and write.
+
+    Attributes:
+        labelled: Rows of the correctness stage.
+        output: One row for each question, JSON Lines.
+    """
+
+    labelled: str
+    output: str
+
+
+def known_questions(config: KnownConfig) -> list[Row]:
+    """Run the example.
+
+    Returns:
+        The rows that were written: id, question, `scores` with `known`, and `reasons`.
+
+    Raises:
+        DataFileError: The file cannot be read, or a row lacks its id, question or prediction.
+    """
+    questions: dict[str, Row] = {}
+    verdicts: dict[str, dict[str, int]] = {}
+    for row in read_records(config.labelled, ("id", "question")):
+        name, score = str(row["id"]), (row.get("scores") or {}).get(ASPECT)
+        questions.setdefault(name, {"id": row["id"], "question": row["question"]})
+        if score is not None and row.get("prediction"):
+            verdicts.setdefault(name, {})[row["prediction"]] = score
+    rows = [row | _label(verdicts.get(name, {})) for name, row in questions.items()]
+    write_records(rows, Path(config.output))
+    Manifest.of(NAME, config, (config.labelled,)).write(Path(config.output), [Path(config.output)])
+    return rows
+
+
+def _label(verdicts: Mapping[str, int]) -> Row:
+    right, wrong = sum(verdicts.values()), len(verdicts) - sum(verdicts.values())
+    if not verdicts:
+        return {"scores": {LABEL: None}, "reasons": {LABEL: f"no response has a label of {ASPECT}"}}
+    if right == wrong:
+        return {"scores": {LABEL: None}, "reasons": {LABEL: f"{right} responses are right and as many are wrong"}}
+    return {"scores": {LABEL: int(right > wrong)}, "reasons": {}}
+
+
+def main() -> None:
+    """Parse arguments and run."""
+    known_questions(parse(KnownConfig, __doc__, NAME))
+
+
+if __name__ == "__main__":
+    run(main)
