@@ -1,7 +1,7 @@
 """A probe stacked with score tokens: its value, plus what the score tokens expect at every layer, each with a weight.
 
 With state h_l at the position before the score, the tokens of the scores s_c expect E_l = sum_c s_c softmax(W h_l)_c.
-The decision value is w (x - center) + sum_l v_l E_l + b, where x are the probe's features. Weights may be of either sign.
+The decision value is w (x - center) + sum_l v_l E_l + b, where x are the probe's features. Weights have either sign.
 """
 
 import torch

@@ -21,7 +21,7 @@ from hub_cards.staging import Judge
 from inspector_pipeline import InspectorModel
 from inspector_pipeline.errors import SettingsError
 from training.audit import audit_summary
-from training.combine_evidence import comparison_evidence
+from training.combine_evidence import comparison_evidence, comparison_files
 from training.combined import Combination, refuse_missing_tokens
 from training.combined_judge import build_combined, check_same_backbone
 from training.export import read_card, write_judge
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 STAGE = "combine"
 NO_LABELS = "there was no label of it"
 ONE_KIND = "its labels are all good or all not"
+UNCOUNTED = "it does not count in the total"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class CombineConfig:
         logits: File for the score tokens' logits of all rows, which take the most time; that of a comparison of the
             same rows (methods/layer_logits.safetensors) is used as it is. By default it stands beside the output.
         timed_pairs: Pairs that the score tokens' passes are timed on.
-        compare: Folder of the compare stage, of the same inputs and search, for the evidence.
+        compare: Folder of the compare stage, of the same inputs and search, for the evidence; its methods include
+            `combined` and `surface`.
         audit: audit.json of the audit stage.
         card: YAML or JSON with what only the judge's maker knows, as for the export stage.
         fused: Whether the truncated backbone goes into the folder.
@@ -119,13 +121,14 @@ def combine(config: CombineConfig) -> None:
         BackboneError: The backbone cannot be loaded.
     """
     output = Path(config.output)
-    compared = Path(config.compare) / "results.json" if config.compare else None
-    manifest = Manifest.of(STAGE, config, (*config.inputs, compared, config.audit, config.card))
+    compared = comparison_files(config.compare) if config.compare else []
+    manifest = Manifest.of(STAGE, config, (*config.inputs, *compared, config.audit, config.card))
     if manifest.vouches_for(output):
         logger.info("%s is there already.", output)
         return
+    measured = _measured(config)  # first, since the fit takes longer
     made = make_combined(config)
-    write_judge(made.model, output, _evidence(config, made), config.audit, fused=config.fused)
+    write_judge(made.model, output, _evidence(config, made, measured), config.audit, fused=config.fused)
     manifest.write(output, [p for p in sorted(output.iterdir()) if p.is_file() and p.name != FOLDERS_MANIFEST])
     logger.info("Wrote a judge of depth %d to %s.", made.model.config.depth, output)
 
@@ -141,10 +144,10 @@ def make_combined(config: CombineConfig) -> Made:
         return Made(build_combined(tokens, None, None), _untuned(tokens, {}))
     check_same_backbone(tokens.config, load_features(config.features))
     pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
-    reasons = too_few(pairs, [aspect.name for aspect in tokens.aspects])
     uncounted = config.search.uncounted
+    reasons = left_out(pairs, [aspect.name for aspect in tokens.aspects], uncounted)
     kept = [replace(p, scores={n: s for n, s in p.scores.items() if n not in reasons}) for p in pairs]
-    if not any(n not in uncounted for p in kept if not p.auxiliary for n in p.scores):
+    if not any(p.scores for p in kept):
         return Made(build_combined(tokens, None, None), _untuned(tokens, reasons))
     labels = counted_table(kept, uncounted)
     probes = ProbesMethod(STAGE, ProbesConfig(config.features, config.search), pairs, labels, 0)
@@ -162,12 +165,13 @@ def make_combined(config: CombineConfig) -> Made:
     return Made(build_combined(tokens, probes.design, fitted), told)
 
 
-def too_few(pairs: list[LabelledPair], names: list[str]) -> dict[str, str]:
-    """Say of which aspects there are not both good and other labels, so that no probe can be fitted, and why.
+def left_out(pairs: list[LabelledPair], names: list[str], uncounted: tuple[str, ...]) -> dict[str, str]:
+    """Say for which aspects no probe is fitted, and why.
 
     Args:
         pairs: Labelled pairs.
-        names: The aspects that a judge of score tokens has; others that lack both kinds are named too.
+        names: The aspects that a judge of score tokens has.
+        uncounted: Aspects that do not count in the total.
     """
     scores: dict[str, list[int]] = {name: [] for name in names}
     for pair in pairs:
@@ -175,7 +179,8 @@ def too_few(pairs: list[LabelledPair], names: list[str]) -> dict[str, str]:
             scores.setdefault(name, []).extend([] if pair.auxiliary else [score])
     good = {name: is_positive(np.array(own), own) for name, own in scores.items() if own}
     one_kind = {name: ONE_KIND for name, own in good.items() if own.all() or not own.any()}
-    return {**{name: NO_LABELS for name in scores if name not in good}, **one_kind}
+    unlabelled = {name: NO_LABELS for name in scores if name not in good}
+    return {**unlabelled, **one_kind, **{name: UNCOUNTED for name in scores if name in uncounted}}
 
 
 def counted_table(pairs: list[LabelledPair], uncounted: tuple[str, ...]) -> Labels:
@@ -215,36 +220,37 @@ def _untuned(tokens: InspectorModel, reasons: Mapping[str, str], fitted: tuple[s
     return {"score_tokens_alone": alone}
 
 
-def _evidence(config: CombineConfig, made: Made) -> dict[str, Any]:
+def _measured(config: CombineConfig) -> dict[str, Any]:
+    """Read the evidence of the comparison, where there is one."""
+    if config.compare is None or config.pairs is None:
+        return {}
+    pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
+    labels = counted_table(pairs, config.search.uncounted)
+    return comparison_evidence(config.compare, labels, config.search, config.inputs)
+
+
+def _evidence(config: CombineConfig, made: Made, measured: dict[str, Any]) -> dict[str, Any]:
     """Put together what the card says."""
-    told = dict(made.told)
-    theirs = read_json(Path(config.judge) / "results.json")
-    alone = told["score_tokens_alone"]
-    notes = list(told.pop("notes", []))
-    if alone:
-        said = "; ".join(f"{name} ({why})" for name, why in alone.items())
-        notes.append(f"Score tokens alone (LAGER) score {said}, as in the judge that this one was made from.")
-    if not told.get("aspects") or alone:
-        notes += theirs.get("notes", [])
-    evidence: dict[str, Any] = {}
-    if config.compare and config.pairs:
-        pairs = labelled_pairs(read_records(config.pairs), unlabelled=True)
-        labels = counted_table(pairs, config.search.uncounted)
-        evidence = comparison_evidence(config.compare, labels, config.search, config.inputs)
+    theirs, told = read_json(Path(config.judge) / "results.json"), made.told
     card = read_card(config.card) if config.card else {}
     meanings = {name: entry.get("meanings", {}) for name, entry in theirs.get("aspects", {}).items()}
     meanings |= card.pop("meanings", {})
-    counts, measured = told.pop("aspects", {}), evidence.pop("aspects", {})
+    counts = told.get("aspects", {})
     aspects = {
         aspect.name: {
-            **measured.get(aspect.name, counts.get(aspect.name, {})),
+            **measured.get("aspects", counts).get(aspect.name, {}),
             "meanings": {str(score): words for score, words in meanings.get(aspect.name, {}).items()},
         }
         for aspect in made.model.aspects
     }
-    audit = {"audit": audit_summary(read_json(config.audit))} if config.audit else {}
+    inherited = {} if counts else {"sources": theirs.get("sources", [])}
+    notes = [*told.get("notes", []), *([] if counts else theirs.get("notes", []))]
+    alone = "; ".join(f"{name} ({why})" for name, why in told["score_tokens_alone"].items())
+    if alone:
+        notes.append(f"Score tokens alone (LAGER), as in the judge that this one was made from, score {alone}.")
     notes += card.pop("notes", [])
-    return {**evidence, **told, "aspects": aspects, "notes": notes, **audit, **card}
+    audit = {"audit": audit_summary(read_json(config.audit))} if config.audit else {}
+    return {**inherited, **measured, **told, "aspects": aspects, "notes": notes, **audit, **card}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The evidence of a combined judge, from a comparison of the same inputs: its method `combined` is the same procedure."""
+"""The evidence of a combined judge: what a comparison of the same inputs predicted by the same procedure."""
 
 import json
 from collections.abc import Iterable
@@ -33,6 +33,11 @@ BOOTSTRAPS = 1000
 SURFACE = "surface"
 
 
+def comparison_files(folder: str | Path) -> list[Path]:
+    """Name the files of a comparison that the evidence is made from."""
+    return [Path(folder) / METHODS / f"{name}.json" for name in (COMBINED, SURFACE)]
+
+
 def comparison_evidence(
     folder: str | Path, labels: Labels, search: SearchConfig, inputs: Iterable[str | Path]
 ) -> dict[str, Any]:
@@ -42,7 +47,7 @@ def comparison_evidence(
         folder: Of the compare stage.
         labels: All labels of the aspects that count, as the comparison numbers them.
         search: What the judge was searched by.
-        inputs: The files that the judge is made from: the labelled rows, and the manifests of features and score tokens.
+        inputs: Files that the judge is made from: the labelled rows, and the manifests of features and score tokens.
 
     Raises:
         DataFileError: The comparison has no such method or no surface baseline, or it is of other inputs or settings.
@@ -78,8 +83,6 @@ def comparison_evidence(
 
 def _settings(path: Path, search: SearchConfig, inputs: Iterable[str | Path]) -> dict[str, Any]:
     """Check that the comparison was of the same inputs and settings; return its own."""
-    for name in (COMBINED, SURFACE):
-        checked_sha256(path / f"{name}.json")
     manifest, surface = (Manifest.read(path / f"{name}.json", COMPARE) for name in (COMBINED, SURFACE))
     others = {checked_sha256(Path(one)) for one in inputs} - set(manifest.inputs.values())
     shared = [key for key in ("folds", "seed", "uncounted") if manifest.settings[key] != surface.settings[key]]
