@@ -64,7 +64,7 @@ class Head:
         aggregation: What score tokens sum over features: `logits` or `probabilities`.
         token_ids: The id of each score token, in ascending order of the scores: of the classes, or in a stacked head of
             the scale that the reading asks for. Empty for a probe.
-        probe_features: How many of the features, from the first on, a stacked head's probe reads.
+        n_probe_features: How many of the features, from the first on, a stacked head's probe reads.
     """
 
     type: str = "linear"
@@ -72,7 +72,7 @@ class Head:
     members: int = 1
     aggregation: str = "logits"
     token_ids: tuple[int, ...] = ()
-    probe_features: int = 0
+    n_probe_features: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Aspect:
     @property
     def probe_features(self) -> tuple[Feature, ...]:
         """What a probe reads, centred."""
-        return self.features[: {"linear": None, "score_tokens": 0}.get(self.head.type, self.head.probe_features)]
+        return self.features if self.head.type == "linear" else self.features[: self.head.n_probe_features]
 
     @property
     def token_features(self) -> tuple[Feature, ...]:
@@ -329,7 +329,7 @@ def _parse_head(data: Any, where: str) -> Head:
         _one_of(values["aggregation"], AGGREGATIONS, f"{where}.aggregation")
         return Head(**{**values, "token_ids": tuple(values["token_ids"])})
     if data["type"] == "stacked":
-        values = _take(data, where, {"type": str, "rule": str, "token_ids": list, "probe_features": int})
+        values = _take(data, where, {"type": str, "rule": str, "token_ids": list, "n_probe_features": int})
         _one_of(values["rule"], STACKED_RULES, f"{where}.rule")
         return Head(**{**values, "token_ids": tuple(values["token_ids"])})
     head = Head(**_take(data, where, {"type": str, "rule": str, "members": int}, ("members",)))
@@ -341,18 +341,18 @@ def _parse_head(data: Any, where: str) -> Head:
 
 def _check_score_tokens(aspect: Aspect, where: str) -> None:
     """Check that score tokens are read where they are produced: at one reading's last token, one state a layer."""
-    head, n_probe = aspect.head, len(aspect.probe_features)
-    if head.type == "stacked" and not 0 < head.probe_features < len(aspect.features):
+    head, n_probe, n_classes = aspect.head, len(aspect.probe_features), len(aspect.classes)
+    stacked = head.type == "stacked"
+    if stacked and not 0 < head.n_probe_features < len(aspect.features):
         raise JudgeConfigError(
-            f"{where}.head.probe_features expects 1 to {len(aspect.features) - 1}, so that both probe and score tokens "
-            f"have features, but got {head.probe_features}."
+            f"{where}.head.n_probe_features expects 1 to {len(aspect.features) - 1}, so that the probe and the score "
+            f"tokens both have features, but got {head.n_probe_features}."
         )
     ids = head.token_ids
-    n_tokens = max(2, len(ids)) if head.type == "stacked" else len(aspect.classes)
     whole = all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids)
-    if not whole or len(set(ids)) != len(ids) or len(ids) != n_tokens:
-        asked = "two or more distinct token ids" if head.type == "stacked" else f"{n_tokens} distinct token ids"
-        raise JudgeConfigError(f"{where}.head.token_ids expects {asked}, one a class, but got {list(ids)}.")
+    if not whole or len(set(ids)) != len(ids) or (len(ids) < 2 if stacked else len(ids) != n_classes):
+        asked = "2 or more distinct token ids" if stacked else f"{n_classes} distinct token ids, one a class"
+        raise JudgeConfigError(f"{where}.head.token_ids expects {asked}, but got {list(ids)}.")
     for i, feature in enumerate(aspect.token_features, start=n_probe):
         _one_of(feature.pooling, ("last",), f"{where}.features[{i}].pooling")
         _one_of(feature.state, ("raw", "final_norm"), f"{where}.features[{i}].state")

@@ -387,10 +387,16 @@ def test_another_comparison_is_no_evidence(compared, tmp_path, changes, what):
     ("change", "message"),
     [
         (lambda a: a["head"].update(rule="logistic"), "head.rule expects one of ordinal, but got 'logistic'"),
-        (lambda a: a["head"].update(token_ids=[7]), r"head.token_ids expects two or more distinct token ids"),
-        (lambda a: a["head"].update(token_ids=[7, 7]), r"head.token_ids expects two or more distinct token ids"),
-        (lambda a: a["head"].update(probe_features=0), r"head.probe_features expects 1 to \d+, so that both"),
-        (lambda a: a["head"].update(probe_features=len(a["features"])), r"head.probe_features expects 1 to \d+"),
+        (
+            lambda a: a["head"].update(token_ids=[7]),
+            r"head.token_ids expects 2 or more distinct token ids",
+        ),
+        (
+            lambda a: a["head"].update(token_ids=[7, 7]),
+            r"head.token_ids expects 2 or more distinct token ids",
+        ),
+        (lambda a: a["head"].update(n_probe_features=0), r"head.n_probe_features expects 1 to \d+, so that the probe"),
+        (lambda a: a["head"].update(n_probe_features=len(a["features"])), r"head.n_probe_features expects 1 to \d+"),
         (lambda a: a["head"].update(members=2), "head has no field named 'members'"),
         (lambda a: a["head"].pop("token_ids"), "head needs the field.s. token_ids"),
         (lambda a: a["features"][-1].update(pooling="mean"), "pooling expects one of last, but got 'mean'"),
@@ -439,4 +445,6 @@ def test_inputs_that_do_not_fit_are_refused(made, tmp_path):
     lager(LagerConfig(str(tmp_path / "one"), **one))
     with pytest.raises(DataFileError, match="expects score tokens of all aspects, but those of wit are missing"):
         combine(config_in(made, tmp_path / "out", judge=str(tmp_path / "one"), logits=None))
+    with pytest.raises(DataFileError, match="combined expects a judge of score tokens, but tone has another head"):
+        combine(config_in(made, tmp_path / "out", judge=str(made / "combined")))
     assert not (Path(tmp_path) / "out").exists()

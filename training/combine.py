@@ -19,7 +19,7 @@ import numpy as np
 
 from hub_cards.staging import Judge
 from inspector_pipeline import InspectorModel
-from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.errors import DataFileError, SettingsError
 from training.audit import audit_summary
 from training.combine_evidence import comparison_evidence, comparison_files
 from training.combined import Combination, refuse_missing_tokens
@@ -139,7 +139,7 @@ def make_combined(config: CombineConfig) -> Made:
     Raises:
         DataFileError: See `combine`.
     """
-    tokens = Judge.read(Path(config.judge), with_backbone=False, allow_unevaluated=True).probes()
+    tokens = _read_tokens(config.judge)
     if config.pairs is None or config.features is None:
         return Made(build_combined(tokens, None, None), _untuned(tokens, {}))
     check_same_backbone(tokens.config, load_features(config.features))
@@ -163,6 +163,18 @@ def make_combined(config: CombineConfig) -> Made:
     told = {**_told(fitted, labels), **_untuned(tokens, reasons, labels.names)}
     told["extract"] = asdict(probes.features.manifest)
     return Made(build_combined(tokens, probes.design, fitted), told)
+
+
+def _read_tokens(folder: str) -> InspectorModel:
+    """Read a judge of score tokens, without its backbone."""
+    tokens = Judge.read(Path(folder), with_backbone=False, allow_unevaluated=True).probes()
+    others = [aspect.name for aspect in tokens.aspects if aspect.head.type != "score_tokens"]
+    if others:
+        raise DataFileError(
+            f"{folder} expects a judge of score tokens, but {others[0]} has another head. Give the folder of python -m "
+            "training.lager."
+        )
+    return tokens
 
 
 def left_out(pairs: list[LabelledPair], names: list[str], uncounted: tuple[str, ...]) -> dict[str, str]:

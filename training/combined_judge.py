@@ -130,7 +130,7 @@ def _described(aspect: Aspect, design: Design, fitted: Combination, number: int)
         "type": "stacked",
         "rule": "ordinal",
         "token_ids": list(aspect.head.token_ids),
-        "probe_features": len(read),
+        "n_probe_features": len(read),
     }
     classes = fitted.judge.labels.classes[number]
     return {**_kept(aspect), "features": read + _token_features(aspect), "head": head, "classes": classes}
