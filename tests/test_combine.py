@@ -160,6 +160,16 @@ def test_a_stack_trusts_what_knows_the_label():
     assert layer_knows.linear(0).layers[0] > 10 * abs(layer_knows.linear(0).layers[1])
 
 
+def test_a_stack_does_not_read_rounding():
+    """A layer whose state hardly differs between pairs, as the embeddings do not, is not blown up to the others."""
+    rng = np.random.default_rng(0)
+    rows = Labels.of([LabelledPair(f"q{i}", "?", "!", {"a": 1 + i % 5}) for i in range(100)])
+    truth = rows.score + rng.normal(0, 1, 100)
+    rounding = 3 + 1e-7 * rows.score  # it happens to know the label
+    linear = Stack.fit(rng.normal(size=100), np.stack([rounding, truth], axis=1), rows, SearchConfig()).linear(0)
+    assert abs(linear.layers[0]) * 1e-6 < 1e-4 < abs(linear.layers[1])
+
+
 # The judge
 
 

@@ -25,6 +25,8 @@ from training.probing_set import is_positive
 from training.search import Choice, FittedJudge, SearchConfig, fit_judge, held_out_values, search
 
 PENALTIES = np.logspace(0, 5, 11)
+# Of a score; a column that moves less is rounding, as that of the embeddings is: a reading's last token is always one.
+MIN_SPREAD = 1e-3
 
 
 class Linear(NamedTuple):
@@ -78,7 +80,8 @@ class Stack:
         offsets = {a: float(target[rows.aspect == a].mean()) for a in aspects}
         centred = columns - np.array([means[a] for a in rows.aspect])
         # Together the layers may say as much as the probe.
-        scale = np.maximum(centred.std(axis=0), 1e-9) * np.sqrt([1.0, *[expectations.shape[1]] * expectations.shape[1]])
+        n_layers = expectations.shape[1]
+        scale = np.maximum(centred.std(axis=0), MIN_SPREAD) * np.sqrt([1.0, *[n_layers] * n_layers])
         wanted = target - np.array([offsets[a] for a in rows.aspect])
         model = RidgeCV(alphas=PENALTIES, fit_intercept=False).fit(centred / scale, wanted, sample_weight=rows.weight)
         return cls(means, offsets, scale, np.asarray(model.coef_), float(model.alpha_))
