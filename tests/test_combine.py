@@ -22,7 +22,8 @@ from inspector_pipeline.stacked import StackedHead
 from push_to_hub import main as push
 from training.combine import NO_LABELS, ONE_KIND, CombineConfig, combine, counted_table, left_out
 from training.combined import Combination, CombinedMethod, Stack
-from training.compare import CompareConfig, ScoreTokensConfig, compare
+from training.compare import compare
+from training.comparison_config import CompareConfig, ScoreTokensConfig
 from training.evaluate import Fold
 from training.extract import ExtractConfig, extract
 from training.labels import Labels
@@ -104,7 +105,7 @@ def opened(folder):
     pairs = labelled_pairs(read_records(config.pairs), unlabelled=True)
     labels = counted_table(pairs, SEARCH.uncounted)
     probes = ProbesMethod("probes", ProbesConfig(config.features, SEARCH), pairs, labels, 2)
-    settings = LogitsSettings(config.judge, config.pairs, SEARCH.uncounted, config.timed_pairs)
+    settings = LogitsSettings(config.judge, config.pairs, SEARCH.uncounted)
     return pairs, labels, probes, cached_layer_logits(settings, pairs, labels, config.logits_file)
 
 
@@ -342,7 +343,6 @@ def compared(_made):
         curve_methods=("combined",),
         folds=2,
         bootstraps=20,
-        timed_pairs=2,
     )
     return folder, compare(config)
 

@@ -57,7 +57,6 @@ class CombineConfig:
         search: What the probes are searched by. Aspects that do not count in the total are left out.
         logits: File for the score tokens' logits of all rows, which take the most time; that of a comparison of the
             same rows (methods/layer_logits.safetensors) is used as it is. By default it stands beside the output.
-        timed_pairs: Pairs that the score tokens' passes are timed on.
         compare: Folder of the compare stage, of the same inputs and search, for the evidence; its methods include
             `combined` and `surface`.
         audit: audit.json of the audit stage.
@@ -71,7 +70,6 @@ class CombineConfig:
     features: str | None = None
     search: SearchConfig = field(default_factory=SearchConfig)
     logits: str | None = None
-    timed_pairs: int = 16
     compare: str | None = None
     audit: str | None = None
     card: str | None = None
@@ -151,7 +149,7 @@ def make_combined(config: CombineConfig) -> Made:
         return Made(build_combined(tokens, None, None), _untuned(tokens, reasons))
     labels = counted_table(kept, uncounted)
     probes = ProbesMethod(STAGE, ProbesConfig(config.features, config.search), pairs, labels, 0)
-    settings = LogitsSettings(config.judge, config.pairs, uncounted, config.timed_pairs)
+    settings = LogitsSettings(config.judge, config.pairs, uncounted)
     logits = cached_layer_logits(settings, pairs, labels, config.logits_file)
     refuse_missing_tokens(config.judge, logits)
     try:

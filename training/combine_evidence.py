@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from inspector_pipeline.errors import DataFileError
-from training.compare import COLUMNS, COMBINED, METHODS
-from training.compare import STAGE as COMPARE
+from training.comparison import COLUMNS, COMBINED, METHODS
+from training.comparison import STAGE as COMPARE
 from training.labels import Labels
 from training.manifest import Manifest, checked_sha256
 from training.metrics import (
@@ -21,6 +21,7 @@ from training.metrics import (
     bootstrap,
     compared,
     confusion,
+    interval,
     label_counts,
     reliability,
     resamples,
@@ -73,10 +74,12 @@ def comparison_evidence(
         }
     means = {key: averaged([own[key] for own in draws]) for key in predictions}
     curve = path / f"{COMBINED}.curve.json"
+    n_fitted = round((~labels.auxiliary).sum() * (1 - 1 / int(settings["folds"])))
+    last = {"share": 1.0, "n": n_fitted, "auroc": interval(means[COMBINED]["auroc"])}
     return {
         "aspects": aspects,
         "mean": compared(means[COMBINED], {SURFACE: means[SURFACE]}),
-        "learning_curve": read_json(curve) if curve.is_file() else [],
+        "learning_curve": [*read_json(curve), last] if curve.is_file() else [],
         "protocol": _protocol(settings),
     }
 

@@ -5,12 +5,8 @@ tokens expect; how far it trusts either is set by left-out errors, on probe valu
 """
 
 from collections.abc import Mapping
-<<<<<<< HEAD
-from typing import Any
-=======
 from dataclasses import dataclass
 from typing import Any, NamedTuple
->>>>>>> wip-stack
 
 import numpy as np
 from scipy.special import softmax
@@ -220,28 +216,12 @@ class CombinedMethod:
             nearest = classes[np.abs(expected[:, None] - classes).argmin(axis=1)]
             yield test.row[own], Prediction(expected, expected, np.full(len(expected), np.nan), nearest)
 
-<<<<<<< HEAD
-    def _expectations(self, rows: Labels) -> Array:
-        """Return what each layer's score tokens expect, (rows, layers)."""
-        n_layers = next(iter(self.logits.values.values())).shape[1]
-        found = np.zeros((len(rows.score), n_layers))
-        for a in np.unique(rows.aspect):
-            own, name = rows.aspect == a, rows.names[a]
-            shares = softmax(self.logits.of(name, rows.row[own]), axis=2)
-            found[own] = shares @ np.array(self.logits.scales[name], dtype=float)
-        return found
-
     def cost(self, notes: Mapping[str, Any]) -> Cost:
         """Both the probes' passes and the score tokens'; the latter alone where there were no probes."""
         tokens = self.logits.cost()
         if "deepest_reads" not in notes:
             return tokens
         probes = self.probes.cost(notes)
-=======
-    def cost(self) -> Cost:
-        """Both the probes' passes and the score tokens'."""
-        probes, tokens = self.probes.cost(), self.logits.cost
->>>>>>> wip-stack
         seconds = (probes.seconds_per_pair or 0.0) + (tokens.seconds_per_pair or 0.0)
         return Cost(seconds, probes.flops_per_pair + tokens.flops_per_pair)
 

@@ -20,7 +20,7 @@ from inspector_pipeline.errors import DataFileError
 from training.audit import AuditConfig, audit_stage
 from training.collect import CollectConfig, collect
 from training.combine import CombineConfig, combine
-from training.compare import CompareConfig, compare
+from training.compare import compare
 from training.comparison_config import CompareConfig
 from training.correctness import CorrectnessConfig, label_correctness
 from training.corrupt import CorruptConfig, corrupt
