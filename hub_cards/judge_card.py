@@ -68,7 +68,7 @@ class JudgeCard:
         fused: Whether the judge's files hold the backbone.
         max_length: Tokens of a pair.
         poolings: What is read at each layer.
-        heads: Kinds of heads, as a config names them: linear, score_tokens.
+        heads: Kinds of heads, as a config names them: linear, score_tokens, stacked.
         aspects: The aspects with their evidence.
         mean: Metric -> judge, surface and gain, mean over aspects; None where not evaluated.
         protocol: How the evidence came about.
@@ -201,7 +201,7 @@ class JudgeCard:
     @property
     def citations(self) -> list[str]:
         """List what to cite, once each."""
-        papers = [LAGER_PAPER] if "score_tokens" in self.heads else []
+        papers = [LAGER_PAPER] if {"score_tokens", "stacked"} & set(self.heads) else []
         found = [PAPER, *papers, *(source.citation for source in self.sources if source.citation)]
         if self.base_model.startswith("HuggingFaceTB/SmolLM2"):
             found.append("Ben Allal et al., SmolLM2, arXiv 2502.02737.")

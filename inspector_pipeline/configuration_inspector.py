@@ -14,10 +14,11 @@ from .errors import JudgeConfigError, ReadingError
 from .pooling import POOLINGS
 from .reading import Reading
 from .score_tokens import AGGREGATIONS, SCORE_RULES
+from .stacked import STACKED_RULES
 
-FORMAT_VERSION = 1
 STATE_KINDS = ("raw", "rms_normed", "final_norm")
-HEADS = ("linear", "score_tokens")
+HEADS = {"linear": 1, "score_tokens": 1, "stacked": 2}  # and the first format_version that has each
+FORMAT_VERSION = max(HEADS.values())
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
     "backbone_config",
@@ -54,13 +55,16 @@ class Head:
     """How an aspect's decision values come about and what they mean.
 
     Attributes:
-        type: `linear`, a probe: center, then one linear map over the concatenated features; or `score_tokens`, LAGER:
-            the unembedding of the score tokens at each feature, weighted and summed.
+        type: `linear`, a probe: center, then one linear map over the concatenated features; `score_tokens`, LAGER: the
+            unembedding of the score tokens at each feature, weighted and summed; or `stacked`: the value of a probe on
+            the first features, plus the weighted scores that the tokens expect at each of the others.
         rule: How decision values become a score and probabilities: one of `decisions.RULES`; for score tokens
-            `expectation` or `argmax`.
+            `expectation` or `argmax`; for a stacked head `ordinal`.
         members: How many fits a calibrated rule averages.
         aggregation: What score tokens sum over features: `logits` or `probabilities`.
-        token_ids: The id of each class's score token; empty for a probe.
+        token_ids: The id of each score token, in ascending order of the scores: of the classes, or in a stacked head of
+            the scale that the reading asks for. Empty for a probe.
+        n_probe_features: How many of the features, from the first on, a stacked head's probe reads.
     """
 
     type: str = "linear"
@@ -68,6 +72,7 @@ class Head:
     members: int = 1
     aggregation: str = "logits"
     token_ids: tuple[int, ...] = ()
+    n_probe_features: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,16 @@ class Aspect:
     classes: tuple[int, ...]
     counts_in_total: bool = True
 
+    @property
+    def probe_features(self) -> tuple[Feature, ...]:
+        """What a probe reads, centred."""
+        return self.features if self.head.type == "linear" else self.features[: self.head.n_probe_features]
+
+    @property
+    def token_features(self) -> tuple[Feature, ...]:
+        """The states that score tokens are read from, as they are."""
+        return self.features[len(self.probe_features) :]
+
 
 @strict
 class InspectorConfig(PreTrainedConfig):
@@ -102,7 +117,7 @@ class InspectorConfig(PreTrainedConfig):
         readings: Name -> the JSON object of a `Reading`.
         aspects: JSON objects of `Aspect`, in the order of the result.
         max_length: Upper bound on the tokens of one pair under one reading.
-        format_version: Version of this config's layout.
+        format_version: The first version of this layout that has all the judge's heads.
 
     Raises:
         JudgeConfigError: A field is wrong, missing or unknown; the message names it. A bare `InspectorConfig()`, which
@@ -120,7 +135,7 @@ class InspectorConfig(PreTrainedConfig):
     readings: dict[str, Any] = field(default_factory=dict)
     aspects: list[Any] = field(default_factory=list)
     max_length: int = 2048
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the backbone's config; run our installed code, not a repo's, where both are there."""
@@ -168,13 +183,14 @@ class InspectorConfig(PreTrainedConfig):
         Raises:
             JudgeConfigError: A field is wrong or missing; the message names it.
         """
-        if self.format_version != FORMAT_VERSION:
-            raise JudgeConfigError(f"format_version expects {FORMAT_VERSION}, but got {self.format_version!r}.")
         if self.max_length < 1:
             raise JudgeConfigError(f"max_length expects a positive number of tokens, but got {self.max_length}.")
         aspects = self.parsed_aspects
         if not aspects:
             raise JudgeConfigError("aspects expects at least one aspect, but got none.")
+        version = max(HEADS[aspect.head.type] for aspect in aspects)
+        if self.format_version != version:
+            raise JudgeConfigError(f"format_version expects {version}, but got {self.format_version!r}.")
         if len({aspect.name for aspect in aspects}) != len(aspects):
             raise JudgeConfigError("aspects expects distinct names, but some are equal.")
         unread = self.readings.keys() - {feature.reading for aspect in aspects for feature in aspect.features}
@@ -299,9 +315,10 @@ def _parse_aspect(data: Any, where: str, reading_names: Any) -> Aspect:
     whole = all(isinstance(c, int) and not isinstance(c, bool) for c in classes)
     if not whole or len(classes) < 2 or sorted(set(classes)) != classes:
         raise JudgeConfigError(f"{where}.classes expects two or more ascending whole numbers, but got {classes!r}.")
-    if head.type == "score_tokens":
-        _check_score_tokens(features, head, classes, where)
-    return Aspect(name, tuple(features), head, tuple(classes), values["counts_in_total"])
+    aspect = Aspect(name, tuple(features), head, tuple(classes), values["counts_in_total"])
+    if head.type != "linear":
+        _check_score_tokens(aspect, where)
+    return aspect
 
 
 def _parse_head(data: Any, where: str) -> Head:
@@ -311,6 +328,10 @@ def _parse_head(data: Any, where: str) -> Head:
         _one_of(values["rule"], SCORE_RULES, f"{where}.rule")
         _one_of(values["aggregation"], AGGREGATIONS, f"{where}.aggregation")
         return Head(**{**values, "token_ids": tuple(values["token_ids"])})
+    if data["type"] == "stacked":
+        values = _take(data, where, {"type": str, "rule": str, "token_ids": list, "n_probe_features": int})
+        _one_of(values["rule"], STACKED_RULES, f"{where}.rule")
+        return Head(**{**values, "token_ids": tuple(values["token_ids"])})
     head = Head(**_take(data, where, {"type": str, "rule": str, "members": int}, ("members",)))
     _one_of(head.rule, RULES, f"{where}.rule")
     if head.members < 1 or (head.members > 1 and not RULES[head.rule].takes_members):
@@ -318,18 +339,25 @@ def _parse_head(data: Any, where: str) -> Head:
     return head
 
 
-def _check_score_tokens(features: list[Feature], head: Head, classes: list[int], where: str) -> None:
+def _check_score_tokens(aspect: Aspect, where: str) -> None:
     """Check that score tokens are read where they are produced: at one reading's last token, one state a layer."""
+    head, n_probe, n_classes = aspect.head, len(aspect.probe_features), len(aspect.classes)
+    stacked = head.type == "stacked"
+    if stacked and not 0 < head.n_probe_features < len(aspect.features):
+        raise JudgeConfigError(
+            f"{where}.head.n_probe_features expects 1 to {len(aspect.features) - 1}, so that the probe and the score "
+            f"tokens both have features, but got {head.n_probe_features}."
+        )
     ids = head.token_ids
     whole = all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids)
-    if not whole or len(set(ids)) != len(ids) or len(ids) != len(classes):
-        raise JudgeConfigError(
-            f"{where}.head.token_ids expects {len(classes)} distinct token ids, one a class, but got {list(ids)}."
-        )
-    for i, feature in enumerate(features):
+    if not whole or len(set(ids)) != len(ids) or (len(ids) < 2 if stacked else len(ids) != n_classes):
+        asked = "2 or more distinct token ids" if stacked else f"{n_classes} distinct token ids, one a class"
+        raise JudgeConfigError(f"{where}.head.token_ids expects {asked}, but got {list(ids)}.")
+    for i, feature in enumerate(aspect.token_features, start=n_probe):
         _one_of(feature.pooling, ("last",), f"{where}.features[{i}].pooling")
         _one_of(feature.state, ("raw", "final_norm"), f"{where}.features[{i}].state")
-    if len({feature.reading for feature in features}) > 1 or len({f.layer for f in features}) != len(features):
+    states = aspect.token_features
+    if len({feature.reading for feature in states}) > 1 or len({f.layer for f in states}) != len(states):
         raise JudgeConfigError(f"{where}.features expects states of one reading, each of another layer.")
 
 

@@ -20,6 +20,7 @@ from .judge_checks import check_shareable, refuse_broken_weights, refuse_missing
 from .pipeline_inspector import TASK, InspectorPipeline
 from .probes import LinearProbe, frozen_parameter
 from .score_tokens import ScoreTokens
+from .stacked import StackedHead
 from .truncation import shallow_view, take_final_norm
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -87,7 +88,7 @@ class InspectorModel(PreTrainedModel):
         hidden = config.backbone_config.hidden_size
         # Subtracted before any probe: folded into the bias, it would cost precision where states are large. Score
         # tokens read states as they are.
-        self.centred_features = unique_features(aspect for aspect in self.aspects if aspect.head.type == "linear")
+        self.centred_features = tuple(dict.fromkeys(f for aspect in self.aspects for f in aspect.probe_features))
         self.centers = frozen_parameter(len(self.centred_features), hidden)
         self.probes = nn.ModuleDict({probe_key(aspect.name): _make_head(aspect, hidden) for aspect in self.aspects})
         self._classes_on: tuple[torch.device, list[Tensor]] | None = None
@@ -160,8 +161,8 @@ class InspectorModel(PreTrainedModel):
         values, probabilities, scores, expected = [], [], [], []
         for aspect, classes in zip(self.aspects, self._class_values(device), strict=True):
             head = cast(Union[LinearProbe, ScoreTokens], self.probes[probe_key(aspect.name)])  # noqa: UP007
-            read = centred if aspect.head.type == "linear" else features
-            value = head(torch.stack([read[feature].to(device) for feature in aspect.features], dim=1))
+            parts = ((aspect.probe_features, centred), (aspect.token_features, features))
+            value = head(*(torch.stack([read[f].to(device) for f in own], dim=1) for own, read in parts if own))
             decision = head.decide(value)
             values.append(value)
             probabilities.append(decision.probabilities)
@@ -403,6 +404,9 @@ def _make_head(aspect: Aspect, hidden_size: int) -> LinearProbe | ScoreTokens:
     head = aspect.head
     if head.type == "score_tokens":
         return ScoreTokens(len(aspect.features), hidden_size, len(aspect.classes), head.rule, head.aggregation)
+    if head.type == "stacked":
+        n_features, n_states = len(aspect.probe_features), len(aspect.token_features)
+        return StackedHead(n_features, n_states, hidden_size, len(aspect.classes), len(head.token_ids), head.rule)
     return LinearProbe(len(aspect.features), hidden_size, len(aspect.classes), head.rule, head.members)
 
 

@@ -82,7 +82,8 @@ CASES = {
     "max_length": (lambda c: c.update(max_length=0), "max_length expects a positive"),
     "reading field": (lambda c: c["readings"]["chat"].pop("middle"), "readings.*middle"),
     "unread reading": (lambda c: c["readings"].update(more=dict(c["readings"]["chat"])), "more"),
-    "newer format": (lambda c: c.update(format_version=2), "up to format_version 1.*Upgrade"),
+    "newer format": (lambda c: c.update(format_version=3), "up to format_version 2.*Upgrade"),
+    "format of other heads": (lambda c: c.update(format_version=2), "format_version expects 1, but got 2"),
     "older format": (lambda c: c.update(format_version=0), "format_version expects 1"),
 }
 

@@ -5,7 +5,8 @@ tokens expect; how far it trusts either is set by left-out errors, on probe valu
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -16,13 +17,154 @@ from training.calibration import Calibration
 from training.cost import Cost
 from training.evaluate import Fold
 from training.heads import Target
+from training.kernels import Design
 from training.labels import Array, Index, Labels
 from training.methods import LayerLogits, Predicted, ProbesMethod, check_both_kinds
 from training.metrics import Prediction
 from training.probing_set import is_positive
-from training.search import Choice, SearchConfig, fit_judge, held_out_values, search
+from training.search import Choice, FittedJudge, SearchConfig, fit_judge, held_out_values, search
 
 PENALTIES = np.logspace(0, 5, 11)
+# Of a score; a column that moves less is rounding, as that of the embeddings is: a reading's last token is always one.
+MIN_SPREAD = 1e-3
+
+
+class Linear(NamedTuple):
+    """A stack's value of one aspect as a linear map: probe * value + layers @ expectations + bias.
+
+    Attributes:
+        probe: Weight of the probe's value.
+        layers: (layers,) those of the layers' expectations.
+        bias: Added last.
+    """
+
+    probe: float
+    layers: Array
+    bias: float
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A ridge regression, shared by all aspects, on columns that are centred for each.
+
+    The columns are the probe's value and then each layer's expectation.
+
+    Attributes:
+        means: Aspect -> (1 + layers,) of its columns.
+        offsets: Aspect -> value at those means.
+        scale: (1 + layers,) what centred columns are divided by.
+        weights: (1 + layers,).
+        penalty: The ridge's, chosen by left-out errors.
+    """
+
+    means: Mapping[int, Array]
+    offsets: Mapping[int, float]
+    scale: Array
+    weights: Array
+    penalty: float
+
+    @classmethod
+    def fit(cls, values: Array, expectations: Array, rows: Labels, config: SearchConfig) -> "Stack":
+        """Fit on probe values of rows that the probe was not fitted on.
+
+        Args:
+            values: (rows,).
+            expectations: (rows, layers).
+            rows: Their labels.
+            config: For the target.
+        """
+        target = Target.of(rows, config.target_weight).value
+        columns = np.column_stack([values, expectations])
+        aspects = [int(a) for a in np.unique(rows.aspect)]
+        means = {a: columns[rows.aspect == a].mean(axis=0) for a in aspects}
+        offsets = {a: float(target[rows.aspect == a].mean()) for a in aspects}
+        centred = columns - np.array([means[a] for a in rows.aspect])
+        # Together the layers may say as much as the probe.
+        n_layers = expectations.shape[1]
+        scale = np.maximum(centred.std(axis=0), MIN_SPREAD) * np.sqrt([1.0, *[n_layers] * n_layers])
+        wanted = target - np.array([offsets[a] for a in rows.aspect])
+        model = RidgeCV(alphas=PENALTIES, fit_intercept=False).fit(centred / scale, wanted, sample_weight=rows.weight)
+        return cls(means, offsets, scale, np.asarray(model.coef_), float(model.alpha_))
+
+    @property
+    def probe_share(self) -> float:
+        """The probe's part of the absolute weights, in units of each column's spread."""
+        spread = np.abs(self.weights) / np.sqrt([1.0, *[len(self.weights) - 1] * (len(self.weights) - 1)])
+        return float(spread[0] / max(spread.sum(), 1e-12))
+
+    def values(self, values: Array, expectations: Array, aspect: Index) -> Array:
+        """Return the value of rows, (rows,), by what their probes give, their expectations and their aspects."""
+        columns = np.column_stack([values, expectations]) - np.array([self.means[int(a)] for a in aspect])
+        return np.asarray(columns / self.scale @ self.weights + np.array([self.offsets[int(a)] for a in aspect]))
+
+    def linear(self, aspect: int) -> Linear:
+        """Return the same as one linear map of an aspect's columns as they are."""
+        slopes = self.weights / self.scale
+        return Linear(float(slopes[0]), slopes[1:], self.offsets[aspect] - float(self.means[aspect] @ slopes))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Probes, the stack of them with score tokens, and how its value becomes scores, fitted on training rows.
+
+    Attributes:
+        judge: The probes.
+        stack: The stack.
+        calibrations: Aspect -> from the stack's value to score and probabilities.
+    """
+
+    judge: FittedJudge
+    stack: Stack
+    calibrations: Mapping[int, Calibration]
+
+    @classmethod
+    def fit(cls, design: Design, logits: LayerLogits, train: Labels, config: SearchConfig) -> "Combination":
+        """Search and fit probes, stack them, and calibrate.
+
+        Args:
+            design: Features of all rows.
+            logits: Score tokens' logits of all rows.
+            train: The training rows.
+            config: What is searched.
+
+        Raises:
+            DataFileError: The training rows are too few, or the features lack what the search asks for.
+        """
+        choice = search(design, train, config)
+        judge = fit_judge(design, train, choice, config)
+        held_out, rows = _held_out(design, train, choice, config)
+        expected = expectations(logits, rows)
+        stack = Stack.fit(held_out, expected, rows, config)
+        fitted = stack.values(held_out, expected, rows.aspect)
+        own = {int(a): rows.aspect == a for a in np.unique(rows.aspect)}
+        return cls(judge, stack, {a: Calibration.fit(fitted[own[a]], rows.score[own[a]], rows.classes[a]) for a in own})
+
+    def values(self, design: Design, logits: LayerLogits, rows: Labels) -> Array:
+        """Return the stack's value of rows, (rows,)."""
+        return self.stack.values(self.judge.values(design, rows), expectations(logits, rows), rows.aspect)
+
+
+def expectations(logits: LayerLogits, rows: Labels) -> Array:
+    """Return what each layer's score tokens expect, (rows, layers)."""
+    n_layers = next(iter(logits.values.values())).shape[1]
+    found = np.zeros((len(rows.score), n_layers))
+    for a in np.unique(rows.aspect):
+        own, name = rows.aspect == a, rows.names[a]
+        shares = softmax(logits.of(name, rows.row[own]), axis=2)
+        found[own] = shares @ np.array(logits.scales[name], dtype=float)
+    return found
+
+
+def refuse_missing_tokens(name: str, logits: LayerLogits) -> None:
+    """Refuse score tokens that lack an aspect of the labels.
+
+    Raises:
+        DataFileError: They do.
+    """
+    present = {logits.labels.names[a] for a in np.unique(logits.labels.aspect)}
+    missing = sorted(present - logits.values.keys())
+    if missing:
+        raise DataFileError(f"{name} expects score tokens of all aspects, but those of {missing[0]} are missing.")
 
 
 class CombinedMethod:
@@ -42,10 +184,7 @@ class CombinedMethod:
         Raises:
             DataFileError: The score tokens lack an aspect.
         """
-        present = {logits.labels.names[a] for a in np.unique(logits.labels.aspect)}
-        missing = sorted(present - logits.values.keys())
-        if missing:
-            raise DataFileError(f"{name} expects score tokens of all aspects, but those of {missing[0]} are missing.")
+        refuse_missing_tokens(name, logits)
         self.name, self.probes, self.logits = name, probes, logits
         self.shares: list[float] = []
 
@@ -58,41 +197,24 @@ class CombinedMethod:
         """Fit on a fold's training rows and predict its test rows; by LAGER alone where probes cannot be fitted."""
         try:
             check_both_kinds(fold.train)
-            choice = search(self.probes.design, fold.train, self.probes.search)
-            judge = fit_judge(self.probes.design, fold.train, choice, self.probes.search)
+            fitted = Combination.fit(self.probes.design, self.logits, fold.train, self.probes.search)
         except DataFileError:  # the same features serve all rows, so it is the labels that are too few
             yield from self._untuned(fold.test)
             return
-        self.probes.choices.append(choice)
-        held_out, rows = _held_out(self.probes, fold.train, choice)
-        stack = _Stack.fit(held_out, self._expectations(rows), rows, self.probes.search)
-        self.shares.append(round(stack.probe_share, 3))
-        fitted = stack.values(held_out, self._expectations(rows), rows.aspect)
-        asked = stack.values(
-            judge.values(self.probes.design, fold.test), self._expectations(fold.test), fold.test.aspect
-        )
+        self.probes.choices.append(fitted.judge.choice)
+        self.shares.append(round(fitted.stack.probe_share, 3))
+        values = fitted.values(self.probes.design, self.logits, fold.test)
         for a in np.unique(fold.test.aspect):
-            own, known, classes = fold.test.aspect == a, rows.aspect == a, rows.classes[a]
-            calibration = Calibration.fit(fitted[known], rows.score[known], classes)
-            yield fold.test.row[own], _prediction(calibration, asked[own], classes)
+            own, classes = fold.test.aspect == a, fold.test.classes[a]
+            yield fold.test.row[own], _prediction(fitted.calibrations[a], values[own], classes)
 
     def _untuned(self, test: Labels) -> Predicted:
-        expectations = self._expectations(test).mean(axis=1)
+        means = expectations(self.logits, test).mean(axis=1)
         for a in np.unique(test.aspect):
             own, classes = test.aspect == a, np.array(test.classes[a])
-            expected = expectations[own]
+            expected = means[own]
             nearest = classes[np.abs(expected[:, None] - classes).argmin(axis=1)]
             yield test.row[own], Prediction(expected, expected, np.full(len(expected), np.nan), nearest)
-
-    def _expectations(self, rows: Labels) -> Array:
-        """Return what each layer's score tokens expect, (rows, layers)."""
-        n_layers = next(iter(self.logits.values.values())).shape[1]
-        found = np.zeros((len(rows.score), n_layers))
-        for a in np.unique(rows.aspect):
-            own, name = rows.aspect == a, rows.names[a]
-            shares = softmax(self.logits.of(name, rows.row[own]), axis=2)
-            found[own] = shares @ np.array(self.logits.scales[name], dtype=float)
-        return found
 
     def cost(self, notes: Mapping[str, Any]) -> Cost:
         """Both the probes' passes and the score tokens'; the latter alone where there were no probes."""
@@ -108,10 +230,10 @@ class CombinedMethod:
         return {**self.probes.notes(), "probe_share": self.shares}
 
 
-def _held_out(probes: ProbesMethod, train: Labels, choice: Choice) -> tuple[Array, Labels]:
+def _held_out(design: Design, train: Labels, choice: Choice, config: SearchConfig) -> tuple[Array, Labels]:
     """Return probe values of training rows by inner fits that never saw their questions, and those rows."""
     parts = [
-        held_out_values(probes.design, choice.view, choice.depth, train, group, [setting], probes.search)
+        held_out_values(design, choice.view, choice.depth, train, group, [setting], config)
         for group, setting in zip(train.groups(), choice.settings, strict=True)
     ]
     order = np.concatenate([rows.row for _, rows in parts])
@@ -122,37 +244,6 @@ def _held_out(probes: ProbesMethod, train: Labels, choice: Choice) -> tuple[Arra
 def _places(rows: Index, wanted: Index) -> Index:
     sorter = np.argsort(rows)
     return np.asarray(sorter[np.searchsorted(rows, wanted, sorter=sorter)])
-
-
-class _Stack:
-    """A ridge regression, shared by all aspects, on columns that are centred for each."""
-
-    def __init__(self, means: dict[int, Array], offsets: dict[int, float], scale: Array, weights: Array) -> None:
-        self.means, self.offsets, self.scale, self.weights = means, offsets, scale, weights
-
-    @classmethod
-    def fit(cls, values: Array, expectations: Array, rows: Labels, config: SearchConfig) -> "_Stack":
-        target = Target.of(rows, config.target_weight).value
-        columns = np.column_stack([values, expectations])
-        aspects = [int(a) for a in np.unique(rows.aspect)]
-        means = {a: columns[rows.aspect == a].mean(axis=0) for a in aspects}
-        offsets = {a: float(target[rows.aspect == a].mean()) for a in aspects}
-        centred = columns - np.array([means[a] for a in rows.aspect])
-        # Together the layers may say as much as the probe.
-        scale = np.maximum(centred.std(axis=0), 1e-9) * np.sqrt([1.0, *[expectations.shape[1]] * expectations.shape[1]])
-        wanted = target - np.array([offsets[a] for a in rows.aspect])
-        model = RidgeCV(alphas=PENALTIES, fit_intercept=False).fit(centred / scale, wanted, sample_weight=rows.weight)
-        return cls(means, offsets, scale, np.asarray(model.coef_))
-
-    @property
-    def probe_share(self) -> float:
-        """The probe's part of the absolute weights, in units of each column's spread."""
-        spread = np.abs(self.weights) / np.sqrt([1.0, *[len(self.weights) - 1] * (len(self.weights) - 1)])
-        return float(spread[0] / max(spread.sum(), 1e-12))
-
-    def values(self, values: Array, expectations: Array, aspect: Index) -> Array:
-        columns = np.column_stack([values, expectations]) - np.array([self.means[int(a)] for a in aspect])
-        return np.asarray(columns / self.scale @ self.weights + np.array([self.offsets[int(a)] for a in aspect]))
 
 
 def _prediction(calibration: Calibration, values: Array, classes: list[int]) -> Prediction:

@@ -308,5 +308,5 @@ class Comparison:
             path = Path(self.config.output) / METHODS / "layer_logits.safetensors"
             settings = LogitsSettings(config.judge, self.config.pairs, self.config.uncounted)
             cost = cache(partial(judge_cost, config.judge, self.pairs[: self.config.timed_pairs]))
-            self._logits = cached_layer_logits(settings, self.pairs, self.labels, path, cost)
+            self._logits = replace(cached_layer_logits(settings, self.pairs, self.labels, path), cost=cost)
         return self._logits

@@ -76,24 +76,40 @@ def export(config: ExportConfig) -> InspectorModel:
     fitted, results = load_fitted(config.fit), read_json(config.results)
     _check_results(fitted, results, config.results)
     model = build_judge(fitted)
-    output = Path(config.output)
-    if config.fused:
+    write_judge(model, Path(config.output), _evidence(fitted, results, config), config.audit, fused=config.fused)
+    logger.info("Wrote a judge of depth %d to %s.", model.config.depth, config.output)
+    return model
+
+
+def write_judge(
+    model: InspectorModel, output: Path, evidence: dict[str, Any], audit: str | None = None, *, fused: bool = False
+) -> None:
+    """Write a judge's folder: config and weights, results.json, audit, plots and card.
+
+    Args:
+        model: A judge without its backbone.
+        output: The folder; an older judge in it is replaced.
+        evidence: The content of results.json.
+        audit: audit.json of the audit stage.
+        fused: Whether the truncated backbone goes into it.
+
+    Raises:
+        BackboneError: The backbone cannot be loaded.
+    """
+    if fused:
         backbone = load_backbone(model.config.backbone_id, model.config.backbone_revision, model.config.depth)
         model.set_backbone(backbone)
     scratch = output.with_name(f".{output.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
     scratch.mkdir(parents=True)
-    model.save_pretrained(scratch, fused=config.fused)
-    evidence = _evidence(fitted, results, config)
+    model.save_pretrained(scratch, fused=fused)
     (scratch / "results.json").write_text(json_text(evidence), encoding="utf-8")
-    if config.audit:
-        shutil.copyfile(config.audit, scratch / "audit.json")
+    if audit:
+        shutil.copyfile(audit, scratch / "audit.json")
     drawn = [path.name for path in plots(PlotsConfig(str(scratch / "results.json"), str(scratch)))]
     card = JudgeCard.from_judge(model.config, evidence, plots=drawn)
     (scratch / "README.md").write_text(card.render(), encoding="utf-8")
     _put_in_place(scratch, output)
-    logger.info("Wrote a judge of depth %d to %s.", model.config.depth, output)
-    return model
 
 
 def _put_in_place(made: Path, output: Path) -> None:
@@ -118,7 +134,7 @@ def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> Non
 
 def _evidence(fitted: Fitted, results: dict[str, Any], config: ExportConfig) -> dict[str, Any]:
     reference = read_json(config.reference) if config.reference else {}
-    told = _read_card(config.card) if config.card else {}
+    told = read_card(config.card) if config.card else {}
     meanings = told.pop("meanings", {})
     aspects = {}
     for name, entry in results["aspects"].items():
@@ -132,7 +148,12 @@ def _evidence(fitted: Fitted, results: dict[str, Any], config: ExportConfig) -> 
     return {**results, "aspects": aspects, **made, **audit, **told}
 
 
-def _read_card(path: str) -> dict[str, Any]:
+def read_card(path: str) -> dict[str, Any]:
+    """Read what only a judge's maker knows, for its card.
+
+    Raises:
+        DataFileError: It cannot be read, or says other things than `CARD_KEYS`.
+    """
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:

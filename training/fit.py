@@ -115,7 +115,9 @@ def fit(features: FeatureSet, config: SearchConfig) -> Fitted:
     aspects = [_fitted_aspect(design, judge, a) for a in range(len(labels.names))]
     used = {feature.reading for aspect in aspects for feature in aspect.features}
     readings = {name: reading.to_dict() for name, reading in features.readings.items() if name in used}
-    return Fitted(aspects, _described(choice), config.bias, readings, asdict(features.manifest), features.n_foreign)
+    return Fitted(
+        aspects, described_choice(choice), config.bias, readings, asdict(features.manifest), features.n_foreign
+    )
 
 
 def _fitted_aspect(design: Design, judge: FittedJudge, aspect: int) -> FittedAspect:
@@ -128,7 +130,7 @@ def _fitted_aspect(design: Design, judge: FittedJudge, aspect: int) -> FittedAsp
     return FittedAspect(name, labels.classes[aspect], n, counted, features, *probe, judge.calibrations[aspect])
 
 
-def _described(choice: Choice) -> dict[str, Any]:
+def described_choice(choice: Choice) -> dict[str, Any]:
     """Write the choice as plain data, with the keys that card and plots read."""
     return {
         "depth": choice.depth,

@@ -22,6 +22,10 @@ DOWNSAMPLE_SEED = 731
 COLUMNS = ("aspect", "pair", "question", "score", "weight", "auxiliary", "row")
 
 
+class TooFewLabelsError(DataFileError):
+    """There are too few labels to fit on; with others the same call would work."""
+
+
 @dataclass(frozen=True)
 class Labels:
     """All labels of all aspects, one row each.
@@ -138,7 +142,7 @@ def question_folds(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Inde
         Positions of rows to fit on, and to hold out.
 
     Raises:
-        DataFileError: There are fewer questions than folds, or so few of an aspect that one fold holds out all.
+        TooFewLabelsError: There are fewer questions than folds, or so few of an aspect that one fold holds out all.
     """
     stratum: dict[str, str] = {}
     rarity = np.bincount(labels.aspect, minlength=len(labels.names))
@@ -147,7 +151,7 @@ def question_folds(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Inde
             stratum.setdefault(str(labels.question[row]), f"{labels.aspect[row]} {labels.score[row]}")
     questions = np.array(sorted(stratum))
     if len(questions) < folds:
-        raise DataFileError(
+        raise TooFewLabelsError(
             f"Expected at least {folds} questions for {folds} folds, but got {len(questions)}. Label more, or use "
             "fewer folds."
         )
@@ -161,7 +165,7 @@ def question_folds(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Inde
             out = np.isin(labels.question, questions[held_out])
             held = out & ~labels.auxiliary
             for a in np.setdiff1d(labels.aspect[held], labels.aspect[~out]):
-                raise DataFileError(
+                raise TooFewLabelsError(
                     f"Expected labels of {labels.names[a]} for questions of more than one of {folds} folds, but got "
                     f"{(labels.aspect[held] == a).sum()} label(s) in one. Label more, or leave the aspect out."
                 )

@@ -1,6 +1,5 @@
 """Score-token logits of all labelled rows, read once by a judge's passes and kept beside a comparison."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from safetensors.numpy import save_file
 
 from inspector_pipeline import InspectorConfig, load_judge
 from inspector_pipeline.errors import DataFileError
-from training.cost import Cost
 from training.labels import Labels
 from training.layer_logits import layer_logits
 from training.manifest import FOLDERS_MANIFEST, Manifest
@@ -32,9 +30,7 @@ class LogitsSettings:
     uncounted: tuple[str, ...]
 
 
-def cached_layer_logits(
-    settings: LogitsSettings, pairs: list[LabelledPair], labels: Labels, path: Path, cost: Callable[[], Cost]
-) -> LayerLogits:
+def cached_layer_logits(settings: LogitsSettings, pairs: list[LabelledPair], labels: Labels, path: Path) -> LayerLogits:
     """Read them, or take what was read before.
 
     Args:
@@ -42,7 +38,6 @@ def cached_layer_logits(
         pairs: The rows' pairs.
         labels: The table.
         path: Where they are kept.
-        cost: Times the judge's passes.
 
     Raises:
         DataFileError: The judge scores none of the labels' aspects.
@@ -57,7 +52,7 @@ def cached_layer_logits(
         _read(settings, scales, pairs, labels, path)
         manifest.write(path, [path])
     with safe_open(path, framework="numpy") as file:
-        return LayerLogits({name: file.get_tensor(name) for name in scales}, scales, labels, cost)
+        return LayerLogits({name: file.get_tensor(name) for name in scales}, scales, labels)
 
 
 def _read(

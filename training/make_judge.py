@@ -19,6 +19,7 @@ import yaml
 from inspector_pipeline.errors import DataFileError
 from training.audit import AuditConfig, audit_stage
 from training.collect import CollectConfig, collect
+from training.combine import CombineConfig, combine
 from training.compare import compare
 from training.comparison_config import CompareConfig
 from training.correctness import CorrectnessConfig, label_correctness
@@ -51,6 +52,7 @@ STAGES: Mapping[str, tuple[type[Any], Callable[[Any], object]]] = {
     "feedback": (FeedbackConfig, feedback),
     "rubric_rows": (RubricRowsConfig, rubric_rows),
     "compare": (CompareConfig, compare),
+    "combine": (CombineConfig, combine),
 }
 
 

@@ -194,13 +194,13 @@ class LayerLogits:
         values: Aspect -> (rows of that aspect, layers, classes), in the table's order.
         scales: Aspect -> the scores of its tokens.
         labels: The table.
-        cost: Times the passes.
+        cost: Times the passes; none are timed where it is not given.
     """
 
     values: Mapping[str, Array]
     scales: Mapping[str, tuple[int, ...]]
     labels: Labels
-    cost: Callable[[], Cost]
+    cost: Callable[[], Cost] = Cost
 
     def of(self, aspect: str, rows: Index) -> Array:
         """Return the logits of some rows of the table, (rows, layers, classes)."""

@@ -21,7 +21,7 @@ from inspector_pipeline.errors import DataFileError, SettingsError
 from training.calibration import Calibration, Rounding
 from training.heads import HEADS, Fit, Setting, Target, fit_each, left_out_errors
 from training.kernels import SCALINGS, Design, Rows, View, deviation, unwhitened
-from training.labels import BALANCES, UNCOUNTED, Labels, balanced, question_folds
+from training.labels import BALANCES, UNCOUNTED, Labels, TooFewLabelsError, balanced, question_folds
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -189,7 +189,8 @@ def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
         config: What to choose from.
 
     Raises:
-        DataFileError: There are too few labels, or the features lack what is asked for.
+        TooFewLabelsError: There are too few labels.
+        DataFileError: The features lack what is asked for.
     """
     group, *others = labels.groups()
     _check_both_kinds(labels, group)
@@ -222,7 +223,7 @@ def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
 def _check_both_kinds(labels: Labels, group: Sequence[int]) -> None:
     good = [set(labels.positive[(labels.aspect == a) & ~labels.auxiliary]) for a in group]
     if max(map(len, good)) < 2:
-        raise DataFileError(
+        raise TooFewLabelsError(
             f"Expected good and other labels (4 and more against less; 1 against 0) of {labels.names[group[0]]} or "
             "another aspect that counts, but all are of one kind. Label more."
         )
