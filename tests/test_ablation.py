@@ -29,7 +29,7 @@ CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 PROMPT = "{question}\nThink."
 GOOD, BAD = "So the answer is 7.", "No idea, it is 3."
 LOCAL = LocalConfig(dtype="float32", batch_size=4, device="cpu")
-FAST = {"batch_size": 4, "accumulation": 1, "warmup_steps": 2, "validation": 0.0, "learning_rate": 3e-2, "rank": 8}
+FAST = {"batch_size": 4, "accumulation": 1, "warmup_steps": 2, "validation": 0.0, "learning_rate": 2e-2, "rank": 8}
 ALL_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -44,15 +44,19 @@ def write(path, rows):
 
 
 def scored_rows(n=30):
-    """Every third row is good, and scored so; the first of them is best."""
+    """Every third row is good, and scored so."""
     return [
-        {"question": f"How much is {i} and {i % 5}?", "prediction": GOOD if i % 3 == 0 else BAD, "total_score": s}
-        for i, s in enumerate([10 - i // 10 if i % 3 == 0 else 2 + i % 2 for i in range(n)])
+        {
+            "question": f"How much is {i} and {i % 5}?",
+            "prediction": BAD if i % 3 else GOOD,
+            "total_score": i % 2 if i % 3 else 100 - i,
+        }
+        for i in range(n)
     ]
 
 
 QUESTIONS = [
-    {"id": i, "question": f"How much is {i + 50} and {i % 5}?", "answer": f"It is 7.\n#### {7 if i else 8}"}
+    {"id": i, "question": f"How much is {i + 500} and {i % 5}?", "answer": f"It is 7.\n#### {7 if i else 8}"}
     for i in range(6)
 ]
 
@@ -158,19 +162,24 @@ def test_only_adapters_are_trained_and_the_best_epoch_is_kept(model, tmp_path):
 
 
 def test_what_the_best_rows_teach_shows_in_the_test(config):
-    made = config(arms=("top",), training={"steps": 60, "modules": ALL_MAPS})
+    made = config(scored_rows(90), arms=("top",), training={"steps": 60, "modules": ALL_MAPS})
     ablation(made)
     results = results_of(made)
     untrained, top = results["runs"]
     assert untrained["training"] is None and untrained["test"]["right"] == 0
-    assert top["selection"]["rows"] == 10 and top["selection"]["lowest_score"] == 8
+    assert top["selection"] | {"mean_score": None} == {
+        "rows": 30,
+        "mean_score": None,
+        "lowest_score": 13.0,
+        "at_lowest": {"kept": 1, "of": 1},
+    }
     assert top["test"] | {"accuracy": None} == {"n": 6, "right": 5, "accuracy": None, "no_answer": 0, "cut_off": 0}
     assert results["arms"]["top"]["accuracy"] == top["test"]["accuracy"]
     gain = results["differences"]["top - untrained"]
     assert gain["value"] == pytest.approx(5 / 6, abs=1e-4) and (gain["better"], gain["worse"]) == (5, 0)
     assert gain["low"] > 0 and "60 optimiser steps" in results["held_equal"]
     table = (Path(made.output) / "table.md").read_text(encoding="utf-8")
-    assert "| top | 731 | 10 | 60 | 5 of 6 |" in table and "- top is better than untrained" in table
+    assert "| top | 731 | 30 | 60 | 5 of 6 |" in table and "- top is better than untrained" in table
     replies = read_records(Path(made.output) / "top-731" / "replies.jsonl")
     assert [row["reply"] for row in replies] == [GOOD] * 6 and [row["right"] for row in replies] == [0, 1, 1, 1, 1, 1]
 

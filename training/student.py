@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers.utils import logging as hf_logging
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # exported by a lazy module
 
 from inspector_pipeline.batching import plan_batches
 from inspector_pipeline.errors import SettingsError
