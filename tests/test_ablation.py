@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 from inspector_pipeline.errors import BackboneError, DataFileError, SettingsError
 from training import ablation as stage
 from training.ablation import AblationConfig, ablation, grade, read_gold
-from training.ablation_report import accuracy, difference
+from training.ablation_report import Outcome, accuracy, difference, summarize, table
 from training.generate import Generated, LocalConfig
 from training.metrics import resamples
 from training.records import read_records
@@ -26,6 +26,7 @@ from training.stage import from_settings, parse
 from training.student import StudentConfig, answer, make_trainer, student, train_student
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
+ANSWERED = {"stated": "7", "finish_reason": "stop"}
 PROMPT = "{question}\nThink."
 GOOD, BAD = "So the answer is 7.", "No idea, it is 3."
 LOCAL = LocalConfig(dtype="float32", batch_size=4, device="cpu")
@@ -178,8 +179,9 @@ def test_what_the_best_rows_teach_shows_in_the_test(config):
     gain = results["differences"]["top - untrained"]
     assert gain["value"] == pytest.approx(5 / 6, abs=1e-4) and (gain["better"], gain["worse"]) == (5, 0)
     assert gain["low"] > 0 and "60 optimiser steps" in results["held_equal"]
-    table = (Path(made.output) / "table.md").read_text(encoding="utf-8")
-    assert "| top | 731 | 30 | 60 | 5 of 6 |" in table and "- top is better than untrained" in table
+    text = (Path(made.output) / "table.md").read_text(encoding="utf-8")
+    assert "| top | 731 | 30 | 60 | 5 of 6 |" in text
+    assert "- It is not shown that top and untrained differ: sign test p = 0.062" in text, "of 5 questions"
     replies = read_records(Path(made.output) / "top-731" / "replies.jsonl")
     assert [row["reply"] for row in replies] == [GOOD] * 6 and [row["right"] for row in replies] == [0, 1, 1, 1, 1, 1]
 
@@ -282,8 +284,27 @@ def test_a_paired_difference_needs_a_question_on_which_the_arms_differ():
     found = difference(ours, theirs, weights)
     assert found["value"] == pytest.approx(1.5 / 4) and (found["better"], found["worse"]) == (2, 0)
     assert found["low"] <= found["value"] <= found["high"]
+    assert found["sign_test"] == 0.5, "two questions are not enough, whatever resampling says"
     same = difference(ours, ours, weights)
     assert same["value"] == 0 and same["low"] is None and "agree on every question" in same["reason"]
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "says"),
+    [(8, 0, "- top is better than all on"), (0, 8, "- top is worse than all on"), (5, 1, "- It is not shown")],
+)
+def test_arms_are_said_to_differ_only_where_that_is_shown(better, worse, says):
+    gains = [1] * better + [-1] * worse + [0] * 4
+    right = {"top": [gain > 0 for gain in gains], "all": [gain < 0 for gain in gains]}
+    outcomes = [
+        Outcome(arm, 1, None, None, [{"id": i, "right": int(one)} | ANSWERED for i, one in enumerate(found)])
+        for arm, found in right.items()
+    ]
+    results = summarize(outcomes, 200)
+    found = results["differences"]["top - all"]
+    assert (found["better"], found["worse"]) == (better, worse)
+    head = {"student": {"model": "m", "dtype": "float32"}, "ranked_by": "s", "share": 0.5, "held_equal": "1 step"}
+    assert says in table(results | head | {"rows": {"used": 9, "left_out": {}}})
 
 
 @pytest.mark.parametrize(

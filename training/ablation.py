@@ -11,7 +11,7 @@ stands in a folder of its own. A run that is done is not done again.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def ablation(config: AblationConfig) -> None:
         BackboneError: The student cannot be used.
     """
     output = Path(config.output)
-    manifest = Manifest.of(STAGE, config, (config.scored, config.questions))
+    manifest = Manifest.of(STAGE, replace(config, model=model_label(config.model)), (config.scored, config.questions))
     if manifest.vouches_for(output):
         logger.info("%s is there already.", output)
         return
