@@ -60,7 +60,7 @@ def contents(folder):
 
 
 def run(judge, source, output, **settings):
-    return score_job(ScoreJob(str(source), str(output), windows_per_part=1, **settings), judge)
+    return score_job(ScoreJob(str(source), str(output), part_rows=WINDOW_ROWS, **settings), judge)
 
 
 def flat(row, result):
@@ -339,6 +339,40 @@ def test_a_run_goes_on_only_with_its_own_job(judge, folder, make_judge, tmp_path
         run(judge, source, tmp_path / "out")
     with pytest.raises(DataFileError, match="expects an empty or new folder, but holds"):
         run(judge, source, folder.parent)
+    for text in ("[]", "{", '{"rows": 5}', '{"rows": 5, "settings": []}'):
+        (tmp_path / "out" / "_manifest.json").write_text(text)
+        with pytest.raises(DataFileError, match="expects a job's manifest, but:"):
+            run(judge, source, tmp_path / "out")
+        with pytest.raises(DataFileError, match="expects a job's manifest, but:"):
+            filter_job(FilterJob(str(tmp_path / "out"), best=1))
+
+
+def test_another_number_of_threads_is_said_and_not_refused(judge, tmp_path, caplog):
+    import torch
+
+    source, before = write_lines(tmp_path / "in.jsonl", made_rows(5)), torch.get_num_threads()
+    run(judge, source, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["threads"] == before
+    assert not caplog.records
+    try:
+        torch.set_num_threads(before + 1)
+        assert run(judge, source, tmp_path / "out")["scored"] == 5
+    finally:
+        torch.set_num_threads(before)
+    assert f"was begun with {before} threads and goes on with {before + 1}, so scores may differ" in caplog.text
+
+
+def test_the_size_of_a_part_is_part_of_the_job(folder, judge, tmp_path, capsys):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(WINDOW_ROWS * 3))
+    args = ["score", source, "--judge", str(folder), "--device", "cpu", "--output", f"{tmp_path}/out/"]
+    assert main([*args, "--part-rows", str(2 * WINDOW_ROWS)]) == 0
+    sizes = [len(read_rows(str(path))) for path in sorted((tmp_path / "out").glob("part-*"))]
+    assert sizes == [2 * WINDOW_ROWS, WINDOW_ROWS]
+    assert filter_job(FilterJob(str(tmp_path / "out"), best=1)).rows == WINDOW_ROWS * 3
+    assert main([*args, "--part-rows", str(WINDOW_ROWS)]) == 1
+    assert "these differ: settings.part_rows was 512, is 256" in capsys.readouterr().err
+    assert main([*args, "--part-rows", "300"]) == 1
+    assert "--part-rows expects a multiple of 256, but got 300" in capsys.readouterr().err
 
 
 def test_a_pair_without_finite_scores_is_rejected_alone(judge, tmp_path):

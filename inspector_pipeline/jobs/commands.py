@@ -29,6 +29,12 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard", type=_shard, default=(0, 1), metavar="I/N", help="score share I of N, from 0; one folder"
     )
     job.add_argument("--output-format", choices=("jsonl", "parquet"), help="of the parts (default: the input's kind)")
+    job.add_argument(
+        "--part-rows",
+        type=_positive,
+        metavar="N",
+        help="rows of a part, a multiple of 256; a killed run scores the part that it was at again (default: 4096)",
+    )
     job.add_argument("--prefix", default="", metavar="TEXT", help="what the names of the added columns begin with")
 
 
@@ -64,7 +70,8 @@ def is_job(args: argparse.Namespace) -> bool:
     output = args.output or ""
     to_folder = output.endswith("/") or (output != "-" and Path(output).is_dir() and bool(output))
     many = args.split is not None or Path(args.input).is_dir() or _is_glob(args.input)
-    given = [name for name in ("subset", "column", "where", "limit", "output_format", "prefix") if getattr(args, name)]
+    of_jobs = ("subset", "column", "where", "limit", "output_format", "part_rows", "prefix")
+    given = [name for name in of_jobs if getattr(args, name)]
     if not to_folder and (many or given or args.shard != (0, 1)):
         raise ValueError(
             "--output expects a folder, which ends in / or exists, for datasets, folders, globs and the options of big "
@@ -95,6 +102,8 @@ def score_as_job(args: argparse.Namespace, load: Callable[[argparse.Namespace], 
         raise ValueError(f"--format expects a file as --output, but got {args.format} for a folder.")
     same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size")
     settings = {name: getattr(args, name) for name in same}
+    if args.part_rows:
+        settings["part_rows"] = args.part_rows
     job = ScoreJob(**settings, columns=dict(args.column), format=args.output_format)
     counts = score_job(job, load(args))
     print(f"inspector: {summary_of(counts, args.output)}", file=sys.stderr)

@@ -200,6 +200,22 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a job's manifest.
+
+    Raises:
+        DataFileError: The file is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if {"rows", "settings"} <= found.keys() and found["settings"]["part_rows"]:
+            return dict(found)
+        fault = f"it holds {', '.join(found)}"
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        fault = repr(error)
+    raise DataFileError(f"{path} expects a job's manifest, but: {fault:.200}. Choose another folder.")
+
+
 def check_finished(folder: Path) -> None:
     """Refuse a job's folder that lacks parts; any other folder or file passes.
 
@@ -209,9 +225,8 @@ def check_finished(folder: Path) -> None:
     path = folder / MANIFEST
     if not path.is_file():
         return
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    size = manifest["settings"]["window_rows"] * manifest["settings"]["windows_per_part"]
-    expected = max(1, -(-manifest["rows"] // size))
+    manifest = read_manifest(path)
+    expected = max(1, -(-manifest["rows"] // manifest["settings"]["part_rows"]))
     found = len(list(folder.glob("part-*")))
     if found < expected:
         raise DataFileError(
