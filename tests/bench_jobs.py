@@ -3,8 +3,8 @@
     python tests/bench_jobs.py 100000                          # a tiny random judge
     python tests/bench_jobs.py 10000 --judge embedded          # the embedded one; or a folder or Hub id
 
-The pairs have --tokens tokens on average, as the judge reads them. Printed is JSON: the rows that were scored; pairs and
-tokens a second of the whole job, with its two passes over the input and the writing of Parquet; and the process's
+The pairs have --tokens tokens on average, as the judge reads them. Printed is JSON: the rows that were scored, pairs
+and tokens a second of the whole job, with its two passes over the input and the writing of Parquet, and the process's
 resident memory in MB when a tenth, a half and all of the rows were done, with the largest so far beside it. Memory that
 does not grow with the rows is what is meant by streaming. On a busy machine give --threads 1: threads wait for each
 other at every operation, and a tiny judge has thousands of them.
