@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,7 @@ def add_filter_command(commands: Any) -> None:
     parser.add_argument(
         "--at-least",
         metavar="COLUMN=N",
-        type=_assignment,
+        type=_threshold,
         action="append",
         default=[],
         help="keep only rows with at least N here, such as factuality=4; may be given more than once",
@@ -100,6 +101,8 @@ def score_as_job(args: argparse.Namespace, load: Callable[[argparse.Namespace], 
         raise ValueError("--top-percent expects a file as --output. Run `inspector filter` on the folder afterwards.")
     if args.format not in ("auto", "none"):
         raise ValueError(f"--format expects a file as --output, but got {args.format} for a folder.")
+    if len(dict(args.column)) < len(args.column):
+        raise ValueError("--column expects each of question and prediction at most once.")
     same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size")
     settings = {name: getattr(args, name) for name in same}
     if args.part_rows:
@@ -114,9 +117,8 @@ def filter_scored(args: argparse.Namespace) -> int:
     """Run `inspector filter`; returns the exit code, 3 where rows had no score to rank by."""
     from .keep import FilterJob, filter_job
 
-    thresholds = tuple((name, float(text)) for name, text in args.at_least)
     same = ("input", "output", "by", "top", "best", "per", "explain")
-    found = filter_job(FilterJob(**{name: getattr(args, name) for name in same}, at_least=thresholds))
+    found = filter_job(FilterJob(**{name: getattr(args, name) for name in same}, at_least=tuple(args.at_least)))
     print(f"inspector: kept {found.kept} of {found.rows} rows in {found.output}", file=sys.stderr)
     if found.unranked:
         print(f"inspector: {found.unranked} rows were left out: {found.reason}", file=sys.stderr)
@@ -128,6 +130,17 @@ def _assignment(text: str) -> tuple[str, str]:
     if not (name and mark and value):
         raise argparse.ArgumentTypeError(f"expects NAME=VALUE, but got {text}")
     return name, value
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    name, value = _assignment(text)
+    try:
+        least = float(value)
+    except ValueError:
+        least = math.nan
+    if math.isnan(least):
+        raise argparse.ArgumentTypeError(f"expects COLUMN=N with a number, such as factuality=4, but got {text}")
+    return name, least
 
 
 def _shard(text: str) -> tuple[int, int]:

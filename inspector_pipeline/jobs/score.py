@@ -16,7 +16,7 @@ from .manifest import job_manifest, settle_manifest, write_json
 from .parts import REJECTS, SUMMARY, JsonlWriter, ParquetWriter, Parts, RowWriter, reject_row, whole_file
 from .progress import Progress
 from .sources import Source, find_sources
-from .survey import survey
+from .survey import is_parquet, survey
 from .where import Where
 from .window import ScoreColumns, score_window
 
@@ -120,7 +120,8 @@ class _Run:
                     progress.skip(sum(len(window) for window in windows))
                 else:
                     self._write_part(index, windows, progress)
-                for key, number in self.parts.counts(index, self.columns.truncated).items():
+                expected = min(self.job.part_rows, self.survey.rows - index * self.job.part_rows)
+                for key, number in self.parts.counts(index, expected, self.columns.truncated).items():
                     counts[key] += number
         name = SUMMARY if self.job.shard[1] == 1 else SUMMARY.replace(".", "-{}-of-{}.".format(*self.job.shard))
         write_json(self.parts.folder / name, counts)
@@ -196,6 +197,11 @@ class _Run:
             raise SettingsError(
                 f"The input expects the column {missing[0]!r}, but has {', '.join(self.survey.columns)}. Name it by "
                 "--column question=... or --column prediction=...."
+            )
+        unheld = [one for one in self.survey.schema if shape == "parquet" and not is_parquet(one.type)]
+        if unheld:
+            raise SettingsError(
+                f"Parquet cannot hold the column {unheld[0].name!r} of {unheld[0].type}. Give --output-format jsonl."
             )
         held = [one.name for one in self.survey.schema if "binary" in str(one.type)] if shape == "jsonl" else []
         if held:

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import multiprocess
+import multiprocess  # type: ignore[import-untyped]
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
-from multiprocess.connection import wait
+from multiprocess.connection import wait  # type: ignore[import-untyped]
 
 from ..errors import DataFileError
 
