@@ -12,7 +12,7 @@ message says which), 503 with Retry-After where too many pairs wait. On SIGTERM 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -34,6 +34,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+DRAIN_S = 10.0  # how long a body that is too large is read, so that its sender can be told
 WINDOW_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -106,25 +107,37 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body, more = b"", True
-        length = dict(scope["headers"]).get(b"content-length", b"0")
+        headers, body, more = dict(scope["headers"]), bytearray(), True
+        length = headers.get(b"content-length", b"0")
         too_large = length.isdigit() and int(length) > self.body_bytes
         while more and not too_large:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return
-            body, more = body + message.get("body", b""), message.get("more_body", False)
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
             too_large = len(body) > self.body_bytes
         if too_large:
+            if more and b"expect" not in headers:  # a client that asked leave has sent no body yet
+                await _drain(receive)
             problem = {"detail": f"A request expects a body of at most {self.body_bytes} bytes. Send fewer pairs."}
             await JSONResponse(problem, 413, {"Connection": "close"})(scope, receive, send)
             return
-        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+        messages = iter([{"type": "http.request", "body": bytes(body), "more_body": False}])
 
         async def replay() -> Message:
             return next(messages, None) or await receive()
 
         await self.app(scope, replay, send)
+
+
+async def _drain(receive: Receive) -> None:
+    """Read what is left of a body, and forget it: a client that is cut off while it sends never sees the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            message = await receive()
+            while message["type"] != "http.disconnect" and message.get("more_body", False):
+                message = await receive()
 
 
 class Metrics:

@@ -59,7 +59,7 @@ def main(judge_folder, source, folder, kills):
     killed = finished = 0
     while killed < int(kills):
         shape = ("jsonl", "parquet")[finished % 2]
-        job = ScoreJob(source, f"{folder}/{shape}-{finished}", format=shape, windows_per_part=1, where="id != 7")
+        job = ScoreJob(source, f"{folder}/{shape}-{finished}", format=shape, part_rows=256, where="id != 7")
         for _ in range(min(KILLS_OF_A_JOB, int(kills) - killed)):
             if not run_once(job, judge, chance):
                 break

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -70,27 +68,29 @@ def test_a_batch_with_other_names(judge):
         InspectorBatchScorer(judge, columns={"question": "q"})(batch)
 
 
-def test_datatrove_gives_what_one_process_gives_though_a_worker_is_killed(folder, judge, tmp_path):
+def test_datatrove_gives_what_one_process_gives_though_workers_are_killed(folder, judge, tmp_path):
     rows = [*made_rows(WINDOW_ROWS * 4 + 9), {"question": "q"}]
     source = write_lines(tmp_path / "in.jsonl", rows)
-    script = Path(__file__).with_name("trove_job.py")
-    mark, out = tmp_path / "mark", tmp_path / "trove"
+    script, mark, out = Path(__file__).with_name("trove_job.py"), tmp_path / "mark", tmp_path / "trove"
+    mark.touch()
     command = [sys.executable, str(script), str(folder), source, str(out), str(mark)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": ENVIRONMENT}
-    first = subprocess.Popen(command, start_new_session=True, **quiet)
-    done = out / "log" / "completions"
-    deadline = time.monotonic() + WITHIN
-    try:  # the pool waits for the killed worker's task for ever
-        while not (mark.exists() and {"00000", "00002"} <= {path.name for path in done.glob("*")}):
-            assert first.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-    finally:
-        os.killpg(first.pid, signal.SIGKILL)
-        first.wait()
-    assert not (done / "00001").exists()
+
+    def ended(kills):
+        return subprocess.run(
+            [*command, str(kills)], env=ENVIRONMENT, capture_output=True, text=True, errors="replace", timeout=WITHIN
+        )
+
+    first = ended(kills=3)  # as often as a task is tried
+    assert first.returncode == 1 and mark.read_bytes() == b"..."
+    assert "task 1 was ended by SIGKILL (out of memory, mostly) for the 3. time. Each one's log" in first.stderr
+    assert {path.name for path in (out / "log" / "completions").glob("*")} == {"00000", "00002"}
     before = (out / "kept" / "00000.jsonl").stat().st_mtime_ns
-    subprocess.run(command, check=True, timeout=WITHIN, **quiet)
+    second = ended(kills=4)  # once more, and then no more
+    assert second.returncode == 0, second.stderr[-3000:]
+    assert mark.read_bytes() == b"...." and "Task 1 was ended by SIGKILL" in second.stderr
     assert (out / "kept" / "00000.jsonl").stat().st_mtime_ns == before
+    statistics = json.loads((out / "log" / "stats.json").read_text())
+    assert [step["name"] for step in statistics][0].endswith("Inspector")
 
     documents = [json.loads(line) for path in out.glob("*/*.jsonl") for line in path.read_text().splitlines()]
     found = {int(one["id"]): one for one in documents}

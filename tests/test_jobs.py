@@ -1,5 +1,6 @@
 import json
 import random
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -60,7 +61,7 @@ def contents(folder):
 
 
 def run(judge, source, output, **settings):
-    return score_job(ScoreJob(str(source), str(output), windows_per_part=1, **settings), judge)
+    return score_job(ScoreJob(str(source), str(output), part_rows=WINDOW_ROWS, **settings), judge)
 
 
 def flat(row, result):
@@ -145,6 +146,68 @@ def test_parquet_keeps_types_that_python_has_not(judge, tmp_path):
         run(judge, tmp_path / "in.parquet", tmp_path / "other", format="jsonl")
 
 
+@pytest.mark.parametrize("shape", ["jsonl", "parquet"])
+def test_rejected_rows_of_arrow_come_with_all_columns(judge, tmp_path, shape):
+    undecoded = pa.Array.from_buffers(pa.string(), 4, pa.array([b"p", b"\xff", b"p", b"p"]).buffers())
+    columns = {
+        "id": [0, 1, 2, 3],
+        "question": ["q", "q", None, "q"],
+        "prediction": undecoded,
+        "when": pa.array([1, 1, 1, 10**14], pa.timestamp("s")),  # the last one is beyond what Python knows
+        "list": pa.ListArray.from_arrays(pa.array([0, 1, 2, 3, 4]), undecoded),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    run(judge, tmp_path / "in.parquet", tmp_path / "out", format=shape)
+    refused = {row["number"]: row for row in rejects(tmp_path / "out")}
+    assert sorted(refused) == ([1, 2] if shape == "parquet" else [1, 2, 3])
+    assert refused[1]["row"]["id"] == 1 and refused[1]["row"]["prediction"] == "\\xff"
+    row = {"id": 2, "question": None, "prediction": "p", "when": str(datetime(1970, 1, 1, 0, 0, 1)), "list": ["p"]}
+    assert refused[2]["row"] == row
+    if shape == "jsonl":
+        assert "100000000000000" in refused[3]["row"]["when"] and "Python can hold" in refused[3]["reason"]
+    else:
+        found = filter_job(FilterJob(str(tmp_path / "out"), best=5))
+        assert sorted(row["id"] for row in json.loads(found.output.read_text())) == [0, 3]
+
+
+def test_what_parquet_cannot_hold_is_said(judge, tmp_path):
+    table = pa.Table.from_pylist(made_rows(3))
+    far = table.append_column("far", pa.array([1, 10**18, None], pa.timestamp("s")))  # Parquet holds milliseconds
+    for name, one in {"far": far, "odd": table.append_column("odd", pa.array([{}] * 3, pa.struct([])))}.items():
+        with pa.ipc.new_file(str(tmp_path / f"{name}.arrow"), one.schema) as writer:
+            writer.write_table(one)
+    run(judge, tmp_path / "far.arrow", tmp_path / "out")
+    assert [row["id"] for row in parts(tmp_path / "out")] == [0, 2]
+    assert "fit the columns' types in Parquet, but: Casting" in rejects(tmp_path / "out")[0]["reason"]
+    with pytest.raises(SettingsError, match=r"Parquet cannot hold the column 'odd' of struct<>. Give --output-format"):
+        run(judge, tmp_path / "odd.arrow", tmp_path / "odd")
+    assert run(judge, tmp_path / "odd.arrow", tmp_path / "odd", format="jsonl")["scored"] == 3
+
+
+def test_a_part_that_lost_rows_is_not_taken_for_whole(judge, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", [*made_rows(5), {"question": "q"}])
+    run(judge, source, tmp_path / "out")
+    part, refused = tmp_path / "out" / "part-000000.jsonl", tmp_path / "out" / "_rejects" / "part-000000.jsonl"
+    whole, told = part.read_bytes(), refused.read_bytes()
+    for lost in (whole[: whole.index(b"\n") + 1], whole[:50]):
+        part.write_bytes(lost)
+        with pytest.raises(DataFileError, match="expects a whole part, but: .* Delete it and run again"):
+            run(judge, source, tmp_path / "out")
+    part.write_bytes(whole)
+    refused.unlink()
+    with pytest.raises(DataFileError, match="it and its rejects hold 5 of 6 rows. Delete it and run again"):
+        run(judge, source, tmp_path / "out")
+    part.unlink()
+    assert run(judge, source, tmp_path / "out")["rejected"] == 1
+    assert part.read_bytes() == whole and refused.read_bytes() == told
+
+
+def test_a_file_that_names_a_column_twice_is_refused(judge, tmp_path):
+    pq.write_table(pa.table([["q"], ["p"], ["x"]], ["question", "prediction", "prediction"]), tmp_path / "in.parquet")
+    with pytest.raises(DataFileError, match="name every column once, but has question, prediction, prediction"):
+        run(judge, tmp_path / "in.parquet", tmp_path / "out")
+
+
 def test_a_folder_and_a_glob_are_read_in_the_order_of_names(judge, tmp_path):
     rows = made_rows(30)
     (tmp_path / "in" / "b").mkdir(parents=True)
@@ -203,8 +266,15 @@ def test_columns_where_limit_and_prefix(judge, tmp_path):
     assert rejects(tmp_path / "bad")[0]["reason"].startswith("--where cannot decide: ")
 
 
+@pytest.mark.parametrize("expression", ["", "1 +", "id = 2", "id == 2; True", "import os"])
+def test_where_is_one_expression(judge, tmp_path, expression):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(3))
+    with pytest.raises(SettingsError, match="--where expects an expression such as"):
+        run(judge, source, tmp_path / "out", where=expression)
+
+
 @pytest.mark.parametrize(
-    "expression", ["__import__('os')", "question.__class__", "open('x')", "(lambda: 1)()", "[x for x in", "1 +"]
+    "expression", ["__import__('os')", "question.__class__", "open('x')", "(lambda: 1)()", "[x for x in"]
 )
 def test_where_reaches_nothing_but_the_row(judge, tmp_path, expression):
     source = write_lines(tmp_path / "in.jsonl", made_rows(3))
@@ -339,6 +409,40 @@ def test_a_run_goes_on_only_with_its_own_job(judge, folder, make_judge, tmp_path
         run(judge, source, tmp_path / "out")
     with pytest.raises(DataFileError, match="expects an empty or new folder, but holds"):
         run(judge, source, folder.parent)
+    for text in ("[]", "{", '{"rows": 5}', '{"rows": 5, "settings": []}'):
+        (tmp_path / "out" / "_manifest.json").write_text(text)
+        with pytest.raises(DataFileError, match="expects a job's manifest, but:"):
+            run(judge, source, tmp_path / "out")
+        with pytest.raises(DataFileError, match="expects a job's manifest, but:"):
+            filter_job(FilterJob(str(tmp_path / "out"), best=1))
+
+
+def test_another_number_of_threads_is_said_and_not_refused(judge, tmp_path, caplog):
+    import torch
+
+    source, before = write_lines(tmp_path / "in.jsonl", made_rows(5)), torch.get_num_threads()
+    run(judge, source, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["threads"] == before
+    assert not caplog.records
+    try:
+        torch.set_num_threads(before + 1)
+        assert run(judge, source, tmp_path / "out")["scored"] == 5
+    finally:
+        torch.set_num_threads(before)
+    assert f"was begun with {before} threads and goes on with {before + 1}, so scores may differ" in caplog.text
+
+
+def test_the_size_of_a_part_is_part_of_the_job(folder, judge, tmp_path, capsys):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(WINDOW_ROWS * 3))
+    args = ["score", source, "--judge", str(folder), "--device", "cpu", "--output", f"{tmp_path}/out/"]
+    assert main([*args, "--part-rows", str(2 * WINDOW_ROWS)]) == 0
+    sizes = [len(read_rows(str(path))) for path in sorted((tmp_path / "out").glob("part-*"))]
+    assert sizes == [2 * WINDOW_ROWS, WINDOW_ROWS]
+    assert filter_job(FilterJob(str(tmp_path / "out"), best=1)).rows == WINDOW_ROWS * 3
+    assert main([*args, "--part-rows", str(WINDOW_ROWS)]) == 1
+    assert "these differ: settings.part_rows was 512, is 256" in capsys.readouterr().err
+    assert main([*args, "--part-rows", "300"]) == 1
+    assert "--part-rows expects a multiple of 256, but got 300" in capsys.readouterr().err
 
 
 def test_a_pair_without_finite_scores_is_rejected_alone(judge, tmp_path):
@@ -369,6 +473,7 @@ def test_the_command(folder, tmp_path, capsys):
         ("--top-percent", "0.5"): "Run `inspector filter` on the folder",
         ("--format", "table"): "--format expects a file as --output",
         ("--column", "answer=x"): "--column expects question or prediction before the =",
+        ("--column", "question=x", "--column", "question=y"): "question and prediction at most once",
     }.items():
         assert main([*args, *wrong]) == 1 and message in capsys.readouterr().err
     assert main(["score", source, "--limit", "3"]) == 1

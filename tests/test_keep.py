@@ -156,9 +156,20 @@ def test_faults(source, case):
         filter_job(FilterJob(str(source), **settings))
     with pytest.raises(SettingsError, match="another file than the input"):
         filter_job(FilterJob(str(source), top=0.5, output=str(source)))
+    with pytest.raises(SettingsError, match="and none within it"):  # where it would be read as scored rows
+        filter_job(FilterJob(str(source.parent), top=0.5, output=str(source.parent / "best.json")))
+
+
+@pytest.mark.parametrize("wrong", ["clarity", "clarity=", "clarity=high", "clarity=nan"])
+def test_a_threshold_is_a_number(source, wrong, capsys):
+    with pytest.raises(SystemExit):
+        main(["filter", str(source), "--at-least", wrong])
+    assert "expects" in capsys.readouterr().err
 
 
 def test_an_unknown_column_keeps_nothing_silently(source):
+    with pytest.raises(DataFileError, match="--per expects a column of .*, but no row has 'questoin'"):
+        filter_job(FilterJob(str(source), per="questoin", best=1))
     with pytest.raises(DataFileError, match="expects a number as 'clearness'"):
         filter_job(FilterJob(str(source), by="clearness", top=0.5))
     assert not list(source.parent.glob("*_filtered.json"))

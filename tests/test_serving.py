@@ -140,6 +140,8 @@ def test_bad_input_is_refused_with_what_is_wrong(judge):
             assert status == code and words in answer["detail"], (case, status, answer)
         chunks = iter([b" " * 150_000] * 2)  # no Content-Length tells its size
         assert ask_in_chunks(port, chunks) == 413
+        status, answer, _ = ask(port, "/score", b" " * 30_000_000)  # more than the sockets' buffers hold
+        assert status == 413 and "at most 200000 bytes" in answer["detail"]
         assert ask(port, "/score")[0] == 405 and ask(port, "/nowhere")[0] == 404
         assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
 

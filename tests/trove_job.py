@@ -1,6 +1,6 @@
-"""Run a datatrove pipeline: `python trove_job.py JUDGE INPUT FOLDER [MARK]`.
+"""Run a datatrove pipeline: `python trove_job.py JUDGE INPUT FOLDER MARK KILLS`.
 
-Where a MARK is named, the worker of one task is killed with SIGKILL in the middle of it, once: it makes MARK before.
+The process of one task is killed with SIGKILL in the middle of it, until MARK holds a byte for each of so many kills.
 """
 
 import os
@@ -8,11 +8,12 @@ import signal
 import sys
 from pathlib import Path
 
-from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.writers import JsonlWriter
 
+from inspector_pipeline.errors import InspectorError
 from inspector_pipeline.jobs.trove import InspectorAnnotator, InspectorFilter, InspectorReader
+from inspector_pipeline.jobs.trove_executor import RestartingExecutor
 
 TASKS = 3
 KILLED_TASK = 1
@@ -22,27 +23,33 @@ class Kill(PipelineStep):
     name = "kill"
     type = "test"
 
-    def __init__(self, mark):
+    def __init__(self, mark, kills):
         super().__init__()
         self.mark = mark
+        self.kills = kills
 
     def run(self, data, rank=0, world_size=1):
         for number, document in enumerate(data):
-            if rank == KILLED_TASK and number == 100 and not Path(self.mark).exists():
-                Path(self.mark).touch()
+            if rank == KILLED_TASK and number == 100 and Path(self.mark).stat().st_size < self.kills:
+                with Path(self.mark).open("ab") as file:
+                    file.write(b".")
                 os.kill(os.getpid(), signal.SIGKILL)
             yield document
 
 
-def main(judge, source, folder, *mark):
+def main(judge, source, folder, mark, kills):
     steps = [
         InspectorReader(source),
         InspectorAnnotator(judge, device="cpu"),
-        *(Kill(one) for one in mark),
+        Kill(mark, int(kills)),
         InspectorFilter("a", 2, exclusion_writer=JsonlWriter(f"{folder}/dropped", compression=None)),
         JsonlWriter(f"{folder}/kept", compression=None),
     ]
-    LocalPipelineExecutor(steps, tasks=TASKS, workers=2, logging_dir=f"{folder}/log", start_method="fork").run()
+    executor = RestartingExecutor(steps, tasks=TASKS, workers=2, logging_dir=f"{folder}/log", start_method="fork")
+    try:
+        executor.run()
+    except InspectorError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ..tables import Row
 from .entries import Entry
 
 BATCH_ROWS = 256
+UNHELD = (ValueError, OverflowError)  # of values that Python cannot hold
 
 
 def parquet_schema(path: Path) -> pa.Schema:
@@ -95,13 +96,33 @@ def table_entries(batches: Iterable[Any], name: str, columns: Iterable[str] | No
             yield Entry(f"{name}: row {number}", row, fault, cells=(table, at))
 
 
+def rows_of(table: pa.Table) -> list[Row]:
+    """Return all columns of a table's rows; what Python cannot hold comes as text."""
+    try:
+        return list(table.to_pylist())
+    except UNHELD:
+        cells = [(name, table.column(name)) for name in table.column_names]
+        return [{name: _value(column.slice(at, 1)) for name, column in cells} for at in range(table.num_rows)]
+
+
+def _value(cell: pa.ChunkedArray) -> Any:
+    try:
+        return cell.to_pylist()[0]
+    except UnicodeDecodeError:
+        if pa.types.is_string(cell.type) or pa.types.is_large_string(cell.type):
+            return cell.cast(pa.large_binary()).to_pylist()[0].decode("utf-8", "backslashreplace")
+        return f"{cell.type} with bytes that are not UTF-8"
+    except UNHELD:
+        return str(cell.cast(pa.string()).to_pylist()[0])
+
+
 def _rows(table: pa.Table) -> Iterator[tuple[Row | None, str | None]]:
     """Turn rows into Python values, one by one where some cannot: text that is no UTF-8, times between microseconds."""
     try:
         yield from [(row, None) for row in table.to_pylist()]
-    except ValueError:
+    except UNHELD:
         for at in range(table.num_rows):
             try:
                 yield table.slice(at, 1).to_pylist()[0], None
-            except ValueError as error:
+            except UNHELD as error:
                 yield None, f"expects values that Python can hold, but: {error}"

@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,12 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard", type=_shard, default=(0, 1), metavar="I/N", help="score share I of N, from 0; one folder"
     )
     job.add_argument("--output-format", choices=("jsonl", "parquet"), help="of the parts (default: the input's kind)")
+    job.add_argument(
+        "--part-rows",
+        type=_positive,
+        metavar="N",
+        help="rows of a part, a multiple of 256; a killed run scores the part that it was at again (default: 4096)",
+    )
     job.add_argument("--prefix", default="", metavar="TEXT", help="what the names of the added columns begin with")
 
 
@@ -55,7 +62,7 @@ def add_filter_command(commands: Any) -> None:
     parser.add_argument(
         "--at-least",
         metavar="COLUMN=N",
-        type=_assignment,
+        type=_threshold,
         action="append",
         default=[],
         help="keep only rows with at least N here, such as factuality=4; may be given more than once",
@@ -69,7 +76,8 @@ def is_job(args: argparse.Namespace) -> bool:
     output = args.output or ""
     to_folder = output.endswith("/") or (output != "-" and Path(output).is_dir() and bool(output))
     many = args.split is not None or Path(args.input).is_dir() or _is_glob(args.input)
-    given = [name for name in ("subset", "column", "where", "limit", "output_format", "prefix") if getattr(args, name)]
+    of_jobs = ("subset", "column", "where", "limit", "output_format", "part_rows", "prefix")
+    given = [name for name in of_jobs if getattr(args, name)]
     if not to_folder and (many or given or args.shard != (0, 1)):
         raise ValueError(
             "--output expects a folder, which ends in / or exists, for datasets, folders, globs and the options of big "
@@ -98,8 +106,12 @@ def score_as_job(args: argparse.Namespace, load: Callable[[argparse.Namespace], 
         raise ValueError("--top-percent expects a file as --output. Run `inspector filter` on the folder afterwards.")
     if args.format not in ("auto", "none"):
         raise ValueError(f"--format expects a file as --output, but got {args.format} for a folder.")
+    if len(dict(args.column)) < len(args.column):
+        raise ValueError("--column expects each of question and prediction at most once.")
     same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size")
     settings = {name: getattr(args, name) for name in same}
+    if args.part_rows:
+        settings["part_rows"] = args.part_rows
     job = ScoreJob(**settings, columns=dict(args.column), format=args.output_format)
     counts = score_job(job, load(args))
     print(f"inspector: {summary_of(counts, args.output)}", file=sys.stderr)
@@ -110,10 +122,9 @@ def filter_scored(args: argparse.Namespace) -> int:
     """Run `inspector filter`; returns the exit code, 3 where rows had no score to rank by."""
     from .keep import FilterJob, filter_job
 
-    thresholds = tuple((name, float(text)) for name, text in args.at_least)
     same = ("input", "output", "top", "best", "per", "explain")
     settings = {name: getattr(args, name) for name in same} | ({"by": tuple(args.by)} if args.by else {})
-    found = filter_job(FilterJob(**settings, at_least=thresholds))
+    found = filter_job(FilterJob(**settings, at_least=tuple(args.at_least)))
     print(f"inspector: kept {found.kept} of {found.rows} rows in {found.output}", file=sys.stderr)
     if found.unranked:
         print(f"inspector: {found.unranked} rows were left out: {found.reason}", file=sys.stderr)
@@ -125,6 +136,17 @@ def _assignment(text: str) -> tuple[str, str]:
     if not (name and mark and value):
         raise argparse.ArgumentTypeError(f"expects NAME=VALUE, but got {text}")
     return name, value
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    name, value = _assignment(text)
+    try:
+        least = float(value)
+    except ValueError:
+        least = math.nan
+    if math.isnan(least):
+        raise argparse.ArgumentTypeError(f"expects COLUMN=N with a number, such as factuality=4, but got {text}")
+    return name, least
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -117,6 +117,8 @@ def filter_job(job: FilterJob) -> Filtered:
         sources, [*job.ranked_by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]
     ):
         numbers.add(entry)
+    if job.per and numbers.rows and not numbers.has_groups:
+        raise DataFileError(f"--per expects a column of {job.input}, but no row has {job.per!r}.")
     if numbers.unranked and numbers.unranked == numbers.rows:
         raise DataFileError(f"No row can be ranked: {numbers.reason}. Check --by and --at-least.")
     ranking = rank(np.asarray(numbers.scores), np.asarray(numbers.groups) if job.per else None, job.top, job.best)
@@ -136,6 +138,7 @@ class _Numbers:
         self.job = job
         self.scores, self.positions, self.groups = array("d"), array("q"), array("q")
         self.rows = self.unranked = 0
+        self.has_groups = False
         self.reason: str | None = None
         self._known: dict[bytes, int] = {}
 
@@ -155,6 +158,7 @@ class _Numbers:
     def _read(self, entry: Entry) -> tuple[float, bool, int]:
         if entry.row is None:
             raise DataFileError(f"{entry.place} {entry.fault}")
+        self.has_groups = self.has_groups or self.job.per in entry.row
         values = [_number(entry, name) for name in self.job.ranked_by]
         score = values[0] if len(values) == 1 else math.fsum(values) / len(values)  # the same in any order
         passes = all([_number(entry, name) >= least for name, least in self.job.at_least])
@@ -207,8 +211,8 @@ def _check_target(job: FilterJob, schema: pa.Schema | None) -> None:
             f"--output expects a file of {', '.join(suffixes)} in an existing folder, as SCORED is "
             f"{'text' if schema is None else 'Arrow or Parquet'}, but got {target}."
         )
-    if target.absolute() == Path(job.input).absolute():
-        raise SettingsError(f"--output expects another file than the input, but got {target} for both.")
+    if target.resolve().is_relative_to(Path(job.input).resolve()):
+        raise SettingsError(f"--output expects another file than the input, and none within it, but got {target}.")
 
 
 def _write(job: FilterJob, spill: Spill, schema: pa.Schema | None, reasons: Iterator[Row]) -> None:

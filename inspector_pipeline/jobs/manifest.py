@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ import torch
 from ..batching import WINDOW_ROWS
 from ..errors import DataFileError
 from ..pipeline_inspector import InspectorPipeline
-from .parts import MANIFEST, BusyFileError, whole_file
+from .parts import MANIFEST, BusyFileError, read_manifest, whole_file
 from .sources import Source
 from .survey import Survey
+
+logger = logging.getLogger(__name__)
 
 WAIT_S = 0.1
 PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow")
@@ -43,6 +46,7 @@ def job_manifest(job: Any, judge: InspectorPipeline, sources: Sequence[Source], 
         "columns_as_json": list(survey.as_json),
         "settings": {**settings, "window_rows": WINDOW_ROWS},
         "versions": {name: version(name) for name in PACKAGES},
+        "threads": torch.get_num_threads() if judge.device.type == "cpu" else None,
     }
 
 
@@ -91,10 +95,8 @@ def settle_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         except BusyFileError:  # another shard of this job begins too
             time.sleep(WAIT_S)
         return settle_manifest(folder, manifest)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataFileError(f"{path} expects a job's manifest, but: {error}. Choose another folder.") from error
+    found = read_manifest(path)
+    _warn_of_threads(folder, found.pop("threads", None), expected.pop("threads"))
     changed = _differences(found, expected)
     if changed:
         raise DataFileError(
@@ -102,6 +104,16 @@ def settle_manifest(folder: Path, manifest: dict[str, Any]) -> None:
             "another folder, or delete this one."
         )
     return None
+
+
+def _warn_of_threads(folder: Path, before: int | None, now: int | None) -> None:
+    """Say that a sum depends, in its last digits, on how many threads divide it; other settings are refused."""
+    if before != now:
+        logger.warning(
+            "%s was begun with %s threads and goes on with %s, so scores may differ in their last digits from those of "
+            "one run. Set OMP_NUM_THREADS=%s to have the same bytes.",
+            *(folder, before, now, before),
+        )
 
 
 def _differences(found: Any, expected: Any, name: str = "") -> list[str]:

@@ -14,6 +14,7 @@ import pyarrow.parquet
 
 from ..errors import DataFileError
 from ..tables import Row
+from .arrow_files import rows_of
 from .entries import Entry, json_line
 from .survey import Survey
 
@@ -70,9 +71,10 @@ class ParquetWriter:
             survey: The input's columns.
             score_schema: The columns that are added.
         """
-        self._survey = survey
+        self._as_json = survey.as_json
+        self._schema = pa.schema([_in_parquet(field) for field in survey.schema])
         self._score_schema = score_schema
-        self._writer = pyarrow.parquet.ParquetWriter(file, pa.schema([*survey.schema, *score_schema]))
+        self._writer = pyarrow.parquet.ParquetWriter(file, pa.schema([*self._schema, *score_schema]))
 
     def misfits(self, entries: Sequence[Entry]) -> list[str | None]:
         """Say of each row why it cannot be written: its values do not fit the columns' types."""
@@ -99,16 +101,23 @@ class ParquetWriter:
         self._writer.close()
 
     def _table(self, entries: Sequence[Entry]) -> pa.Table:
-        schema = self._survey.schema
+        schema = self._schema
         if entries[0].cells is None:
             return pa.Table.from_pylist([self._flat(entry.row or {}) for entry in entries], schema)
         pieces = [table.slice(at, 1) for table, at in (entry.cells for entry in entries if entry.cells)]
-        table = pa.concat_tables([schema.empty_table(), *pieces], promote_options="permissive")
+        known = pa.schema([field for field in schema if field.name not in pieces[0].column_names])
+        table = pa.concat_tables([*pieces, known.empty_table()], promote_options="permissive")
         return table.select(schema.names).cast(schema).combine_chunks()
 
     def _flat(self, row: Row) -> Row:
-        as_json = {name: json_line(row[name]).decode().rstrip() for name in self._survey.as_json if name in row}
+        as_json = {name: json_line(row[name]).decode().rstrip() for name in self._as_json if name in row}
         return {**row, **as_json}
+
+
+def _in_parquet(field: pa.Field) -> pa.Field:
+    """Return a column as Parquet holds it: it has no times in seconds, and a date too far away fits no other unit."""
+    is_seconds = pa.types.is_timestamp(field.type) and field.type.unit == "s"
+    return field.with_type(pa.timestamp("ms", field.type.tz)) if is_seconds else field
 
 
 @dataclass(frozen=True)
@@ -135,11 +144,12 @@ class Parts:
         """Say whether a part is whole; its rejects are in place before it is."""
         return self.path(index).is_file()
 
-    def counts(self, index: int, truncated: str) -> dict[str, int]:
+    def counts(self, index: int, rows: int, truncated: str) -> dict[str, int]:
         """Count the rows of a whole part.
 
         Args:
             index: Which part.
+            rows: How many rows of the input it stands for.
             truncated: Name of the column that says whether a pair was cut.
         """
         path, rejects = self.path(index), self.rejects_path(index)
@@ -148,6 +158,11 @@ class Parts:
         except (OSError, ValueError, KeyError) as error:
             raise DataFileError(f"{path} expects a whole part, but: {error}. Delete it and run again.") from error
         n_rejected = _count_lines(rejects) if rejects.is_file() else 0
+        if len(values) + n_rejected != rows:
+            raise DataFileError(
+                f"{path} expects a whole part, but: it and its rejects hold {len(values) + n_rejected} of {rows} rows. "
+                "Delete it and run again."
+            )
         return {"scored": len(values), "rejected": n_rejected, "truncated": sum(values)}
 
 
@@ -200,6 +215,22 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a job's manifest.
+
+    Raises:
+        DataFileError: The file is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if {"rows", "settings"} <= found.keys() and found["settings"]["part_rows"]:
+            return dict(found)
+        fault = f"it holds {', '.join(found)}"
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        fault = repr(error)
+    raise DataFileError(f"{path} expects a job's manifest, but: {fault:.200}. Choose another folder.")
+
+
 def check_finished(folder: Path) -> None:
     """Refuse a job's folder that lacks parts; any other folder or file passes.
 
@@ -209,9 +240,8 @@ def check_finished(folder: Path) -> None:
     path = folder / MANIFEST
     if not path.is_file():
         return
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    size = manifest["settings"]["window_rows"] * manifest["settings"]["windows_per_part"]
-    expected = max(1, -(-manifest["rows"] // size))
+    manifest = read_manifest(path)
+    expected = max(1, -(-manifest["rows"] // manifest["settings"]["part_rows"]))
     found = len(list(folder.glob("part-*")))
     if found < expected:
         raise DataFileError(
@@ -223,6 +253,9 @@ def check_finished(folder: Path) -> None:
 def reject_row(entry: Entry) -> dict[str, Any]:
     """Describe a row that was not scored; the row itself comes along, so that nothing is lost."""
     found: dict[str, Any] = {"number": entry.number, "place": entry.place, "reason": entry.fault}
+    if entry.cells is not None:  # whose row may hold some of the columns only
+        table, at = entry.cells
+        return {**found, "row": rows_of(table.slice(at, 1))[0]}
     if entry.row is not None:
         return {**found, "row": entry.row}
     return found if entry.raw is None else {**found, "raw": entry.raw}

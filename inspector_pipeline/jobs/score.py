@@ -16,11 +16,12 @@ from .manifest import job_manifest, settle_manifest, write_json
 from .parts import REJECTS, SUMMARY, JsonlWriter, ParquetWriter, Parts, RowWriter, reject_row, whole_file
 from .progress import Progress
 from .sources import Source, find_sources
-from .survey import survey
+from .survey import is_parquet, survey
 from .where import Where
 from .window import ScoreColumns, score_window
 
 FORMATS = ("jsonl", "parquet")
+PART_ROWS = 16 * WINDOW_ROWS
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ScoreJob:
         format: `jsonl` or `parquet`; None takes the input's kind.
         prefix: What the names of added columns begin with.
         batch_size: Pairs that are read ahead and scored together; None is 256.
-        windows_per_part: Windows of 256 rows that one part holds; a killed run loses the part that it was at.
+        part_rows: Rows of a part, a multiple of 256; a killed run loses the part that it was at.
     """
 
     input: str
@@ -53,7 +54,7 @@ class ScoreJob:
     format: str | None = None
     prefix: str = ""
     batch_size: int | None = None
-    windows_per_part: int = 16
+    part_rows: int = PART_ROWS
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -65,8 +66,8 @@ class ScoreJob:
             raise SettingsError(f"--column expects {' or '.join(PAIR_KEYS)} before the =, but got {unknown[0]!r}.")
         if self.format not in (None, *FORMATS):
             raise SettingsError(f"--output-format expects {' or '.join(FORMATS)}, but got {self.format!r}.")
-        if self.windows_per_part < 1:
-            raise SettingsError(f"--windows-per-part expects 1 or more, but got {self.windows_per_part}.")
+        if self.part_rows < 1 or self.part_rows % WINDOW_ROWS:
+            raise SettingsError(f"--part-rows expects a multiple of {WINDOW_ROWS}, but got {self.part_rows}.")
 
 
 def score_job(job: ScoreJob, judge: InspectorPipeline) -> dict[str, int]:
@@ -120,14 +121,15 @@ class _Run:
                     progress.skip(sum(len(window) for window in windows))
                 else:
                     self._write_part(index, windows, progress)
-                for key, number in self.parts.counts(index, self.columns.truncated).items():
+                expected = min(self.job.part_rows, self.survey.rows - index * self.job.part_rows)
+                for key, number in self.parts.counts(index, expected, self.columns.truncated).items():
                     counts[key] += number
         name = SUMMARY if self.job.shard[1] == 1 else SUMMARY.replace(".", "-{}-of-{}.".format(*self.job.shard))
         write_json(self.parts.folder / name, counts)
         return counts
 
     def _my_rows(self) -> int:
-        size = WINDOW_ROWS * self.job.windows_per_part
+        size = self.job.part_rows
         index, of = self.job.shard
         starts = range(index * size, self.survey.rows, of * size)
         return sum(min(size, self.survey.rows - start) for start in starts)
@@ -139,7 +141,7 @@ class _Run:
         first = next(windows, [])
         while first or index == 0:  # an input without rows makes one part without rows
             mine = index % self.job.shard[1] == self.job.shard[0]
-            stream = _some(first, windows, self.job.windows_per_part)
+            stream = _some(first, windows, self.job.part_rows // WINDOW_ROWS)
             if mine:
                 yield index, stream
             for _ in stream:
@@ -196,6 +198,11 @@ class _Run:
             raise SettingsError(
                 f"The input expects the column {missing[0]!r}, but has {', '.join(self.survey.columns)}. Name it by "
                 "--column question=... or --column prediction=...."
+            )
+        unheld = [one for one in self.survey.schema if shape == "parquet" and not is_parquet(one.type)]
+        if unheld:
+            raise SettingsError(
+                f"Parquet cannot hold the column {unheld[0].name!r} of {unheld[0].type}. Give --output-format jsonl."
             )
         held = [one.name for one in self.survey.schema if "binary" in str(one.type)] if shape == "jsonl" else []
         if held:

@@ -108,7 +108,10 @@ def _file(path: Path, place: str) -> Source:
     if suffix in TEXT_FILES:
         return Source(name, digest, None, lambda _: TEXT_FILES[suffix](path))
     read_schema, batches = ARROW_FILES[suffix]
-    return Source(name, digest, read_schema(path), lambda columns: table_entries(batches(path), name, columns))
+    schema = read_schema(path)
+    if len(set(schema.names)) < len(schema.names):
+        raise DataFileError(f"{path} expects to name every column once, but has {', '.join(schema.names)}.")
+    return Source(name, digest, schema, lambda columns: table_entries(batches(path), name, columns))
 
 
 def _sha256(path: str | Path) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..tables import Row
+from .arrow_files import rows_of
 from .entries import Entry, json_line
 
 BLOCK_ROWS = 20_000
@@ -80,7 +81,7 @@ class ArrowBlock:
             table = pa.ipc.open_stream(data).read_all()
             for start in range(0, len(order), BUFFER_ROWS):
                 piece = table.take(pa.array(order[start : start + BUFFER_ROWS]))
-                for at, row in enumerate(piece.to_pylist()):
+                for at, row in enumerate(rows_of(piece)):
                     yield row, piece.slice(at, 1)
 
 

@@ -74,7 +74,7 @@ def _text_survey(intake: Intake, typed: bool) -> Survey:
     for window in cut(intake, SAMPLE_ROWS):
         n_rows += len(window)
         _merge(types, _usable_rows(window), typed)
-    kept = {name: kind for name, kind in types.items() if kind is not None and _is_parquet(kind)}
+    kept = {name: kind for name, kind in types.items() if kind is not None and is_parquet(kind)}
     schema = pa.schema([(name, kept.get(name, pa.string())) for name in types]) if typed else pa.schema([])
     return Survey(n_rows, tuple(types), schema, tuple(name for name in types if name not in kept) if typed else ())
 
@@ -98,7 +98,7 @@ def _merged(known: pa.DataType, values: list[Any]) -> pa.DataType | None:
         return None
 
 
-def _is_parquet(kind: pa.DataType) -> bool:
+def is_parquet(kind: pa.DataType) -> bool:
     """Say whether Parquet can hold a type; it cannot hold objects without keys."""
     try:
         pyarrow.parquet.write_table(pa.schema([("x", kind)]).empty_table(), io.BytesIO())

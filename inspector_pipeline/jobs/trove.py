@@ -1,9 +1,10 @@
 """Steps for datatrove: read rows as a job does, score them, keep the good ones; for its local, Slurm and Ray executors.
 
-    from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.writers import JsonlWriter
 
-    LocalPipelineExecutor(
+    from inspector_pipeline.jobs.trove_executor import RestartingExecutor
+
+    RestartingExecutor(
         [
             InspectorReader("responses/"),
             InspectorAnnotator(),
@@ -15,7 +16,8 @@
 
 A document's text is the response; its metadata holds the question, the row's other columns and, once annotated, the
 scores. The reader deals out whole windows, so that any number of tasks gives what a single process gives. Tasks that
-were completed are skipped when the same pipeline is run again, as datatrove does.
+were completed are skipped when the same pipeline is run again, as datatrove does. datatrove's own LocalPipelineExecutor
+runs these steps too, but waits for ever for a worker that was killed (stop it, and run the same pipeline again).
 """
 
 from collections.abc import Iterable, Iterator

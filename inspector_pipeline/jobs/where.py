@@ -36,6 +36,7 @@ class Where:
         self._evaluator = simpleeval.EvalWithCompoundTypes(functions=FUNCTIONS)
         self._faults = (simpleeval.InvalidExpression, TypeError, ValueError, ArithmeticError, LookupError)
         try:
+            ast.parse(expression.strip(), mode="eval")  # simpleeval would ignore an assignment, and a second statement
             self._tree = self._evaluator.parse(expression)
         except (simpleeval.InvalidExpression, SyntaxError, ValueError) as error:
             raise SettingsError(f"--where expects an expression such as len(prediction) > 20, but: {error}.") from error
