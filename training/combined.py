@@ -26,7 +26,7 @@ from training.search import Choice, FittedJudge, SearchConfig, fit_judge, held_o
 
 PENALTIES = np.logspace(0, 5, 11)
 # Of a score; a column that moves less is rounding, as that of the embeddings is: a reading's last token is always one.
-MIN_SPREAD = 1e-3
+MIN_SPREAD = 1e-4
 
 
 class Linear(NamedTuple):
