@@ -34,7 +34,7 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         "--part-rows",
         type=_positive,
         metavar="N",
-        help="rows of a part, a multiple of 256; a killed run scores the part that it was at again (default: 4096)",
+        help="rows of a part, a multiple of 256; a killed run scores the part that it was at again (default: 1024)",
     )
     job.add_argument("--prefix", default="", metavar="TEXT", help="what the names of the added columns begin with")
 

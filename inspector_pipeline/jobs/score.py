@@ -21,7 +21,7 @@ from .where import Where
 from .window import ScoreColumns, score_window
 
 FORMATS = ("jsonl", "parquet")
-PART_ROWS = 16 * WINDOW_ROWS
+PART_ROWS = 4 * WINDOW_ROWS
 
 
 @dataclass(frozen=True)
