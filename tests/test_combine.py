@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from causal import save_causal
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
 
@@ -134,6 +134,7 @@ def test_the_head_is_its_formula(n_features, n_states, n_classes, n_tokens, seed
 # The fit
 
 
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 99), st.integers(1, 5))
 def test_a_stack_is_one_linear_map_of_each_aspect(seed, n_layers):
     rng = np.random.default_rng(seed)

@@ -70,7 +70,7 @@ def config(made, tmp_path):
     search = SearchConfig(heads=(), finalists=1, inner_folds=2, penalties=(1.0,), sharings=(1.0,))
     score_tokens = ScoreTokensConfig(
         str(made / "lager"),
-        (*LAGER_VARIANTS, "probabilities_uniform_expectation"),
+        LAGER_VARIANTS,
         aspects=(),
         custom_aspects=RUBRICS,
         generated=GeneratedConfig(max_new_tokens=3, folds=1),
@@ -83,7 +83,7 @@ def config(made, tmp_path):
         probes={"probes": ProbesConfig(str(made / "features"), search)},
         score_tokens=score_tokens,
         combined="probes",
-        learning_curve=(0.02, 0.5),
+        learning_curve=(0.0, 0.02, 0.5),
         encoder=EncoderConfig(str(made / "encoder"), max_length=64, training=training),
         lora=LoraConfig(str(made / "backbone"), None, training=training),
         folds=3,
@@ -95,16 +95,10 @@ def config(made, tmp_path):
 def test_all_methods_are_compared(config, tmp_path):
     results = compare(config)
     methods = results["methods"]
-    lagers = (
-        "lager_last_argmax",
-        "lager_last_expectation",
-        "lager_logits_uniform_expectation",
-        "lager_probabilities_uniform_expectation",
-    )
-    tuned = ("lager_logits_adam_expectation", "lager_logits_convex_expectation")
+    tokens = [f"lager_{variant}" for variant in LAGER_VARIANTS]
     others = ("combined", "majority", "length", "tfidf", "probes", "encoder", "lora", "generated")
-    assert set(methods) == {*lagers, *tuned, *others}
-    for name in (*lagers, *tuned, "combined", "majority", "tfidf", "probes", "encoder"):
+    assert set(methods) == {*tokens, *others} and len(tokens) == 11
+    for name in (*tokens, "combined", "majority", "tfidf", "probes", "encoder"):
         assert methods[name]["rows"] == methods[name]["rows_of"] == 80, name
         assert set(methods[name]["aspects"]) == {"tone", "wit"}
         assert methods[name]["mean"]["auroc"]["low"] <= methods[name]["mean"]["auroc"]["high"]
@@ -122,20 +116,28 @@ def test_all_methods_are_compared(config, tmp_path):
     for weights in methods["lager_logits_convex_expectation"]["notes"]["layer_weights"]:
         assert sum(weights) == pytest.approx(1, abs=1e-3)
     assert methods["majority"]["flops_per_pair"] == 0
-    one_pass, two_passes = methods["probes"]["flops_per_pair"], methods[lagers[0]]["flops_per_pair"]
+    one_pass, two_passes = methods["probes"]["flops_per_pair"], methods[tokens[0]]["flops_per_pair"]
     assert methods["combined"]["flops_per_pair"] == pytest.approx(one_pass + two_passes)
     assert all(0 <= share <= 1 for share in methods["combined"]["notes"]["probe_share"])
     curve = results["learning_curve"]
-    assert [point["share"] for point in curve["combined"]] == [0.02, 0.5, 1]  # by score tokens where probes cannot be
+    # The combined judge is that of score tokens where probes cannot be fitted.
+    assert [point["share"] for point in curve["combined"]] == [
+        0,
+        0.02,
+        0.5,
+        1,
+    ]  # by score tokens where probes cannot be
     assert [point["share"] for point in curve["probes"]] == [0.5, 1]
-    few, untuned = curve["combined"][0]["auroc"], curve["lager_logits_uniform_expectation"][0]["auroc"]
-    assert few["value"] == pytest.approx(methods["lager_probabilities_uniform_expectation"]["mean"]["auroc"]["value"])
-    assert untuned["value"] == methods["lager_logits_uniform_expectation"]["mean"]["auroc"]["value"]
+    untuned = methods["lager_logits_uniform_expectation"]["mean"]["auroc"]
+    for name in ("combined", "lager_logits_uniform_expectation", "lager_logits_adam_expectation"):
+        assert curve[name][0]["n"] == 0 and curve[name][0]["auroc"] == untuned  # no label: all are the same judge
     assert curve["combined"][-1]["auroc"] == methods["combined"]["mean"]["auroc"]
     assert 0 < one_pass < two_passes and methods["probes"]["seconds_per_pair"] > 0
     written = (tmp_path / "out" / "table.md").read_text()
     assert all(f"\n| {name} |" in written or f"\n| **{name}** |" in written for name in methods)
-    assert written.count("\n- probes ") == 6  # whether it beats each method of score tokens
+    assert written.count("\n- probes ") == 11  # whether it beats each method of score tokens
+    failed = sum(count["of"] for count in failures.values())
+    assert f"{failed} of {failed} replies held no score" in written
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
     for name in ("quality_cost.png", "learning_curve.png"):
         assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
@@ -300,7 +302,7 @@ def test_operations_are_those_of_the_weights_and_of_attention():
 
 
 def test_a_table_names_what_is_undefined():
-    entry = {"mean": {}, "gain_of_judge": {}, "rows": 0, "rows_of": 8, "budget": "none"}
+    entry = {"mean": {}, "gain_of_judge": {}, "rows": 0, "rows_of": 8, "budget": "none", "description": "says nothing"}
     entry |= {"seconds_per_pair": None, "flops_per_pair": 0.0}
     assert "| silent | undefined | undefined | undefined | undefined |" in table(
         {"judge": "j", "methods": {"silent": entry}}

@@ -27,7 +27,7 @@ from training.combined_judge import build_combined, check_same_backbone
 from training.export import read_card, write_judge
 from training.features import load_features
 from training.fit import described_choice
-from training.labels import Labels, TooFewLabelsError
+from training.labels import Labels, TooFewLabelsError, counted_table
 from training.logits_cache import LogitsSettings, cached_layer_logits
 from training.manifest import FOLDERS_MANIFEST, Manifest
 from training.methods import ProbesConfig, ProbesMethod
@@ -193,12 +193,6 @@ def left_out(pairs: list[LabelledPair], names: list[str], uncounted: tuple[str, 
     return {**unlabelled, **one_kind, **{name: UNCOUNTED for name in scores if name in uncounted}}
 
 
-def counted_table(pairs: list[LabelledPair], uncounted: tuple[str, ...]) -> Labels:
-    """Collect the labels of the aspects that count in the total, numbered as a comparison numbers them."""
-    labels = Labels.of(pairs, uncounted).that_count()
-    return replace(labels, row=np.arange(len(labels.score)))
-
-
 def _told(fitted: Combination, labels: Labels) -> dict[str, Any]:
     """Describe the fit."""
     scored = ~labels.auxiliary
@@ -253,8 +247,9 @@ def _evidence(config: CombineConfig, made: Made, measured: dict[str, Any]) -> di
         }
         for aspect in made.model.aspects
     }
-    inherited = {} if counts else {"sources": theirs.get("sources", [])}
-    notes = [*told.get("notes", []), *([] if counts else theirs.get("notes", []))]
+    left = told["score_tokens_alone"]
+    inherited = {"sources": theirs.get("sources", [])} if left else {}
+    notes = [*told.get("notes", []), *(theirs.get("notes", []) if left else [])]
     alone = "; ".join(f"{name} ({why})" for name, why in told["score_tokens_alone"].items())
     if alone:
         notes.append(f"Score tokens alone (LAGER), as in the judge that this one was made from, score {alone}.")

@@ -18,8 +18,8 @@ from training.cost import Cost
 from training.evaluate import Fold
 from training.heads import Target
 from training.kernels import Design
-from training.labels import Array, Index, Labels
-from training.methods import LayerLogits, Predicted, ProbesMethod, check_both_kinds
+from training.labels import Array, Index, Labels, TooFewLabelsError, question_folds
+from training.methods import LayerLogits, Predicted, ProbesMethod, with_both_kinds
 from training.metrics import Prediction
 from training.probing_set import is_positive
 from training.search import Choice, FittedJudge, SearchConfig, fit_judge, held_out_values, search
@@ -54,7 +54,7 @@ class Stack:
         offsets: Aspect -> value at those means.
         scale: (1 + layers,) what centred columns are divided by.
         weights: (1 + layers,).
-        penalty: The ridge's, chosen by left-out errors.
+        penalty: The ridge's, chosen by the errors on left-out questions.
     """
 
     means: Mapping[int, Array]
@@ -71,19 +71,25 @@ class Stack:
             values: (rows,).
             expectations: (rows, layers).
             rows: Their labels.
-            config: For the target.
+            config: For the target and the folds that choose the penalty.
+
+        Raises:
+            TooFewLabelsError: There are fewer questions than folds.
         """
         target = Target.of(rows, config.target_weight).value
         columns = np.column_stack([values, expectations])
         aspects = [int(a) for a in np.unique(rows.aspect)]
-        means = {a: columns[rows.aspect == a].mean(axis=0) for a in aspects}
-        offsets = {a: float(target[rows.aspect == a].mean()) for a in aspects}
+        own = {a: rows.aspect == a for a in aspects}
+        means = {a: np.average(columns[own[a]], axis=0, weights=rows.weight[own[a]]) for a in aspects}
+        offsets = {a: float(np.average(target[own[a]], weights=rows.weight[own[a]])) for a in aspects}
         centred = columns - np.array([means[a] for a in rows.aspect])
         # Together the layers may say as much as the probe.
         n_layers = expectations.shape[1]
         scale = np.maximum(centred.std(axis=0), MIN_SPREAD) * np.sqrt([1.0, *[n_layers] * n_layers])
         wanted = target - np.array([offsets[a] for a in rows.aspect])
-        model = RidgeCV(alphas=PENALTIES, fit_intercept=False).fit(centred / scale, wanted, sample_weight=rows.weight)
+        folds = list(question_folds(rows, config.inner_folds, config.seed))
+        model = RidgeCV(alphas=PENALTIES, fit_intercept=False, cv=folds, scoring="neg_mean_squared_error")
+        model.fit(centred / scale, wanted, sample_weight=rows.weight)
         return cls(means, offsets, scale, np.asarray(model.coef_), float(model.alpha_))
 
     @property
@@ -135,7 +141,7 @@ class Combination:
         held_out, rows = _held_out(design, train, choice, config)
         expected = expectations(logits, rows)
         stack = Stack.fit(held_out, expected, rows, config)
-        fitted = stack.values(held_out, expected, rows.aspect)
+        fitted = _left_out(held_out, expected, rows, config)
         own = {int(a): rows.aspect == a for a in np.unique(rows.aspect)}
         return cls(judge, stack, {a: Calibration.fit(fitted[own[a]], rows.score[own[a]], rows.classes[a]) for a in own})
 
@@ -194,27 +200,39 @@ class CombinedMethod:
         return f"{self.probes.budget}; {len(PENALTIES)} penalties of the stack"
 
     def predict(self, fold: Fold) -> Predicted:
-        """Fit on a fold's training rows and predict its test rows; by LAGER alone where probes cannot be fitted."""
+        """Fit on a fold's training rows and predict its test rows.
+
+        As in the judge that `training.combine` makes, an aspect without good and other labels is predicted by its score
+        tokens alone, and so are all where the labels are too few for probes.
+        """
+        known = with_both_kinds(fold.train)
         try:
-            check_both_kinds(fold.train)
-            fitted = Combination.fit(self.probes.design, self.logits, fold.train, self.probes.search)
-        except DataFileError:  # the same features serve all rows, so it is the labels that are too few
+            fitted = self._fit(fold.train.take(np.flatnonzero(np.isin(fold.train.aspect, known))))
+        except TooFewLabelsError:
             yield from self._untuned(fold.test)
             return
+        probed = np.isin(fold.test.aspect, known)
+        yield from self._untuned(fold.test.take(np.flatnonzero(~probed)))
+        asked = fold.test.take(np.flatnonzero(probed))
+        values = fitted.values(self.probes.design, self.logits, asked)
+        for a in np.unique(asked.aspect):
+            own, classes = asked.aspect == a, asked.classes[a]
+            yield asked.row[own], _prediction(fitted.calibrations[a], values[own], classes)
+
+    def _fit(self, train: Labels) -> Combination:
+        fitted = Combination.fit(self.probes.design, self.logits, train, self.probes.search)
         self.probes.choices.append(fitted.judge.choice)
         self.shares.append(round(fitted.stack.probe_share, 3))
-        values = fitted.values(self.probes.design, self.logits, fold.test)
-        for a in np.unique(fold.test.aspect):
-            own, classes = fold.test.aspect == a, fold.test.classes[a]
-            yield fold.test.row[own], _prediction(fitted.calibrations[a], values[own], classes)
+        return fitted
 
     def _untuned(self, test: Labels) -> Predicted:
-        means = expectations(self.logits, test).mean(axis=1)
+        """Predict by LAGER with uniform weights."""
         for a in np.unique(test.aspect):
-            own, classes = test.aspect == a, np.array(test.classes[a])
-            expected = means[own]
-            nearest = classes[np.abs(expected[:, None] - classes).argmin(axis=1)]
-            yield test.row[own], Prediction(expected, expected, np.full(len(expected), np.nan), nearest)
+            rows, name = test.row[test.aspect == a], test.names[a]
+            scale = np.array(self.logits.scales[name])
+            expected = softmax(self.logits.of(name, rows).mean(axis=1), axis=1) @ scale.astype(float)
+            nearest = scale[np.abs(expected[:, None] - scale).argmin(axis=1)]
+            yield rows, Prediction(expected, expected, np.full(len(expected), np.nan), nearest)
 
     def cost(self, notes: Mapping[str, Any]) -> Cost:
         """Both the probes' passes and the score tokens'; the latter alone where there were no probes."""
@@ -228,6 +246,15 @@ class CombinedMethod:
     def notes(self) -> dict[str, Any]:
         """What the probes chose, and how much of the stack's weight is theirs, by fold."""
         return {**self.probes.notes(), "probe_share": self.shares}
+
+
+def _left_out(values: Array, expected: Array, rows: Labels, config: SearchConfig) -> Array:
+    """Return the stack's values of rows by fits that never saw their questions: what thresholds may be fitted on."""
+    found = np.full(len(values), np.nan)
+    for fit, out in question_folds(rows, config.inner_folds, config.seed):
+        stack = Stack.fit(values[fit], expected[fit], rows.take(fit), config)
+        found[out] = stack.values(values[out], expected[out], rows.aspect[out])
+    return found
 
 
 def _held_out(design: Design, train: Labels, choice: Choice, config: SearchConfig) -> tuple[Array, Labels]:

@@ -34,13 +34,15 @@ def check_same_backbone(config: InspectorConfig, features: FeatureSet) -> None:
         features: The features.
 
     Raises:
-        DataFileError: They are of another backbone, or of pairs that were cut at another length.
+        DataFileError: They are of another backbone or dtype, or of pairs that were cut at another length.
     """
     settings = features.manifest.settings
     used = settings["backbone"]
-    ours = (config.backbone_id, config.backbone_revision, config.max_length)
-    theirs = (used["id"], used["revision"], settings["max_length"])
-    for name, expected, found in zip(("backbone_id", "backbone_revision", "max_length"), ours, theirs, strict=True):
+    dtype = str(config.dtype).removeprefix("torch.")
+    ours = (config.backbone_id, config.backbone_revision, dtype, config.max_length)
+    theirs = (used["id"], used["revision"], used["dtype"], settings["max_length"])
+    names = ("backbone_id", "backbone_revision", "dtype", "max_length")
+    for name, expected, found in zip(names, ours, theirs, strict=True):
         if expected != found:
             raise DataFileError(
                 f"A combined judge expects features and score tokens of one backbone, but {name} is {found!r} for the "

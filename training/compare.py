@@ -2,7 +2,7 @@
 
     python -m training.compare --pairs work/labelled.jsonl --output work/compare --judge length
 
-`training/configs/compare.yaml` is a chain of steps that compares all methods.
+`--config training/configs/compare.yaml` compares all methods.
 
 Every method predicts the rows that a fold holds out, from fits on its training rows alone. The quality of each, the
 gain of the judge over it on the rows that both predict, the seconds and floating-point operations of scoring a pair,

@@ -46,7 +46,7 @@ def report(outcomes: Mapping[str, Outcome], labels: Labels, judge: str, bootstra
 
     Returns:
         `judge`, and `methods`: name -> `aspects`, `mean` over the aspects that it predicts, `gain_of_judge` (with `p`),
-        `rows` and `rows_of`, cost, description, budget and notes.
+        the same `gain_by_aspect`, `rows` and `rows_of`, cost, description, budget and notes.
     """
     samples = resamples(labels.question[~labels.auxiliary], bootstraps, seed)
     theirs = outcomes[judge].predictions
@@ -64,6 +64,7 @@ def report(outcomes: Mapping[str, Outcome], labels: Labels, judge: str, bootstra
             "aspects": {aspect: _intervals(draws) for aspect, draws in own.items()},
             "mean": _intervals(mean),
             "gain_of_judge": {} if name == judge else _gains(judges_mean, mean),
+            "gain_by_aspect": {} if name == judge else {aspect: _gains(ours[aspect], own[aspect]) for aspect in own},
         }
     return {"judge": judge, "methods": methods}
 
@@ -116,11 +117,20 @@ def _p_value(draws: Array) -> float | None:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Write the comparison as Markdown: a table by falling AUROC, and a sentence for each method of score tokens."""
+    """Write the comparison as Markdown: a table by falling AUROC, what its names mean, and how score tokens fare."""
     judge, methods = results["judge"], results["methods"]
     ranked = sorted(methods, key=lambda name: -(methods[name]["mean"].get("auroc", {}).get("value") or 0))
     lines = [_line(name, methods[name], name == judge) for name in ranked]
-    return HEADER + "".join(lines) + "\n" + "".join(_sentence(judge, name, methods[name]) for name in ranked)
+    meanings = [f"- `{name}`: {methods[name]['description']}.{_failures(methods[name])}\n" for name in ranked]
+    sentences = [_sentence(judge, name, methods[name]) for name in ranked]
+    return "\n".join(["".join(part) for part in ([HEADER, *lines], meanings, sentences)])
+
+
+def _failures(entry: Mapping[str, Any]) -> str:
+    """Say how many replies held no score, where a method writes its scores."""
+    counts = entry.get("notes", {}).get("failures", {}).values()
+    asked, failed = (sum(count[key] for count in counts) for key in ("of", "failed"))
+    return f" {failed} of {asked} replies held no score; its figures are of the others." if asked else ""
 
 
 def _line(name: str, entry: Mapping[str, Any], is_judge: bool) -> str:
@@ -147,6 +157,11 @@ def _sentence(judge: str, name: str, entry: Mapping[str, Any]) -> str:
     if not name.startswith("lager") or gain.get("value") is None:
         return ""
     by = f"by {gain['value']:+.3f} mean AUROC (95 % {gain['low']:+.3f} to {gain['high']:+.3f})"
+    aspects = {aspect: found["auroc"] for aspect, found in entry["gain_by_aspect"].items() if found.get("auroc")}
+    better = [aspect for aspect, own in aspects.items() if (own["low"] or 0) > 0]
+    worse = [aspect for aspect, own in aspects.items() if (own["high"] or 0) < 0]
+    by += f"; by aspect, {judge} is reliably better on {', '.join(better) or 'none'}"
+    by += f" and worse on {', '.join(worse)}" if worse else ""
     if gain["low"] > 0:
         return f"- {judge} beats {name} {by}.\n"
     if gain["high"] < 0:
@@ -201,7 +216,7 @@ def plot_curves(curves: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
         (line,) = axis.plot([n for n, _ in shown], values, marker="o", label=name)
         low, high = ([auroc[end] for _, auroc in shown] for end in ("low", "high"))
         axis.fill_between([n for n, _ in shown], low, high, alpha=0.12, color=line.get_color())
-    axis.set_xscale("log")
+    axis.set_xscale("symlog", linthresh=10)  # no labels stand at the left edge
     axis.set_xlabel("labels of training rows")
     axis.set_ylabel("mean AUROC of a good score, 95 %")
     axis.grid(visible=True, alpha=0.3)

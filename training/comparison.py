@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from transformers.utils import logging as hf_logging
 
-from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.errors import SettingsError
 from training.combined import CombinedMethod
 from training.compare_report import mean_auroc
 from training.comparison_config import TEXT_BASELINES, CompareConfig, ScoreTokensConfig
 from training.cost import Cost, judge_cost
 from training.evaluate import Fold, few_questions
-from training.labels import Labels, question_folds
+from training.labels import TooFewLabelsError, counted_table, question_folds
 from training.layer_weights import TuningConfig
 from training.logits_cache import LogitsSettings, cached_layer_logits
 from training.manifest import FOLDERS_MANIFEST, Manifest, write_atomically
@@ -71,6 +72,8 @@ class CostSettings:
     """What a method's cost depends on beside its predictions."""
 
     timed_pairs: int
+    device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
+    threads: int = field(default_factory=torch.get_num_threads)
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,7 @@ class Comparison:
         self.config = config
         rows = read_records(config.pairs, ("id", "question", "prediction"))
         self.pairs: list[LabelledPair] = labelled_pairs(rows, unlabelled=True)
-        labels = Labels.of(self.pairs, config.uncounted)
-        self.labels = labels.that_count()
-        self.labels = replace(self.labels, row=np.arange(len(self.labels.score)))
+        self.labels = counted_table(self.pairs, config.uncounted)
         self._logits: LayerLogits | None = None
         self.entries = list(self._entries())
         names = [entry.name for entry in self.entries]
@@ -263,16 +264,21 @@ class Comparison:
             Method -> for each share that it can be fitted on, the mean number of labels (`n`) and the mean AUROC.
 
         Raises:
-            SettingsError: A method is not among those that are compared.
+            SettingsError: A method is not among those that are compared, or a share is out of range.
         """
         entries = {entry.name: entry for entry in self.entries}
+        if not all(0 <= share < 1 for share in self.config.learning_curve):
+            raise SettingsError(
+                f"learning_curve expects shares from 0 to below 1, but got {self.config.learning_curve}."
+            )
         unknown = [name for name in self.config.curve_methods if name not in entries]
         if unknown:
             raise SettingsError(f"curve_methods expects methods that are compared, but got {unknown[0]!r}.")
-        return {
-            name: [*self._curve(entries[name]), self._point(1.0, self.folds(), outcomes[name].predictions)]
-            for name in self.config.curve_methods
-        }
+        found = {}
+        for name in self.config.curve_methods:
+            whole = self.folds()[: outcomes[name].told["folds"]]
+            found[name] = [*self._curve(entries[name]), self._point(1.0, whole, outcomes[name].predictions)]
+        return found
 
     def _curve(self, entry: Entry) -> list[dict[str, Any]]:
         config, points = self.config, []
@@ -283,13 +289,14 @@ class Comparison:
             found: list[dict[str, Any]] = read_json(path)
             return found
         for share in config.learning_curve:
-            folds = [replace(fold, train=few_questions(fold.train, share, config.seed)) for fold in self.folds()]
             method, predictions = entry.build(), Predictions.blank(1, len(self.labels.score))
+            whole = self.folds()[: method.n_folds]
+            folds = [replace(fold, train=few_questions(fold.train, share, config.seed)) for fold in whole]
             try:
                 for fold in folds:
                     for rows, prediction in method.predict(fold):
                         predictions.put(0, rows, prediction)
-            except DataFileError as error:
+            except TooFewLabelsError as error:
                 logger.info("%s cannot be fitted on a share of %g: %s", entry.name, share, error)
                 continue
             points.append(self._point(share, folds, predictions))

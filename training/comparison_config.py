@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from inspector_pipeline.score_tokens import AGGREGATIONS, SCORE_RULES
 from training.baselines import BASELINES
 from training.baselines.tfidf import TfIdf
 from training.labels import UNCOUNTED
@@ -12,11 +13,11 @@ from training.model_methods import EncoderConfig, GeneratedConfig, LoraConfig
 from training.rubrics import FIVE_LEVELS, Rubric
 
 TEXT_BASELINES = {baseline.name: baseline for baseline in (*BASELINES, TfIdf())}
-LAGER_VARIANTS = (
+WEIGHTS = ("uniform", "adam")
+LAGER_VARIANTS = (  # the ten scores of the published ablation, and a convex fit of its weights
     "last_argmax",
     "last_expectation",
-    "logits_uniform_expectation",
-    "logits_adam_expectation",
+    *(f"{what}_{weights}_{how}" for what in AGGREGATIONS for weights in WEIGHTS for how in SCORE_RULES),
     "logits_convex_expectation",
 )
 
@@ -62,7 +63,7 @@ class CompareConfig:
         uncounted: Aspects that are left out.
         folds: By question id over all aspects.
         bootstraps: Resamples of the questions for intervals and tests.
-        learning_curve: Shares of the training questions to fit on besides; none to leave the curve out.
+        learning_curve: Shares of the training questions to fit on besides, 0 for no label; none to leave the curve out.
         curve_methods: Methods whose learning curves stand beside each other.
         timed_pairs: Pairs that each method is timed on.
         seed: Of folds, fits and resamples.
@@ -81,6 +82,11 @@ class CompareConfig:
     folds: int = 5
     bootstraps: int = 1000
     learning_curve: tuple[float, ...] = ()
-    curve_methods: tuple[str, ...] = ("probes", "lager_logits_uniform_expectation", "combined")
+    curve_methods: tuple[str, ...] = (
+        "probes",
+        "lager_logits_uniform_expectation",
+        "lager_logits_adam_expectation",
+        "combined",
+    )
     timed_pairs: int = 16
     seed: int = 731

@@ -350,9 +350,10 @@ def _fit_few(evaluation: Evaluation, few: Labels) -> FittedJudge | None:
 
 
 def few_questions(train: Labels, share: float, seed: int) -> Labels:
-    """Keep a share of the training questions, with all their rows."""
+    """Keep a share of the training questions, at least one but for a share of 0, with all their rows."""
     questions = np.unique(train.question)
-    kept = np.random.default_rng(seed).permutation(questions)[: max(1, round(share * len(questions)))]
+    n_kept = max(1, round(share * len(questions))) if share > 0 else 0
+    kept = np.random.default_rng(seed).permutation(questions)[:n_kept]
     return train.take(np.flatnonzero(np.isin(train.question, kept)))
 
 

@@ -126,6 +126,12 @@ class Labels:
         return [together, *alone] if together else alone
 
 
+def counted_table(pairs: Sequence[LabelledPair], uncounted: tuple[str, ...]) -> Labels:
+    """Collect the labels of the aspects that count in the total; `row` numbers these alone."""
+    labels = Labels.of(pairs, uncounted).that_count()
+    return replace(labels, row=np.arange(len(labels.score)))
+
+
 def question_folds(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Index, Index]]:
     """Divide questions, with all their rows of all aspects, into folds of like label shares.
 

@@ -18,7 +18,7 @@ from training.cost import Cost, passes_cost
 from training.evaluate import Fold, predict
 from training.features import load_features
 from training.kernels import Design
-from training.labels import Array, Index, Labels
+from training.labels import Array, Index, Labels, TooFewLabelsError
 from training.lager_judge import LagerBackbone
 from training.layer_weights import TuningConfig, ten_scores, tune, uniform_weights
 from training.metrics import Prediction
@@ -26,6 +26,10 @@ from training.probing_set import is_positive
 from training.records import LabelledPair
 from training.search import Choice, SearchConfig, fit_judge, search
 
+DIRECT = {
+    "argmax": "direct prompting: the likeliest score token of the last layer (VScore)",
+    "expectation": "direct prompting: the expectation of the last layer's score tokens (E-Score)",
+}
 Predicted = Iterator[tuple[Index, Prediction]]
 
 
@@ -154,7 +158,7 @@ class ProbesMethod:
         Raises:
             DataFileError: The training rows are too few.
         """
-        check_both_kinds(fold.train)
+        check_both_kinds(fold.train, fold.test)
         choice = search(self.design, fold.train, self.search)
         self.choices.append(choice)
         judge = fit_judge(self.design, fold.train, choice, self.search)
@@ -243,8 +247,9 @@ class LagerMethod:
     @property
     def description(self) -> str:
         """What it is."""
-        layers = "the last layer" if self.weights == "last" else f"all layers, {self.weights} weights"
-        return f"score tokens: {self.decision} of the {self.aggregation} of {layers}"
+        if self.weights == "last":
+            return DIRECT[self.decision]
+        return f"LAGER: {self.decision} of the {self.aggregation} of all layers, {self.weights} weights"
 
     @property
     def budget(self) -> str:
@@ -267,9 +272,9 @@ class LagerMethod:
 
     def _tuned(self, train: Labels, names: list[str]) -> Array:
         n_layers = self.logits.values[names[0]].shape[1]
-        if self.weights not in self.tuning:
-            return uniform_weights(n_layers)
         rows = [train.take(np.flatnonzero(self._is_of(train, name))) for name in names]
+        if self.weights not in self.tuning or not any(len(own.score) for own in rows):
+            return uniform_weights(n_layers)
         logits = np.concatenate([self.logits.of(name, own.row) for name, own in zip(names, rows, strict=True)])
         scores = np.concatenate([own.score for own in rows]).astype(float)
         scale = np.array(self.logits.scales[names[0]], dtype=float)
@@ -297,16 +302,25 @@ class LagerMethod:
         return {"layer_weights": self.tuned} if self.tuned else {}
 
 
-def check_both_kinds(train: Labels) -> None:
-    """Refuse training rows from which no probe can be fitted.
+def with_both_kinds(train: Labels) -> list[int]:
+    """Return the aspects that probes can be fitted for: those with good and with other labels."""
+    positive = train.positive
+    labelled = [int(a) for a in np.unique(train.aspect)]
+    return [a for a in labelled if len(np.unique(positive[(train.aspect == a) & ~train.auxiliary])) == 2]
+
+
+def check_both_kinds(train: Labels, asked: Labels) -> None:
+    """Refuse training rows from which no probe can be fitted for the aspects that are asked for.
 
     Raises:
-        DataFileError: An aspect lacks good or other labels.
+        TooFewLabelsError: An aspect lacks good or other labels.
     """
-    positive = train.positive
-    for a in np.unique(train.aspect):
-        if len(np.unique(positive[(train.aspect == a) & ~train.auxiliary])) < 2:
-            raise DataFileError(f"Probes expect good and other labels of {train.names[a]}, but got one kind alone.")
+    known = with_both_kinds(train)
+    lacking = [train.names[a] for a in np.union1d(train.aspect, asked.aspect) if a not in known]
+    if lacking:
+        raise TooFewLabelsError(
+            f"Probes expect good and other labels of {lacking[0]} among the training rows, but got none or one kind."
+        )
 
 
 def from_probabilities(probabilities: Array, classes: list[int]) -> Prediction:

@@ -192,6 +192,8 @@ def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
         TooFewLabelsError: There are too few labels.
         DataFileError: The features lack what is asked for.
     """
+    if not len(labels.score):
+        raise TooFewLabelsError("A search expects training labels, but there are none.")
     group, *others = labels.groups()
     _check_both_kinds(labels, group)
     sweep = {view: _sweep(design, view, labels, group, config) for view in config.views}
