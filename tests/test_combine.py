@@ -286,6 +286,12 @@ def test_without_labels_it_is_the_judge_of_score_tokens(made, tmp_path):
     assert "No labelled data: nothing was fitted." in card and "All layers weigh alike" in card
 
 
+def test_aspects_that_do_not_count_stay_out_of_the_total(made, tmp_path):
+    combine(CombineConfig(str(made / "lager"), str(tmp_path / "one"), search=replace(SEARCH, uncounted=("wit",))))
+    aspects = InspectorConfig.from_pretrained(tmp_path / "one").parsed_aspects
+    assert {aspect.name: aspect.counts_in_total for aspect in aspects} == {"tone": True, "wit": False}
+
+
 def test_an_aspect_of_one_kind_is_left_to_its_score_tokens(made, tmp_path):
     rows = write(tmp_path / "labelled.jsonl", make_labelled(one_kind=("wit",)))
     backbone = InspectorConfig.from_pretrained(made / "lager").backbone_id

@@ -137,16 +137,15 @@ def make_combined(config: CombineConfig) -> Made:
     Raises:
         DataFileError: See `combine`.
     """
-    tokens = _read_tokens(config.judge)
+    tokens, uncounted = _read_tokens(config.judge), config.search.uncounted
     if config.pairs is None or config.features is None:
-        return Made(build_combined(tokens, None, None), _untuned(tokens, {}))
+        return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, {}))
     check_same_backbone(tokens.config, load_features(config.features))
     pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
-    uncounted = config.search.uncounted
     reasons = left_out(pairs, [aspect.name for aspect in tokens.aspects], uncounted)
     kept = [replace(p, scores={n: s for n, s in p.scores.items() if n not in reasons}) for p in pairs]
     if not any(p.scores for p in kept):
-        return Made(build_combined(tokens, None, None), _untuned(tokens, reasons))
+        return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, reasons))
     labels = counted_table(kept, uncounted)
     probes = ProbesMethod(STAGE, ProbesConfig(config.features, config.search), pairs, labels, 0)
     settings = LogitsSettings(config.judge, config.pairs, uncounted)
@@ -157,10 +156,10 @@ def make_combined(config: CombineConfig) -> Made:
     except TooFewLabelsError as error:
         logger.warning("Score tokens alone give the scores: %s", error)
         names = dict.fromkeys(labels.names, f"probes could not be fitted ({error})")
-        return Made(build_combined(tokens, None, None), _untuned(tokens, {**reasons, **names}))
+        return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, {**reasons, **names}))
     told = {**_told(fitted, labels), **_untuned(tokens, reasons, labels.names)}
     told["extract"] = asdict(probes.features.manifest)
-    return Made(build_combined(tokens, probes.design, fitted), told)
+    return Made(build_combined(tokens, probes.design, fitted, uncounted), told)
 
 
 def _read_tokens(folder: str) -> InspectorModel:

@@ -1,5 +1,6 @@
 """Build a combined judge from one of score tokens and fitted probes: an aspect with labels gets a stacked head."""
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from typing import Any, cast
 
@@ -50,13 +51,16 @@ def check_same_backbone(config: InspectorConfig, features: FeatureSet) -> None:
             )
 
 
-def build_combined(tokens: InspectorModel, design: Design | None, fitted: Combination | None) -> InspectorModel:
+def build_combined(
+    tokens: InspectorModel, design: Design | None, fitted: Combination | None, uncounted: Collection[str] = ()
+) -> InspectorModel:
     """Make a judge of stacked heads.
 
     Args:
         tokens: A judge of score tokens, without or with its backbone.
         design: The features that the probes were fitted on; None where there are none.
         fitted: Probes and stack; None where there are none.
+        uncounted: Aspects that do not count in the total.
 
     Returns:
         A judge without its backbone. Aspects that were not fitted have the head that they have in `tokens`.
@@ -68,6 +72,8 @@ def build_combined(tokens: InspectorModel, design: Design | None, fitted: Combin
         else _kept(aspect)
         for aspect in tokens.aspects
     ]
+    for entry in described:
+        entry["counts_in_total"] = entry["counts_in_total"] and entry["name"] not in uncounted
     model = InspectorModel(_config(tokens.config, design, described))
     probes = {}
     for aspect in model.aspects:
