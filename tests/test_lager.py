@@ -21,8 +21,9 @@ from inspector_pipeline.errors import DataFileError, ReadingError, SettingsError
 from training.feedback import FeedbackConfig, feedback, load_causal, score_after_feedback, score_position
 from training.lager import LagerConfig, lager
 from training.lager_judge import ScoreStates
-from training.layer_logits import layer_logits, read_prompt_rows
+from training.layer_logits import layer_logits
 from training.layer_weights import TuningConfig, tune, uniform_weights
+from training.prompt_rows import read_prompt_rows
 from training.rubrics import FIVE_LEVELS, Rubric
 from training.score_reading import rubric_reading, score_letters, score_reading
 
@@ -127,9 +128,7 @@ def test_single_digits_are_asked_for_as_they_are_and_too_many_scores_are_refused
     odd = Rubric("tone", "Kind?", values=(1, 3, 5))
     assert score_letters(odd, tokenizer) == score_letters(Rubric("tone", "Kind?", 0, 9), tokenizer) == ()
     assert "as: Score: <one of 1, 3, 5>" in rubric_reading(odd, tokenizer).text("Why?", "Because.")
-    with pytest.raises(
-        SettingsError, match="at most 26 scores, .* but has 101. Give fewer as its values"
-    ):
+    with pytest.raises(SettingsError, match="at most 26 scores, .* but has 101. Give fewer as its values"):
         score_letters(Rubric("tone", "Kind?", 0, 100), tokenizer)
 
 

@@ -8,7 +8,6 @@ applied to the state of every layer there: one prefill for an aspect, and nothin
 """
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +24,10 @@ from inspector_pipeline.pairs import PAIR_KEYS, QUESTION_KEYS
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 from training.extract_config import read_templates
 from training.lager_judge import Asked, LagerBackbone, ScoreStates, build_lager, set_layer_weights
-from training.layer_logits import labelled_texts, layer_logits, prompt_reading, read_prompt_rows
+from training.layer_logits import labelled_texts, layer_logits
 from training.layer_weights import Array, TuningConfig, tune
 from training.manifest import FOLDERS_MANIFEST, Manifest
+from training.prompt_rows import PROMPT, prompt_judge, read_prompt_rows
 from training.records import LabelledPair, json_text, labelled_pairs, read_records
 from training.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
 from training.score_reading import rubric_reading, score_letters, score_reading
@@ -37,7 +37,6 @@ from training.unembedding import Unembedding, load_unembedding
 logger = logging.getLogger(__name__)
 
 STAGE = "lager"
-PROMPT = "prompt"  # the aspect that LAGER's own rows, which are whole prompts, are read as
 
 
 @dataclass(frozen=True)
@@ -193,12 +192,9 @@ def _read_prompts(
         return {}
     rows = read_prompt_rows(config.validation)
     scores = config.rubrics[0].scores
-    asked = Asked(PROMPT, scores, score_reading(prompt_reading(tokenizer), tokenizer, scores))
-    with tempfile.TemporaryDirectory() as folder:
-        build_lager(config.backbone, [asked], config.states, unembedding).save_pretrained(folder, fused=False)
-        judge = load_judge(folder)
+    judge = prompt_judge(config.backbone, config.states, scores, tokenizer, unembedding)
     logits = layer_logits(judge, PROMPT, [row.as_pair() for row in rows])
-    labels = np.array([row.score for row in rows])
+    labels = np.array([row.score for row in rows], dtype=float)
     return {tuple(scores): Examples(logits, labels, (f"{len(rows)} prompts of {Path(config.validation).name}",))}
 
 
