@@ -172,8 +172,14 @@ def _after_feedback(
     asked = [i for i, row in enumerate(prompts) if row.user_prompt_feedback is not None]
     pairs = [dict(zip(PAIR_KEYS, prompts[i].as_pair(feedback=True), strict=True)) for i in asked]
     readings = {PROMPT: prompt_reading(judge.tokenizer, answer="")}
-    options = {"max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size}
-    results = score_after_feedback(judge, load_causal(judge), readings, pairs, **options) if pairs else []
+    results = score_after_feedback(
+        judge,
+        load_causal(judge),
+        readings,
+        pairs,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+    )
     by_row = dict(zip(asked, map(_own_keys, results), strict=True))
     unasked = {"lager_score": None, "lager_expected": None, "lager_reason": NO_PROMPT}
     return [by_row.get(i, unasked) for i in range(len(prompts))]

@@ -86,7 +86,7 @@ def score_letters(rubric: Rubric, tokenizer: PreTrainedTokenizerBase) -> tuple[s
         SettingsError: There are more scores than letters.
     """
     ending = task_reading(f"{QUESTION_MARK}{PREDICTION_MARK}", tokenizer)  # only how it ends matters
-    ended = _before_own_tokens(ending, tokenizer, rubric.scores)
+    ended = _before_own_tokens(ending, tokenizer, [str(score) for score in rubric.scores])
     if ended and all(len(ids) == 1 for ids in ended[1]) and len({ids[0] for ids in ended[1]}) == len(rubric.scores):
         return ()
     if len(rubric.scores) > len(ascii_uppercase):
@@ -154,19 +154,20 @@ def score_reading(
             f"A reading for score tokens expects text after the response, such as {ANSWER!r}, but ends on "
             f"{reading.suffix!r}. Add it."
         )
-    ended = _before_own_tokens(reading, tokenizer, scores)
+    written = [str(score) for score in scores]
+    ended = _before_own_tokens(reading, tokenizer, written)
     if ended is None:
         raise ReadingError(
             f"A reading for score tokens expects an end after which a score is a token of its own, but "
             f"{reading.suffix!r} merges with the score in this tokenizer. End the reading with a colon or a line break."
         )
     found = [ids[0] for ids in ended[1]]
-    _refuse_shared_tokens(found, scores, tokenizer)
+    _refuse_shared_tokens(found, written, tokenizer)
     return ScoreReading(ended[0], found)
 
 
 def _before_own_tokens(
-    reading: Reading, tokenizer: PreTrainedTokenizerBase, scores: Sequence[int] | Sequence[str]
+    reading: Reading, tokenizer: PreTrainedTokenizerBase, scores: Sequence[str]
 ) -> tuple[Reading, list[list[int]]] | None:
     """End a reading so that each score has tokens of its own after it; return it with these, or None."""
     stripped = replace(reading, suffix=reading.suffix.rstrip())
@@ -187,10 +188,8 @@ def _ids_after(reading: Reading, text: str, tokenizer: PreTrainedTokenizerBase) 
     return longer[len(shorter) :] if longer[: len(shorter)] == shorter else []
 
 
-def _refuse_shared_tokens(
-    ids: Sequence[int], scores: Sequence[int] | Sequence[str], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    seen: dict[int, int | str] = {}
+def _refuse_shared_tokens(ids: Sequence[int], scores: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    seen: dict[int, str] = {}
     for score, token_id in zip(scores, ids, strict=True):
         if token_id in seen:
             raise ReadingError(
