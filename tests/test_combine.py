@@ -21,6 +21,7 @@ from inspector_pipeline.errors import DataFileError, JudgeConfigError, SettingsE
 from inspector_pipeline.stacked import StackedHead
 from push_to_hub import main as push
 from training.combine import NO_LABELS, ONE_KIND, CombineConfig, combine, counted_table, left_out
+from training.combine_evidence import Procedure
 from training.combined import Combination, CombinedMethod, Stack
 from training.compare import compare
 from training.comparison_config import CompareConfig, ScoreTokensConfig
@@ -28,6 +29,8 @@ from training.evaluate import Fold
 from training.extract import ExtractConfig, extract
 from training.labels import Labels
 from training.lager import LagerConfig, lager
+from training.lager_judge import ScoreStates
+from training.layer_weights import TuningConfig
 from training.logits_cache import LogitsSettings, cached_layer_logits
 from training.methods import ProbesConfig, ProbesMethod
 from training.records import LabelledPair, labelled_pairs, read_json, read_records
@@ -375,6 +378,53 @@ def test_a_comparison_is_its_evidence_and_it_can_be_published(compared, tmp_path
     with caplog.at_level("INFO"):
         push([str(tmp_path / "combined"), "org/combined", "--dry-run", "--backbone-license", "mit"])
     assert "the same expected scores on 4 example pairs" in caplog.text and "stacked.py" in caplog.text
+
+
+def test_a_plain_judge_of_score_tokens_has_its_evidence_too(compared, tmp_path, caplog):
+    folder, found = compared
+    inputs = {"pairs": str(folder / "labelled.jsonl"), "compare": str(folder / "compare")}
+    output = tmp_path / "plain"
+    combine(CombineConfig(str(folder / "lager"), str(output), **inputs, search=SEARCH, fused=True))
+    told, own = read_json(output / "results.json"), found["methods"]["lager_logits_uniform_expectation"]
+    for name, entry in own["aspects"].items():
+        for metric in ("auroc", "spearman", "macro_f1"):
+            assert told["aspects"][name][metric]["value"] == entry[metric]["value"], (name, metric)
+        assert {"surface", "gain_over_surface", "confusion"} <= told["aspects"][name].keys()
+        assert not {"reliability", "brier", "ece"} & told["aspects"][name].keys()
+    assert told["mean"]["auroc"]["value"] == own["mean"]["auroc"]["value"]
+    assert told["protocol"]["chosen_inside_each_fold"] == [] and "brier" not in told["protocol"]["metrics"]
+    card = (output / "README.md").read_text()
+    assert "surface AUROC" in card and "reliability.png" not in card and "not evaluated it" not in card
+    assert not (output / "reliability.png").exists()
+    pairs = [{"question": p.question, "prediction": p.prediction} for p in make_labelled(3)]
+    ours, theirs = (load_judge(judge, device="cpu")(pairs) for judge in (output, folder / "lager"))
+    assert [one["expected"] for one in ours] == pytest.approx([one["expected"] for one in theirs])
+    with caplog.at_level("INFO"):
+        push([str(output), "org/lager", "--dry-run", "--backbone-license", "mit"])
+    assert "the same expected scores on 4 example pairs" in caplog.text and "score_tokens.py" in caplog.text
+
+
+def test_the_method_that_is_cited_is_the_judges_own(compared, tmp_path):
+    folder, _ = compared
+    rows, backbone = folder / "labelled.jsonl", InspectorConfig.from_pretrained(folder / "lager").backbone_id
+    shared = {"aspects": (), "custom_aspects": RUBRICS[:1], "backbone_id": backbone, **SHARED}
+    states = ScoreStates(layers="last", aggregation="probabilities", decision="argmax")
+    tuning = TuningConfig(epochs=1)
+    lager(LagerConfig(str(tmp_path / "last"), states=states, **shared))
+    lager(LagerConfig(str(tmp_path / "tuned"), labels=str(rows), tuning=tuning, **shared))
+    assert Procedure.lager(folder / "lager", rows, ()).method == "lager_logits_uniform_expectation"
+    assert Procedure.lager(tmp_path / "last", rows, ()).method == "lager_last_argmax"
+    tuned = Procedure.lager(tmp_path / "tuned", rows, ())
+    assert (tuned.method, tuned.chosen) == ("lager_logits_adam_expectation", ("layer weights",))
+    same, other = (repr({"adam": own, "convex": TuningConfig(method="convex")}) for own in (tuning, TuningConfig()))
+    assert tuned.differs({"uncounted": [], "method": {"tuning": same}}) is None
+    assert tuned.differs({"uncounted": [], "method": {"tuning": other}}) == "the tuning"
+    assert tuned.differs({"uncounted": ["tone"], "method": {"tuning": same}}) == "the setting uncounted"
+    with pytest.raises(DataFileError, match="expects layer weights that are uniform or tuned on .*other.jsonl"):
+        Procedure.lager(tmp_path / "tuned", write(tmp_path / "other.jsonl", make_labelled(9)), ())
+    compare_there = {"pairs": str(rows), "compare": str(folder / "compare"), "search": SEARCH}
+    with pytest.raises(DataFileError, match="Expected a file at .*lager_last_argmax.json"):
+        combine(CombineConfig(str(tmp_path / "last"), str(tmp_path / "out"), **compare_there))
 
 
 def test_a_repo_of_probes_alone_runs_by_its_own_code_where_the_backbone_is_not_at_hand(made, tmp_path):

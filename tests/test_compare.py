@@ -252,6 +252,9 @@ def test_the_learning_rate_rises_for_less_than_the_training_and_falls_to_zero():
     assert 0 < factors[0] < factors[4] < factors[5] == 1 and factors[50] == 0
     assert all(a >= b for a, b in zip(factors[5:], factors[6:], strict=False))
     assert TrainingConfig(warmup=0).factor(0, 10) == 1
+    nearly_all = [TrainingConfig(warmup=0.99).factor(step, 3) for step in range(4)]
+    assert nearly_all == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1, 0]
+    assert TrainingConfig(warmup=0.5).factor(0, 1) == 1
     with pytest.raises(SettingsError, match="warmup expects a share of the steps below 1, but got 1"):
         TrainingConfig(warmup=1)
 

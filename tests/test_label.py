@@ -379,11 +379,26 @@ def test_contradictory_settings_are_refused(config, changes, message):
         config(**changes)
 
 
+def test_a_scale_with_gaps_is_asked_for_and_read_as_it_is():
+    gaps = Rubric("tone", "Is it kind?", values=(0, 50, 100))
+    assert (gaps.lowest, gaps.highest, gaps.scores) == (0, 100, [0, 50, 100])
+    assert '"score": <one of 0, 50, 100>' in reply_form([gaps])
+    assert read_reply(verdict(50), [gaps]).scores == {"tone": 50}
+    reasons = read_reply(verdict(25), [gaps]).reasons
+    assert reasons == {"tone": "score expects one of 0, 50, 100, but got 25"}
+    schema = response_format([gaps], "json_schema")["json_schema"]["schema"]
+    assert schema["properties"]["score"]["enum"] == [0, 50, 100]
+
+
 def test_impossible_scales_and_limits_are_refused():
     with pytest.raises(SettingsError, match="expects a name and lowest < highest"):
         Rubric("x", "y", 3, 3)
     with pytest.raises(SettingsError, match="expects levels from 1 to 5, but got 6"):
         Rubric("x", "y", levels={6: "z"})
+    with pytest.raises(SettingsError, match="expects levels at one of 0, 50, 100, but got 25"):
+        Rubric("x", "y", levels={25: "z"}, values=(0, 50, 100))
+    with pytest.raises(SettingsError, match="expects ascending values, but got"):
+        Rubric("x", "y", values=(50, 0, 100))
     with pytest.raises(SettingsError, match=r"max_cost expects prices\.prompt or prices\.completion above 0"):
         Prices(max_cost=1.0)
 

@@ -21,10 +21,11 @@ from inspector_pipeline.errors import DataFileError, ReadingError, SettingsError
 from training.feedback import FeedbackConfig, feedback, load_causal, score_after_feedback, score_position
 from training.lager import LagerConfig, lager
 from training.lager_judge import ScoreStates
-from training.layer_logits import layer_logits, read_prompt_rows
+from training.layer_logits import layer_logits
 from training.layer_weights import TuningConfig, tune, uniform_weights
+from training.prompt_rows import read_prompt_rows
 from training.rubrics import FIVE_LEVELS, Rubric
-from training.score_reading import rubric_reading, score_reading
+from training.score_reading import rubric_reading, score_letters, score_reading
 
 LEVELS = np.arange(1.0, 6.0)
 SHORT = Rubric("tone", "How kind it is.", 1, 5, {1: "rude", 5: "kind"})
@@ -97,6 +98,38 @@ def test_a_reading_that_merges_with_the_score_is_refused():
     made = PreTrainedTokenizerFast(tokenizer_object=by_words)
     with pytest.raises(ReadingError, match="merges with the score in this tokenizer. End the reading with a colon"):
         score_reading(Reading.from_template("{question} {prediction} Score:"), made, [1, 2])
+
+
+QUARTERS = Rubric("tone", "How kind it is.", levels={0: "rude", 100: "kind"}, values=(0, 25, 50, 75, 100))
+
+
+@pytest.mark.parametrize(
+    "rubric",
+    [Rubric("tone", "Kind?", 0, 10), Rubric("tone", "Kind?", 1, 26), Rubric("tone", "Kind?", -2, 2), QUARTERS],
+)
+def test_scores_that_are_no_single_tokens_are_asked_for_as_letters(tokenizer, rubric):
+    assert tokenizer.tokenize("10") == ["1", "0"]
+    letters = score_letters(rubric, tokenizer)
+    assert letters == tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(rubric.scores)])
+    asked = rubric_reading(rubric, tokenizer, letters=letters)
+    found = score_reading(asked, tokenizer, letters)
+    assert [tokenizer.decode([token]).strip() for token in found.token_ids] == list(letters)
+    text = asked.text("Why?", "Because.")
+    lines = text.splitlines()
+    for letter, score in zip(letters, rubric.scores, strict=True):
+        words = f": {rubric.levels[score]}" if score in rubric.levels else ""
+        assert f"{letter} = {score}{words}" in lines
+    assert f"Reply with the letter of the score and nothing else, as: Score: <letter from A to {letters[-1]}>" in text
+    first = rubric_reading(rubric, tokenizer, feedback=True, letters=letters).text("Why?", "Because.")
+    assert "then write its letter on a line of its own" in first
+
+
+def test_single_digits_are_asked_for_as_they_are_and_too_many_scores_are_refused(tokenizer):
+    odd = Rubric("tone", "Kind?", values=(1, 3, 5))
+    assert score_letters(odd, tokenizer) == score_letters(Rubric("tone", "Kind?", 0, 9), tokenizer) == ()
+    assert "as: Score: <one of 1, 3, 5>" in rubric_reading(odd, tokenizer).text("Why?", "Because.")
+    with pytest.raises(SettingsError, match="at most 26 scores, .* but has 101. Give fewer as its values"):
+        score_letters(Rubric("tone", "Kind?", 0, 100), tokenizer)
 
 
 def test_a_rubric_is_asked_for_in_the_chat_template_and_ends_before_the_score(tokenizer):
@@ -276,6 +309,27 @@ def test_a_staged_repo_scores_by_its_own_code(config, tmp_path):
     assert check_reload(judge, tmp_path / "repo") == "4 example pairs"
 
 
+def test_a_judge_of_long_scales_scores_on_them(config, tmp_path, caplog):
+    rows = [{"id": i, **PAIRS[i % 3], "scores": {"tone": 25 * (i % 5), "wit": i}} for i in range(5)]
+    labels = write(tmp_path / "labels.jsonl", rows)
+    both = (QUARTERS, Rubric("wit", "How witty it is.", 0, 10))
+    with caplog.at_level("INFO"):
+        lager(config(custom_aspects=both, labels=labels))
+    assert "tone is asked for in letters, since not every score is one token: A = 0, B = 25, C = 50" in caplog.text
+    judge = load_judge(config().output, device="cpu")
+    for result in judge(PAIRS):
+        assert result["scores"]["tone"] in QUARTERS.values and 0 <= result["expected"]["tone"] <= 100
+        assert result["scores"]["wit"] in range(11) and set(result["probabilities"]["wit"]) == set(range(11))
+        shares = result["probabilities"]["tone"]
+        assert result["expected"]["tone"] == pytest.approx(sum(v * p for v, p in shares.items()), abs=1e-3)
+    told = json.loads((tmp_path / "lager" / "results.json").read_text())
+    assert set(told["layer_weights"]) == {"0, 25, 50, 75, 100", "0-10"}
+    pairs = write(tmp_path / "pairs.jsonl", [{"id": 0, **PAIRS[0]}])
+    settings = {"aspects": (), "custom_aspects": both, "max_new_tokens": 2}
+    feedback(FeedbackConfig(config().output, pairs, str(tmp_path / "scored.jsonl"), **settings))
+    assert json.loads((tmp_path / "scored.jsonl").read_text())["scores"] == {"tone": None, "wit": None}
+
+
 # Feedback first
 
 
@@ -301,6 +355,24 @@ def test_the_last_score_of_a_reply_is_found(judge, tokenizer, reply, score):
     ids = tokenizer(reply)["input_ids"]
     place = score_position(ids, judge.model.aspects[0].head.token_ids, tokenizer)
     assert (None if place is None else tokenizer.decode([ids[place]])) == score
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        ("It is kind.\nScore: B", "B"),
+        ("Score: C (50)", "C"),
+        ("Score: D. Very kind.", "D"),
+        ("Score: A good answer", None),
+        ("Score: Bad", None),
+        ("Score: 50", None),
+    ],
+)
+def test_the_letter_of_a_reply_is_its_score(tokenizer, reply, letter):
+    tokens = score_reading(rubric_reading(QUARTERS, tokenizer, letters="ABCDE"), tokenizer, "ABCDE").token_ids
+    ids = tokenizer(reply)["input_ids"]
+    place = score_position(ids, tokens, tokenizer)
+    assert (None if place is None else tokenizer.decode([ids[place]]).strip()) == letter
 
 
 def test_a_reply_without_a_score_is_null_with_its_reason(judge):

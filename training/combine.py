@@ -3,10 +3,12 @@
     python -m training.combine --judge work/lager --output work/combined
     python -m training.combine --judge work/lager --pairs work/labelled.jsonl --features work/features \
         --output work/combined
+    python -m training.combine --judge work/lager --pairs work/labelled.jsonl --compare work/compare --output work/judge
 
 A ridge regression weighs the probe's value against what the score tokens expect at every layer; how far it trusts
 either is set by left-out errors. An aspect without good and other labels is left to the score tokens alone; so is the
-whole judge where there are too few labels to fit probes.
+whole judge where there are too few labels to fit probes. Without features the judge stays as it is, and a comparison
+that read its score tokens is its evidence.
 """
 
 import logging
@@ -21,7 +23,7 @@ from hub_cards.staging import Judge
 from inspector_pipeline import InspectorModel
 from inspector_pipeline.errors import DataFileError, SettingsError
 from training.audit import audit_summary
-from training.combine_evidence import comparison_evidence, comparison_files
+from training.combine_evidence import Procedure, comparison_evidence, comparison_files
 from training.combined import Combination, refuse_missing_tokens
 from training.combined_judge import build_combined, check_same_backbone
 from training.export import read_card, write_judge
@@ -40,6 +42,7 @@ from training.stage import parse, run
 logger = logging.getLogger(__name__)
 
 STAGE = "combine"
+NO_FEATURES = "no features were given to fit probes on"
 NO_LABELS = "there was no label of it"
 ONE_KIND = "its labels are all good or all not"
 UNCOUNTED = "it does not count in the total"
@@ -53,12 +56,12 @@ class CombineConfig:
         judge: Folder of the lager stage.
         output: The judge's folder.
         pairs: Labelled rows; without them score tokens alone give the scores.
-        features: Folder of the extract stage, of the same rows.
+        features: Folder of the extract stage, of the same rows; without it, too, score tokens alone give the scores.
         search: What the probes are searched by. Aspects that do not count in the total are left out.
         logits: File for the score tokens' logits of all rows, which take the most time; that of a comparison of the
             same rows (methods/layer_logits.safetensors) is used as it is. By default it stands beside the output.
         compare: Folder of the compare stage, of the same inputs and search, for the evidence; its methods include
-            `combined` and `surface`.
+            `surface` and `combined`, or without features the judge's own, such as lager_logits_uniform_expectation.
         audit: audit.json of the audit stage.
         card: YAML or JSON with what only the judge's maker knows, as for the export stage.
         fused: Whether the truncated backbone goes into the folder.
@@ -76,13 +79,13 @@ class CombineConfig:
     fused: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse labels without features, and the other way round.
+        """Refuse labels that serve nothing, and features or a comparison without labels.
 
         Raises:
             SettingsError: One is there without the other.
         """
-        if (self.pairs is None) != (self.features is None) or (self.compare and not self.pairs):
-            raise SettingsError("pairs and features expect to be given together, and compare beside both.")
+        if (self.pairs is None) != (self.features is None and self.compare is None):
+            raise SettingsError("pairs and features expect to be given together, or pairs and compare, or all three.")
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -119,7 +122,7 @@ def combine(config: CombineConfig) -> None:
         BackboneError: The backbone cannot be loaded.
     """
     output = Path(config.output)
-    compared = comparison_files(config.compare) if config.compare else []
+    compared = comparison_files(config.compare, _procedure(config).method) if config.compare else []
     manifest = Manifest.of(STAGE, config, (*config.inputs, *compared, config.audit, config.card))
     if manifest.vouches_for(output):
         logger.info("%s is there already.", output)
@@ -131,6 +134,12 @@ def combine(config: CombineConfig) -> None:
     logger.info("Wrote a judge of depth %d to %s.", made.model.config.depth, output)
 
 
+def _procedure(config: CombineConfig) -> Procedure:
+    if config.features is not None or config.pairs is None:
+        return Procedure.combined(config.search)
+    return Procedure.lager(config.judge, config.pairs, config.search.uncounted)
+
+
 def make_combined(config: CombineConfig) -> Made:
     """Fit what the labels allow, and build the judge.
 
@@ -139,7 +148,8 @@ def make_combined(config: CombineConfig) -> Made:
     """
     tokens, uncounted = _read_tokens(config.judge), config.search.uncounted
     if config.pairs is None or config.features is None:
-        return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, {}))
+        reasons = dict.fromkeys((aspect.name for aspect in tokens.aspects), NO_FEATURES) if config.pairs else {}
+        return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, reasons))
     check_same_backbone(tokens.config, load_features(config.features))
     pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
     reasons = left_out(pairs, [aspect.name for aspect in tokens.aspects], uncounted)
@@ -229,7 +239,7 @@ def _measured(config: CombineConfig) -> dict[str, Any]:
         return {}
     pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
     labels = counted_table(pairs, config.search.uncounted)
-    return comparison_evidence(config.compare, labels, config.search, config.inputs)
+    return comparison_evidence(config.compare, labels, _procedure(config), config.inputs)
 
 
 def _evidence(config: CombineConfig, made: Made, measured: dict[str, Any]) -> dict[str, Any]:

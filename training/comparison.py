@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 STAGE = "compare"
 COMBINED = "combined"
 METHODS = "methods"  # folder of what each method predicted
+LEARNING_CURVE = "learning_curve"  # the stage that its manifests name
+CURVE = ".curve.json"
 COLUMNS = ("expected", "good", "good_probability", "score")
 
 
@@ -146,12 +148,7 @@ class Comparison:
         if not manifest.vouches_for(path):
             write_atomically(path, json_text(self._run(entry.build())))
             manifest.write(path, [path])
-        data = read_json(path)
-        predictions = Predictions.blank(1, len(self.labels.score))
-        for name in COLUMNS:
-            column = getattr(predictions, name)
-            column[0, data["rows"]] = np.array(data[name], dtype=column.dtype)
-        return Outcome(predictions, data["told"])
+        return Outcome(read_predictions(path, len(self.labels.score)), read_json(path)["told"])
 
     def _cost(self, entry: Entry, outcomes: Mapping[str, Outcome]) -> Cost:
         path = self._path(entry).with_suffix(".cost.json")
@@ -282,9 +279,9 @@ class Comparison:
 
     def _curve(self, entry: Entry) -> list[dict[str, Any]]:
         config, points = self.config, []
-        path = self._path(entry).with_suffix(".curve.json")
+        path = self._path(entry).with_suffix(CURVE)
         settings = CurveSettings(self._settings(entry), config.learning_curve, config.bootstraps)
-        manifest = Manifest.of("learning_curve", settings, (config.pairs, *entry.inputs))
+        manifest = Manifest.of(LEARNING_CURVE, settings, (config.pairs, *entry.inputs))
         if manifest.vouches_for(path):
             found: list[dict[str, Any]] = read_json(path)
             return found
@@ -317,3 +314,13 @@ class Comparison:
             cost = cache(partial(judge_cost, config.judge, self.pairs[: self.config.timed_pairs]))
             self._logits = replace(cached_layer_logits(settings, self.pairs, self.labels, path), cost=cost)
         return self._logits
+
+
+def read_predictions(path: Path, n_rows: int) -> Predictions:
+    """Read what a method predicted: one repeat, of a table of so many rows; those it did not predict are unset."""
+    data = read_json(path)
+    predictions = Predictions.blank(1, n_rows)
+    for name in COLUMNS:
+        column = getattr(predictions, name)
+        column[0, data["rows"]] = np.array(data[name], dtype=column.dtype)
+    return predictions

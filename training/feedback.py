@@ -31,7 +31,7 @@ from training.layer_logits import logits_of_encoded, score_tokens_of
 from training.manifest import Manifest
 from training.records import read_records, write_records
 from training.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
-from training.score_reading import rubric_reading
+from training.score_reading import rubric_reading, score_letters
 from training.stage import parse, run
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 STAGE = "feedback"
 MARKER = re.compile(r"score\W*$", re.IGNORECASE)  # what stands before a score
 MORE_NUMBER = re.compile(r"[.,]?\d")  # what would make the token a part of another number
+MORE_WORDS = re.compile(r" ?\w")  # and what makes a letter no score: "A good answer"
 NO_SCORE = "the reply gives no score"
 
 
@@ -88,7 +89,7 @@ def feedback(config: FeedbackConfig) -> None:
     judge = load_judge(config.judge)
     templates = dict(read_templates(config.templates)) if config.templates else {}
     rubrics = chosen_rubrics(config.aspects, config.scale, config.custom_aspects)
-    readings = {r.name: templates.get(r.name) or rubric_reading(r, judge.tokenizer, feedback=True) for r in rubrics}
+    readings = {rubric.name: templates.get(rubric.name) or _asks(rubric, judge) for rubric in rubrics}
     found = score_after_feedback(
         judge, load_causal(judge), readings, rows, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
     )
@@ -96,6 +97,14 @@ def feedback(config: FeedbackConfig) -> None:
     manifest.write(output, [output])
     n_null = sum(score is None for result in found for score in result["scores"].values())
     logger.info("Wrote %d rows to %s; %d scores are null.", len(rows), output, n_null)
+
+
+def _asks(rubric: Rubric, judge: InspectorPipeline) -> Reading:
+    """Ask by a rubric for what the judge's score tokens are, numbers or letters."""
+    tokens = next((a.head.token_ids for a in judge.model.aspects if a.name == rubric.name), ())
+    by_letter = any(judge.tokenizer.decode([token]).strip().isalpha() for token in tokens[:1])
+    letters = score_letters(rubric, judge.tokenizer) if by_letter else ()
+    return rubric_reading(rubric, judge.tokenizer, feedback=True, letters=letters)
 
 
 def load_causal(judge: InspectorPipeline) -> PreTrainedModel:
@@ -240,7 +249,7 @@ def score_position(reply: Sequence[int], token_ids: Sequence[int], tokenizer: An
     """Find the last score that a reply gives.
 
     A score is one of the score tokens after the word "score" and nothing but punctuation; a token that goes on as
-    another number, such as the 4 of 4.5, is none.
+    another number, such as the 4 of 4.5, is none, and neither is a letter that words follow.
 
     Args:
         reply: Token ids.
@@ -254,7 +263,8 @@ def score_position(reply: Sequence[int], token_ids: Sequence[int], tokenizer: An
         if reply[place] not in token_ids:
             continue
         before, after = tokenizer.decode(reply[:place]), tokenizer.decode(reply[place + 1 :])
-        if MARKER.search(before) and not MORE_NUMBER.match(after):
+        more = MORE_WORDS if tokenizer.decode([reply[place]]).strip().isalpha() else MORE_NUMBER
+        if MARKER.search(before) and not more.match(after):
             return place
     return None
 

@@ -8,7 +8,6 @@ applied to the state of every layer there: one prefill for an aspect, and nothin
 """
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,26 +17,26 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hub_cards.judge_card import JudgeCard
-from inspector_pipeline import InspectorConfig, InspectorPipeline, load_judge
+from inspector_pipeline import InspectorConfig, InspectorPipeline, Reading, load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.pairs import PAIR_KEYS, QUESTION_KEYS
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 from training.extract_config import read_templates
 from training.lager_judge import Asked, LagerBackbone, ScoreStates, build_lager, set_layer_weights
-from training.layer_logits import labelled_texts, layer_logits, prompt_reading, read_prompt_rows
+from training.layer_logits import labelled_texts, layer_logits
 from training.layer_weights import Array, TuningConfig, tune
 from training.manifest import FOLDERS_MANIFEST, Manifest
+from training.prompt_rows import PROMPT, prompt_judge, read_prompt_rows
 from training.records import LabelledPair, json_text, labelled_pairs, read_records
 from training.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
-from training.score_reading import rubric_reading, score_reading
+from training.score_reading import rubric_reading, score_letters, score_reading
 from training.stage import parse, run
 from training.unembedding import Unembedding, load_unembedding
 
 logger = logging.getLogger(__name__)
 
 STAGE = "lager"
-PROMPT = "prompt"  # the aspect that LAGER's own rows, which are whole prompts, are read as
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class LagerConfig:
         max_length: Upper bound on the tokens of a pair with its rubric.
         aspects: Which of the five aspects to score.
         scale: Theirs.
-        custom_aspects: Further aspects with a name, a description and a scale of their own.
+        custom_aspects: Further aspects with a name, a description and a scale of their own. Scores that are no single
+            tokens of the backbone's, such as 10 where each digit is one, are asked for as letters.
         templates: JSON file with objects of name (an aspect's) and template, each ending right before the score, to ask
             in other words than the rubric's.
         question_only: Whether the question alone is the text to score; rows then need no prediction.
@@ -154,15 +154,23 @@ def ask(config: LagerConfig, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
     if unknown:
         raise SettingsError(f"templates expects names of the aspects, but got {unknown[0]!r}.")
     alone = config.question_only
-    readings = [
-        templates.get(rubric.name) or rubric_reading(rubric, tokenizer, question_only=alone) for rubric in rubrics
-    ]
-    if any(reading.question_only != alone for reading in readings):
+    if any(reading.question_only != alone for reading in templates.values()):
         raise SettingsError(f"templates expects question_only as the stage has it, {alone}, but one differs.")
-    return [
-        Asked(rubric.name, rubric.scores, score_reading(reading, tokenizer, rubric.scores))
-        for rubric, reading in zip(rubrics, readings, strict=True)
-    ]
+    return [_asked(rubric, templates.get(rubric.name), tokenizer, question_only=alone) for rubric in rubrics]
+
+
+def _asked(
+    rubric: Rubric, template: Reading | None, tokenizer: PreTrainedTokenizerBase, *, question_only: bool
+) -> Asked:
+    """Ask for an aspect by its template, or by its rubric, in letters where its scores are no single tokens."""
+    if template is not None:
+        return Asked(rubric.name, rubric.scores, score_reading(template, tokenizer, rubric.scores))
+    letters = score_letters(rubric, tokenizer)
+    if letters:
+        meant = ", ".join(f"{letter} = {score}" for letter, score in zip(letters, rubric.scores, strict=True))
+        logger.info("%s is asked for in letters, since not every score is one token: %s.", rubric.name, meant)
+    reading = rubric_reading(rubric, tokenizer, question_only=question_only, letters=letters)
+    return Asked(rubric.name, rubric.scores, score_reading(reading, tokenizer, letters or rubric.scores))
 
 
 def _read_labels(config: LagerConfig) -> list[LabelledPair]:
@@ -184,12 +192,9 @@ def _read_prompts(
         return {}
     rows = read_prompt_rows(config.validation)
     scores = config.rubrics[0].scores
-    asked = Asked(PROMPT, scores, score_reading(prompt_reading(tokenizer), tokenizer, scores))
-    with tempfile.TemporaryDirectory() as folder:
-        build_lager(config.backbone, [asked], config.states, unembedding).save_pretrained(folder, fused=False)
-        judge = load_judge(folder)
+    judge = prompt_judge(config.backbone, config.states, scores, tokenizer, unembedding)
     logits = layer_logits(judge, PROMPT, [row.as_pair() for row in rows])
-    labels = np.array([row.score for row in rows])
+    labels = np.array([row.score for row in rows], dtype=float)
     return {tuple(scores): Examples(logits, labels, (f"{len(rows)} prompts of {Path(config.validation).name}",))}
 
 
@@ -230,8 +235,13 @@ def tune_judge(
         for name in names:
             set_layer_weights(judge.model, name, weights)
         sources = [source for one in examples for source in one.sources]
-        report[f"{scale[0]}-{scale[-1]}"] = {"aspects": names, "sources": sources, "weights": weights.round(6).tolist()}
+        report[_scale_name(scale)] = {"aspects": names, "sources": sources, "weights": weights.round(6).tolist()}
     return report
+
+
+def _scale_name(scale: tuple[int, ...]) -> str:
+    whole = scale == tuple(range(scale[0], scale[-1] + 1))
+    return f"{scale[0]}-{scale[-1]}" if whole else ", ".join(map(str, scale))
 
 
 def _examples(judge: InspectorPipeline, aspect: str, pairs: list[LabelledPair]) -> Examples | None:

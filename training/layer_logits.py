@@ -1,77 +1,24 @@
 """Score-token logits of every layer, read by a judge's own passes: what LAGER's weights are tuned on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline import InspectorPipeline
 from inspector_pipeline.batching import windows
-from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.modeling_inspector import probe_key
 from inspector_pipeline.reader import FeatureReader
-from inspector_pipeline.reading import PREDICTION_MARK, QUESTION_MARK, EncodedPair, Reading
+from inspector_pipeline.reading import EncodedPair
 from inspector_pipeline.score_tokens import ScoreTokens
-from inspector_pipeline.tables import read_rows
 from training.records import LabelledPair
-from training.score_reading import ANSWER, task_reading
 
 Array = NDArray[np.float64]
 WINDOW = 64  # pairs whose states are held at a time
-
-
-@dataclass(frozen=True)
-class PromptRow:
-    """A row of LAGER's own files: a whole prompt, its rubric within, and the score that people gave.
-
-    Attributes:
-        user_prompt: Asks for the score alone.
-        user_prompt_feedback: Asks for feedback first; None where the row has none.
-        score: The score; the mean where several people gave one.
-    """
-
-    user_prompt: str
-    user_prompt_feedback: str | None
-    score: float
-
-    def as_pair(self, *, feedback: bool = False) -> tuple[str, str]:
-        """Cut a prompt into two texts, for a reading that puts them together again."""
-        prompt = (self.user_prompt_feedback or "") if feedback else self.user_prompt
-        half = len(prompt) // 2
-        return prompt[:half], prompt[half:]
-
-
-def read_prompt_rows(path: str | Path) -> list[PromptRow]:
-    """Read a file of `{"user_prompt", "user_prompt_feedback", "score"}`, in any table format.
-
-    Raises:
-        DataFileError: It cannot be read, or a row lacks a prompt or a score that is a number or a list of numbers.
-    """
-    return [_prompt_row(row, f"{path}: row {i}") for i, row in enumerate(read_rows(str(path)))]
-
-
-def _prompt_row(row: dict[str, Any], where: str) -> PromptRow:
-    prompt, feedback, score = (row.get(key) for key in ("user_prompt", "user_prompt_feedback", "score"))
-    given: list[Any] = score if isinstance(score, list) else [score]
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given) or not given:
-        raise DataFileError(f"{where} expects a number, or a list of numbers, as score, but got {score!r:.80}.")
-    for key, text in (("user_prompt", prompt), ("user_prompt_feedback", feedback)):
-        blank = not isinstance(text, str) or len(text.strip()) < 2
-        if blank and not (text is None and key == "user_prompt_feedback"):
-            raise DataFileError(f"{where} expects a prompt as {key}, but got {text!r:.80}.")
-    return PromptRow(cast(str, prompt), feedback, float(np.mean(given)))
-
-
-def prompt_reading(tokenizer: PreTrainedTokenizerBase) -> Reading:
-    """Read a whole prompt, in two halves, as the user's turn; the reply begins with the score."""
-    answer = "" if tokenizer.chat_template else ANSWER
-    return task_reading(f"{QUESTION_MARK}{PREDICTION_MARK}", tokenizer, answer)
 
 
 def layer_logits(judge: InspectorPipeline, aspect: str, pairs: Sequence[tuple[str, str]]) -> Array:

@@ -33,6 +33,7 @@ from training.feedback import FeedbackConfig, feedback
 from training.fit import FitConfig, fit_stage
 from training.label import LabelConfig, label
 from training.lager import LagerConfig, lager
+from training.lager_prompts import LagerPromptsConfig, lager_prompts
 from training.rubric_rows import RubricRowsConfig, rubric_rows
 from training.stage import from_settings, parse, run
 
@@ -50,6 +51,7 @@ STAGES: Mapping[str, tuple[type[Any], Callable[[Any], object]]] = {
     "evaluate": (EvaluateConfig, evaluate_stage),
     "export": (ExportConfig, export),
     "lager": (LagerConfig, lager),
+    "lager_prompts": (LagerPromptsConfig, lager_prompts),
     "feedback": (FeedbackConfig, feedback),
     "rubric_rows": (RubricRowsConfig, rubric_rows),
     "compare": (CompareConfig, compare),

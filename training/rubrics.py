@@ -16,6 +16,8 @@ class Rubric:
         lowest: Lowest score.
         highest: Highest score.
         levels: Score -> what deserves it; not every score needs an entry.
+        values: Every score of a scale with gaps, ascending, such as 0, 25, 50, 75 and 100; lowest and highest are then
+            its ends. None of them: every whole number from lowest to highest.
     """
 
     name: str
@@ -23,28 +25,40 @@ class Rubric:
     lowest: int = 1
     highest: int = 5
     levels: dict[int, str] = field(default_factory=dict)
+    values: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a scale of one score, and levels outside it.
+        """Take the ends from the values; refuse a scale of one score, and levels outside it.
 
         Raises:
             SettingsError: The rubric is none.
         """
+        if self.values:
+            if list(self.values) != sorted(set(self.values)):
+                raise SettingsError(f"The rubric of {self.name} expects ascending values, but got {self.values}.")
+            object.__setattr__(self, "lowest", self.values[0])
+            object.__setattr__(self, "highest", self.values[-1])
         if not self.name.strip() or not self.lowest < self.highest:
             raise SettingsError(
                 f"A rubric expects a name and lowest < highest, but got {self.name!r}, {self.lowest} and "
                 f"{self.highest}."
             )
-        outside = [score for score in self.levels if not self.lowest <= score <= self.highest]
+        outside = [score for score in self.levels if score not in self.scores]
         if outside:
-            raise SettingsError(
-                f"The rubric of {self.name} expects levels from {self.lowest} to {self.highest}, but got {outside[0]}."
-            )
+            where = f"at {self.form}" if self.values else f"from {self.lowest} to {self.highest}"
+            raise SettingsError(f"The rubric of {self.name} expects levels {where}, but got {outside[0]}.")
 
     @property
     def scores(self) -> list[int]:
         """Every score of the scale, ascending."""
-        return list(range(self.lowest, self.highest + 1))
+        return list(self.values or range(self.lowest, self.highest + 1))
+
+    @property
+    def form(self) -> str:
+        """What a score is, for those who are asked for one."""
+        if self.values:
+            return f"one of {', '.join(map(str, self.values))}"
+        return f"integer from {self.lowest} to {self.highest}"
 
 
 def _five(name: str, description: str, *levels: str) -> Rubric:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from string import ascii_uppercase
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from inspector_pipeline.errors import ReadingError
+from inspector_pipeline.errors import ReadingError, SettingsError
 from inspector_pipeline.reading import PREDICTION_MARK, QUESTION_MARK, Reading, ReadingEncoder
 from training.rubrics import Rubric
 
@@ -19,10 +20,9 @@ TASK = (
 TEXT_TASK = (
     f"Read a text and score it on one aspect: {{name}}.\n\n{{description}}\n\n{{levels}}\n\nText:\n{QUESTION_MARK}\n\n"
 )
-ONLY_SCORE = "Reply with the score and nothing else, as: Score: <integer from {lowest} to {highest}>"
+ONLY_SCORE = "Reply with the {what} and nothing else, as: Score: <{form}>"
 FEEDBACK_FIRST = (
-    "First justify the score in a few sentences, then write it on a line of its own, as: "
-    "Score: <integer from {lowest} to {highest}>"
+    "First justify the score in a few sentences, then write {what} on a line of its own, as: Score: <{form}>"
 )
 _SAMPLE = ("What is asked?", "This is said.")
 _LONG = 1_000_000
@@ -47,6 +47,7 @@ def rubric_reading(
     feedback: bool = False,
     answer: str = ANSWER,
     question_only: bool = False,
+    letters: Sequence[str] = (),
 ) -> Reading:
     """Ask for a score by a rubric in the tokenizer's chat template, or in plain text where it has none.
 
@@ -56,15 +57,55 @@ def rubric_reading(
         feedback: Whether the model is to write feedback first; the reading then ends where the reply begins.
         answer: What the reply to the score alone begins with.
         question_only: Whether the question alone is the text that is scored.
+        letters: What each score is written as, of `score_letters`; none where it is written as its number.
     """
-    levels = "\n".join(f"{score}: {words}" for score, words in sorted(rubric.levels.items()))
-    scale = {"lowest": rubric.lowest, "highest": rubric.highest}
-    form = (FEEDBACK_FIRST if feedback else ONLY_SCORE).format(**scale)
+    form = f"letter from {letters[0]} to {letters[-1]}" if letters else rubric.form
+    if feedback:
+        asked = FEEDBACK_FIRST.format(what="its letter" if letters else "it", form=form)
+    else:
+        asked = ONLY_SCORE.format(what="letter of the score" if letters else "score", form=form)
     task = TEXT_TASK if question_only else TASK
-    for name, text in (("name", rubric.name), ("description", rubric.description), ("levels", levels)):
+    texts = {"name": rubric.name, "description": rubric.description, "levels": _levels(rubric, letters)}
+    for name, text in texts.items():
         task = task.replace(f"{{{name}}}", text)
-    task = task.replace("\n\n\n\n", "\n\n") + form
+    task = task.replace("\n\n\n\n", "\n\n") + asked
     return task_reading(task, tokenizer, "" if feedback else answer, question_only=question_only)
+
+
+def score_letters(rubric: Rubric, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Choose what a rubric's scores are written as: letters where a number is not one token that no other begins with.
+
+    Args:
+        rubric: The aspect.
+        tokenizer: The backbone's.
+
+    Returns:
+        Nothing where every score has a token of its own; else A, B, C, ..., one for each score, ascending.
+
+    Raises:
+        SettingsError: There are more scores than letters.
+    """
+    ending = task_reading(f"{QUESTION_MARK}{PREDICTION_MARK}", tokenizer)  # only how it ends matters
+    ended = _before_own_tokens(ending, tokenizer, [str(score) for score in rubric.scores])
+    if ended and all(len(ids) == 1 for ids in ended[1]) and len({ids[0] for ids in ended[1]}) == len(rubric.scores):
+        return ()
+    if len(rubric.scores) > len(ascii_uppercase):
+        raise SettingsError(
+            f"The rubric of {rubric.name} expects at most {len(ascii_uppercase)} scores, since this tokenizer has no "
+            f"token of its own for each and they are asked for as letters, but has {len(rubric.scores)}. Give fewer as "
+            "its values, such as 0, 25, 50, 75 and 100."
+        )
+    return tuple(ascii_uppercase[: len(rubric.scores)])
+
+
+def _levels(rubric: Rubric, letters: Sequence[str]) -> str:
+    """Describe the scores, one in a line; with letters all of them, so that each letter has its meaning."""
+    if not letters:
+        return "\n".join(f"{score}: {words}" for score, words in sorted(rubric.levels.items()))
+    named = {score: f"{letter} = {score}" for letter, score in zip(letters, rubric.scores, strict=True)}
+    return "\n".join(
+        f"{name}: {rubric.levels[score]}" if score in rubric.levels else name for score, name in named.items()
+    )
 
 
 def task_reading(
@@ -89,7 +130,9 @@ def task_reading(
     return Reading.from_template(f"{text}{answer}", add_special_tokens=False, question_only=question_only)
 
 
-def score_reading(reading: Reading, tokenizer: PreTrainedTokenizerBase, scores: Sequence[int]) -> ScoreReading:
+def score_reading(
+    reading: Reading, tokenizer: PreTrainedTokenizerBase, scores: Sequence[int] | Sequence[str]
+) -> ScoreReading:
     """Find the token that each score begins with right after a reading.
 
     Tokenizers differ in whether "5" after a space is the token "5" or one with the space in it. So the whole text with
@@ -100,7 +143,7 @@ def score_reading(reading: Reading, tokenizer: PreTrainedTokenizerBase, scores: 
     Args:
         reading: It ends right before the score.
         tokenizer: The backbone's.
-        scores: The scale, ascending.
+        scores: The scale, ascending, or what each of its scores is written as.
 
     Raises:
         ReadingError: Scores cannot be told apart by their first token, as 1 and 10 where each digit is a token; or the
@@ -111,36 +154,48 @@ def score_reading(reading: Reading, tokenizer: PreTrainedTokenizerBase, scores: 
             f"A reading for score tokens expects text after the response, such as {ANSWER!r}, but ends on "
             f"{reading.suffix!r}. Add it."
         )
+    written = [str(score) for score in scores]
+    ended = _before_own_tokens(reading, tokenizer, written)
+    if ended is None:
+        raise ReadingError(
+            f"A reading for score tokens expects an end after which a score is a token of its own, but "
+            f"{reading.suffix!r} merges with the score in this tokenizer. End the reading with a colon or a line break."
+        )
+    found = [ids[0] for ids in ended[1]]
+    _refuse_shared_tokens(found, written, tokenizer)
+    return ScoreReading(ended[0], found)
+
+
+def _before_own_tokens(
+    reading: Reading, tokenizer: PreTrainedTokenizerBase, scores: Sequence[str]
+) -> tuple[Reading, list[list[int]]] | None:
+    """End a reading so that each score has tokens of its own after it; return it with these, or None."""
     stripped = replace(reading, suffix=reading.suffix.rstrip())
     gap = reading.suffix[len(stripped.suffix) :]
     for candidate, before in ((reading, ""), (stripped, gap), (stripped, "")):
-        ids = [_first_id_after(candidate, f"{before}{score}", tokenizer) for score in scores]
-        found = [i for i in ids if i is not None and tokenizer.decode([i]).strip()]
-        if len(found) == len(scores):
-            _refuse_shared_tokens(found, scores, tokenizer)
-            return ScoreReading(candidate, found)
-    raise ReadingError(
-        f"A reading for score tokens expects an end after which a score is a token of its own, but {reading.suffix!r} "
-        "merges with the score in this tokenizer. End the reading with a colon or a line break."
-    )
+        found = [_ids_after(candidate, f"{before}{score}", tokenizer) for score in scores]
+        if all(ids and tokenizer.decode(ids[:1]).strip() for ids in found):
+            return candidate, found
+    return None
 
 
-def _first_id_after(reading: Reading, text: str, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the first token of a text after a reading; None where it merges with the reading's own last token."""
+def _ids_after(reading: Reading, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens of a text after a reading; none where it merges with the reading's own last token."""
     shorter, longer = (
         ReadingEncoder(replace(reading, suffix=reading.suffix + end), tokenizer, _LONG)(*_SAMPLE).input_ids
         for end in ("", text)
     )
-    return longer[len(shorter)] if len(longer) > len(shorter) and longer[: len(shorter)] == shorter else None
+    return longer[len(shorter) :] if longer[: len(shorter)] == shorter else []
 
 
-def _refuse_shared_tokens(ids: Sequence[int], scores: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> None:
-    seen: dict[int, int] = {}
+def _refuse_shared_tokens(ids: Sequence[int], scores: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    seen: dict[int, str] = {}
     for score, token_id in zip(scores, ids, strict=True):
         if token_id in seen:
             raise ReadingError(
                 f"Score tokens expect scores that begin with different tokens, but {seen[token_id]} and {score} both "
                 f"begin with {tokenizer.decode([token_id])!r} in this tokenizer, and one state says nothing of the "
-                "tokens after it. Take a scale of single digits, such as 0 to 9, or a backbone with a token for each."
+                "tokens after it. Take a scale of single digits, such as 0 to 9, or let the rubric ask, without a "
+                "template: it asks for letters then."
             )
         seen[token_id] = score

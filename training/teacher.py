@@ -86,10 +86,10 @@ def repair_messages(messages: Sequence[Message], reply: str, rubrics: Sequence[R
 
 def reply_form(rubrics: Sequence[Rubric]) -> str:
     """Show the form of a reply: the fields of one aspect, or those of each under its name."""
-    one = '{{"justification": "<text>", "score": <integer from {} to {}>}}'
+    one = '{{"justification": "<text>", "score": <{}>}}'
     if len(rubrics) == 1:
-        return one.format(rubrics[0].lowest, rubrics[0].highest)
-    inner = (f"{json.dumps(rubric.name)}: {one.format(rubric.lowest, rubric.highest)}" for rubric in rubrics)
+        return one.format(rubrics[0].form)
+    inner = (f"{json.dumps(rubric.name)}: {one.format(rubric.form)}" for rubric in rubrics)
     return "{" + ", ".join(inner) + "}"
 
 
@@ -183,8 +183,8 @@ def _problem(entry: Any, rubric: Rubric) -> str | None:
     if not isinstance(entry, dict):
         return f"expected an object with justification and score, but got {_shown(entry)}"
     score, justification = entry.get("score"), entry.get("justification")
-    if type(score) is not int or not rubric.lowest <= score <= rubric.highest:
-        return f"score expects an integer from {rubric.lowest} to {rubric.highest}, but got {_shown(score)}"
+    if type(score) is not int or score not in rubric.scores:
+        return f"score expects {'' if rubric.values else 'an '}{rubric.form}, but got {_shown(score)}"
     if not isinstance(justification, str) or not justification.strip():
         return f"justification expects a text, but got {_shown(justification)}"
     return None
@@ -218,7 +218,8 @@ def _mark(texts: str) -> str:
 
 def _described(rubric: Rubric) -> str:
     levels = [f"{score}: {rubric.levels[score]}" for score in sorted(rubric.levels)]
-    scale = f"Scale: integers from {rubric.lowest} (worst) to {rubric.highest} (best)."
+    kind = f"{rubric.form}," if rubric.values else "integers"
+    scale = f"Scale: {kind} from {rubric.lowest} (worst) to {rubric.highest} (best)."
     return "\n".join([f"{rubric.name}: {rubric.description}", scale, *levels])
 
 

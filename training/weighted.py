@@ -29,7 +29,7 @@ def auroc(good: Mask, values: Array, weights: Array) -> Array:
     return area * _defined(values)
 
 
-def spearman(truth: Index, values: Array, weights: Array) -> Array:
+def spearman(truth: Index | Array, values: Array, weights: Array) -> Array:
     """Correlate the ranks of values and labels; 0 where the values are constant, NaN where the labels are."""
     half = weights.sum(axis=1, keepdims=True) / 2  # the mean of the midranks
     ranks, true_ranks = Ties.of(values).midranks(weights) - half, Ties.of(truth).midranks(weights) - half

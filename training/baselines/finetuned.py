@@ -58,7 +58,7 @@ class TrainingConfig:
 
     def factor(self, step: int, n_steps: int) -> float:
         """Return the share of the learning rate's height that a step, counted from 0, is taken with."""
-        rising = math.ceil(self.warmup * n_steps)
+        rising = min(math.ceil(self.warmup * n_steps), n_steps - 1)  # at least one step at the full height
         if step < rising:
             return (step + 1) / (rising + 1)
         return max(0.0, (n_steps - step) / (n_steps - rising))
