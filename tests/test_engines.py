@@ -25,7 +25,7 @@ from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.jobs.batch_scorer import InspectorBatchScorer
 from inspector_pipeline.jobs.trove import InspectorAnnotator, InspectorFilter, InspectorReader
 
-WITHIN = 240  # seconds
+WITHIN = 400  # seconds
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_USAGE_STATS_ENABLED": "0"}
 ENVIRONMENT["RAY_raylet_start_wait_time_s"] = "120"  # as long as a busy machine may need
 
