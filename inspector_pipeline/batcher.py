@@ -1,10 +1,11 @@
 """Join pairs of concurrent requests into windows that one thread scores."""
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from .batching import WINDOW_ROWS
 from .jobs.window import Outcome, score_window
 from .pipeline_inspector import InspectorPipeline
 from .tables import Row
+
+logger = logging.getLogger(__name__)
 
 SMOOTHING = 0.2  # of the measured speed
 FIRST_GUESS = 50.0  # pairs a second, before anything was measured
@@ -24,6 +27,10 @@ class QueueFullError(Exception):
         """Say when to come again."""
         super().__init__(f"The queue is full. Come again in {seconds} s.")
         self.seconds = seconds
+
+
+class ScoringFailedError(Exception):
+    """Pairs could not be scored by no fault of theirs; the log says why."""
 
 
 @dataclass(eq=False)
@@ -62,8 +69,10 @@ class Batcher:
         self.judge = judge
         self.max_queue = max_queue
         self.waiting = 0  # pairs
+        self.ended = False  # nothing can be scored any more
         self._on_window = on_window
-        self._requests: deque[Request] = deque()
+        self._requests: deque[Request] = deque()  # with pairs that were not taken into a window
+        self._unanswered: set[Request] = set()
         self._arrived = asyncio.Event()
         self._speed = FIRST_GUESS
 
@@ -72,17 +81,31 @@ class Batcher:
 
         Raises:
             QueueFullError: They would make the queue too long.
+            ScoringFailedError: Their window failed, or the task that runs windows has ended.
         """
+        if self.ended:
+            raise ScoringFailedError("The server scores no more, and must be started again.")
         if self.waiting + len(pairs) > self.max_queue:
             raise QueueFullError(max(1, math.ceil(self.waiting / self._speed)))
         request = Request(pairs, asyncio.get_running_loop().create_future())
         self.waiting += len(pairs)
         self._requests.append(request)
         self._arrived.set()
-        return await request.done
+        self._unanswered.add(request)
+        try:
+            return await request.done
+        finally:
+            self._unanswered.remove(request)
 
     async def run(self) -> None:
-        """Score until cancelled."""
+        """Score until cancelled; what waits when it ends, for whatever reason, is told so."""
+        try:
+            await self._score_windows()
+        finally:
+            self.ended = True
+            self._fail(self._unanswered, "The server has stopped scoring.")
+
+    async def _score_windows(self) -> None:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, "judge") as thread:
             while True:
@@ -97,7 +120,8 @@ class Batcher:
                 found = (await asyncio.gather(work, return_exceptions=True))[0]
                 self.waiting -= len(pairs)
                 if isinstance(found, BaseException):
-                    self._fail(window, found)
+                    logger.error("A window of %d pairs failed.", len(pairs), exc_info=found)
+                    self._fail((request for request, _ in window), f"Scoring failed: {type(found).__name__}.")
                     continue
                 seconds = time.monotonic() - started
                 self._speed += SMOOTHING * (len(pairs) / max(seconds, 1e-9) - self._speed)
@@ -132,7 +156,7 @@ class Batcher:
                 request.done.set_result(request.outcomes)
 
     @staticmethod
-    def _fail(window: list[tuple[Request, list[Row]]], error: BaseException) -> None:
-        for request, _ in window:
+    def _fail(requests: Iterable[Request], why: str) -> None:
+        for request in requests:
             if not request.done.done():
-                request.done.set_exception(error)
+                request.done.set_exception(ScoringFailedError(f"{why} The server's log says more."))

@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     score.set_defaults(command=_score)
     score.add_argument("input", metavar="INPUT", help="file, - for standard input; for a big job see below")
     score.add_argument("--judge", metavar="ID_OR_PATH", help="Hub id or folder of a judge (default: the embedded one)")
+    score.add_argument("--revision", metavar="NAME", help="commit, branch or tag of a judge on the Hub (main)")
     score.add_argument("--output", metavar="PATH", help="file to write, - for standard output, or a big job's folder/")
     score.add_argument("--top-percent", type=_share, default=1.0, metavar="P", help="keep the best share, 0 to 1 (1.0)")
     score.add_argument("--batch-size", type=_positive, metavar="N", help="pairs scored together (default: 256)")
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(command=_serve)
     serve.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id or folder (default: the embedded one)")
+    serve.add_argument("--revision", metavar="NAME", help="commit, branch or tag of a judge on the Hub (main)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen at (8000)")
     serve.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
@@ -132,6 +134,7 @@ def _positive(text: str) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    _check_revision(args)
     if is_job(args):
         _check_device(args.device)
         return score_as_job(args, _loaded)
@@ -149,7 +152,7 @@ def _score_file(args: argparse.Namespace) -> None:
             raise ValueError(f"--output expects another file than the input, but got {args.output} for both.")
     _check_device(args.device)
     rows = read_rows(args.input)
-    keys = _keys(args.judge)
+    keys = _keys(args.judge, args.revision)
     for index, row in enumerate(rows):
         check_pair(row, index, keys)
 
@@ -178,7 +181,7 @@ def _score_file(args: argparse.Namespace) -> None:
         print(f"inspector: wrote {len(scored)} pairs to {target}", file=sys.stderr)
 
 
-def _keys(judge: str | None) -> tuple[str, ...]:
+def _keys(judge: str | None, revision: str | None) -> tuple[str, ...]:
     """Return the texts that pairs need, before a judge is loaded; the embedded one needs both."""
     from .pairs import PAIR_KEYS, needed_keys
 
@@ -187,16 +190,24 @@ def _keys(judge: str | None) -> tuple[str, ...]:
 
     from .configuration_inspector import InspectorConfig
 
-    return needed_keys(InspectorConfig.from_pretrained(judge).parsed_readings.values())
+    return needed_keys(InspectorConfig.from_pretrained(judge, revision=revision).parsed_readings.values())
 
 
 def _loaded(args: argparse.Namespace) -> Any:
     """Load the judge that the arguments name."""
     from .scoring import load_judge
 
-    options = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name)}
+    options = {name: getattr(args, name) for name in ("device", "dtype", "revision") if getattr(args, name)}
     with _without_loading_bars():
         return load_judge(args.judge, **options)
+
+
+def _check_revision(args: argparse.Namespace) -> None:
+    """Refuse a revision of what has none."""
+    if args.revision and (args.judge is None or os.path.isdir(args.judge)):
+        raise ValueError(
+            f"--revision expects a judge on the Hub, but got {args.judge or 'the embedded one'}. Leave --revision out."
+        )
 
 
 def _check_device(device: str | None) -> None:
@@ -320,6 +331,7 @@ def _serve(args: argparse.Namespace) -> None:
         raise ValueError(
             f"inspector serve expects {error.name}. Run pip install 'inspector-pipeline[serve]'."
         ) from error
+    _check_revision(args)
     _check_device(args.device)
     limits = Limits(args.max_body, args.max_pairs, args.max_queue)
     uvicorn.run(make_app(_loaded(args), limits), host=args.host, port=args.port, log_level="warning")

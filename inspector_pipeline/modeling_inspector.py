@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.utils import ModelOutput
+from transformers.utils import CONFIG_NAME, ModelOutput, cached_file, extract_commit_hash
 
 from .backbone import load_backbone, preferred_dtype, read_features
 from .configuration_inspector import Aspect, Feature, InspectorConfig
@@ -72,6 +72,7 @@ class InspectorModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     revision: str | None = None  # of the Hub repo that it was loaded from, where one was asked for
+    commit: str | None = None  # what that revision, or the default branch, stood for then
     _keys_to_ignore_on_load_unexpected = [r"^backbone\.", r"^final_norm\."]
 
     def __init__(self, config: InspectorConfig) -> None:
@@ -264,7 +265,7 @@ class InspectorModel(PreTrainedModel):
             model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
             refuse_missing(info, pretrained_model_name_or_path)
             model._refuse_broken_probes()
-            model.revision = kwargs.get("revision")
+            model._note_revision(kwargs)
             return (model, info) if wants_info else model
         config = copy.deepcopy(config)
         config.fused = False
@@ -278,7 +279,7 @@ class InspectorModel(PreTrainedModel):
         )
         refuse_missing(info, pretrained_model_name_or_path)
         model._refuse_broken_probes()
-        model.revision = kwargs.get("revision")
+        model._note_revision(kwargs)
         if share_backbone_with is None:
             model._load_own_backbone(**backbone_kwargs)
         else:
@@ -317,6 +318,22 @@ class InspectorModel(PreTrainedModel):
     def _refuse_broken_probes(self) -> None:
         """Refuse weights from which no honest score can come."""
         refuse_broken_weights([("centers", self.centers), *self.probes.named_parameters()])
+
+    def _note_revision(self, kwargs: Mapping[str, Any]) -> None:
+        """Keep the revision that was asked for, and the commit that it was; transformers' own config forgets it."""
+        self.revision = kwargs.get("revision")
+        if os.path.exists(self.name_or_path):
+            return
+        where = {name: kwargs[name] for name in ("cache_dir", "revision", "subfolder") if name in kwargs}
+        path = cached_file(
+            self.name_or_path,
+            CONFIG_NAME,
+            local_files_only=True,  # the cache holds it since this very load
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            **where,
+        )
+        self.commit = extract_commit_hash(path, None)
 
     def _take_place_of(self, backbone: PreTrainedModel) -> None:
         """Follow a loaded backbone: its dtype, and the device of its last layer for the probes."""

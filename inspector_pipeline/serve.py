@@ -1,16 +1,18 @@
 """`inspector serve`: a judge behind HTTP.
 
     POST /score     {"pairs": [{"question": ..., "prediction": ...}, ...]} -> {"results": [...]}, one a pair, in order
-    GET  /health    200 while it serves
+    GET  /health    200 while it serves, 503 once nothing can be scored any more
     GET  /metrics   for Prometheus
     GET  /docs      the API, from /openapi.json
 
-Pairs of concurrent requests are scored together, so in bfloat16 a score may depend a little on what came along with it;
-in float32 it does not. A request is refused whole: 413 where it is too large, 422 where a pair cannot be scored (the
-message says which), 503 with Retry-After where too many pairs wait. On SIGTERM what was accepted is answered first.
+A judge that reads the question alone takes pairs without `prediction`. Pairs of concurrent requests are scored
+together, so in bfloat16 a score may depend a little on what came along with it; in float32 it does not. A request is
+refused whole: 413 where it is too large, 422 where a pair cannot be scored (the message says which), 503 with
+Retry-After where too many pairs wait, 500 where the server has failed. On SIGTERM what was accepted is answered first.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -22,11 +24,13 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
-from .batcher import Batcher, QueueFullError
+from .batcher import Batcher, QueueFullError, ScoringFailedError
 from .errors import PairError, SettingsError
 from .jobs.window import Outcome
 from .pairs import check_pair
 from .pipeline_inspector import InspectorPipeline
+
+logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -34,6 +38,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+SCORE = "/score"
 DRAIN_S = 10.0  # how long a body that is too large is read, so that its sender can be told
 WINDOW_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -72,6 +77,19 @@ class ScoreRequest(BaseModel):
     pairs: Annotated[list[Pair], Field(min_length=1)]
 
 
+class Question(BaseModel):
+    """A question alone; further keys are ignored."""
+
+    model_config = ConfigDict(strict=True)
+    question: str
+
+
+class QuestionsRequest(BaseModel):
+    """Questions to score, for a judge that reads no response."""
+
+    pairs: Annotated[list[Question], Field(min_length=1)]
+
+
 class Result(BaseModel):
     """What a judge says of a pair."""
 
@@ -97,10 +115,11 @@ class Problem(BaseModel):
 class BodyLimit:
     """Refuses a request whose body is too large, before it is read whole."""
 
-    def __init__(self, app: App, body_bytes: int) -> None:
-        """Wrap an app."""
+    def __init__(self, app: App, body_bytes: int, on_refusal: Callable[[], None]) -> None:
+        """Wrap an app; `on_refusal` is called at each request to /score that is refused."""
         self.app = app
         self.body_bytes = body_bytes
+        self.on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -118,6 +137,8 @@ class BodyLimit:
             more = message.get("more_body", False)
             too_large = len(body) > self.body_bytes
         if too_large:
+            if scope["path"] == SCORE:
+                self.on_refusal()
             if more and b"expect" not in headers:  # a client that asked leave has sent no body yet
                 await _drain(receive)
             problem = {"detail": f"A request expects a body of at most {self.body_bytes} bytes. Send fewer pairs."}
@@ -184,13 +205,14 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         worker = asyncio.create_task(batcher.run())
+        worker.add_done_callback(_log_failure)
         yield
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
 
     app = FastAPI(title="Inspector", description="Scores (question, response) pairs.", lifespan=lifespan)
-    app.add_middleware(BodyLimit, body_bytes=limits.body_bytes)
-    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 413, 422, 503)}
+    app.add_middleware(BodyLimit, body_bytes=limits.body_bytes, on_refusal=metrics.requests.labels("413").inc)
+    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 413, 422, 500, 503)}
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -199,8 +221,7 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
         metrics.requests.labels("422").inc()
         return JSONResponse({"detail": ascii("; ".join(faults))[1:-1]}, 422)
 
-    @app.post("/score", response_model=ScoreResponse, responses=problems)
-    async def score(request: ScoreRequest) -> JSONResponse:
+    async def score(request: ScoreRequest | QuestionsRequest) -> JSONResponse:
         """Score pairs; each gets whole-number scores, their total, expected scores and probabilities."""
         with metrics.seconds.time():
             try:
@@ -211,10 +232,15 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
         metrics.requests.labels("200").inc()
         return JSONResponse({"results": results})
 
-    @app.get("/health")
-    async def health() -> dict[str, Any]:
-        """Say that the server serves, and how many pairs wait."""
-        return {"status": "ok", "waiting": batcher.waiting}
+    # FastAPI reads what a request holds from here.
+    score.__annotations__["request"] = ScoreRequest if "prediction" in judge.encode.keys else QuestionsRequest
+    app.post(SCORE, response_model=ScoreResponse, responses=problems)(score)
+
+    @app.get("/health", responses={503: {"description": "It must be started again"}})
+    async def health() -> JSONResponse:
+        """Say whether the server serves, and how many pairs wait."""
+        status, code = ("failed", 503) if batcher.ended else ("ok", 200)
+        return JSONResponse({"status": status, "waiting": batcher.waiting}, code)
 
     @app.get("/metrics", response_class=Response)
     async def show_metrics() -> Response:
@@ -224,7 +250,12 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
     return app
 
 
-async def _score(batcher: Batcher, request: ScoreRequest, limits: Limits) -> list[Any]:
+def _log_failure(worker: asyncio.Task[None]) -> None:
+    if not worker.cancelled() and worker.exception() is not None:
+        logger.error("The server scores no more, and must be started again.", exc_info=worker.exception())
+
+
+async def _score(batcher: Batcher, request: ScoreRequest | QuestionsRequest, limits: Limits) -> list[Any]:
     if len(request.pairs) > limits.pairs:
         raise HTTPException(
             413, f"A request expects at most {limits.pairs} pairs, but got {len(request.pairs)}. Divide it."
@@ -238,6 +269,8 @@ async def _score(batcher: Batcher, request: ScoreRequest, limits: Limits) -> lis
         raise HTTPException(422, str(error)) from error
     except QueueFullError as error:
         raise HTTPException(503, str(error), {"Retry-After": str(error.seconds)}) from error
+    except ScoringFailedError as error:
+        raise HTTPException(500, str(error)) from error
     for index, outcome in enumerate(outcomes):
         if outcome.reason is not None:
             raise HTTPException(422, f"Pair {index} cannot be scored: {outcome.reason}")

@@ -6,9 +6,9 @@
 The pairs are the labelled GSM8K ones of INSPECTOR_DATA, or those of --input. The offline engine scores them before and
 after the server does, in this process; then this process is the client, with --clients connections that each send
 --per-request pairs and wait for the answer. The server is a process of its own, on the same cores. Checked are every
-answer (1e-4 of the offline one, none lost), what becomes of bad requests (a 4xx that says why), and that a full queue
-says 503 with Retry-After, after which every request is answered yet. It prints JSON, and ends with exit code 1 where a
-check failed.
+answer (1e-4 of the offline one, none lost), the speed (at least 75 % of the offline engine's), what becomes of bad
+requests (a 4xx that says why), and that a full queue says 503 with Retry-After, after which every request is answered
+yet. It prints JSON, and ends with exit code 1 where a check failed.
 """
 
 import argparse
@@ -40,6 +40,7 @@ QUESTIONS = "gsm8k_train.jsonl"
 TOLERANCE = 1e-4  # of expected scores
 STARTED_WITHIN = 300  # seconds
 ANSWERED_WITHIN = 3600
+LEAST_SHARE = 0.75  # of the offline engine's pairs a second
 SMALL_QUEUE = 2  # requests that fit into the queue of the test of a full one
 BAD = {
     "no JSON": (b"{", 422),
@@ -212,7 +213,8 @@ def main():
     served = len(pairs) / seconds
     compared, full = apart(answers, expected), apart(late, expected[: len(few) * args.per_request])
     failed = wrong or not refused or min(refused) < 1
-    failed = failed or any(one["lost"] or one["wrong"] for one in (compared, full))
+    share = served / mean([before, after])
+    failed = failed or share < LEAST_SHARE or any(one["lost"] or one["wrong"] for one in (compared, full))
     found = {
         "judge": args.judge,
         "dtype": str(judge.model.dtype),
@@ -222,7 +224,7 @@ def main():
         "pairs_of_a_request": args.per_request,
         "offline_pairs_per_second": [round(before, 2), round(after, 2)],
         "served_pairs_per_second": round(served, 2),
-        "served_share": round(served / mean([before, after]), 3),
+        "served_share": round(share, 3),
         "pairs_of_a_window": round(scored / windows, 1),
         "seconds_of_a_request": {"median": round(median(each), 3), "largest": round(max(each), 3)},
         "answers": compared,

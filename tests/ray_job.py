@@ -1,9 +1,11 @@
 """Score a Parquet file on Ray with two actors, one of which is killed with SIGKILL in the middle, once.
 
-`python ray_job.py JUDGE INPUT OUTPUT MARK`: before the kill it makes MARK.
+`python ray_job.py JUDGE INPUT OUTPUT MARK`: before the kill it makes MARK. Then the module's own command scores the
+input again on the same Ray, with other names of columns, into the folder OUTPUT.command.
 """
 
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
@@ -33,6 +35,16 @@ def main(judge, source, output, mark):
     dataset = ray.data.read_parquet(source)
     scored = score_dataset(dataset, judge, actors=2, scorer=KilledOnce, mark=mark, device="cpu")
     pq.write_table(pa.concat_tables(ray.get(scored.to_arrow_refs())), output)
+    command(judge, source, f"{output}.command")
+
+
+def command(judge, source, output):
+    table = pq.read_table(source).slice(0, 20)
+    pq.write_table(table.rename_columns(["id", "q", "prediction"]), f"{output}.renamed.parquet")
+    names = ["--column", "question=q", "--prefix", "judge_", "--judge", judge, "--device", "cpu"]
+    sys.argv = ["on_ray", f"{output}.renamed.parquet", "--output", output, *names]
+    runpy.run_module("inspector_pipeline.jobs.on_ray", run_name="__main__")
+    runpy.run_module("inspector_pipeline.jobs.on_ray", run_name="__main__")  # refused: the folder is there
 
 
 if __name__ == "__main__":

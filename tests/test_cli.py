@@ -76,6 +76,7 @@ FAULTS = {
     "a plain model": (["pairs.json", "--judge", "./plain"], "model_type expects 'inspector'"),
     "no file": (["gone.json"], "gone.json could not be read"),
     "no pair": (["bad.jsonl"], "Pair 0 expects the keys question and prediction, but 'prediction' is missing"),
+    "no Hub": (["pairs.json", "--revision", "old"], "--revision expects a judge on the Hub, but got the embedded one"),
     "no judge": (["pairs.json", "--judge", "./nowhere"], "expects a folder or a Hub id"),
     "no hub": (["pairs.json", "--judge", "org/no-such-judge"], "."),
     "no folder": (["pairs.json", "--output", "no/such/out.json"], "expects an existing folder"),

@@ -2,23 +2,30 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
+import dill
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import aspect, feature
-from test_jobs import made_rows, parts, rejects, run, write_lines
+from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
+from datatrove.executor.ray import RayPipelineExecutor
+from datatrove.pipeline.writers import JsonlWriter
+from test_jobs import ADDED, made_rows, parts, rejects, run, write_lines
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.batching import WINDOW_ROWS
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.jobs.batch_scorer import InspectorBatchScorer
+from inspector_pipeline.jobs.trove import InspectorAnnotator, InspectorFilter, InspectorReader
 
-WITHIN = 240  # seconds
+WITHIN = 400  # seconds
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_USAGE_STATS_ENABLED": "0"}
 ENVIRONMENT["RAY_raylet_start_wait_time_s"] = "120"  # as long as a busy machine may need
 
@@ -64,6 +71,8 @@ def test_a_batch_with_other_names(judge):
     assert scorer(batch)["judge_a"] == [expected["scores"]["a"]]
     with pytest.raises(SettingsError, match="lacks 'question'"):
         InspectorBatchScorer(judge)(batch)
+    with pytest.raises(SettingsError, match="expects question or prediction before the =, but got 'answer'"):
+        InspectorBatchScorer(judge, columns={"answer": "q"})
     with pytest.raises(SettingsError, match="has 'a'"):
         InspectorBatchScorer(judge, columns={"question": "q"})(batch)
 
@@ -107,6 +116,29 @@ def test_datatrove_gives_what_one_process_gives_though_workers_are_killed(folder
     assert left["metadata"]["score_error"] == refused["reason"] and left["metadata"]["filter_reason"] == "no_score"
 
 
+def test_datatrove_s_executors_for_clusters_carry_the_steps_to_their_nodes(folder, judge, tmp_path):
+    rows = [*made_rows(20), {"question": "q"}]
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    run(judge, source, tmp_path / "plain")
+
+    def steps(name):
+        kept, dropped = (JsonlWriter(str(tmp_path / name / kind), compression=None) for kind in ("kept", "dropped"))
+        annotator = InspectorAnnotator(str(folder), device="cpu")
+        return [InspectorReader(source), annotator, InspectorFilter("a", 2, dropped), kept]
+
+    log = str(tmp_path / "log")
+    array = SlurmPipelineExecutor(steps("slurm"), 1, "01:00:00", "gpu", logging_dir=log)
+    sent = {"slurm": dill.loads(dill.dumps(deepcopy(array), fmode=dill.CONTENTS_FMODE))}  # as it goes into a job's file
+    sent["ray"] = pickle.loads(pickle.dumps(RayPipelineExecutor(steps("ray"), tasks=1, logging_dir=log)))
+    for name, executor in sent.items():
+        LocalPipelineExecutor(executor.pipeline, logging_dir=str(tmp_path / name / "log")).run()
+        lines = [line for path in tmp_path.glob(f"{name}/*/00000.jsonl") for line in path.read_text().splitlines()]
+        found = {int(one["id"]): one["metadata"] for one in map(json.loads, lines)}
+        assert sorted(found) == list(range(21)) and "'prediction'" in found.pop(20)["score_error"]
+        for row in parts(tmp_path / "plain"):
+            assert {key: found[row["id"]][key] for key in ADDED} == {key: row[key] for key in ADDED}
+
+
 def test_ray_gives_what_one_process_gives_though_an_actor_is_killed(folder, judge, tmp_path):
     rows = made_rows(WINDOW_ROWS * 4 + 9)
     rows[300]["prediction"] = None
@@ -114,11 +146,16 @@ def test_ray_gives_what_one_process_gives_though_an_actor_is_killed(folder, judg
     script, mark, output = Path(__file__).with_name("ray_job.py"), tmp_path / "mark", tmp_path / "out.parquet"
     command = [sys.executable, str(script), str(folder), str(tmp_path / "in.parquet"), str(output), str(mark)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN)
-    assert done.returncode == 0, done.stderr[-3000:]
+    refusal = f"on_ray: --output expects a new folder, but {output}.command exists. Choose another, or delete it."
+    assert done.returncode == 1 and refusal in done.stderr, done.stderr[-3000:]
     assert mark.exists()  # so an actor was killed
     run(judge, tmp_path / "in.parquet", tmp_path / "plain")
     found = pq.read_table(output).to_pylist()
     assert [row["id"] for row in found] == list(range(len(rows)))
+    renamed = pq.read_table(f"{output}.command").to_pylist()  # once, though the command was given twice
+    names = {"columns": {"question": "q"}, "prefix": "judge_"}
+    run(judge, f"{output}.command.renamed.parquet", tmp_path / "renamed", **names)
+    assert {row.pop("judge_score_error") for row in renamed} == {None} and renamed == parts(tmp_path / "renamed")
     assert found.pop(300)["score_error"] == rejects(tmp_path / "plain")[0]["reason"]
     assert [{key: value for key, value in row.items() if key != "score_error"} for row in found] == parts(
         tmp_path / "plain"

@@ -237,6 +237,30 @@ def test_the_installed_package_needs_no_remote_code_and_a_fused_judge_brings_its
     assert not hub.requests
 
 
+def test_a_job_s_manifest_names_the_commit_that_the_hub_gave(hub, tmp_path, backbone_dir, tokenizer):
+    folders = [fused_judge(tmp_path / name, backbone_dir, tokenizer, seed=seed) for seed, name in enumerate("ab")]
+    old, new = hub.add("org/judge", folders[1], branch="old"), hub.add("org/judge", folders[0])
+    code = """
+        import json, sys
+        from pathlib import Path
+        from inspector_pipeline.cli import _loaded, _parser, main
+        source, pairs = Path("in.json"), json.loads(sys.argv[1])
+        source.write_text(json.dumps(pairs))
+        score = ["score", str(source), "--judge", "org/judge", "--device", "cpu", "--output"]
+        old = ["--revision", "old"]
+        codes = [main([*score, "new/"]), main([*score, "new/", "--revision", "main"]), main([*score, "old/", *old])]
+        codes.append(main([*score, "old.json", *old, "--format", "none"]))
+        jobs = [json.loads(Path(name, "_manifest.json").read_text())["judge"]["revision"] for name in ("new", "old")]
+        parts = [json.loads(line) for line in Path("old/part-000000.jsonl").read_text().splitlines()]
+        same = all(row.items() <= part.items() for row, part in zip(json.loads(Path("old.json").read_text()), parts))
+        served = _loaded(_parser().parse_args(["serve", "org/judge", "--device", "cpu", *old])).model.commit
+        print(json.dumps([codes, jobs, same, served]))
+    """
+    env = hub.env(tmp_path / "home")
+    found = answers(run_python(code, json.dumps(PAIRS), env=env, cwd=tmp_path, with_package=True))
+    assert found == [[0] * 4, [new, old], True, old]
+
+
 def test_the_metric_is_loaded_from_a_space_and_its_judge_from_the_hub(hub, published, tmp_path):
     hub.add("org/inspector_score", ROOT / "inspector_pipeline" / "inspector_score", kind="spaces")
     code = """

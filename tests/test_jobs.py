@@ -1,19 +1,21 @@
 import json
 import random
+import re
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from conftest import aspect, feature
+from conftest import aspect, chat_reading, feature
 
-from inspector_pipeline import load_judge
+from inspector_pipeline import Reading, load_judge
 from inspector_pipeline.batching import WINDOW_ROWS
 from inspector_pipeline.cli import main
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.jobs.keep import FilterJob, filter_job
 from inspector_pipeline.jobs.score import ScoreJob, score_job
+from inspector_pipeline.jobs.window import score_window
 from inspector_pipeline.tables import read_rows
 
 ADDED = ["a", "b", "total_score", "expected_a", "expected_b", "truncated"]
@@ -360,6 +362,16 @@ def test_broken_csv_and_json(judge, tmp_path):
         run(judge, tmp_path / "object.json", tmp_path / "object")
 
 
+def test_files_whose_types_cannot_be_one_are_refused_whole(judge, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, ids in (("a", [1, 2]), ("b", ["1", "2"])):
+        table = pa.table({"id": ids, "question": ["q"] * 2, "prediction": ["p"] * 2})
+        pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
+    with pytest.raises(DataFileError, match=r"every file, but: .* id has .* int64 vs string\. Cast that column"):
+        run(judge, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_json_array_longer_than_what_is_read_at_a_time(judge, tmp_path, monkeypatch):
     monkeypatch.setattr("inspector_pipeline.jobs.text_files.CHUNK", 7)
     rows = made_rows(9)
@@ -458,6 +470,22 @@ def test_a_pair_without_finite_scores_is_rejected_alone(judge, tmp_path):
     run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")
     assert len(parts(tmp_path / "out")) == 3
     assert "expects finite states" in rejects(tmp_path / "out")[0]["reason"]
+
+
+def test_the_bar_says_rows_pairs_tokens_and_the_time_that_is_left(make_judge, tokenizer, tmp_path, capsys, monkeypatch):
+    both = {"chat": chat_reading(tokenizer), "plain": Reading.from_template("{question}\n{prediction}").to_dict()}
+    heads = [aspect("a", [feature(1)]), aspect("b", [feature(1, reading="plain")])]
+    judge = load_judge(make_judge(heads, both, name="both"), device="cpu")
+    rows = made_rows(WINDOW_ROWS + 5)
+    encoded = [judge.encode(row) for row in rows]
+    counts = [sum(len(reading.input_ids) for reading in one.values()) for one in encoded]
+    assert [outcome.tokens for outcome in score_window(judge, rows[:9])] == counts[:9]
+    monkeypatch.setattr("inspector_pipeline.jobs.progress.EVERY_S_IN_A_LOG", 0.0)
+    run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")
+    error = capsys.readouterr().err.replace("\r", "\n")
+    assert "reading the input: 0 rows" in error and "reading the input: 261 rows" in error
+    postfix = r"\[\d+:\d+<\d+:\d+, +[\d.]+ pairs/s, [1-9][\d,]* tokens/s\]"
+    assert set(re.findall(rf"shard 0/1: .* (\d+)/261 {postfix}", error)) == {"256", "261"}
 
 
 def test_the_command(folder, tmp_path, capsys):

@@ -17,9 +17,9 @@ import pytest
 import uvicorn
 from conftest import PAIRS, aspect, feature
 
-from inspector_pipeline import load_judge
+from inspector_pipeline import Reading, load_judge
 from inspector_pipeline.errors import SettingsError
-from inspector_pipeline.serve import Limits, make_app
+from inspector_pipeline.serve import Limits, Metrics, make_app
 
 STARTED_WITHIN = 60  # seconds
 
@@ -115,6 +115,40 @@ def test_concurrent_requests_each_get_their_own_answer(judge):
     assert float(lines["inspector_waiting_pairs"]) == 0 and float(lines["inspector_tokens_total"]) > 1000
 
 
+def test_a_judge_of_questions_is_served_questions_alone(make_judge):
+    reading = Reading.from_template("Read: {question} Known?", question_only=True).to_dict()
+    known = aspect("known", [feature(2, "last", "raw", "alone")], classes=(0, 1))
+    judge = load_judge(make_judge([known], {"alone": reading}), device="cpu")
+    questions = [{"question": pair["question"]} for pair in PAIRS]
+    expected = as_json(judge(questions))
+    with serving(judge) as (port, _):
+        for pairs in (questions, PAIRS, [{**one, "prediction": None} for one in questions]):
+            status, answer, _ = ask(port, "/score", {"pairs": pairs})
+            assert status == 200 and same(answer["results"], expected)
+        status, answer, _ = ask(port, "/score", {"pairs": [{"prediction": "p"}]})
+        assert status == 422 and "body.pairs.0.question: Field required" in answer["detail"]
+        schemas = ask(port, "/openapi.json")[1]["components"]["schemas"]
+    assert schemas["Question"]["required"] == ["question"] and "Pair" not in schemas
+
+
+def test_a_server_that_has_failed_leaves_nobody_waiting_and_says_so(judge, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("no room for metrics")
+
+    monkeypatch.setattr(Metrics, "on_window", fail)
+    pairs = {"pairs": [{"question": "q", "prediction": f"{i} " * 40} for i in range(200)]}
+    with serving(judge) as (port, _):
+        assert ask(port, "/health")[0] == 200
+        with ThreadPoolExecutor(4) as clients:
+            answers = list(clients.map(lambda _: ask(port, "/score", pairs), range(8)))
+        assert {status for status, _, _ in answers} == {500}
+        assert "The server has stopped scoring" in answers[0][1]["detail"]
+        assert "must be started again" in ask(port, "/score", pairs)[1]["detail"]
+        assert ask(port, "/health")[0] == 503 and ask(port, "/health")[1]["status"] == "failed"
+        assert 'inspector_requests_total{code="500"} 9.0' in ask(port, "/metrics")[1]
+    assert "no room for metrics" in caplog.text
+
+
 BAD = {
     "no JSON": (b"{", 422, "JSON"),
     "no UTF-8": (b'{"pairs": [{"question": "\xff", "prediction": "p"}]}', 400, ""),
@@ -142,6 +176,10 @@ def test_bad_input_is_refused_with_what_is_wrong(judge):
         assert ask_in_chunks(port, chunks) == 413
         status, answer, _ = ask(port, "/score", b" " * 30_000_000)  # more than the sockets' buffers hold
         assert status == 413 and "at most 200000 bytes" in answer["detail"]
+        codes = [code for _, code, _ in BAD.values()]
+        counts = {"413": codes.count(413) + 2, "422": codes.count(422)}
+        metrics = ask(port, "/metrics")[1].splitlines()
+        assert all(f'inspector_requests_total{{code="{code}"}} {n}.0' in metrics for code, n in counts.items())
         assert ask(port, "/score")[0] == 405 and ask(port, "/nowhere")[0] == 404
         assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
 

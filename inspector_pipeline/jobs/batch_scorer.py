@@ -10,6 +10,7 @@ from ..errors import SettingsError
 from ..scoring import Judge, load_judge
 from ..tables import Row
 from .entries import cut
+from .intake import check_columns
 from .window import Outcome, ScoreColumns, score_window
 
 
@@ -35,7 +36,11 @@ class InspectorBatchScorer:
             columns: `question` and `prediction` -> the batch's column, where it has another name.
             prefix: What the names of added columns begin with.
             **kwargs: For `load_judge`: device, dtype, revision, ...
+
+        Raises:
+            SettingsError: `columns` has another key.
         """
+        check_columns(columns or {})
         self.judge = load_judge(judge, **kwargs)
         self.columns = {key: (columns or {}).get(key, key) for key in self.judge.encode.keys}
         self.added = ScoreColumns.of(self.judge, prefix)

@@ -4,7 +4,7 @@ import argparse
 import glob
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,6 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     job = parser.add_argument_group("big jobs", "only with a folder as --output")
     job.add_argument("--split", metavar="NAME", help="INPUT is the id of a dataset; score this split of it")
     job.add_argument("--subset", metavar="NAME", help="the dataset's subset")
-    job.add_argument(
-        "--column",
-        metavar="KEY=NAME",
-        type=_assignment,
-        action="append",
-        default=[],
-        help="the input's column for question or prediction, such as prediction=output",
-    )
     job.add_argument("--where", metavar="EXPR", help="score only rows such as len(prediction) > 20 and lang == 'en'")
     job.add_argument("--limit", type=_positive, metavar="N", help="score the first N rows")
     job.add_argument(
@@ -36,7 +28,32 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rows of a part, a multiple of 256; a killed run scores the part that it was at again (default: 1024)",
     )
-    job.add_argument("--prefix", default="", metavar="TEXT", help="what the names of the added columns begin with")
+    add_column_arguments(job)
+
+
+def add_column_arguments(parser: Any) -> None:
+    """Add --column and --prefix, which engines have too."""
+    parser.add_argument(
+        "--column",
+        metavar="KEY=NAME",
+        type=_assignment,
+        action="append",
+        default=[],
+        help="the input's column for question or prediction, such as prediction=output",
+    )
+    parser.add_argument("--prefix", default="", metavar="TEXT", help="what the names of the added columns begin with")
+
+
+def columns_of(given: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return what --column said, key -> the input's column.
+
+    Raises:
+        ValueError: It names a key twice.
+    """
+    columns = dict(given)
+    if len(columns) < len(given):
+        raise ValueError("--column expects each of question and prediction at most once.")
+    return columns
 
 
 def add_filter_command(commands: Any) -> None:
@@ -106,13 +123,11 @@ def score_as_job(args: argparse.Namespace, load: Callable[[argparse.Namespace], 
         raise ValueError("--top-percent expects a file as --output. Run `inspector filter` on the folder afterwards.")
     if args.format not in ("auto", "none"):
         raise ValueError(f"--format expects a file as --output, but got {args.format} for a folder.")
-    if len(dict(args.column)) < len(args.column):
-        raise ValueError("--column expects each of question and prediction at most once.")
     same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size")
     settings = {name: getattr(args, name) for name in same}
     if args.part_rows:
         settings["part_rows"] = args.part_rows
-    job = ScoreJob(**settings, columns=dict(args.column), format=args.output_format)
+    job = ScoreJob(**settings, columns=columns_of(args.column), format=args.output_format)
     counts = score_job(job, load(args))
     print(f"inspector: {summary_of(counts, args.output)}", file=sys.stderr)
     return SOME_REJECTED if counts["rejected"] else 0

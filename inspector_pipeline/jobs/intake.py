@@ -1,14 +1,25 @@
 """What a job is to score: its input's rows, chosen, numbered and checked, always in the same order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import DataFileError, PairError
+from ..errors import DataFileError, PairError, SettingsError
 from ..pairs import PAIR_KEYS, check_pair
 from ..tables import Row
 from .entries import Entry, is_unicode
 from .sources import Source
 from .where import Where
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Refuse other names for what no judge reads.
+
+    Raises:
+        SettingsError: A key is neither question nor prediction.
+    """
+    unknown = sorted(set(columns) - set(PAIR_KEYS))
+    if unknown:
+        raise SettingsError(f"--column expects {' or '.join(PAIR_KEYS)} before the =, but got {unknown[0]!r}.")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def judge_fingerprint(judge: InspectorPipeline) -> dict[str, Any]:
     config = {key: value for key, value in model.config.to_dict().items() if key not in NO_WEIGHTS}
     return {
         "name": Path(model.name_or_path).name if os.path.isdir(model.name_or_path) else model.name_or_path,
-        "revision": getattr(model, "revision", None),
+        "revision": model.commit or model.revision,
         "weights_sha256": _weights_sha256(model),
         "config_sha256": _text_sha256(json.dumps(config, sort_keys=True, default=str)),
         "tokenizer_sha256": _text_sha256(judge.tokenizer.backend_tokenizer.to_str()),

@@ -4,18 +4,28 @@ python -m inspector_pipeline.jobs.on_ray responses/*.parquet --output scored/ --
 
 Without --address Ray starts on this machine; on a cluster's head node, or with its address, the same command uses the
 cluster. An actor that dies is started again and its window is scored again.
+
+The output differs from a job's folder: it is plain Parquet without a manifest, a row without scores stays in its place
+and says why in the column `score_error` instead of going to the rejects, and a run that was broken off does not go on
+but starts anew in another folder.
 """
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.data
+from ray.data.datasource import SaveMode
 
 from ..batching import WINDOW_ROWS
+from ..errors import DataFileError, InspectorError
 from .batch_scorer import InspectorBatchScorer
+from .commands import add_column_arguments, columns_of
+from .intake import check_columns
 
 READERS = {"parquet": "read_parquet", "jsonl": "read_json", "csv": "read_csv"}
 
@@ -63,8 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", nargs="+", help="files, folders or URLs that Ray Data reads")
-    parser.add_argument("--output", required=True, help="folder or URL of the Parquet files to write")
+    parser.add_argument("--output", required=True, help="new folder or URL of the Parquet files to write")
     parser.add_argument("--kind", choices=READERS, default="parquet", help="of the input (parquet)")
+    add_column_arguments(parser)
     parser.add_argument("--judge", help="Hub id or folder (default: the embedded one)")
     parser.add_argument("--actors", type=int, default=1, help="processes that score (1)")
     parser.add_argument("--cpus", type=float, default=1.0, help="CPUs of each (1)")
@@ -74,11 +85,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--address", help="a cluster's address (default: the cluster of this machine, or a new one)")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        _score(args)
+    except (InspectorError, OSError, ValueError) as error:
+        sys.exit(f"on_ray: {error}")
+
+
+def _score(args: argparse.Namespace) -> None:
+    columns = columns_of(args.column)
+    check_columns(columns)
+    if Path(args.output).exists():  # said before a cluster is started; of URLs Ray says it
+        raise DataFileError(f"--output expects a new folder, but {args.output} exists. Choose another, or delete it.")
     ray.init(address=args.address, ignore_reinit_error=True)
     dataset = getattr(ray.data, READERS[args.kind])(args.input)
     settings = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name)}
+    settings |= {"columns": columns, "prefix": args.prefix}
     pool = {"actors": args.actors, "num_cpus": args.cpus, "num_gpus": args.gpus}
-    score_dataset(dataset, args.judge, **pool, **settings).write_parquet(args.output)
+    # Ray's own default adds to what is there, so that a second run would double the rows.
+    score_dataset(dataset, args.judge, **pool, **settings).write_parquet(args.output, mode=SaveMode.ERROR)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,26 @@
-"""A job's progress: pairs, pairs/s, tokens/s and the time that is left."""
+"""A job's progress: rows while its input is read; then pairs, pairs/s, tokens/s and the time that is left."""
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm.auto import tqdm
 
 EVERY_S = 0.5
 EVERY_S_IN_A_LOG = 30.0
+
+T = TypeVar("T")
+
+
+def counted(rows: Iterable[T]) -> Iterator[T]:
+    """Pass on the rows of an input, and say on standard error that it is read, and how many there were."""
+    yield from tqdm(rows, desc="reading the input", unit=" rows", mininterval=_every(), file=sys.stderr)
+
+
+def _every() -> float:
+    return EVERY_S if sys.stderr.isatty() else EVERY_S_IN_A_LOG
 
 
 class Progress:
@@ -20,8 +33,7 @@ class Progress:
             rows: How many rows there are to do.
             name: What the bar is called.
         """
-        every = EVERY_S if sys.stderr.isatty() else EVERY_S_IN_A_LOG
-        self._bar = tqdm(total=rows, desc=name, unit=" pairs", mininterval=every, file=sys.stderr, smoothing=0.05)
+        self._bar = tqdm(total=rows, desc=name, unit=" pairs", mininterval=_every(), file=sys.stderr, smoothing=0.05)
         self._tokens = 0
         self._started = time.monotonic()
 

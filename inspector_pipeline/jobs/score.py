@@ -8,10 +8,9 @@ from typing import Any, BinaryIO
 
 from ..batching import WINDOW_ROWS
 from ..errors import DataFileError, SettingsError
-from ..pairs import PAIR_KEYS
 from ..pipeline_inspector import InspectorPipeline
 from .entries import Entry, cut, json_line
-from .intake import Intake
+from .intake import Intake, check_columns
 from .manifest import job_manifest, settle_manifest, write_json
 from .parts import REJECTS, SUMMARY, JsonlWriter, ParquetWriter, Parts, RowWriter, reject_row, whole_file
 from .progress import Progress
@@ -61,9 +60,7 @@ class ScoreJob:
         index, of = self.shard
         if not 0 <= index < of:
             raise SettingsError(f"--shard expects i/n with 0 <= i < n, but got {index}/{of}.")
-        unknown = sorted(set(self.columns) - set(PAIR_KEYS))
-        if unknown:
-            raise SettingsError(f"--column expects {' or '.join(PAIR_KEYS)} before the =, but got {unknown[0]!r}.")
+        check_columns(self.columns)
         if self.format not in (None, *FORMATS):
             raise SettingsError(f"--output-format expects {' or '.join(FORMATS)}, but got {self.format!r}.")
         if self.part_rows < 1 or self.part_rows % WINDOW_ROWS:

@@ -12,6 +12,7 @@ from ..errors import DataFileError
 from ..tables import Row
 from .entries import Entry, cut
 from .intake import Intake
+from .progress import counted
 
 SAMPLE_ROWS = 256
 _CONFLICTS = (pa.ArrowException, OverflowError, TypeError, ValueError)
@@ -47,7 +48,7 @@ def survey(intake: Intake, *, typed: bool) -> Survey:
     schemas = [source.schema for source in intake.sources if source.schema is not None]
     if schemas:
         columns = {field.name: pa.null() for schema in schemas for field in schema}
-        found = Survey(sum(1 for _ in intake), tuple(columns), unified(schemas))
+        found = Survey(sum(1 for _ in counted(intake)), tuple(columns), unified(schemas))
     else:
         found = _text_survey(intake, typed)
     if intake.where is not None and intake.where.unseen:
@@ -65,13 +66,16 @@ def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
         # What is said of the whole schema, as pandas and datasets do, is no longer true once columns were added.
         return pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
     except pa.ArrowException as error:
-        raise DataFileError(f"The input expects the same columns in every file, but: {error}.") from error
+        raise DataFileError(
+            f"The input expects the same columns in every file, but: {error}. Cast that "
+            "column to one type, or score the files in jobs of their own."
+        ) from error
 
 
 def _text_survey(intake: Intake, typed: bool) -> Survey:
     types: dict[str, pa.DataType | None] = {}  # None for a column of no single type
     n_rows = 0
-    for window in cut(intake, SAMPLE_ROWS):
+    for window in cut(counted(intake), SAMPLE_ROWS):
         n_rows += len(window)
         _merge(types, _usable_rows(window), typed)
     kept = {name: kind for name, kind in types.items() if kind is not None and is_parquet(kind)}

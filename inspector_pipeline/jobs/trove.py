@@ -18,6 +18,19 @@ A document's text is the response; its metadata holds the question, the row's ot
 scores. The reader deals out whole windows, so that any number of tasks gives what a single process gives. Tasks that
 were completed are skipped when the same pipeline is run again, as datatrove does. datatrove's own LocalPipelineExecutor
 runs these steps too, but waits for ever for a worker that was killed (stop it, and run the same pipeline again).
+
+On a Slurm cluster, where each task is a job of an array, the same steps go into
+
+    from datatrove.executor import SlurmPipelineExecutor
+
+    SlurmPipelineExecutor(
+        [InspectorReader("/data/responses/"), InspectorAnnotator(device="cuda"), JsonlWriter("/data/scored/")],
+        tasks=64, workers=16, time="04:00:00", partition="gpu", gpus_per_task=1, mem_per_cpu_gb=16,
+        logging_dir="/data/log/", venv_path="/data/venv/bin/activate",
+    ).run()
+
+and on a Ray cluster, after `ray.init()`, into `datatrove.executor.ray.RayPipelineExecutor(steps, tasks=64, ...)`. Paths
+must be on a disk that all nodes share.
 """
 
 from collections.abc import Iterable, Iterator

@@ -20,7 +20,7 @@ class Outcome:
     Attributes:
         result: The judge's result; None where there is none.
         reason: Why there is none.
-        tokens: How many tokens the judge read, of the longest reading.
+        tokens: How many tokens the judge read, in all readings together.
     """
 
     result: Row | None
@@ -101,7 +101,7 @@ def score_window(judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int
             continue
         sound.append(len(outcomes))
         window.append(encoded)
-        outcomes.append(Outcome(None, None, max(len(one.input_ids) for one in encoded.values())))
+        outcomes.append(Outcome(None, None, sum(len(one.input_ids) for one in encoded.values())))
     for at, found in zip(sound, _results(judge, window, batch_size), strict=True):
         tokens = outcomes[at].tokens
         outcomes[at] = Outcome(None, found, tokens) if isinstance(found, str) else Outcome(found, None, tokens)
