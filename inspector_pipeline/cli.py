@@ -189,8 +189,9 @@ def _keys(judge: str | None, revision: str | None) -> tuple[str, ...]:
         return PAIR_KEYS
 
     from .configuration_inspector import InspectorConfig
+    from .scoring import judge_name
 
-    return needed_keys(InspectorConfig.from_pretrained(judge, revision=revision).parsed_readings.values())
+    return needed_keys(InspectorConfig.from_pretrained(judge_name(judge), revision=revision).parsed_readings.values())
 
 
 def _loaded(args: argparse.Namespace) -> Any:

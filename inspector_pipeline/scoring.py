@@ -37,11 +37,7 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
     """
     if judge is not None and not isinstance(judge, (str, os.PathLike)):
         return judge
-    name = os.fspath(EMBEDDED_JUDGE if judge is None else judge)
-    if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise FileNotFoundError(
-            f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is."
-        )
+    name = judge_name(EMBEDDED_JUDGE if judge is None else judge)
     # Loaded here and not by pipeline(), which retries and wraps every error until its message is lost.
     options = {key: kwargs.pop(key) for key in ("device", "batch_size", "num_workers") if key in kwargs}
     if kwargs.get("dtype", "auto") == "auto" and kwargs.get("device_map") is None:
@@ -49,6 +45,20 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
     model = InspectorModel.from_pretrained(name, **kwargs)
     tokenizer = load_tokenizer(model, **{key: kwargs[key] for key in HUB_KWARGS if key in kwargs})
     return InspectorPipeline(model=model, tokenizer=tokenizer, task=TASK, **options)
+
+
+def judge_name(judge: str | os.PathLike[str]) -> str:
+    """Return a judge's folder or Hub id.
+
+    Raises:
+        FileNotFoundError: It looks like a local path, but there is none.
+    """
+    name = os.fspath(judge)
+    if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise FileNotFoundError(
+            f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is."
+        )
+    return name
 
 
 def evaluate_samples(

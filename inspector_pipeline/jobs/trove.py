@@ -43,6 +43,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from ..batching import WINDOW_ROWS
 from ..errors import SettingsError
+from ..pairs import PAIR_KEYS
 from .batch_scorer import InspectorBatchScorer
 from .entries import Entry, cut
 from .intake import Intake
@@ -66,20 +67,31 @@ class InspectorReader(PipelineStep):
         columns: dict[str, str] | None = None,
         where: str | None = None,
         limit: int | None = None,
+        keys: tuple[str, ...] = PAIR_KEYS,
     ) -> None:
-        """Keep the settings; they are those of `ScoreJob`."""
+        """Keep the settings; they are those of `ScoreJob`.
+
+        Args:
+            input: File, folder or glob.
+            split: Of a dataset.
+            columns: Their names, where they are not `question` and `prediction`.
+            where: Which rows are taken.
+            limit: How many rows are taken.
+            keys: The texts that the judge needs: `("question",)` for one whose readings hold the question alone.
+        """
         super().__init__()
         self.input = input
         self.split = split
         self.columns = columns or {}
         self.where = where
         self.limit = limit
+        self.keys = keys
 
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Give a task's documents, after those of a step before."""
         yield from data or ()
         where = Where(self.where) if self.where is not None else None
-        intake = Intake(find_sources(self.input, self.split), self.columns, where, self.limit)
+        intake = Intake(find_sources(self.input, self.split), self.columns, where, self.limit, keys=self.keys)
         for index, window in zip(count(), cut(intake, WINDOW_ROWS), strict=False):
             if index % world_size == rank:
                 for entry in window:

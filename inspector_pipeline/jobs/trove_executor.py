@@ -66,6 +66,10 @@ class RestartingExecutor(LocalPipelineExecutor):
         """
         if self.depends is not None and not self.depends._launched:
             self.depends.run()
+        if self.depends is not None and self.depends.get_incomplete_ranks(skip_completed=True):
+            raise DataFileError(
+                "depends expects a pipeline whose tasks are all completed, but some are not. Run it first."
+            )
         self._launched = True
         ranks = self.get_incomplete_ranks(range(self.local_rank_offset, self.local_rank_offset + self.local_tasks))
         if not ranks:
