@@ -46,12 +46,12 @@ def scored(backbone, tmp_path):
     return run
 
 
+@torch.no_grad()
 def expected_score(backbone, tokenizer, text, written, scores=(1, 2, 3, 4, 5)):
     """What the score tokens after a text expect, all layers alike, by plain transformers."""
     model = AutoModelForCausalLM.from_pretrained(backbone).eval()
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    with torch.inference_mode():
-        states = model(ids, output_hidden_states=True).hidden_states
+    states = model(ids, output_hidden_states=True).hidden_states
     tokens = [tokenizer(f"{text}{word}", add_special_tokens=False)["input_ids"][ids.shape[1]] for word in written]
     logits = torch.stack([state[0, -1] @ model.lm_head.weight[tokens].T for state in states]).mean(dim=0)
     return float(logits.softmax(dim=0) @ torch.tensor(scores, dtype=torch.float32))

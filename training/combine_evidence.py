@@ -129,6 +129,7 @@ def comparison_evidence(
         truth, weights = labels.score[rows], samples.weights(labels.question[rows])
         own = {key: bootstrap(truth, classes, found.take(rows), weights) for key, found in predictions.items()}
         judge = predictions[method].take(rows)
+        scale = sorted({*classes, *judge.score.ravel().tolist()})  # a score may be none of the labels'
         bins = reliability(is_positive(truth, classes), judge.good_probability)
         if not bins:  # score tokens say no P(good)
             own[method] = {key: found for key, found in own[method].items() if key not in OF_PROBABILITIES}
@@ -137,7 +138,7 @@ def comparison_evidence(
             **label_counts(truth, classes),
             **compared(own[method], {SURFACE: own[SURFACE]}),
             **({"reliability": bins} if bins else {}),
-            "confusion": confusion(truth, classes, judge),
+            "confusion": confusion(truth, scale, judge),
         }
     means = {key: averaged([own[key] for own in draws]) for key in predictions}
     curve = _curve(path / f"{method}{CURVE}", settings)
