@@ -8,11 +8,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, Qwen3Config
 
 from inspector_pipeline import InspectorConfig, InspectorModel, Reading, load_judge
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.truncation import truncated_config
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no deadline")
 
 TOKENIZER = Path(__file__).parent / "data" / "tokenizer"
 N_LAYERS = 4

@@ -304,7 +304,7 @@ def test_a_chat_template_that_writes_the_time_is_frozen_with_the_folder(config, 
         ({"poolings": ("median",)}, DataFileError, "poolings expects one or more of mean"),
         ({"states": ()}, DataFileError, "states expects one or more of raw"),
         ({"window": 0}, DataFileError, "window expects one row or more"),
-        ({"readings": ()}, DataFileError, "readings expects chat, rubric or a file"),
+        ({"readings": ()}, DataFileError, "readings expects chat, question, rubric or a file"),
         ({"readings": ("rubric",)}, DataFileError, "expects pairs in the published format"),
         ({"readings": ("chat", "chat")}, DataFileError, "distinct names .* but got 'chat'"),
         ({"readings": ("gone.json",)}, DataFileError, "gone.json"),
@@ -330,7 +330,7 @@ def test_malformed_rows_and_templates_are_refused(config, tmp_path):
     with pytest.raises(DataFileError, match="at least one pair"):
         run(config, pairs=str(tmp_path / "empty.jsonl"))
     for entry, message in (
-        ({"name": "x"}, "expects objects of add_special_tokens, name, template"),
+        ({"name": "x"}, "expects objects of add_special_tokens, name, question_only, template"),
         ({"name": "a/b", "template": "{question} {prediction}"}, "but got 'a/b'"),
     ):
         (tmp_path / "templates.json").write_text(json.dumps(entry))
