@@ -169,6 +169,8 @@ def test_every_row_is_predicted_by_a_fit_that_never_saw_its_question(config):
     ("changes", "message"),
     [
         ({"combined": "other"}, "combined expects score_tokens and the name of probes, probes, but got 'other'"),
+        ({"learning_curve": (0.5, 1.0)}, r"learning_curve expects shares from 0 to below 1, but got \(0.5, 1.0\)"),
+        ({"curve_methods": ("luck",)}, "curve_methods expects methods that are compared, but got 'luck'"),
         ({"judge": "other"}, "judge expects one of the methods, which have distinct names, but got 'other'"),
         (
             {"baselines": ("majority", "luck")},

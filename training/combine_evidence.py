@@ -119,7 +119,9 @@ def comparison_evidence(
     """
     path = Path(folder) / METHODS
     settings, method = _settings(path, procedure, inputs), procedure.method
-    predictions = {name: read_predictions(path / f"{name}.json", len(labels.score)) for name in (method, SURFACE)}
+    predictions = {
+        name: read_predictions(read_json(path / f"{name}.json"), len(labels.score)) for name in (method, SURFACE)
+    }
     seed = int(settings["seed"])
     samples = resamples(labels.question[~labels.auxiliary], BOOTSTRAPS, seed)
     aspects, draws = {}, []

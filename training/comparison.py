@@ -114,7 +114,8 @@ class Comparison:
 
         Raises:
             DataFileError: The pairs cannot be read or are too few.
-            SettingsError: A method is unknown, two share a name, or the judge is none of them.
+            SettingsError: A method is unknown, two share a name, the judge is none of them, or the learning curve names
+                what is not compared or a share out of range.
         """
         self.config = config
         rows = read_records(config.pairs, ("id", "question", "prediction"))
@@ -128,6 +129,16 @@ class Comparison:
                 f"judge expects one of the methods, which have distinct names, but got {config.judge!r} of "
                 f"{', '.join(names)}."
             )
+        self._check_curve(names)
+
+    def _check_curve(self, names: list[str]) -> None:
+        """Refuse a learning curve that cannot be drawn, before the methods run for hours."""
+        shares = self.config.learning_curve
+        if not all(0 <= share < 1 for share in shares):
+            raise SettingsError(f"learning_curve expects shares from 0 to below 1, but got {shares}.")
+        unknown = [name for name in self.config.curve_methods if name not in names]
+        if shares and unknown:
+            raise SettingsError(f"curve_methods expects methods that are compared, but got {unknown[0]!r}.")
 
     def folds(self) -> list[Fold]:
         """Return the folds."""
@@ -148,7 +159,8 @@ class Comparison:
         if not manifest.vouches_for(path):
             write_atomically(path, json_text(self._run(entry.build())))
             manifest.write(path, [path])
-        return Outcome(read_predictions(path, len(self.labels.score)), read_json(path)["told"])
+        data = read_json(path)
+        return Outcome(read_predictions(data, len(self.labels.score)), data["told"])
 
     def _cost(self, entry: Entry, outcomes: Mapping[str, Outcome]) -> Cost:
         path = self._path(entry).with_suffix(".cost.json")
@@ -259,18 +271,8 @@ class Comparison:
 
         Returns:
             Method -> for each share that it can be fitted on, the mean number of labels (`n`) and the mean AUROC.
-
-        Raises:
-            SettingsError: A method is not among those that are compared, or a share is out of range.
         """
         entries = {entry.name: entry for entry in self.entries}
-        if not all(0 <= share < 1 for share in self.config.learning_curve):
-            raise SettingsError(
-                f"learning_curve expects shares from 0 to below 1, but got {self.config.learning_curve}."
-            )
-        unknown = [name for name in self.config.curve_methods if name not in entries]
-        if unknown:
-            raise SettingsError(f"curve_methods expects methods that are compared, but got {unknown[0]!r}.")
         found = {}
         for name in self.config.curve_methods:
             whole = self.folds()[: outcomes[name].told["folds"]]
@@ -316,9 +318,8 @@ class Comparison:
         return self._logits
 
 
-def read_predictions(path: Path, n_rows: int) -> Predictions:
-    """Read what a method predicted: one repeat, of a table of so many rows; those it did not predict are unset."""
-    data = read_json(path)
+def read_predictions(data: Mapping[str, Any], n_rows: int) -> Predictions:
+    """Take what a method's file predicts, one repeat of a table of so many rows; those not predicted are unset."""
     predictions = Predictions.blank(1, n_rows)
     for name in COLUMNS:
         column = getattr(predictions, name)
