@@ -11,7 +11,7 @@ from causal import save_causal
 from transformers import BertConfig, BertModel
 
 from inspector_pipeline.errors import DataFileError, SettingsError
-from training.baselines.finetuned import PairClassifier, TrainingConfig, predict, train
+from training.baselines.finetuned import PairClassifier, TrainingConfig, add_gradients, predict, targets_of, train
 from training.baselines.tfidf import TfIdf
 from training.compare import compare
 from training.compare_report import table
@@ -227,6 +227,23 @@ def test_an_encoder_learns_what_it_is_trained_on(encoder, labelled):
     is_good = np.array([pair.scores["tone"] >= 4 for pair in labelled])
     assert ((good > 0.5) == is_good).mean() > 0.9
     assert tone.sum(axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_step_in_several_passes_is_the_same_step(made, labelled):
+    """Whatever memory a step gets, its gradients are those of the mean loss over all its labels."""
+    labels = Labels.of(labelled)
+    method = EncoderMethod(EncoderConfig(str(made / "encoder"), max_length=64), labelled, labels, 4)
+    model = method.build().eval()  # in training, dropout is drawn anew in each pass
+    torch.nn.init.normal_(model.heads[0].weight)  # no gradient goes through a classifier of zeros
+    encoded = [method.encode(pair) for pair in labelled]
+    found = []
+    for pass_tokens in (1, 10_000):
+        model.zero_grad()
+        add_gradients(model, encoded, targets_of(labels, len(encoded)), pass_tokens)
+        found.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    assert max(gradient.abs().max() for gradient in found[0]) > 1e-3
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_adapters_alone_are_trained(made, labelled):

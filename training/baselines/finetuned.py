@@ -21,6 +21,7 @@ from inspector_pipeline.reading import EncodedPair
 from training.labels import Array, Labels
 
 MAX_GRADIENT = 1.0
+UNLABELLED = -100
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class TrainingConfig:
         head_learning_rate: Of the classifiers, which begin at zero.
         weight_decay: Of AdamW.
         warmup: Share of the steps in which the learning rate rises; it falls to 0 in the others.
+        pass_tokens: Upper bound on the tokens of one pass, padding included: a step's pairs run in as many passes as that
+            takes, and their gradients add up; so it bounds the memory and changes nothing else.
         seed: Of the order of pairs and of dropout.
     """
 
@@ -43,6 +46,7 @@ class TrainingConfig:
     head_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
+    pass_tokens: int = 2048
     seed: int = 731
 
     def __post_init__(self) -> None:
@@ -51,8 +55,10 @@ class TrainingConfig:
         Raises:
             SettingsError: One is; a warm-up as long as the training, say.
         """
-        if min(self.epochs, self.batch_size) < 1 or min(self.learning_rate, self.head_learning_rate) <= 0:
-            raise SettingsError("epochs and batch_size expect 1 or more, and learning rates more than 0.")
+        if min(self.epochs, self.batch_size, self.pass_tokens) < 1:
+            raise SettingsError("epochs, batch_size and pass_tokens expect 1 or more.")
+        if min(self.learning_rate, self.head_learning_rate) <= 0:
+            raise SettingsError("learning_rate and head_learning_rate expect more than 0.")
         if not 0 <= self.warmup < 1:
             raise SettingsError(f"warmup expects a share of the steps below 1, but got {self.warmup}.")
 
@@ -106,7 +112,7 @@ def train(model: PairClassifier, encoded: Sequence[EncodedPair], labels: Labels,
         The number of steps.
     """
     torch.manual_seed(config.seed)
-    targets = _targets(labels, len(encoded))
+    targets = targets_of(labels, len(encoded))
     units = np.unique(labels.pair)
     heads = list(model.heads.parameters())
     body = [parameter for parameter in model.body.parameters() if parameter.requires_grad]
@@ -121,8 +127,7 @@ def train(model: PairClassifier, encoded: Sequence[EncodedPair], labels: Labels,
         for start in range(0, len(shuffled), config.batch_size):
             batch = shuffled[start : start + config.batch_size]
             optimizer.zero_grad()
-            loss = _loss(_logits(model, [encoded[i] for i in batch]), targets[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
+            add_gradients(model, [encoded[i] for i in batch], targets[batch], config.pass_tokens)
             nn.utils.clip_grad_norm_([*body, *heads], MAX_GRADIENT)
             optimizer.step()
             schedule.step()
@@ -147,19 +152,28 @@ def _logits(model: PairClassifier, pairs: Sequence[EncodedPair]) -> list[Tensor]
     return logits
 
 
-def _targets(labels: Labels, n_pairs: int) -> Tensor:
-    """Return the class of every pair and aspect, (pairs, aspects); -100 where there is no label."""
-    targets = torch.full((n_pairs, len(labels.names)), -100)
+def targets_of(labels: Labels, n_pairs: int) -> Tensor:
+    """Return the class of every pair and aspect, int64 (pairs, aspects); `UNLABELLED` where there is no label."""
+    targets = torch.full((n_pairs, len(labels.names)), UNLABELLED)
     for aspect, pair, score in zip(labels.aspect, labels.pair, labels.score, strict=True):
         targets[pair, aspect] = labels.classes[aspect].index(int(score))
     return targets
 
 
-def _loss(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
-    """Average the cross-entropy over all labels of a batch."""
-    targets = targets.to(logits[0].device)
-    losses = [
-        nn.functional.cross_entropy(values, targets[:, a], ignore_index=-100, reduction="sum")
-        for a, values in enumerate(logits)
-    ]
-    return torch.stack(losses).sum() / (targets != -100).sum()
+def add_gradients(model: PairClassifier, pairs: Sequence[EncodedPair], targets: Tensor, pass_tokens: int) -> None:
+    """Add the gradients of the mean cross-entropy over all labels of some pairs.
+
+    Args:
+        model: Whose gradients.
+        pairs: A step's pairs, tokenised.
+        targets: int64 (pairs, aspects), from `targets_of`.
+        pass_tokens: See `TrainingConfig`.
+    """
+    n_labels = int((targets != UNLABELLED).sum())
+    for rows in plan_batches([len(pair.input_ids) for pair in pairs], token_budget=pass_tokens):
+        own = targets[rows].to(model.heads[0].get_parameter("bias").device)
+        losses = [
+            nn.functional.cross_entropy(values, own[:, a], ignore_index=UNLABELLED, reduction="sum")
+            for a, values in enumerate(_logits(model, [pairs[i] for i in rows]))
+        ]
+        (torch.stack(losses).sum() / n_labels).backward()  # type: ignore[no-untyped-call]
