@@ -35,8 +35,8 @@ class TrainingConfig:
         head_learning_rate: Of the classifiers, which begin at zero.
         weight_decay: Of AdamW.
         warmup: Share of the steps in which the learning rate rises; it falls to 0 in the others.
-        pass_tokens: Upper bound on the tokens of one pass, padding included: a step's pairs run in as many passes as that
-            takes, and their gradients add up; so it bounds the memory and changes nothing else.
+        pass_tokens: Upper bound on the tokens of one pass, padding included: a step's pairs run in as many passes as
+            that takes, and their gradients add up; so it bounds the memory and changes nothing else.
         seed: Of the order of pairs and of dropout.
     """
 
