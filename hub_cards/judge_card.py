@@ -11,6 +11,7 @@ from hub_cards.backbone_license import base_model, known_license
 from hub_cards.rendering import render
 from hub_cards.sources import LAGER_PAPER, PAPER, PAPER_URL, DataSource, data_sources
 from inspector_pipeline import Aspect, InspectorConfig
+from inspector_pipeline.scoring import EMBEDDED_JUDGE, EMBEDDED_JUDGES
 from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
 
 METRICS = ("auroc", "macro_f1", "spearman")
@@ -54,7 +55,7 @@ class JudgeCard:
     """What the card of a judge says.
 
     Attributes:
-        judge: What the snippet loads: a Hub id or folder; None for the judge that comes with the package.
+        judge: What the snippet loads: a Hub id, a folder, or the name of a judge that comes with the package.
         base_model: Hub id of the model that the backbone is.
         license: Of the backbone; "other" where unknown.
         probes: Whose the probes are; None where they are the publisher's own.
@@ -88,7 +89,7 @@ class JudgeCard:
         dataset_id: Hub id of the labelled pairs, where they are published.
     """
 
-    judge: str | None
+    judge: str
     base_model: str
     license: str
     probes: str | None
@@ -126,7 +127,7 @@ class JudgeCard:
         config: InspectorConfig,
         results: Mapping[str, Any],
         *,
-        judge: str | None = None,
+        judge: str = EMBEDDED_JUDGE.name,
         license: str | None = None,
         audit: Any = None,
         plots: Sequence[str] = (),
@@ -137,7 +138,7 @@ class JudgeCard:
         Args:
             config: The judge's config.
             results: Its results.json; parts that it lacks are said to be absent.
-            judge: What the snippet loads: a Hub id or folder; None for the judge that comes with the package.
+            judge: What the snippet loads: a Hub id, a folder, or the name of a judge that comes with the package.
             license: Of the backbone; None takes what is known of it.
             audit: The audit's findings; None takes those of the results.
             plots: File names of the plots that stand beside the card.
@@ -185,7 +186,18 @@ class JudgeCard:
     @property
     def name(self) -> str:
         """Name the judge, as its evidence is listed under."""
-        return self.judge.rstrip("/").split("/")[-1] if self.judge else "inspector-embedded"
+        own = self.judge.rstrip("/").split("/")[-1]
+        return f"inspector-{own}" if self.packaged else own
+
+    @property
+    def packaged(self) -> bool:
+        """Whether it comes with the package."""
+        return self.judge in EMBEDDED_JUDGES
+
+    @property
+    def title(self) -> str:
+        """Head the card."""
+        return f"An Inspector judge on {self.base_model}" if self.judge == EMBEDDED_JUDGE.name else self.name
 
     @property
     def domain(self) -> str | None:
@@ -283,7 +295,9 @@ class JudgeCard:
     def render(self) -> str:
         """Render the card as Markdown with metadata; a variable that the template lacks is an error."""
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        shown |= {name: getattr(self, name) for name in ("name", "domain", "citations", "teacher", "generator")}
+        shown |= {
+            name: getattr(self, name) for name in ("title", "packaged", "domain", "citations", "teacher", "generator")
+        }
         return render("judge_card.md.jinja", self.metadata(), **shown)
 
 
@@ -294,6 +308,8 @@ def _rival(results: Mapping[str, Any]) -> dict[str, Any] | None:
     rival = settings["rival"]
     pooled = " or ".join("+".join(poolings) for poolings in rival["poolings"])
     what = f"reading {', '.join(rival['readings'])}, pooling {pooled}, {', '.join(rival['layers'])} layers"
+    if settings["search"]["depths"] and not rival["depths"]:
+        what += ", of any depth"
     return {"what": what, "auroc": mean["rival"]["auroc"], "gain": mean["gain_over_rival"]["auroc"]}
 
 

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.set_defaults(command=_score)
     score.add_argument("input", metavar="INPUT", help="file, - for standard input; for a big job see below")
-    score.add_argument("--judge", metavar="ID_OR_PATH", help="Hub id or folder of a judge (default: the embedded one)")
+    score.add_argument("--judge", metavar="ID_OR_PATH", help="Hub id, folder or embedded-fast (embedded)")
     score.add_argument("--revision", metavar="NAME", help="commit, branch or tag of a judge on the Hub (main)")
     score.add_argument("--output", metavar="PATH", help="file to write, - for standard output, or a big job's folder/")
     score.add_argument("--top-percent", type=_share, default=1.0, metavar="P", help="keep the best share, 0 to 1 (1.0)")
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "info", help="describe a judge", description="Describe a judge without loading its backbone."
     )
     info.set_defaults(command=_info)
-    info.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id or folder (default: the embedded one)")
+    info.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id, folder or embedded-fast (embedded)")
     export = commands.add_parser(
         "export",
         help="write a judge in a form that other engines run",
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "accepted.",
     )
     serve.set_defaults(command=_serve)
-    serve.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id or folder (default: the embedded one)")
+    serve.add_argument("judge", nargs="?", metavar="JUDGE", help="Hub id, folder or embedded-fast (embedded)")
     serve.add_argument("--revision", metavar="NAME", help="commit, branch or tag of a judge on the Hub (main)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen at (8000)")
@@ -205,7 +205,12 @@ def _loaded(args: argparse.Namespace) -> Any:
 
 def _check_revision(args: argparse.Namespace) -> None:
     """Refuse a revision of what has none."""
-    if args.revision and (args.judge is None or os.path.isdir(args.judge)):
+    if not args.revision:
+        return
+
+    from .scoring import judge_name
+
+    if os.path.isdir(judge_name(args.judge)):
         raise ValueError(
             f"--revision expects a judge on the Hub, but got {args.judge or 'the embedded one'}. Leave --revision out."
         )
@@ -292,9 +297,9 @@ def _info(args: argparse.Namespace) -> None:
     from huggingface_hub import hf_hub_download
 
     from .configuration_inspector import InspectorConfig
-    from .scoring import EMBEDDED_JUDGE
+    from .scoring import judge_name
 
-    judge = args.judge or str(EMBEDDED_JUDGE)
+    judge = judge_name(args.judge)
     config = InspectorConfig.from_pretrained(judge)
 
     def local(name: str) -> Path | None:

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED_JUDGE = ASSETS / "embedded"
+FAST_JUDGE = ASSETS / "embedded-fast"
+EMBEDDED_JUDGES = {path.name: path for path in (EMBEDDED_JUDGE, FAST_JUDGE)}
 EXAMPLES = ASSETS / "examples.jsonl"
 
 HUB_KWARGS = ("token", "cache_dir", "local_files_only")
@@ -25,9 +27,11 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
     """Load a judge.
 
     Args:
-        judge: Folder or Hub id; None is the embedded judge; a loaded pipeline is returned as it is.
+        judge: Folder or Hub id, or the name of a judge in `EMBEDDED_JUDGES`; None is `embedded`; a loaded pipeline is
+            returned as it is.
         **kwargs: `device`, `batch_size`, `num_workers` for the pipeline; others (dtype, device_map, revision, token,
-            ...) for `InspectorModel.from_pretrained`. The dtype is the device's fastest where none is given.
+            share_backbone_with, ...) for `InspectorModel.from_pretrained`. The dtype is the device's fastest where none
+            is given.
 
     Returns:
         The judge's pipeline.
@@ -37,23 +41,28 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
     """
     if judge is not None and not isinstance(judge, (str, os.PathLike)):
         return judge
-    name = judge_name(EMBEDDED_JUDGE if judge is None else judge)
+    name = judge_name(judge)
     # Loaded here and not by pipeline(), which retries and wraps every error until its message is lost.
     options = {key: kwargs.pop(key) for key in ("device", "batch_size", "num_workers") if key in kwargs}
-    if kwargs.get("dtype", "auto") == "auto" and kwargs.get("device_map") is None:
+    has_own_backbone = kwargs.get("share_backbone_with") is None
+    if has_own_backbone and kwargs.get("dtype", "auto") == "auto" and kwargs.get("device_map") is None:
         kwargs["dtype"] = preferred_dtype(options.get("device"))
     model = InspectorModel.from_pretrained(name, **kwargs)
     tokenizer = load_tokenizer(model, **{key: kwargs[key] for key in HUB_KWARGS if key in kwargs})
     return InspectorPipeline(model=model, tokenizer=tokenizer, task=TASK, **options)
 
 
-def judge_name(judge: str | os.PathLike[str]) -> str:
-    """Return a judge's folder or Hub id.
+def judge_name(judge: str | os.PathLike[str] | None) -> str:
+    """Return a judge's folder or Hub id; for None and the names in `EMBEDDED_JUDGES`, a folder of this package.
 
     Raises:
         FileNotFoundError: It looks like a local path, but there is none.
     """
+    if judge is None:
+        return str(EMBEDDED_JUDGE)
     name = os.fspath(judge)
+    if name in EMBEDDED_JUDGES:
+        return str(EMBEDDED_JUDGES[name])
     if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(
             f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is."

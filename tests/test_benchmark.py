@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def config(make_judge, tmp_path):
         probing_set=str(probing_set),
         output=str(tmp_path / "benchmark"),
         judge=str(judge),
+        other_judges=(str(judge),),
         cases=("judge-float32",),
         pairs=5,
         reference_pairs=4,
@@ -225,6 +227,12 @@ def test_best_of_8_gives_the_same_scores_however_it_is_called(case_of):
     )
     torch.testing.assert_close(together, unrelated, atol=1e-4, rtol=0)
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+    assert 1 < case_of("best_of_8-together-float32")["details"]["times_fewer_tokens"] < 8
+
+
+def test_another_judge_scores_the_same_pairs(config, case_of):
+    name = f"judge-{Path(config.judge).name}-float32"
+    assert case_of(name)["details"]["expected"] == case_of("judge-float32")["details"]["expected"]
 
 
 @pytest.mark.parametrize("length", [64, 200])
@@ -290,9 +298,16 @@ def test_a_run_measures_each_case_once_and_writes_tables_and_plot(config, tmp_pa
 
 
 def test_a_case_that_dies_says_so_and_how_to_go_on(config, tmp_path):
-    broken = BenchmarkConfig(**{**vars(config), "judge": str(tmp_path / "nowhere")})
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(DataFileError, match="judge-float32 ended with exit code 1"):
-        benchmark(broken)
+        benchmark(replace(config, judge=str(empty)))
+
+
+def test_a_judge_that_is_not_there_is_told_before_anything_is_measured(config, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere', where no folder is"):
+        benchmark(replace(config, judge=str(tmp_path / "nowhere")))
+    assert not Path(config.output).exists()
 
 
 def test_settings_are_checked(config):
@@ -338,6 +353,7 @@ def made_up(case):
         "steps": {"load": 1.5},
         "kinds": {"matrix products": 0.7, "attention": 0.3},
         "pairs": 2,
+        "times_fewer_tokens": 1.9,
     }
     details |= dict.fromkeys(("bfloat16", "bfloat16_unshared", "sharing_float32", "sharing_bfloat16"), spread)
     return {
@@ -368,12 +384,14 @@ def test_the_tables_give_the_ratios_of_one_run():
         "plain": 5.0,
         "encoder": 2.0,
     }
-    assert found["best_of_8"]["float32"] == {"over_unrelated": 3.0, "over_alone": 3.0}
+    assert found["best_of_8"]["float32"] == {"over_unrelated": 3.0, "over_alone": 3.0, "times_fewer_tokens": 1.9}
     same = found["equality"]["rubric-float32 against reference-batch-1"]
     assert same == {"pairs": 2, "equal_scores": 1.0, "max_difference": 0.125}
     table = markdown(results)
     assert "| judge-float32 | 40 | 0.025 | 12,000 | 1.00 GiB | 100 | 40x | 80x |" in table
     assert "| qwen3-bfloat16 | 16 | 312 | 100 | 200 | 50 % |" in table
+    assert "| judge-embedded-fast-float32 | 40 |" in table
+    assert "one by one, by reading 1.90 times fewer tokens" in table
     assert "| 10,000 | 2 |" in table
     assert table.count("**") == 2 * 8  # a title for each table
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import pipeline
 
-from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples
+from inspector_pipeline import EXAMPLES, FAST_JUDGE, InspectorModel, evaluate_samples, load_judge
 from inspector_pipeline.batching import collate
 from inspector_pipeline.pairs import check_pair
-from inspector_pipeline.scoring import EMBEDDED_JUDGE
+from inspector_pipeline.scoring import EMBEDDED_JUDGE, EMBEDDED_JUDGES, judge_name
 from training.probing_set import drop_foreign, read_probing_set, read_questions
 from training.search import auroc
 
@@ -29,6 +29,31 @@ def test_the_assets_are_probes_config_evidence_and_card():
     plots = {"layer_curve.png", "learning_curve.png", "reliability.png", "confusion.png"}
     assert set(names) == {"config.json", "model.safetensors", "results.json", "audit.json", "README.md"} | plots
     assert names["model.safetensors"] < 1_000_000
+
+
+def test_the_fast_judge_is_described_like_the_other_one():
+    names = {path.name: path.stat().st_size for path in FAST_JUDGE.iterdir()}
+    assert set(names) == {path.name for path in EMBEDDED_JUDGE.iterdir()} - {"learning_curve.png"}
+    config, results = (json.loads((FAST_JUDGE / name).read_text()) for name in ("config.json", "results.json"))
+    assert config["depth"] == results["judge"]["depth"] == 12
+    assert {aspect["name"] for aspect in config["aspects"]} == set(results["aspects"]) == ASPECTS
+    loss = results["mean"]["gain_over_rival"]["auroc"]  # over the search of any depth
+    assert loss["low"] <= loss["value"] <= loss["high"]
+    card = (FAST_JUDGE / "README.md").read_text()
+    assert 'judge = load_judge("embedded-fast")' in card and "all layers, of any depth" in card
+    assert f"{results['mean']['auroc']['value']:.3f}" in card
+
+
+def test_names_of_embedded_judges_stand_for_their_folders(monkeypatch, tmp_path):
+    assert {name: judge_name(name) for name in EMBEDDED_JUDGES} == {
+        "embedded": str(EMBEDDED_JUDGE),
+        "embedded-fast": str(FAST_JUDGE),
+    }
+    assert judge_name(None) == str(EMBEDDED_JUDGE)
+    (tmp_path / "embedded-fast").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert judge_name("embedded-fast") == str(FAST_JUDGE)  # whatever folder one is in
+    assert judge_name("./embedded-fast") == "./embedded-fast"
 
 
 def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
@@ -117,10 +142,26 @@ def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, t
 
 
 @pytest.mark.slow
-def test_the_embedded_judge_beats_chance_on_what_it_was_fitted_on(data_dir, embedded):
+def test_the_fast_judge_reads_fewer_layers_of_the_same_backbone(embedded, examples):
+    shared = load_judge("embedded-fast", share_backbone_with=embedded.model)
+    assert shared.model.config.depth == 12 < embedded.model.config.depth
+    fast = load_judge("embedded-fast", device="cpu", dtype=torch.float32)
+    results = fast(examples)
+    for own, of_shared in zip(results, shared(examples), strict=True):
+        assert own["scores"] == of_shared["scores"] and set(own["scores"]) == ASPECTS
+        assert own["expected"] == pytest.approx(of_shared["expected"], abs=1e-5)
+    by_kind = {example["kind"]: result for example, result in zip(examples, results, strict=True)}
+    for bad in ("unreadable", "off topic", "loses the thread"):
+        assert by_kind[bad]["total_score"] < by_kind["right, many steps"]["total_score"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EMBEDDED_JUDGES)
+def test_the_embedded_judge_beats_chance_on_what_it_was_fitted_on(data_dir, embedded, name):
+    judge = load_judge(name, share_backbone_with=embedded.model)
     pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
     kept, _ = drop_foreign(pairs, read_questions(data_dir / "gsm8k_train.jsonl"))
     sample = [pair for pair in kept if "fluency" in pair.scores]
-    results = embedded([{"question": pair.question, "prediction": pair.prediction} for pair in sample])
+    results = judge([{"question": pair.question, "prediction": pair.prediction} for pair in sample])
     good = np.array([pair.scores["fluency"] >= 4 for pair in sample])
     assert auroc(good, np.array([result["expected"]["fluency"] for result in results])) > 0.7

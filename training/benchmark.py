@@ -26,6 +26,7 @@ from typing import Any
 
 import inspector_pipeline
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.scoring import judge_name
 from training.benchmarks.config import BenchmarkConfig, Case, all_cases, chosen_cases
 from training.benchmarks.plot import draw
 from training.benchmarks.report import comparisons, markdown
@@ -51,6 +52,7 @@ SETTINGS_OF = {
     "growth_pairs": (),  # these and the lengths stand in the cases themselves
     "growth_lengths": (),
     "growth_dtype": ("growth",),
+    "other_judges": ("judge",),
     "output": (),
     "cases": (),
 }
@@ -68,6 +70,7 @@ def benchmark(config: BenchmarkConfig) -> None:
     chosen = chosen_cases(config)
     manifest = Manifest.of(STAGE, config, (config.probing_set, config.questions))
     settings = {**manifest.settings, "engine": engine_sha256(), "judge": described_judge(config.judge)}
+    settings["other_judges"] = [described_judge(name) for name in config.other_judges]
     manifest = replace(manifest, settings=settings)
     if manifest.vouches_for(folder):
         logger.info("%s is already there.", folder)
@@ -85,9 +88,10 @@ def benchmark(config: BenchmarkConfig) -> None:
     manifest.write(folder, files)
 
 
-def described_judge(judge: str | None) -> str | None:
+def described_judge(judge: str | None) -> str:
     """Name a judge, without this machine's path: a folder by its name and what its config and weights hash to."""
-    if judge is None or not Path(judge).is_dir():
+    judge = judge_name(judge)
+    if not Path(judge).is_dir():
         return judge
     files = (Path(judge, name) for name in ("config.json", "model.safetensors"))
     return " ".join([Path(judge).resolve().name, *(file_sha256(path)[:16] for path in files if path.is_file())])

@@ -51,7 +51,10 @@ class ExportConfig:
         audit: audit.json of the audit stage.
         reference: reference.json of `python -m training.fit --protocol reference` on the same labels.
         card: YAML or JSON with what only the judge's maker knows, for its card: sources (of the data: name, what,
-            license, teacher, generator, ...), meanings (aspect -> score -> words), notes, retrain, cost.
+            license, teacher, generator, ...), meanings (aspect -> score -> words), notes, retrain, cost. Of several
+            files, each goes before those left of it.
+        name: What its card says to load it by: `embedded` or `embedded-fast` for those of the package; the output
+            folder's name where not given. Pushed to the Hub, a judge gets a card with its id there.
         fused: Whether the truncated backbone goes into it.
     """
 
@@ -60,7 +63,8 @@ class ExportConfig:
     output: str
     audit: str | None = None
     reference: str | None = None
-    card: str | None = None
+    card: str | tuple[str, ...] | None = None
+    name: str | None = None
     fused: bool = False
 
 
@@ -76,13 +80,20 @@ def export(config: ExportConfig) -> InspectorModel:
     fitted, results = load_fitted(config.fit), read_json(config.results)
     _check_results(fitted, results, config.results)
     model = build_judge(fitted)
-    write_judge(model, Path(config.output), _evidence(fitted, results, config), config.audit, fused=config.fused)
+    evidence = _evidence(fitted, results, config)
+    write_judge(model, Path(config.output), evidence, config.audit, name=config.name, fused=config.fused)
     logger.info("Wrote a judge of depth %d to %s.", model.config.depth, config.output)
     return model
 
 
 def write_judge(
-    model: InspectorModel, output: Path, evidence: dict[str, Any], audit: str | None = None, *, fused: bool = False
+    model: InspectorModel,
+    output: Path,
+    evidence: dict[str, Any],
+    audit: str | None = None,
+    *,
+    name: str | None = None,
+    fused: bool = False,
 ) -> None:
     """Write a judge's folder: config and weights, results.json, audit, plots and card.
 
@@ -91,6 +102,7 @@ def write_judge(
         output: The folder; an older judge in it is replaced.
         evidence: The content of results.json.
         audit: audit.json of the audit stage.
+        name: What its card says to load it by; the folder's name where not given.
         fused: Whether the truncated backbone goes into it.
 
     Raises:
@@ -107,7 +119,7 @@ def write_judge(
     if audit:
         shutil.copyfile(audit, scratch / "audit.json")
     drawn = [path.name for path in plots(PlotsConfig(str(scratch / "results.json"), str(scratch)))]
-    card = JudgeCard.from_judge(model.config, evidence, plots=drawn)
+    card = JudgeCard.from_judge(model.config, evidence, judge=name or output.resolve().name, plots=drawn)
     (scratch / "README.md").write_text(card.render(), encoding="utf-8")
     _put_in_place(scratch, output)
 
@@ -134,7 +146,8 @@ def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> Non
 
 def _evidence(fitted: Fitted, results: dict[str, Any], config: ExportConfig) -> dict[str, Any]:
     reference = read_json(config.reference) if config.reference else {}
-    told = read_card(config.card) if config.card else {}
+    cards = (config.card,) if isinstance(config.card, str) else config.card or ()
+    told = {key: value for path in cards for key, value in read_card(path).items()}
     meanings = told.pop("meanings", {})
     aspects = {}
     for name, entry in results["aspects"].items():

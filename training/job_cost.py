@@ -13,7 +13,7 @@ from pathlib import Path
 
 from inspector_pipeline import InspectorConfig
 from inspector_pipeline.errors import SettingsError
-from inspector_pipeline.scoring import EMBEDDED_JUDGE
+from inspector_pipeline.scoring import judge_name
 from training.benchmarks.flops import LayerShape
 from training.manifest import write_atomically
 from training.stage import parse, run
@@ -82,7 +82,7 @@ class JobCost:
 
 def job_cost(config: JobCostConfig) -> JobCost:
     """Estimate a job; the pairs' passes alone, without loading, tokenising and writing."""
-    judge: InspectorConfig = InspectorConfig.from_pretrained(config.judge or str(EMBEDDED_JUDGE))
+    judge: InspectorConfig = InspectorConfig.from_pretrained(judge_name(config.judge))
     passes = len({(r.prefix, r.middle, r.add_special_tokens) for r in judge.parsed_readings.values()})
     flops = passes * LayerShape.of(judge.backbone_config).flops([config.tokens], judge.depth)
     measured = config.pairs * config.seconds_per_pair

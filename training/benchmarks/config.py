@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from inspector_pipeline.errors import SettingsError
@@ -19,6 +20,7 @@ class BenchmarkConfig:
         questions: The dataset's questions (JSON Lines); pairs with other questions are dropped.
         judge: Folder or Hub id of the judge to measure; the embedded one where not given. The other cases run its whole
             backbone.
+        other_judges: Further judges that score the same pairs.
         cases: Names or groups of the cases to run; all where not given.
         pairs: How many of the set's first pairs every case of a throughput table reads.
         reference_pairs: How many of these the reference procedure reads, which is slow; 16 fill one of its batches.
@@ -39,6 +41,7 @@ class BenchmarkConfig:
     output: str
     questions: str | None = None
     judge: str | None = None
+    other_judges: tuple[str, ...] = ("embedded-fast",)
     cases: tuple[str, ...] | None = None
     pairs: int = 16
     reference_pairs: int = 16
@@ -48,7 +51,7 @@ class BenchmarkConfig:
     threads: int | None = None
     long_pairs: int = 16
     drift_pairs: int = 200
-    best_of_questions: int = 2
+    best_of_questions: int = 4
     growth_pairs: tuple[int, ...] = (10, 100, 1_000, 10_000)
     growth_lengths: tuple[int, ...] = (64, 128, 256, 512, 1_024, 2_048)
     growth_dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -94,11 +97,14 @@ def all_cases(config: BenchmarkConfig) -> list[Case]:
     cases = [Case("start", "start", "start", "start")]
     for dtype in DTYPES:
         cases.append(Case(f"judge-{dtype}", "judge", "ours", "judge", {"dtype": dtype}))
+        for name in config.other_judges:
+            arguments: dict[str, Any] = {"dtype": dtype, "name": name}
+            cases.append(Case(f"judge-{Path(name).name}-{dtype}", "judge", "ours", "judge", arguments))
         cases.append(Case(f"rubric-{dtype}", "rubric", "ours", "rubric", {"dtype": dtype}))
         cases.append(Case(f"plain-{dtype}", "plain", "plain", "plain", {"dtype": dtype}))
         cases.append(Case(f"encoder-{dtype}", "encoder", "encoder", "encoder", {"dtype": dtype}))
     for batch_size in dict.fromkeys((1, config.batch_size)):
-        arguments: dict[str, Any] = {"batch_size": batch_size}
+        arguments = {"batch_size": batch_size}
         cases.append(Case(f"reference-batch-{batch_size}", "reference", "reference_procedure", "reference", arguments))
     for dtype in DTYPES:
         for mode in ("together", "unrelated", "alone"):

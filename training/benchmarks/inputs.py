@@ -17,7 +17,7 @@ from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.reading import ReadingEncoder
-from inspector_pipeline.scoring import EMBEDDED_JUDGE, load_judge
+from inspector_pipeline.scoring import judge_name, load_judge
 from training.benchmarks.config import BenchmarkConfig
 from training.benchmarks.flops import LayerShape
 from training.probing_set import drop_foreign, read_probing_set, read_questions
@@ -40,7 +40,7 @@ class Inputs:
     @property
     def judge_id(self) -> str:
         """Folder or id of the judge that is measured."""
-        return self.config.judge or str(EMBEDDED_JUDGE)
+        return judge_name(self.config.judge)
 
     @property
     def rubric_folder(self) -> Path:
@@ -111,9 +111,9 @@ class Inputs:
         """Return the tokens of each pair in the chat reading."""
         return [len(self.chat(pair["question"], pair["prediction"]).input_ids) for pair in pairs]
 
-    def load_judge(self, dtype: str) -> InspectorPipeline:
-        """Load the judge that is measured."""
-        return load_judge(self.judge_id, dtype=getattr(torch, dtype))
+    def load_judge(self, dtype: str, name: str | None = None) -> InspectorPipeline:
+        """Load the judge that is measured, or another one."""
+        return load_judge(name or self.judge_id, dtype=getattr(torch, dtype))
 
     def pairs_of(self, n_tokens: int, n_pairs: int) -> Iterator[Pair]:
         """Make up pairs of a given length out of the set's own words; no two begin alike.

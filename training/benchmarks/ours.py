@@ -16,9 +16,9 @@ from training.benchmarks.rubric_judge import make_rubric_judge
 Result = dict[str, Any]
 
 
-def judge(inputs: Inputs, dtype: str) -> Measurement:
-    """Score the run's pairs with the judge."""
-    return _throughput(inputs, inputs.load_judge(dtype), inputs.pairs, dtype)
+def judge(inputs: Inputs, dtype: str, name: str | None = None) -> Measurement:
+    """Score the run's pairs with the judge, or with another one."""
+    return _throughput(inputs, inputs.load_judge(dtype, name), inputs.pairs, dtype)
 
 
 def rubric(inputs: Inputs, dtype: str) -> Measurement:

@@ -20,8 +20,9 @@ def comparisons(cases: Cases, batch_size: int) -> dict[str, Any]:
     Returns:
         `ratios`: case -> how many times as fast as the reference at its best and at its default, plain transformers and
         the encoder in the same dtype (chat tokens of the scored pairs per second, so pairs per second where the pairs
-        are the same). `best_of_8`: dtype -> how many times as fast together as otherwise. `equality`: rubric judge
-        against the reference, and the reference against itself in other batches.
+        are the same). `best_of_8`: dtype -> how many times as fast together as otherwise, and how many times fewer
+        tokens are read so. `equality`: rubric judge against the reference, and the reference against itself in other
+        batches.
     """
     return {
         "ratios": _ratios(cases, f"reference-batch-{batch_size}"),
@@ -59,6 +60,7 @@ def _best_of(cases: Cases) -> dict[str, dict[str, float]]:
             other = cases.get(f"best_of_8-{mode}-{dtype}")
             if together is not None and other is not None:
                 found.setdefault(dtype, {})[f"over_{mode}"] = _speed(together) / _speed(other)
+                found[dtype]["times_fewer_tokens"] = together["details"]["times_fewer_tokens"]
     return found
 
 
@@ -165,7 +167,8 @@ def _best_of_table(cases: Cases, found: Mapping[str, Mapping[str, float]]) -> st
     ]
     said = [
         f"{dtype}: together {_times(ratios.get('over_unrelated'))} as unrelated pairs, "
-        f"{_times(ratios.get('over_alone'))} one by one."
+        f"{_times(ratios.get('over_alone'))} one by one, by reading {ratios['times_fewer_tokens']:.2f} times fewer "
+        "tokens."
         for dtype, ratios in found.items()
     ]
     return "\n\n".join(filter(None, [_table("Eight responses to a question of 300 tokens", head, rows), *said]))
