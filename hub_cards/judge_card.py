@@ -127,7 +127,7 @@ class JudgeCard:
         config: InspectorConfig,
         results: Mapping[str, Any],
         *,
-        judge: str = EMBEDDED_JUDGE.name,
+        judge: str,
         license: str | None = None,
         audit: Any = None,
         plots: Sequence[str] = (),

@@ -17,14 +17,12 @@ from .modeling_inspector import InspectorModel, InspectorOutput
 from .pipeline_inspector import TASK, InspectorPipeline
 from .reading import Reading
 from .reward import InspectorReward, RewardFunction
-from .scoring import EMBEDDED_JUDGE, EXAMPLES, FAST_JUDGE, evaluate_samples, load_judge
+from .scoring import EMBEDDED_JUDGE, EXAMPLES, evaluate_samples, load_judge
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "EMBEDDED_JUDGE",
     "EXAMPLES",
-    "FAST_JUDGE",
     "Aspect",
     "BackboneError",
     "DataFileError",

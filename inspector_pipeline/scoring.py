@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .backbone import preferred_dtype
 from .modeling_inspector import InspectorModel
 from .pipeline_inspector import TASK, InspectorPipeline, load_tokenizer
@@ -38,18 +40,35 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
 
     Raises:
         FileNotFoundError: The judge looks like a local path, but there is none.
+        ValueError: A shared backbone is on another device than the one asked for.
     """
     if judge is not None and not isinstance(judge, (str, os.PathLike)):
         return judge
     name = judge_name(judge)
     # Loaded here and not by pipeline(), which retries and wraps every error until its message is lost.
     options = {key: kwargs.pop(key) for key in ("device", "batch_size", "num_workers") if key in kwargs}
-    has_own_backbone = kwargs.get("share_backbone_with") is None
-    if has_own_backbone and kwargs.get("dtype", "auto") == "auto" and kwargs.get("device_map") is None:
+    shared = kwargs.get("share_backbone_with")
+    if shared is not None:
+        options["device"] = _device_of(shared, options.get("device"))
+    elif kwargs.get("dtype", "auto") == "auto" and kwargs.get("device_map") is None:
         kwargs["dtype"] = preferred_dtype(options.get("device"))
     model = InspectorModel.from_pretrained(name, **kwargs)
     tokenizer = load_tokenizer(model, **{key: kwargs[key] for key in HUB_KWARGS if key in kwargs})
     return InspectorPipeline(model=model, tokenizer=tokenizer, task=TASK, **options)
+
+
+def _device_of(shared: InspectorModel, asked: Any) -> torch.device:
+    """Return where a shared backbone is.
+
+    Raises:
+        ValueError: Another device was asked for.
+    """
+    if asked is not None and torch.device(asked) != shared.device:
+        raise ValueError(
+            f"share_backbone_with brings its own backbone, on {shared.device}, but got device={str(asked)!r}. Leave "
+            "device out."
+        )
+    return shared.device
 
 
 def judge_name(judge: str | os.PathLike[str] | None) -> str:
@@ -60,9 +79,9 @@ def judge_name(judge: str | os.PathLike[str] | None) -> str:
     """
     if judge is None:
         return str(EMBEDDED_JUDGE)
+    if isinstance(judge, str) and judge in EMBEDDED_JUDGES:
+        return str(EMBEDDED_JUDGES[judge])
     name = os.fspath(judge)
-    if name in EMBEDDED_JUDGES:
-        return str(EMBEDDED_JUDGES[name])
     if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(
             f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is."

@@ -202,7 +202,7 @@ def test_a_missing_variable_is_an_error():
 def test_todays_results_of_the_embedded_judge_make_a_card():
     config = InspectorConfig.from_pretrained(EMBEDDED_JUDGE)
     results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
-    card = JudgeCard.from_judge(config, results)
+    card = JudgeCard.from_judge(config, results, judge="embedded")
     assert evidence_gaps(config, results) == []
     assert [source.sha256 for source in card.sources] == [PUBLISHED_LABELS.sha256, GSM8K_TRAIN.sha256]
     text = card.render()
@@ -218,7 +218,7 @@ def test_todays_results_of_the_embedded_judge_make_a_card():
 def test_a_judge_that_does_not_beat_surface_says_so():
     results = full_results()
     results["mean"] = compared(0.7, gain=0.02)
-    text = JudgeCard.from_judge(judge_config(), results).render()
+    text = JudgeCard.from_judge(judge_config(), results, judge="org/judge").render()
     assert "does not reliably beat the surface baseline" in text and "it beats the surface baseline" not in text
 
 
@@ -226,7 +226,7 @@ def test_meanings_come_from_the_results_or_the_aspects_own_rubric():
     clarity, truth = full_card().aspects
     assert clarity.meanings == {"3": "Understandable.", "4": "Mostly clear.", "5": "Clear | short."}
     assert truth.meanings == MEANINGS
-    _, truth = JudgeCard.from_judge(judge_config(), {}).aspects
+    _, truth = JudgeCard.from_judge(judge_config(), {}, judge="org/judge").aspects
     assert truth.meanings == {}  # the rubric's scale is not that of 0 and 1
 
 
@@ -236,7 +236,7 @@ def test_evidence_is_missing_where_a_metric_or_the_baseline_is():
     del results["aspects"]["truth"]["gain_over_surface"]["auroc"]
     assert evidence_gaps(config, results) == ["truth"]
     assert evidence_gaps(config, None) == ["clarity", "truth"]
-    assert "truth was not evaluated." in JudgeCard.from_judge(config, results).render()
+    assert "truth was not evaluated." in JudgeCard.from_judge(config, results, judge="org/judge").render()
 
 
 def test_an_audit_is_shown_whatever_its_shape():

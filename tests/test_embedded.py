@@ -1,16 +1,17 @@
 """The embedded judge on its real backbone: what a newcomer sees."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import pipeline
 
-from inspector_pipeline import EXAMPLES, FAST_JUDGE, InspectorModel, evaluate_samples, load_judge
+from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples, load_judge
 from inspector_pipeline.batching import collate
 from inspector_pipeline.pairs import check_pair
-from inspector_pipeline.scoring import EMBEDDED_JUDGE, EMBEDDED_JUDGES, judge_name
+from inspector_pipeline.scoring import EMBEDDED_JUDGE, EMBEDDED_JUDGES, FAST_JUDGE, judge_name
 from training.probing_set import drop_foreign, read_probing_set, read_questions
 from training.search import auroc
 
@@ -36,11 +37,13 @@ def test_the_fast_judge_is_described_like_the_other_one():
     assert set(names) == {path.name for path in EMBEDDED_JUDGE.iterdir()} - {"learning_curve.png"}
     config, results = (json.loads((FAST_JUDGE / name).read_text()) for name in ("config.json", "results.json"))
     assert config["depth"] == results["judge"]["depth"] == 12
+    assert results["protocol"]["depths_chosen"] == {"12": 5}
     assert {aspect["name"] for aspect in config["aspects"]} == set(results["aspects"]) == ASPECTS
     loss = results["mean"]["gain_over_rival"]["auroc"]  # over the search of any depth
     assert loss["low"] <= loss["value"] <= loss["high"]
     card = (FAST_JUDGE / "README.md").read_text()
     assert 'judge = load_judge("embedded-fast")' in card and "all layers, of any depth" in card
+    assert results["cost"] and "Its speed was not measured" not in card
     assert f"{results['mean']['auroc']['value']:.3f}" in card
 
 
@@ -54,6 +57,7 @@ def test_names_of_embedded_judges_stand_for_their_folders(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     assert judge_name("embedded-fast") == str(FAST_JUDGE)  # whatever folder one is in
     assert judge_name("./embedded-fast") == "./embedded-fast"
+    assert judge_name(Path("embedded-fast")) == "embedded-fast"  # a path is a path
 
 
 def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
@@ -145,11 +149,14 @@ def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, t
 def test_the_fast_judge_reads_fewer_layers_of_the_same_backbone(embedded, examples):
     shared = load_judge("embedded-fast", share_backbone_with=embedded.model)
     assert shared.model.config.depth == 12 < embedded.model.config.depth
-    fast = load_judge("embedded-fast", device="cpu", dtype=torch.float32)
+    assert shared.device == embedded.device
+    fast = load_judge("embedded-fast", device=embedded.device, dtype=embedded.model.dtype)
     results = fast(examples)
     for own, of_shared in zip(results, shared(examples), strict=True):
         assert own["scores"] == of_shared["scores"] and set(own["scores"]) == ASPECTS
         assert own["expected"] == pytest.approx(of_shared["expected"], abs=1e-5)
+    with pytest.raises(ValueError, match="share_backbone_with brings its own backbone, on cpu, but got device='meta'"):
+        load_judge("embedded-fast", share_backbone_with=embedded.model, device="meta")
     by_kind = {example["kind"]: result for example, result in zip(examples, results, strict=True)}
     for bad in ("unreadable", "off topic", "loses the thread"):
         assert by_kind[bad]["total_score"] < by_kind["right, many steps"]["total_score"]

@@ -217,6 +217,7 @@ def test_a_judge_without_labels(config, tmp_path, capsys):
     assert weights.tolist() == pytest.approx(uniform_weights(5).tolist())
     card = (folder / "README.md").read_text()
     assert "the score\ntokens' logits (LAGER)" in card and "no label was used" in card and "2508.03550" in card
+    assert f'pipeline("inspector-judge", model="./{folder.name}"' in card
     assert "not evaluated it" in card and "| 5 | not recorded | kind |" in card
     assert cli(["info", str(folder)]) == 0
     assert "tone: scores 1 2 3 4 5 by expectation" in capsys.readouterr().out

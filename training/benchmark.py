@@ -70,7 +70,7 @@ def benchmark(config: BenchmarkConfig) -> None:
     chosen = chosen_cases(config)
     manifest = Manifest.of(STAGE, config, (config.probing_set, config.questions))
     settings = {**manifest.settings, "engine": engine_sha256(), "judge": described_judge(config.judge)}
-    settings["other_judges"] = [described_judge(name) for name in config.other_judges]
+    settings["other_judges"] = [described_judge(name) for name in config.others]
     manifest = replace(manifest, settings=settings)
     if manifest.vouches_for(folder):
         logger.info("%s is already there.", folder)

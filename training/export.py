@@ -53,8 +53,8 @@ class ExportConfig:
         card: YAML or JSON with what only the judge's maker knows, for its card: sources (of the data: name, what,
             license, teacher, generator, ...), meanings (aspect -> score -> words), notes, retrain, cost. Of several
             files, each goes before those left of it.
-        name: What its card says to load it by: `embedded` or `embedded-fast` for those of the package; the output
-            folder's name where not given. Pushed to the Hub, a judge gets a card with its id there.
+        name: What its card says to load it by: `embedded` or `embedded-fast` for those of the package; `./` and the
+            output folder's name where not given. Pushed to the Hub, a judge gets a card with its id there.
         fused: Whether the truncated backbone goes into it.
     """
 
@@ -102,7 +102,7 @@ def write_judge(
         output: The folder; an older judge in it is replaced.
         evidence: The content of results.json.
         audit: audit.json of the audit stage.
-        name: What its card says to load it by; the folder's name where not given.
+        name: What its card says to load it by; `./` and the folder's name where not given.
         fused: Whether the truncated backbone goes into it.
 
     Raises:
@@ -119,7 +119,7 @@ def write_judge(
     if audit:
         shutil.copyfile(audit, scratch / "audit.json")
     drawn = [path.name for path in plots(PlotsConfig(str(scratch / "results.json"), str(scratch)))]
-    card = JudgeCard.from_judge(model.config, evidence, judge=name or output.resolve().name, plots=drawn)
+    card = JudgeCard.from_judge(model.config, evidence, judge=name or f"./{output.resolve().name}", plots=drawn)
     (scratch / "README.md").write_text(card.render(), encoding="utf-8")
     _put_in_place(scratch, output)
 

@@ -136,7 +136,7 @@ def lager(config: LagerConfig) -> None:
         judge.save_pretrained(output, fused=config.fused)
     evidence = _evidence(config, tuned)
     (output / "results.json").write_text(json_text(evidence), encoding="utf-8")
-    card = JudgeCard.from_judge(InspectorConfig.from_pretrained(output), evidence)
+    card = JudgeCard.from_judge(InspectorConfig.from_pretrained(output), evidence, judge=f"./{output.resolve().name}")
     (output / "README.md").write_text(card.render(), encoding="utf-8")
     manifest.write(output, [p for p in sorted(output.iterdir()) if p.is_file() and p.name != FOLDERS_MANIFEST])
     logger.info("Wrote a judge of %d aspects to %s.", len(aspects), output)

@@ -62,7 +62,7 @@ def _read(
     labels: Labels,
     path: Path,
 ) -> None:
-    judge = load_judge(settings.judge, dtype="stored")
+    judge = load_judge(Path(settings.judge), dtype="stored")
     texts = [(pair.question, pair.prediction) for pair in pairs]
     values = {
         name: layer_logits(judge, name, [texts[i] for i in labels.pair[labels.aspect == a]])

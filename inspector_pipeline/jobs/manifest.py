@@ -44,7 +44,7 @@ def job_manifest(job: Any, judge: InspectorPipeline, sources: Sequence[Source], 
         "input": [{"name": source.name, "sha256": source.sha256} for source in sources],
         "rows": survey.rows,
         "columns_as_json": list(survey.as_json),
-        "settings": {**settings, "window_rows": WINDOW_ROWS, "token_budget": token_budget(judge.device)},
+        "settings": {**settings, "window_rows": WINDOW_ROWS, "token_budget": token_budget(judge.model.device)},
         "versions": {name: version(name) for name in PACKAGES},
         "threads": torch.get_num_threads() if judge.device.type == "cpu" else None,
     }

@@ -36,7 +36,7 @@ class TrainingConfig:
         weight_decay: Of AdamW.
         warmup: Share of the steps in which the learning rate rises; it falls to 0 in the others.
         pass_tokens: Upper bound on the tokens of one pass, padding included: a step's pairs run in as many passes as
-            that takes, and their gradients add up; so it bounds the memory and changes nothing else.
+            that takes, and their gradients add up; so it bounds the memory and, but for dropout, changes nothing else.
         seed: Of the order of pairs and of dropout.
     """
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.scoring import FAST_JUDGE
 
 DTYPES = ("float32", "bfloat16")
 
@@ -20,7 +21,8 @@ class BenchmarkConfig:
         questions: The dataset's questions (JSON Lines); pairs with other questions are dropped.
         judge: Folder or Hub id of the judge to measure; the embedded one where not given. The other cases run its whole
             backbone.
-        other_judges: Further judges that score the same pairs.
+        other_judges: Further judges of the same backbone that score the same pairs; beside the embedded judge the fast
+            one, where not given.
         cases: Names or groups of the cases to run; all where not given.
         pairs: How many of the set's first pairs every case of a throughput table reads.
         reference_pairs: How many of these the reference procedure reads, which is slow; 16 fill one of its batches.
@@ -41,7 +43,7 @@ class BenchmarkConfig:
     output: str
     questions: str | None = None
     judge: str | None = None
-    other_judges: tuple[str, ...] = ("embedded-fast",)
+    other_judges: tuple[str, ...] | None = None
     cases: tuple[str, ...] | None = None
     pairs: int = 16
     reference_pairs: int = 16
@@ -61,8 +63,13 @@ class BenchmarkConfig:
         """Refuse numbers that nothing could be measured with.
 
         Raises:
-            SettingsError: A number is too small.
+            SettingsError: A number is too small, or two judges have one name.
         """
+        if self.other_judges is None:
+            object.__setattr__(self, "other_judges", () if self.judge else (FAST_JUDGE.name,))
+        names = [Path(name).name for name in self.others]
+        if len(set(names)) < len(names):
+            raise SettingsError(f"other_judges expects judges of different names, but got {', '.join(names)}.")
         whole = ("pairs", "reference_pairs", "repetitions", "reference_repetitions", "batch_size", "long_pairs")
         for name in (*whole, "best_of_questions"):
             if getattr(self, name) < 1:
@@ -71,6 +78,11 @@ class BenchmarkConfig:
             raise SettingsError(f"drift_pairs expects 0 (all) or more, but got {self.drift_pairs}.")
         if self.threads is not None and self.threads < 1:
             raise SettingsError(f"threads expects 1 or more, but got {self.threads}.")
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Further judges."""
+        return self.other_judges or ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,7 @@ def all_cases(config: BenchmarkConfig) -> list[Case]:
     cases = [Case("start", "start", "start", "start")]
     for dtype in DTYPES:
         cases.append(Case(f"judge-{dtype}", "judge", "ours", "judge", {"dtype": dtype}))
-        for name in config.other_judges:
+        for name in config.others:
             arguments: dict[str, Any] = {"dtype": dtype, "name": name}
             cases.append(Case(f"judge-{Path(name).name}-{dtype}", "judge", "ours", "judge", arguments))
         cases.append(Case(f"rubric-{dtype}", "rubric", "ours", "rubric", {"dtype": dtype}))
