@@ -7,7 +7,7 @@ backbone's own layers run unchanged; only the attention function is ours, put in
 transformers has for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -57,6 +57,15 @@ class PrefixTree:
             path.append(node)
             node = self.nodes[node].parent
         return path[::-1]
+
+    def subtree_tokens(self) -> list[int]:
+        """Return, for each node, its tokens and those of all nodes after it."""
+        totals = [len(node.ids) for node in self.nodes]
+        for index in range(len(self.nodes) - 1, -1, -1):
+            parent = self.nodes[index].parent
+            if parent is not None:
+                totals[parent] += totals[index]
+        return totals
 
 
 def prefix_tree(
@@ -152,15 +161,17 @@ def pack(tree: PrefixTree, token_budget: int) -> Iterator[Pack]:
         token_budget: Tokens of a pack; a single longer sequence is a pack of its own.
 
     Yields:
-        Packs that hold every sequence once; a prefix whose sequences need several packs is in each.
+        Packs that hold every sequence once; a prefix whose sequences need several packs is in each, so sequences that
+        begin alike and fit into one pack are in one.
     """
     held: dict[int, None] = {}  # nodes in order of arrival
     members: list[int] = []
     n_tokens = 0
+    subtrees = tree.subtree_tokens()
     for sequence in sorted(range(len(tree.ends)), key=lambda i: tree.ends[i]):
         path = tree.path(sequence)
         n_new = sum(len(tree.nodes[node].ids) for node in path if node not in held)
-        if members and n_tokens + n_new > token_budget:
+        if members and n_tokens + _wanted(tree, path, held, subtrees, token_budget) > token_budget:
             yield _assemble(tree, list(held), members)
             held, members, n_tokens = {}, [], 0
             n_new = sum(len(tree.nodes[node].ids) for node in path)
@@ -169,6 +180,20 @@ def pack(tree: PrefixTree, token_budget: int) -> Iterator[Pack]:
         n_tokens += n_new
     if members:
         yield _assemble(tree, list(held), members)
+
+
+def _wanted(
+    tree: PrefixTree, path: Sequence[int], held: Container[int], subtrees: Sequence[int], token_budget: int
+) -> int:
+    """Return the tokens that a sequence adds, with those of the others that begin alike, if one pack can hold them."""
+    n_before = n_new = 0
+    for node in path:
+        if node not in held:
+            if n_before + subtrees[node] <= token_budget:
+                return n_new + subtrees[node]
+            n_new += len(tree.nodes[node].ids)
+        n_before += len(tree.nodes[node].ids)
+    return n_new
 
 
 def _assemble(tree: PrefixTree, held: list[int], members: list[int]) -> Pack:

@@ -40,6 +40,21 @@ def test_packs_hold_every_sequence_once_within_the_budget(sequences, min_shared,
             assert one.segments[path[-1]].before == tuple(one.segments[s][:2] for s in path[:-1])
 
 
+def test_sequences_that_begin_alike_stay_in_one_pack_where_they_fit():
+    """Else the question of a group that is cut would be read twice."""
+    responses = [[i] * 10 for i in range(2, 6)]
+    groups = [[100 + question] * 30 + response for question in range(3) for response in responses]
+    packs = list(pack(prefix_tree(groups, min_shared=16), 100))
+    assert [len(one.input_ids) for one in packs] == [70, 70, 70]
+    packs = list(pack(prefix_tree(groups, min_shared=16), 140))
+    assert [len(one.input_ids) for one in packs] == [140, 70]
+    packs = list(pack(prefix_tree(groups, min_shared=16), 60))  # no pack holds a group
+    assert [len(one.sequences) for one in packs] == [3, 1] * 3
+    template = [[9] * 20 + sequence for sequence in groups]  # all of them begin alike
+    packs = list(pack(prefix_tree(template, min_shared=16), 100))
+    assert [len(one.input_ids) for one in packs] == [90, 90, 90]
+
+
 def test_sharing_nothing_keeps_the_order_and_every_token():
     tree = prefix_tree([[3, 4], [1, 2], [3, 4]], min_shared=None)
     assert [node.ids for node in tree.nodes] == [[3, 4], [1, 2], [3, 4]]
