@@ -6,7 +6,7 @@
 The repo holds the truncated backbone, the probes, the tokenizer, the code, the card, the evidence and the licences;
 with --probes-only it holds no backbone, which is loaded by id and revision. All files go up in one commit, so an upload
 that is cut leaves the old revision as it was, and the same judge pushed again changes nothing. The published judges
-are built by `python -m hub_cards.family`.
+are built by `python -m training publish_family`.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from pathlib import Path
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from inspector_training.runs.command import run
 
 from hub_cards.backbone_license import BackboneLicense, find_license, known_license
 from hub_cards.reload import check_reload
 from hub_cards.staging import Judge, stage, tree
 from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.wheel_backbone import is_wheel_id
-from training.stage import run
 
 logger = logging.getLogger(__name__)
 

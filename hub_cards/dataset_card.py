@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from huggingface_hub import DatasetCardData
+from inspector_training.rows.records import LabelledPair
 
-from hub_cards.judge_card import audit_lines
-from hub_cards.rendering import render
-from hub_cards.sources import DataSource
 from inspector_pipeline.errors import DataFileError
-from training.records import LabelledPair
+
+from .judge_card import audit_lines
+from .rendering import render
+from .sources import DataSource
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGEST = "n>1M"

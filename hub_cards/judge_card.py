@@ -7,12 +7,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 
-from hub_cards.backbone_license import base_model, known_license
-from hub_cards.rendering import render
-from hub_cards.sources import LAGER_PAPER, PAPER, PAPER_URL, DataSource, data_sources
 from inspector_pipeline import Aspect, InspectorConfig
-from inspector_pipeline.scoring import EMBEDDED_JUDGE, EMBEDDED_JUDGES
+from inspector_pipeline.api.load import EMBEDDED_JUDGE, EMBEDDED_JUDGES
 from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
+
+from .backbone_license import base_model, known_license
+from .rendering import render
+from .sources import LAGER_PAPER, PAPER, PAPER_URL, DataSource, data_sources
 
 METRICS = ("auroc", "macro_f1", "spearman")
 PLOTS = {
@@ -343,7 +344,7 @@ def _retrain(results: Mapping[str, Any]) -> str | None:
     if "retrain" in results or not {"probing_set", "questions"} <= settings.keys():
         return results.get("retrain")
     return (
-        f"python -m training.make_judge --probing-set {settings['probing_set']} --questions {settings['questions']} "
+        f"python -m training make_judge --probing-set {settings['probing_set']} --questions {settings['questions']} "
         f"--candidates-tried {results.get('candidates_tried', 0)} --output JUDGE"
     )
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 
 from huggingface_hub import SpaceCardData
 
-from hub_cards.rendering import render
-from hub_cards.sources import PAPER
+from .rendering import render
+from .sources import PAPER
 
 SDK = "gradio"  # what `evaluate` hosts metrics with
 

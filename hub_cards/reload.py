@@ -8,11 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hub_cards import fresh_process
-from hub_cards.staging import Judge
 from inspector_pipeline import EXAMPLES, InspectorConfig
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.tables import read_rows
+from inspector_pipeline.files.tables import read_rows
+
+from . import fresh_process
+from .staging import Judge
 
 TOLERANCE = 1e-4
 N_PAIRS = 4

@@ -11,16 +11,17 @@ from typing import Any
 
 from huggingface_hub import eval_result_entries_to_yaml
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]  # exported lazily
+from inspector_training.rows.records import read_json
 
 import inspector_pipeline
-from hub_cards.backbone_license import BackboneLicense, notice
-from hub_cards.fresh_process import load_probes
-from hub_cards.judge_card import PLOTS, JudgeCard, evidence_gaps
-from hub_cards.leaks import refuse_leaks
 from inspector_pipeline import InspectorConfig, InspectorModel, load_judge
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from training.records import read_json
+
+from .backbone_license import BackboneLicense, notice
+from .fresh_process import load_probes
+from .judge_card import PLOTS, JudgeCard, evidence_gaps
+from .leaks import refuse_leaks
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Judge:
         if gaps and not allow_unevaluated:
             raise DataFileError(
                 f"A judge expects evidence for every aspect (intervals, with the surface baseline beside), but "
-                f"{folder / 'results.json'} has none for {', '.join(gaps)}. Run python -m training.evaluate, or pass "
+                f"{folder / 'results.json'} has none for {', '.join(gaps)}. Run python -m training evaluate, or pass "
                 "--allow-unevaluated, and the card will say so."
             )
         return cls(folder, config, results, load_judge(folder, device="cpu", dtype="stored") if with_backbone else None)

@@ -11,13 +11,13 @@ Importing it registers the judge's config and model with transformers and the ta
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .api.load import EMBEDDED_JUDGE, EXAMPLES, evaluate_samples, load_judge
 from .configuration_inspector import Aspect, Feature, Head, InspectorConfig
 from .errors import BackboneError, DataFileError, InspectorError, JudgeConfigError, PairError, ReadingError
 from .modeling_inspector import InspectorModel, InspectorOutput
 from .pipeline_inspector import TASK, InspectorPipeline
-from .reading import Reading
 from .reward import InspectorReward, RewardFunction
-from .scoring import EMBEDDED_JUDGE, EXAMPLES, evaluate_samples, load_judge
+from .template import PairTemplate
 
 __version__ = "0.1.0"
 
@@ -36,7 +36,7 @@ __all__ = [
     "InspectorReward",
     "JudgeConfigError",
     "PairError",
-    "Reading",
+    "PairTemplate",
     "ReadingError",
     "RewardFunction",
     "evaluate_samples",

@@ -11,7 +11,7 @@ from transformers.utils import logging as hf_logging
 
 from .configuration_inspector import Feature
 from .errors import BackboneError
-from .pooling import last_token, normalized, pool
+from .features import last_token, normalized, pool
 from .truncation import truncated_config
 from .wheel_backbone import is_wheel_id, local_backbone
 

@@ -11,10 +11,9 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .decisions import RULES
 from .errors import JudgeConfigError, ReadingError
-from .pooling import POOLINGS
-from .reading import Reading
-from .score_tokens import AGGREGATIONS, SCORE_RULES
-from .stacked import STACKED_RULES
+from .features import POOLINGS
+from .heads import AGGREGATIONS, SCORE_RULES, STACKED_RULES
+from .template import PairTemplate
 
 STATE_KINDS = ("raw", "rms_normed", "final_norm")
 HEADS = {"linear": 1, "score_tokens": 1, "stacked": 2}  # and the first format_version that has each
@@ -114,7 +113,7 @@ class InspectorConfig(PreTrainedConfig):
         backbone_revision: Revision of that id: a commit, a tag or a version.
         fused: Whether the judge's own files hold the truncated backbone; else it is loaded by id and revision.
         depth: Number of decoder layers that are built and run.
-        readings: Name -> the JSON object of a `Reading`.
+        readings: Name -> the JSON object of a `PairTemplate`.
         aspects: JSON objects of `Aspect`, in the order of the result.
         max_length: Upper bound on the tokens of one pair under one reading.
         format_version: The first version of this layout that has all the judge's heads.
@@ -208,14 +207,16 @@ class InspectorConfig(PreTrainedConfig):
             raise JudgeConfigError(f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
 
     @property
-    def parsed_readings(self) -> dict[str, Reading]:
+    def parsed_readings(self) -> dict[str, PairTemplate]:
         """The readings by name.
 
         Raises:
             JudgeConfigError: A reading is malformed.
         """
         try:
-            return {name: Reading.from_dict(_mapping(data, f"readings.{name}")) for name, data in self.readings.items()}
+            return {
+                name: PairTemplate.from_dict(_mapping(data, f"readings.{name}")) for name, data in self.readings.items()
+            }
         except ReadingError as error:
             raise JudgeConfigError(f"readings: {error}") from error
 

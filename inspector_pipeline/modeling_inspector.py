@@ -16,11 +16,9 @@ from .backbone import load_backbone, preferred_dtype, read_features
 from .configuration_inspector import Aspect, Feature, InspectorConfig
 from .errors import BackboneError, JudgeConfigError
 from .handler import EndpointHandler
+from .heads import LinearProbe, ScoreTokens, StackedHead, frozen_parameter
 from .judge_checks import check_shareable, refuse_broken_weights, refuse_missing, refuse_with_shared
 from .pipeline_inspector import TASK, InspectorPipeline
-from .probes import LinearProbe, frozen_parameter
-from .score_tokens import ScoreTokens
-from .stacked import StackedHead
 from .truncation import shallow_view, take_final_norm
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -411,7 +409,7 @@ class InspectorModel(PreTrainedModel):
         finally:
             self.config.fused = was_fused
             del self.config.custom_pipelines
-        from .reward import InspectorReward  # here, since it builds on this file
+        from .reward import InspectorReward
 
         for shipped in (InspectorPipeline, InspectorReward, EndpointHandler):
             custom_object_save(shipped, save_directory)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_inspector import Feature
+from .features import normalized
 from .packing import to_device
-from .pooling import normalized
-from .reading import Span
+from .template import Span
 
 Range = tuple[int, int]  # half-open
 

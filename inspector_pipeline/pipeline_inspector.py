@@ -15,11 +15,9 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import logging as hf_logging
 
 from .backbone import backbone_location
-from .batching import WINDOW_ROWS, windows
+from .engine import WINDOW_ROWS, FeatureReader, windows
 from .errors import BackboneError, PairError
-from .pairs import EXPECTED, PairEncoder, check_pair
-from .reader import FeatureReader
-from .reading import EncodedPair, ReadingEncoder
+from .template import EXPECTED, EncodedPair, PairEncoder, PairTokenizer, check_pair
 
 TASK = "inspector-judge"
 
@@ -113,7 +111,7 @@ class InspectorPipeline(Pipeline):
             self.tokenizer = load_tokenizer(self.model)
         self.encode = PairEncoder(
             {
-                name: ReadingEncoder(reading, self.tokenizer, config.max_length)
+                name: PairTokenizer(reading, self.tokenizer, config.max_length)
                 for name, reading in config.parsed_readings.items()
             }
         )

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from inspector_pipeline.mean_scores import mean_scores
+from ..api.mean_scores import mean_scores
 
 _DESCRIPTION = """\
 Scores responses to questions by linear probes on the hidden states of a small frozen language model, one score per
@@ -52,5 +52,5 @@ class InspectorScore(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], questions: list[str], **options: Any) -> dict[str, Any]:
-        """Score and average; see `inspector_pipeline.mean_scores`."""
+        """Score and average; see `inspector_pipeline.api.mean_scores`."""
         return mean_scores(predictions, questions, **options)

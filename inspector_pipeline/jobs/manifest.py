@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from ..batching import WINDOW_ROWS, token_budget
+from ..engine import WINDOW_ROWS, token_budget
 from ..errors import DataFileError
+from ..files.sources import Source
 from ..pipeline_inspector import InspectorPipeline
-from .parts import MANIFEST, BusyFileError, read_manifest, whole_file
-from .sources import Source
-from .survey import Survey
+from .input import Survey
+from .output import MANIFEST, BusyFileError, read_manifest, whole_file
 
 logger = logging.getLogger(__name__)
 

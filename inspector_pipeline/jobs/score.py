@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..batching import WINDOW_ROWS
+from ..engine import WINDOW_ROWS
 from ..errors import DataFileError, SettingsError
+from ..files.entries import Entry, cut, json_line
+from ..files.sources import Source, find_sources
 from ..pipeline_inspector import InspectorPipeline
-from .entries import Entry, cut, json_line
-from .intake import Intake, check_columns
+from .input import Intake, check_columns, is_parquet, survey
 from .manifest import job_manifest, settle_manifest, write_json
-from .parts import REJECTS, SUMMARY, JsonlWriter, ParquetWriter, Parts, RowWriter, reject_row, whole_file
+from .output import REJECTS, SUMMARY, JsonlWriter, ParquetWriter, Parts, RowWriter, reject_row, whole_file
 from .progress import Progress
-from .sources import Source, find_sources
-from .survey import is_parquet, survey
 from .where import Where
 from .window import ScoreColumns, score_window
 

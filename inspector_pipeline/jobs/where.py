@@ -3,7 +3,7 @@
 import ast
 
 from ..errors import DataFileError, SettingsError
-from ..tables import Row
+from ..files.tables import Row
 
 FUNCTIONS = {"len": len, "abs": abs, "min": min, "max": max, "int": int, "float": float, "str": str}
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..batching import WINDOW_ROWS, windows
+from ..engine import WINDOW_ROWS, windows
 from ..errors import BackboneError, PairError
+from ..files.tables import Row
 from ..pipeline_inspector import InspectorPipeline
-from ..reading import EncodedPair
-from ..tables import Row
+from ..template import EncodedPair
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from training.audits.items import Item
-from training.audits.similarity import Likeness, Pairs, candidate_pairs, compare
-from training.audits.text import numbers, plain
+from .items import Item
+from .similarity import Likeness, Pairs, candidate_pairs, compare
+from .text import numbers, plain
 
 SAME_RESPONSE = 0.75  # Dice of responses that are one but for edits
 SAME_NUMBERS = 0.75  # Dice of the numbers that goes with it: an edit may hit a digit

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from inspector_pipeline.errors import DataFileError
-from training.audits.duplicates import Duplicate
-from training.audits.items import Item
-from training.audits.similarity import candidate_pairs, compare
-from training.audits.text import plain
+
+from .duplicates import Duplicate
+from .items import Item
+from .similarity import candidate_pairs, compare
+from .text import plain
 
 EDITED = 0.6  # Dice of a question with one of the dataset that has just its numbers
 EDITED_NUMBER = 0.85  # the same where an edit may have hit a number

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.tables import Row, read_rows, write_rows
-from training.manifest import write_atomically
-from training.probing_set import read_probing_set, split_prompt
-from training.records import json_text, read_json
+from inspector_pipeline.files.tables import Row, read_rows, write_rows
+
+from ..rows.probing_set import read_probing_set, split_prompt
+from ..rows.records import json_text, read_json
+from ..runs.manifest import write_atomically
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from inspector_pipeline.tables import Row
-from training.audits.items import Item
+from inspector_pipeline.files.tables import Row
+
+from .items import Item
 
 BINARY = (0, 1)
 NORMAL_95 = 1.959964

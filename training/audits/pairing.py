@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
-from training.audits.items import Item
-from training.audits.text import tokens
+from .items import Item
+from .text import tokens
 
 REPEATED = 0.5  # how often a response repeats a word of its question
 MARGIN = 1.0  # nats above log(open questions) that a row needs alone

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
-from training.audits.text import number_stream, numbers, plain, squashed, tokens
+from .text import number_stream, numbers, plain, squashed, tokens
 
 CANDIDATE_COSINE = 0.25  # of the rare shingles
 COMMON_COUNT = 100  # a shingle in more texts than this, and than COMMON_SHARE of them, finds no candidates

@@ -1,1 +1,1 @@
-"""The cases of `training.benchmark`: what is measured, each in a process of its own."""
+"""The cases of `inspector_training.stages.benchmark`: what is measured, each in a process of its own."""

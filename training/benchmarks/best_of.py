@@ -6,9 +6,10 @@ from typing import Any
 
 from inspector_pipeline.packing import prefix_tree
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from training.benchmarks.inputs import Inputs, Pair
-from training.benchmarks.measuring import Measurement, measure
-from training.benchmarks.ours import Result, scores_of, work_of
+
+from .inputs import Inputs, Pair
+from .measure import Measurement, measure
+from .ours import Result, scores_of, work_of
 
 RESPONSES = 8
 QUESTION_TOKENS = 300

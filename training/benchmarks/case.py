@@ -1,6 +1,6 @@
-"""Run one case in this process and write its JSON: `training.benchmark` starts this, once for each case.
+"""Run one case in this process and write its JSON: `inspector_training.stages.benchmark` starts this, once for each case.
 
-    python -m training.benchmarks.case case.json measured.json
+    python -m training benchmarks.case case.json measured.json
 
 A process of its own gives each case its own peak memory, and the same fresh start.
 """
@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from transformers.utils import logging as hf_logging
 
-from training.benchmarks.config import BenchmarkConfig, Case
-from training.benchmarks.inputs import Inputs
-from training.benchmarks.measuring import Measurement
-from training.manifest import write_atomically
-from training.records import json_text
-from training.stage import from_settings, run
+from ..rows.records import json_text
+from ..runs.command import from_settings, run
+from ..runs.manifest import write_atomically
+from .config import BenchmarkConfig, Case
+from .inputs import Inputs
+from .measure import Measurement
 
 
 def run_case(config: BenchmarkConfig, case: Case) -> dict[str, Any]:

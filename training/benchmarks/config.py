@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from inspector_pipeline.api.load import FAST_JUDGE
 from inspector_pipeline.errors import SettingsError
-from inspector_pipeline.scoring import FAST_JUDGE
 
 DTYPES = ("float32", "bfloat16")
 

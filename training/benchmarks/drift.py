@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.benchmarks.inputs import Inputs, Pair
-from training.benchmarks.measuring import Measurement, measure
-from training.benchmarks.ours import scores_of, work_of
+from .inputs import Inputs, Pair
+from .measure import Measurement, measure
+from .ours import scores_of, work_of
 
 Scores = tuple[NDArray[np.int64], NDArray[np.float64]]
 

@@ -6,9 +6,9 @@ Its weights are random, which changes no time. It is built for speed only: no qu
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from training.benchmarks.flops import LayerShape
-from training.benchmarks.inputs import Inputs
-from training.benchmarks.measuring import Measurement, Work, measure, padded
+from ..evaluation.flops import LayerShape
+from .inputs import Inputs
+from .measure import Measurement, Work, measure, padded
 
 N_LABELS = 25  # five aspects of five scores
 LAYERS, HIDDEN, HEADS, INTERMEDIATE = 12, 768, 12, 3072  # BERT and RoBERTa, base

@@ -1,8 +1,8 @@
 """How time and memory grow with the number of pairs and with their length: one stream of pairs a process, once."""
 
-from training.benchmarks.inputs import Inputs
-from training.benchmarks.measuring import Measurement, measure
-from training.benchmarks.ours import work_of
+from .inputs import Inputs
+from .measure import Measurement, measure
+from .ours import work_of
 
 PAIRS_PER_LENGTH = 16
 

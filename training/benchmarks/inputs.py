@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from inspector_pipeline import InspectorConfig, Reading
+from inspector_pipeline import InspectorConfig, PairTemplate
+from inspector_pipeline.api.load import judge_name, load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from inspector_pipeline.reading import ReadingEncoder
-from inspector_pipeline.scoring import judge_name, load_judge
-from training.benchmarks.config import BenchmarkConfig
-from training.benchmarks.flops import LayerShape
-from training.probing_set import drop_foreign, read_probing_set, read_questions
+from inspector_pipeline.template import PairTokenizer
+
+from ..evaluation.flops import LayerShape
+from ..rows.probing_set import drop_foreign, read_probing_set, read_questions
+from .config import BenchmarkConfig
 
 Pair = dict[str, str]
 
@@ -56,7 +57,7 @@ class Inputs:
         return found
 
     @cached_property
-    def _set(self) -> tuple[list[Pair], dict[str, Reading]]:
+    def _set(self) -> tuple[list[Pair], dict[str, PairTemplate]]:
         pairs, readings = read_probing_set(self.config.probing_set)
         if self.config.questions:
             pairs, _ = drop_foreign(pairs, read_questions(self.config.questions))
@@ -70,7 +71,7 @@ class Inputs:
         return self._set[0]
 
     @property
-    def rubrics(self) -> dict[str, Reading]:
+    def rubrics(self) -> dict[str, PairTemplate]:
         """Aspect -> its rubric reading."""
         return self._set[1]
 
@@ -102,10 +103,10 @@ class Inputs:
         return LayerShape.of(self.backbone_config)
 
     @cached_property
-    def chat(self) -> ReadingEncoder:
+    def chat(self) -> PairTokenizer:
         """The chat reading of the whole backbone."""
         max_length = self.backbone_config.max_position_embeddings
-        return ReadingEncoder(Reading.from_chat_template(self.tokenizer), self.tokenizer, max_length)
+        return PairTokenizer(PairTemplate.from_chat_template(self.tokenizer), self.tokenizer, max_length)
 
     def chat_lengths(self, pairs: list[Pair]) -> list[int]:
         """Return the tokens of each pair in the chat reading."""

@@ -9,9 +9,10 @@ from transformers import AutoModel, Qwen3Config
 from inspector_pipeline import InspectorConfig, InspectorModel
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
-from training.benchmarks.inputs import Inputs, Pair
-from training.benchmarks.measuring import Measurement, measure
-from training.benchmarks.ours import work_of
+
+from .inputs import Inputs, Pair
+from .measure import Measurement, measure
+from .ours import work_of
 
 MIN_TOKENS = 256
 QWEN3_LAYERS = 4

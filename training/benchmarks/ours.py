@@ -5,13 +5,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from inspector_pipeline.batching import TOKEN_BUDGET
+from inspector_pipeline.api.load import load_judge
+from inspector_pipeline.engine import TOKEN_BUDGET
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from inspector_pipeline.scoring import load_judge
-from training.benchmarks.flops import LayerShape
-from training.benchmarks.inputs import Inputs, Pair
-from training.benchmarks.measuring import Measurement, Work, measure
-from training.benchmarks.rubric_judge import make_rubric_judge
+
+from ..evaluation.flops import LayerShape
+from .inputs import Inputs, Pair
+from .measure import Measurement, Work, measure
+from .rubric_judge import make_rubric_judge
 
 Result = dict[str, Any]
 

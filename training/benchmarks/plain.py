@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from training.benchmarks.inputs import Inputs
-from training.benchmarks.measuring import Measurement, Work, measure, padded
+from .inputs import Inputs
+from .measure import Measurement, Work, measure, padded
 
 
 def plain(inputs: Inputs, dtype: str) -> Measurement:

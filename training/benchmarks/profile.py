@@ -6,10 +6,10 @@ from typing import Any
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
-from training.benchmarks.inputs import Inputs
-from training.benchmarks.long_pairs import long_pairs
-from training.benchmarks.measuring import Measurement, measure
-from training.benchmarks.ours import work_of
+from .inputs import Inputs
+from .long_pairs import long_pairs
+from .measure import Measurement, measure
+from .ours import work_of
 
 KINDS = {
     "matrix products": ("mm", "addmm", "linear", "mkldnn", "bmm"),

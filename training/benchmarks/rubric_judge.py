@@ -15,7 +15,8 @@ from transformers import AutoModel
 from inspector_pipeline import InspectorConfig, InspectorModel
 from inspector_pipeline.modeling_inspector import probe_key
 from inspector_pipeline.truncation import truncated_config
-from training.benchmarks.inputs import Inputs
+
+from .inputs import Inputs
 
 PUBLISHED_LAYERS = {
     "semantic_consistency": (16, 28),

@@ -6,8 +6,9 @@ import sys
 from statistics import median
 
 from inspector_pipeline.errors import BackboneError
-from training.benchmarks.inputs import Inputs
-from training.benchmarks.measuring import Measurement, Work
+
+from .inputs import Inputs
+from .measure import Measurement, Work
 
 STAGES = (
     "import torch, transformers",

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, product
 
-from training.answers import mentions
-from training.corruptions.damage import Damaged, Source
-from training.corruptions.rationale import (
+from ..rows.answers import mentions
+from .damage import Damaged, Source
+from .rationale import (
     NUMBER,
     Equation,
     Rationale,

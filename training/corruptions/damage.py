@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training.corruptions.rationale import Rationale
+from .rationale import Rationale
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import random
 import re
 
-from training.corruptions.damage import Damaged, Source
-from training.corruptions.rationale import plain
+from .damage import Damaged, Source
+from .rationale import plain
 
 _WORD = re.compile(r"[A-Za-z]{2,}[.,;:!?]?")  # no digit, operator or LaTeX
 _FUNCTION_WORDS = frozenset(

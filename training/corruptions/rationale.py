@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from inspector_pipeline.tables import Row
-from training.answers import final_answer
+from inspector_pipeline.files.tables import Row
+
+from ..rows.answers import final_answer
 
 NUMBER = re.compile(r"(?<![\d])(?<!\d[.,])(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 MARK = re.compile(r"<<([^<>=]*)=([^<>]*)>>")

@@ -4,7 +4,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from training.corruptions.damage import Damaged
+from .damage import Damaged
 
 _LEADS = ("", "", "", "Let's solve this step by step.", "Let's break it down.", "Here is the solution.")
 _CLOSINGS = (

@@ -3,9 +3,9 @@
 import random
 from fractions import Fraction
 
-from training.answers import mentions
-from training.corruptions.damage import Damaged, Source
-from training.corruptions.rationale import equations, evaluate, plain, values, written
+from ..rows.answers import mentions
+from .damage import Damaged, Source
+from .rationale import equations, evaluate, plain, values, written
 
 _PEOPLE = ("Bertil", "Carlota", "Dmitri", "Eunice", "Farouk", "Hamish", "Ingrid", "Joaquin", "Mirela", "Nikhil")
 _THINGS = ("coupons", "tickets", "pencils", "boxes", "coins", "jars", "tokens", "stamps", "ribbons", "bricks", "plates")

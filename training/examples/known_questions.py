@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from inspector_pipeline.tables import Row
-from training.correctness import ASPECT
-from training.manifest import Manifest
-from training.records import read_records, write_records
-from training.stage import parse, run
+from inspector_pipeline.files.tables import Row
+
+from ..rows.records import read_records, write_records
+from ..runs.command import parse, run
+from ..runs.manifest import Manifest
+from ..stages.correctness import ASPECT
 
 NAME = "examples.known_questions"
 LABEL = "known"

@@ -19,9 +19,10 @@ from scipy import stats
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.tables import Row
-from training.records import normal_text, read_records
-from training.stage import parse, run
+from inspector_pipeline.files.tables import Row
+
+from ..rows.records import normal_text, read_records
+from ..runs.command import parse, run
 
 TOTAL = "total"
 

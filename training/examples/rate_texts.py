@@ -17,9 +17,10 @@ import numpy as np
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.errors import DataFileError
-from training.records import labelled_pairs, read_records
-from training.stage import parse, run
-from training.weighted import Array, Index, spearman
+
+from ..evaluation.weighted import Array, Index, spearman
+from ..rows.records import labelled_pairs, read_records
+from ..runs.command import parse, run
 
 NAME = "examples.rate_texts"
 LEAST = 5

@@ -7,7 +7,7 @@ from typing import Any
 import datasets
 
 from inspector_pipeline import EXAMPLES, InspectorPipeline, load_judge
-from inspector_pipeline.tables import read_rows
+from inspector_pipeline.files.tables import read_rows
 
 JUDGE_VARIABLE = "INSPECTOR_JUDGE"
 

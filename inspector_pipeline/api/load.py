@@ -1,0 +1,137 @@
+"""Score lists of samples with any judge; the embedded one where none is named."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..backbone import preferred_dtype
+from ..modeling_inspector import InspectorModel
+from ..pipeline_inspector import TASK, InspectorPipeline, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+ASSETS = Path(__file__).parents[1] / "assets"
+EMBEDDED_JUDGE = ASSETS / "embedded"
+FAST_JUDGE = ASSETS / "embedded-fast"
+EMBEDDED_JUDGES = {path.name: path for path in (EMBEDDED_JUDGE, FAST_JUDGE)}
+EXAMPLES = ASSETS / "examples.jsonl"
+
+HUB_KWARGS = ("token", "cache_dir", "local_files_only")
+
+Judge = str | os.PathLike[str] | InspectorPipeline | None
+
+
+def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
+    """Load a judge.
+
+    Args:
+        judge: Folder or Hub id, or the name of a judge in `EMBEDDED_JUDGES`; None is `embedded`; a loaded pipeline is
+            returned as it is.
+        **kwargs: `device`, `batch_size`, `num_workers` for the pipeline; others (dtype, device_map, revision, token,
+            share_backbone_with, ...) for `InspectorModel.from_pretrained`. The dtype is the device's fastest where none
+            is given.
+
+    Returns:
+        The judge's pipeline.
+
+    Raises:
+        FileNotFoundError: The judge looks like a local path, but there is none.
+        ValueError: A shared backbone is on another device than the one asked for.
+    """
+    if judge is not None and not isinstance(judge, (str, os.PathLike)):
+        return judge
+    name = judge_name(judge)
+    # Loaded here and not by pipeline(), which retries and wraps every error until its message is lost.
+    options = {key: kwargs.pop(key) for key in ("device", "batch_size", "num_workers") if key in kwargs}
+    shared = kwargs.get("share_backbone_with")
+    if shared is not None:
+        options["device"] = _device_of(shared, options.get("device"))
+    elif kwargs.get("dtype", "auto") == "auto" and kwargs.get("device_map") is None:
+        kwargs["dtype"] = preferred_dtype(options.get("device"))
+    model = InspectorModel.from_pretrained(name, **kwargs)
+    tokenizer = load_tokenizer(model, **{key: kwargs[key] for key in HUB_KWARGS if key in kwargs})
+    return InspectorPipeline(model=model, tokenizer=tokenizer, task=TASK, **options)
+
+
+def _device_of(shared: InspectorModel, asked: Any) -> torch.device:
+    """Return where a shared backbone is.
+
+    Raises:
+        ValueError: Another device was asked for.
+    """
+    if asked is not None and torch.device(asked) != shared.device:
+        raise ValueError(
+            f"share_backbone_with brings its own backbone, on {shared.device}, but got device={str(asked)!r}. Leave "
+            "device out."
+        )
+    return shared.device
+
+
+def judge_name(judge: str | os.PathLike[str] | None) -> str:
+    """Return a judge's folder or Hub id; for None and the names in `EMBEDDED_JUDGES`, a folder of this package.
+
+    Raises:
+        FileNotFoundError: It looks like a local path, but there is none.
+    """
+    if judge is None:
+        return str(EMBEDDED_JUDGE)
+    if isinstance(judge, str) and judge in EMBEDDED_JUDGES:
+        return str(EMBEDDED_JUDGES[judge])
+    name = os.fspath(judge)
+    if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise FileNotFoundError(
+            f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is."
+        )
+    return name
+
+
+def evaluate_samples(
+    samples: Sequence[Mapping[str, Any]],
+    judge: Judge = None,
+    batch_size: int | None = 16,
+    top_percent: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Score samples and keep the best share, by the contract of the published `evaluate_samples`.
+
+    Args:
+        samples: Mappings with `question` and `prediction`; further keys are kept. Never changed.
+        judge: Folder, Hub id or loaded pipeline; None is the embedded judge. Pass a loaded one to call this often.
+        batch_size: Pairs that are read ahead and scored together; None is 256.
+        top_percent: Share to keep, 0 to 1. At 1.0 all are returned in input order; below, they are sorted by
+            total_score, highest first and ties in input order, and cut to floor(n * top_percent).
+
+    Returns:
+        Copies of the samples with one whole number per aspect and `total_score`.
+
+    Raises:
+        PairError: A sample cannot be scored.
+        ValueError: `top_percent` is out of range.
+
+    Example:
+        >>> evaluate_samples([{"question": "2 + 2?", "prediction": "4"}])  # doctest: +SKIP
+    """
+    if isinstance(top_percent, (bool, str)) or not 0.0 <= top_percent <= 1.0:
+        raise ValueError(f"top_percent expects a share from 0 to 1, but got {top_percent!r}.")
+    results = load_judge(judge)(list(samples), batch_size=batch_size) if len(samples) else []
+    n_truncated = sum(result["truncated"] for result in results)
+    if n_truncated:
+        logger.warning("%d of %d pairs were longer than the judge's limit and were cut.", n_truncated, len(results))
+    scored = [flatten(sample, result) for sample, result in zip(samples, results, strict=True)]
+    return keep_top(scored, top_percent)
+
+
+def flatten(sample: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a result's scores and total beside a sample's own keys, in a new dict."""
+    return {**sample, **result["scores"], "total_score": result["total_score"]}
+
+
+def keep_top(scored: list[dict[str, Any]], top_percent: float) -> list[dict[str, Any]]:
+    """Keep the best share by total_score; all of them, in their order, at 1.0."""
+    if top_percent == 1.0:
+        return scored
+    ranked = sorted(scored, key=lambda sample: sample["total_score"], reverse=True)
+    return ranked[: int(len(ranked) * top_percent)]

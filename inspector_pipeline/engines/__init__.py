@@ -1,0 +1,1 @@
+"""The judge inside engines for big data: Ray Data and datatrove."""

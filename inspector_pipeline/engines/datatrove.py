@@ -1,0 +1,184 @@
+"""Steps for datatrove: read rows as a job does, score them, keep the good ones; for its local, Slurm and Ray executors.
+
+    from datatrove.pipeline.writers import JsonlWriter
+
+    from inspector_pipeline.engines.datatrove_executor import RestartingExecutor
+
+    RestartingExecutor(
+        [
+            InspectorReader("responses/"),
+            InspectorAnnotator(),
+            InspectorFilter("factuality", 4, exclusion_writer=JsonlWriter("dropped/")),
+            JsonlWriter("kept/"),
+        ],
+        tasks=8, workers=2, logging_dir="log/",
+    ).run()
+
+A document's text is the response; its metadata holds the question, the row's other columns and, once annotated, the
+scores. The reader deals out whole windows, so that any number of tasks gives what a single process gives. Tasks that
+were completed are skipped when the same pipeline is run again, as datatrove does. datatrove's own LocalPipelineExecutor
+runs these steps too, but waits for ever for a worker that was killed (stop it, and run the same pipeline again).
+
+On a Slurm cluster, where each task is a job of an array, the same steps go into
+
+    from datatrove.executor import SlurmPipelineExecutor
+
+    SlurmPipelineExecutor(
+        [InspectorReader("/data/responses/"), InspectorAnnotator(device="cuda"), JsonlWriter("/data/scored/")],
+        tasks=64, workers=16, time="04:00:00", partition="gpu", gpus_per_task=1, mem_per_cpu_gb=16,
+        logging_dir="/data/log/", venv_path="/data/venv/bin/activate",
+    ).run()
+
+and on a Ray cluster, after `ray.init()`, into `datatrove.executor.ray.RayPipelineExecutor(steps, tasks=64, ...)`. Paths
+must be on a disk that all nodes share.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import Any
+
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.filters.base_filter import BaseFilter
+
+from ..engine import WINDOW_ROWS
+from ..errors import SettingsError
+from ..files.entries import Entry, cut
+from ..files.sources import find_sources
+from ..jobs.input import Intake
+from ..jobs.where import Where
+from ..jobs.window import score_window
+from ..template import PAIR_KEYS
+from .batch_scorer import InspectorBatchScorer
+
+ERROR = "score_error"
+
+
+class InspectorReader(PipelineStep):
+    """Reads the rows of a job's input; each task takes every so many-th window."""
+
+    name = "Inspector"
+    type = "📖 - READER"
+
+    def __init__(
+        self,
+        input: str,
+        split: str | None = None,
+        columns: dict[str, str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        keys: tuple[str, ...] = PAIR_KEYS,
+    ) -> None:
+        """Keep the settings; they are those of `ScoreJob`.
+
+        Args:
+            input: File, folder or glob.
+            split: Of a dataset.
+            columns: Their names, where they are not `question` and `prediction`.
+            where: Which rows are taken.
+            limit: How many rows are taken.
+            keys: The texts that the judge needs: `("question",)` for one whose readings hold the question alone.
+        """
+        super().__init__()
+        self.input = input
+        self.split = split
+        self.columns = columns or {}
+        self.where = where
+        self.limit = limit
+        self.keys = keys
+
+    def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Give a task's documents, after those of a step before."""
+        yield from data or ()
+        where = Where(self.where) if self.where is not None else None
+        intake = Intake(find_sources(self.input, self.split), self.columns, where, self.limit, keys=self.keys)
+        for index, window in zip(count(), cut(intake, WINDOW_ROWS), strict=False):
+            if index % world_size == rank:
+                for entry in window:
+                    document = self._document(entry, intake)
+                    self.update_doc_stats(document)
+                    yield document
+
+    def _document(self, entry: Entry, intake: Intake) -> Document:
+        row = entry.row or {}
+        pair = intake.pair(row)
+        metadata = {**row, "question": pair.get("question"), "place": entry.place, ERROR: entry.fault}
+        metadata.pop(self.columns.get("prediction", "prediction"), None)
+        text = pair.get("prediction")
+        if entry.raw is not None:
+            metadata["raw"] = entry.raw
+        return Document(text if isinstance(text, str) else "", str(entry.number), metadata=metadata)
+
+
+class InspectorAnnotator(PipelineStep):
+    """Adds a judge's scores to the metadata, window by window; `score_error` says where there are none, and why."""
+
+    name = "Inspector"
+    type = "✍️ - ANNOTATOR"
+
+    def __init__(self, judge: str | None = None, prefix: str = "", **kwargs: Any) -> None:
+        """Keep the settings; the judge is loaded once a task.
+
+        Args:
+            judge: Folder or Hub id; None is the embedded one.
+            prefix: What the names of the scores begin with.
+            **kwargs: For `load_judge`: device, dtype, revision, ...
+        """
+        super().__init__()
+        self.judge = judge
+        self.prefix = prefix
+        self.kwargs = kwargs
+
+    def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Score a task's documents."""
+        scorer = InspectorBatchScorer(self.judge, prefix=self.prefix, **self.kwargs)
+        for window in cut(data or (), WINDOW_ROWS):
+            with self.track_time("window"):
+                self._annotate(window, scorer)
+            yield from window
+
+    def _annotate(self, window: list[Document], scorer: InspectorBatchScorer) -> None:
+        sound = [document for document in window if document.metadata.get(ERROR) is None]
+        pairs = [{"question": one.metadata.get("question"), "prediction": one.text} for one in sound]
+        outcomes = score_window(scorer.judge, pairs)
+        for document in window:
+            document.metadata.update(dict.fromkeys(scorer.added.names))
+        for document, outcome in zip(sound, outcomes, strict=True):
+            document.metadata[ERROR] = outcome.reason
+            if outcome.result is not None:
+                document.metadata.update(scorer.added.values(outcome.result))
+                self.stat_update("tokens", value=outcome.tokens, unit="pair")
+
+
+class InspectorFilter(BaseFilter):
+    """Keeps documents with at least some score; one without any is dropped with the reason `no_score`."""
+
+    name = "Inspector"
+
+    def __init__(self, by: str = "total_score", at_least: float = 0.0, exclusion_writer: Any = None) -> None:
+        """Keep the settings.
+
+        Args:
+            by: The score.
+            at_least: The least that is kept.
+            exclusion_writer: Writes what is dropped.
+        """
+        super().__init__(exclusion_writer)
+        self.by = by
+        self.at_least = at_least
+
+    def filter(self, doc: Document) -> bool | tuple[bool, str]:
+        """Say whether to keep a document.
+
+        Raises:
+            SettingsError: It was not annotated with that score.
+        """
+        if self.by not in doc.metadata:
+            raise SettingsError(
+                f"InspectorFilter expects the score {self.by!r} in the metadata, but document {doc.id} has none. Put "
+                "InspectorAnnotator before it."
+            )
+        score = doc.metadata[self.by]
+        if score is None:
+            return False, "no_score"
+        return True if score >= self.at_least else (False, f"{self.by}_below_{self.at_least:g}")

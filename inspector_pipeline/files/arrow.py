@@ -1,0 +1,128 @@
+"""Read Parquet and Arrow files batch by batch, in constant memory."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from ..errors import DataFileError
+from .entries import Entry
+from .tables import Row
+
+BATCH_ROWS = 256
+UNHELD = (ValueError, OverflowError)  # of values that Python cannot hold
+
+
+def parquet_schema(path: Path) -> pa.Schema:
+    """Read a Parquet file's columns.
+
+    Raises:
+        DataFileError: It is not Parquet.
+    """
+    with _reading(path, "Parquet"):
+        return pyarrow.parquet.read_schema(path)
+
+
+def parquet_batches(path: Path) -> Iterator[Any]:
+    """Read a Parquet file's rows.
+
+    Raises:
+        DataFileError: The file is damaged.
+    """
+    with _reading(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=BATCH_ROWS)
+
+
+def arrow_schema(path: Path) -> pa.Schema:
+    """Read an Arrow file's columns; both the file and the stream format are known.
+
+    Raises:
+        DataFileError: It is not Arrow.
+    """
+    with _reading(path, "Arrow"), pa.memory_map(str(path)) as data:
+        return _arrow_reader(data).schema
+
+
+def arrow_batches(path: Path) -> Iterator[Any]:
+    """Read an Arrow file's rows.
+
+    Raises:
+        DataFileError: The file is damaged.
+    """
+    with _reading(path, "Arrow"), pa.memory_map(str(path)) as data:
+        reader = _arrow_reader(data)
+        if isinstance(reader, pa.ipc.RecordBatchStreamReader):
+            batches: Iterable[Any] = reader
+        else:
+            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        for batch in batches:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield batch.slice(start, BATCH_ROWS)
+
+
+def _arrow_reader(data: Any) -> Any:
+    try:
+        return pa.ipc.open_file(data)
+    except pa.ArrowInvalid:
+        data.seek(0)
+        return pa.ipc.open_stream(data)
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataFileError(f"{path} expects {kind}, but: {str(error).rstrip('.')}.") from error
+
+
+def table_entries(batches: Iterable[Any], name: str, columns: Iterable[str] | None) -> Iterator[Entry]:
+    """Take the rows of Arrow batches.
+
+    Args:
+        batches: Record batches or tables.
+        name: What to call the source.
+        columns: Columns that become Python values; None takes all. The others stay in Arrow.
+    """
+    number = 0
+    for batch in batches:
+        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+        wanted = table.column_names if columns is None else [one for one in columns if one in table.column_names]
+        for at, (row, fault) in enumerate(_rows(table.select(wanted))):
+            number += 1
+            yield Entry(f"{name}: row {number}", row, fault, cells=(table, at))
+
+
+def rows_of(table: pa.Table) -> list[Row]:
+    """Return all columns of a table's rows; what Python cannot hold comes as text."""
+    try:
+        return list(table.to_pylist())
+    except UNHELD:
+        cells = [(name, table.column(name)) for name in table.column_names]
+        return [{name: _value(column.slice(at, 1)) for name, column in cells} for at in range(table.num_rows)]
+
+
+def _value(cell: pa.ChunkedArray) -> Any:
+    try:
+        return cell.to_pylist()[0]
+    except UnicodeDecodeError:
+        if pa.types.is_string(cell.type) or pa.types.is_large_string(cell.type):
+            return cell.cast(pa.large_binary()).to_pylist()[0].decode("utf-8", "backslashreplace")
+        return f"{cell.type} with bytes that are not UTF-8"
+    except UNHELD:
+        return str(cell.cast(pa.string()).to_pylist()[0])
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[Row | None, str | None]]:
+    """Turn rows into Python values, one by one where some cannot: text that is no UTF-8, times between microseconds."""
+    try:
+        yield from [(row, None) for row in table.to_pylist()]
+    except UNHELD:
+        for at in range(table.num_rows):
+            try:
+                yield table.slice(at, 1).to_pylist()[0], None
+            except UNHELD as error:
+                yield None, f"expects values that Python can hold, but: {error}"

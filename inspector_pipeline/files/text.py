@@ -1,0 +1,142 @@
+"""Read JSON Lines, JSON and CSV row by row, in constant memory; a row that cannot be read is told, never dropped."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..errors import DataFileError
+from .entries import Entry
+from .tables import MAX_CSV_FIELD
+
+BOM = b"\xef\xbb\xbf"
+CHUNK = 1 << 20  # characters of a JSON array that are read at a time
+LONGEST_ITEM = 1 << 26  # characters
+LONGEST_TOKEN = 16  # characters of a literal or an escape that may be cut at the end of what was read
+BETWEEN_ITEMS = re.compile(r"[\s,]*")
+UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as Python's surrogateescape keeps them
+
+
+def jsonl_entries(path: Path) -> Iterator[Entry]:
+    """Read JSON Lines; blank lines are no rows."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            data = line.removeprefix(BOM) if number == 1 else line
+            if data.strip():
+                yield _json_entry(data, f"{path.name}:{number}")
+
+
+def _json_entry(data: bytes, place: str) -> Entry:
+    try:
+        row = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raw = data.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        return Entry(place, None, f"expects a JSON object in UTF-8, but: {_said(error)}", raw)
+    return _object_entry(row, place)
+
+
+def _object_entry(row: Any, place: str) -> Entry:
+    if not isinstance(row, dict):
+        return Entry(place, None, f"expects an object, but got {type(row).__name__}", json.dumps(row))
+    return Entry(place, row)
+
+
+def _said(error: Exception) -> str:
+    return str(error) if str(error) else type(error).__name__
+
+
+def json_entries(path: Path) -> Iterator[Entry]:
+    """Read the objects of a JSON array one by one; what follows a broken one cannot be read, and is one entry.
+
+    Raises:
+        DataFileError: The file holds no array.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        text = file.read(CHUNK).lstrip()
+        if not text.startswith("["):
+            raise DataFileError(f"{path} expects a JSON array of objects, but begins with {text[:20]!r}.")
+        yield from _array_entries(file, text[1:], path)
+
+
+def _array_entries(file: TextIO, text: str, path: Path) -> Iterator[Entry]:
+    decoder, at, number = json.JSONDecoder(), 0, 1
+    while True:
+        found = BETWEEN_ITEMS.match(text, at)
+        at = found.end() if found else at
+        if text.startswith("]", at):
+            return
+        fault: Exception | None = None
+        item, end = None, len(text)
+        try:
+            item, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            fault = error
+        if end == len(text) and not (fault and _is_certain(fault, text, at)):
+            more = file.read(max(CHUNK, len(text) - at))  # twice as much keeps the work linear
+            if more:
+                text, at = text[at:] + more, 0
+                continue
+            fault = fault or ValueError("the array does not end")
+        place = f"{path.name}: item {number}"
+        if fault is not None:
+            rest = UNDECODED.sub("\ufffd", text[at : at + CHUNK])
+            yield Entry(place, None, f"expects JSON from here to the array's end, but: {_said(fault)}", rest)
+            return
+        yield _decoded(_object_entry(item, place))
+        at, number = end, number + 1
+
+
+def _is_certain(fault: Exception, text: str, at: int) -> bool:
+    """Tell a fault from an item that goes on beyond what was read."""
+    if not isinstance(fault, json.JSONDecodeError) or len(text) - at > LONGEST_ITEM:
+        return True
+    return fault.pos < len(text) - LONGEST_TOKEN and not fault.msg.startswith("Unterminated string")
+
+
+def _decoded(entry: Entry) -> Entry:
+    """Refuse a row with bytes that were not UTF-8; a lone surrogate that JSON spelt out is another matter."""
+    if entry.row is not None and UNDECODED.search(json.dumps(entry.row, ensure_ascii=False)):
+        entry.fault = "expects UTF-8, but some of its bytes are not"
+    return entry
+
+
+def csv_entries(path: Path) -> Iterator[Entry]:
+    """Read CSV with a header; a row with more or fewer fields is told as such.
+
+    Raises:
+        DataFileError: The header is missing, or names a column twice.
+    """
+    csv.field_size_limit(MAX_CSV_FIELD)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        names = _header(reader, path)
+        while True:
+            first = reader.line_num + 1
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Entry(f"{path.name}:{first}", None, f"expects CSV, but line {reader.line_num}: {error}", "")
+                continue
+            if fields:
+                yield _csv_entry(names, fields, f"{path.name}:{first}")
+
+
+def _header(reader: Any, path: Path) -> list[str]:
+    try:
+        names: list[str] = next(reader, [])
+    except csv.Error as error:
+        raise DataFileError(f"{path} expects CSV with a header, but: {error}.") from error
+    if len(set(names)) < len(names) or UNDECODED.search("".join(names)):
+        raise DataFileError(f"{path} expects a header in UTF-8 that names every column once, but got {names!r:.200}.")
+    return names
+
+
+def _csv_entry(names: list[str], fields: list[str], place: str) -> Entry:
+    if len(fields) != len(names):
+        text = UNDECODED.sub("\ufffd", json.dumps(fields, ensure_ascii=False))
+        return Entry(place, None, f"expects {len(names)} fields, but got {len(fields)}", text)
+    return _decoded(Entry(place, dict(zip(names, fields, strict=True))))

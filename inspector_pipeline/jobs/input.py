@@ -1,0 +1,204 @@
+"""What a job is to score: its input's rows, chosen, numbered and checked, always in the same order."""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from ..errors import DataFileError, PairError, SettingsError
+from ..files.entries import Entry, cut, is_unicode
+from ..files.sources import Source
+from ..files.tables import Row
+from ..template import PAIR_KEYS, check_pair
+from .progress import counted
+from .where import Where
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Refuse other names for what no judge reads.
+
+    Raises:
+        SettingsError: A key is neither question nor prediction.
+    """
+    unknown = sorted(set(columns) - set(PAIR_KEYS))
+    if unknown:
+        raise SettingsError(f"--column expects {' or '.join(PAIR_KEYS)} before the =, but got {unknown[0]!r}.")
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Reads the rows of all sources as often as it is iterated.
+
+    A row that cannot be scored comes with its fault, and takes its place in a window as every other.
+
+    Attributes:
+        sources: Where the rows are.
+        columns: `question` and `prediction` -> the input's column.
+        where: Chooses rows; one that it cannot decide on comes with a fault.
+        limit: How many rows are taken, after the choice.
+        whole_rows: Whether all columns are wanted as Python values.
+        unicode_only: Whether rows with any text that UTF-8 cannot hold are refused.
+        keys: The texts of a pair that are needed.
+    """
+
+    sources: Sequence[Source]
+    columns: dict[str, str] = field(default_factory=dict)
+    where: Where | None = None
+    limit: int | None = None
+    whole_rows: bool = True
+    unicode_only: bool = False
+    keys: tuple[str, ...] = PAIR_KEYS
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Read the rows."""
+        taken = 0
+        for entry in self._numbered():
+            if self.limit is not None and taken >= self.limit:
+                return
+            if entry.row is not None and entry.fault is None and not self._chooses(entry):
+                continue
+            if entry.row is not None and entry.fault is None:
+                entry.fault = self._fault(entry.row)
+            taken += 1
+            yield entry
+
+    def pair(self, row: Row) -> Row:
+        """Take from a row what a judge reads."""
+        return {key: row[self.columns.get(key, key)] for key in self.keys if self.columns.get(key, key) in row}
+
+    def _numbered(self) -> Iterator[Entry]:
+        number = 0
+        for source in self.sources:
+            for entry in source.entries(self._wanted()):
+                entry.number = number
+                number += 1
+                yield entry
+
+    def _wanted(self) -> list[str] | None:
+        """Name the columns that are read as Python values; None is all."""
+        if self.whole_rows or (self.where is not None and self.where.takes_all):
+            return None
+        chosen = self.where.columns if self.where is not None else set()
+        return sorted(chosen | {self.columns.get(key, key) for key in self.keys})
+
+    def _chooses(self, entry: Entry) -> bool:
+        if self.where is None or entry.row is None:
+            return True
+        try:
+            return self.where(entry.row)
+        except DataFileError as error:
+            entry.fault = str(error)
+            return True
+
+    def _fault(self, row: Row) -> str | None:
+        for key in self.keys:
+            column = self.columns.get(key, key)
+            if column not in row:
+                return f"expects the column {column!r} for the {key}, but has {sorted(map(str, row))!r:.200}"
+        try:
+            check_pair(self.pair(row), keys=self.keys)
+        except PairError as error:
+            return str(error)
+        if self.unicode_only and not is_unicode(row):
+            return "expects text that UTF-8 can hold in every column, as Parquet does, but got a lone surrogate"
+        return None
+
+
+SAMPLE_ROWS = 256
+_CONFLICTS = (pa.ArrowException, OverflowError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a job's input holds.
+
+    Attributes:
+        rows: How many rows are to be scored or refused.
+        columns: The columns' names, in order of appearance.
+        schema: The columns' types, for output in Parquet.
+        as_json: Columns of no single type; Parquet gets their values as JSON text.
+    """
+
+    rows: int
+    columns: tuple[str, ...]
+    schema: pa.Schema
+    as_json: tuple[str, ...] = ()
+
+
+def survey(intake: Intake, *, typed: bool) -> Survey:
+    """Read the whole input once.
+
+    Args:
+        intake: The input.
+        typed: Whether types are wanted of text files, whose columns have none of their own.
+
+    Raises:
+        DataFileError: Arrow sources differ in their columns' types, or --where names a column that is nowhere.
+    """
+    schemas = [source.schema for source in intake.sources if source.schema is not None]
+    if schemas:
+        columns = {field.name: pa.null() for schema in schemas for field in schema}
+        found = Survey(sum(1 for _ in counted(intake)), tuple(columns), unified(schemas))
+    else:
+        found = _text_survey(intake, typed)
+    if intake.where is not None and intake.where.unseen:
+        raise DataFileError(f"--where expects columns of the input, but no row has {sorted(intake.where.unseen)[0]!r}.")
+    return found
+
+
+def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Join the columns of several files.
+
+    Raises:
+        DataFileError: Two of them differ in a column's type.
+    """
+    try:
+        # What is said of the whole schema, as pandas and datasets do, is no longer true once columns were added.
+        return pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
+    except pa.ArrowException as error:
+        raise DataFileError(
+            f"The input expects the same columns in every file, but: {error}. Cast that "
+            "column to one type, or score the files in jobs of their own."
+        ) from error
+
+
+def _text_survey(intake: Intake, typed: bool) -> Survey:
+    types: dict[str, pa.DataType | None] = {}  # None for a column of no single type
+    n_rows = 0
+    for window in cut(counted(intake), SAMPLE_ROWS):
+        n_rows += len(window)
+        _merge(types, _usable_rows(window), typed)
+    kept = {name: kind for name, kind in types.items() if kind is not None and is_parquet(kind)}
+    schema = pa.schema([(name, kept.get(name, pa.string())) for name in types]) if typed else pa.schema([])
+    return Survey(n_rows, tuple(types), schema, tuple(name for name in types if name not in kept) if typed else ())
+
+
+def _usable_rows(entries: Iterable[Entry]) -> list[Row]:
+    return [entry.row for entry in entries if entry.row is not None and entry.fault is None]
+
+
+def _merge(types: dict[str, pa.DataType | None], rows: list[Row], typed: bool) -> None:
+    for name in dict.fromkeys(name for row in rows for name in row):
+        known = types.setdefault(name, pa.null())
+        if typed and known is not None:
+            types[name] = _merged(known, [row.get(name) for row in rows])
+
+
+def _merged(known: pa.DataType, values: list[Any]) -> pa.DataType | None:
+    try:
+        pair = [pa.schema([("x", kind)]) for kind in (known, pa.array(values).type)]
+        return pa.unify_schemas(pair, promote_options="permissive").field("x").type
+    except _CONFLICTS:
+        return None
+
+
+def is_parquet(kind: pa.DataType) -> bool:
+    """Say whether Parquet can hold a type; it cannot hold objects without keys."""
+    try:
+        pyarrow.parquet.write_table(pa.schema([("x", kind)]).empty_table(), io.BytesIO())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True

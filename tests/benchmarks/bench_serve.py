@@ -1,0 +1,240 @@
+"""Load `inspector serve` over loopback, and hold it against the offline engine; a benchmark, no part of the tests.
+
+    INSPECTOR_DATA=... python tests/bench_serve.py --judge embedded --pairs 256
+    python tests/bench_serve.py --input pairs.jsonl --pairs 2000       # a tiny random judge on rows of your own
+
+The pairs are the labelled GSM8K ones of INSPECTOR_DATA, or those of --input. The offline engine scores them before and
+after the server does, in this process; then this process is the client, with --clients connections that each send
+--per-request pairs and wait for the answer. The server is a process of its own, on the same cores. Checked are every
+answer (1e-4 of the offline one, none lost), the speed (at least 75 % of the offline engine's), what becomes of bad
+requests (a 4xx that says why), and that a full queue says 503 with Retry-After, after which every request is answered
+yet. It prints JSON, and ends with exit code 1 where a check failed.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean, median
+
+import torch
+from bench_jobs import judge_folder
+from inspector_training.rows.probing_set import drop_foreign, read_probing_set, read_questions
+
+from inspector_pipeline import load_judge
+from inspector_pipeline.api.load import EMBEDDED_JUDGE
+from inspector_pipeline.files.tables import read_rows
+
+PROBING_SET = "reference/Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json"
+QUESTIONS = "gsm8k_train.jsonl"
+TOLERANCE = 1e-4  # of expected scores
+STARTED_WITHIN = 300  # seconds
+ANSWERED_WITHIN = 3600
+LEAST_SHARE = 0.75  # of the offline engine's pairs a second
+SMALL_QUEUE = 2  # requests that fit into the queue of the test of a full one
+BAD = {
+    "no JSON": (b"{", 422),
+    "no UTF-8": (b'{"pairs": [{"question": "\xff", "prediction": "p"}]}', 400),
+    "no pairs": (b'{"pairs": []}', 422),
+    "a number": (b'{"pairs": [{"question": "q", "prediction": 5}]}', 422),
+    "null": (b'{"pairs": [{"question": null, "prediction": "p"}]}', 422),
+    "NaN": (b'{"pairs": [{"question": NaN, "prediction": "p"}]}', 422),
+    "a blank text": (b'{"pairs": [{"question": "q", "prediction": " "}]}', 422),
+    "a lone surrogate": (b'{"pairs": [{"question": "q", "prediction": "\\ud800"}]}', 422),
+    "many pairs": (json.dumps({"pairs": [{"question": "q", "prediction": "p"}] * 1000}).encode(), 413),
+    "a large body": (b'{"pairs": [{"question": "q", "prediction": "' + b"p" * 9_000_000 + b'"}]}', 413),
+}
+
+
+class Client:
+    """One connection that is kept open."""
+
+    def __init__(self, port):
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWERED_WITHIN)
+
+    def ask(self, path, body=None):
+        """Return status, body and headers; a connection that the server has closed is opened again."""
+        method = "GET" if body is None else "POST"
+        self.connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = self.connection.getresponse()
+        return answer.status, answer.read(), answer.headers
+
+
+@contextmanager
+def serving(judge, *options, threads):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "inspector_pipeline.cli.main", "serve", str(judge), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    server = subprocess.Popen([*command, "--port", str(port), *map(str, options)], env=environment)
+    try:
+        deadline = time.monotonic() + STARTED_WITHIN
+        while True:
+            try:
+                if Client(port).ask("/health")[0] == 200:
+                    break
+            except ConnectionError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        yield port
+        server.send_signal(signal.SIGTERM)
+        server.wait(ANSWERED_WITHIN)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def real_pairs(args):
+    if args.input:
+        rows = read_rows(args.input)
+    else:
+        data = Path(os.environ["INSPECTOR_DATA"])
+        rows, _ = drop_foreign(read_probing_set(data / PROBING_SET)[0], read_questions(data / QUESTIONS))
+        rows = [{"question": row.question, "prediction": row.prediction} for row in rows]
+    pairs = [{key: row[key] for key in ("question", "prediction")} for row in rows]
+    return (pairs * -(-args.pairs // len(pairs)))[: args.pairs]
+
+
+def offline(judge, pairs):
+    """Score as `inspector score` does; returns results and pairs a second."""
+    judge(pairs[:8])
+    started = time.perf_counter()
+    results = judge(pairs)
+    return results, len(pairs) / (time.perf_counter() - started)
+
+
+def load(port, requests, clients):
+    """Send all requests; returns the answers in order, and the seconds in all and of each, until it was answered."""
+    waiting = queue.SimpleQueue()
+    for number, body in enumerate(requests):
+        waiting.put((number, body))
+    answers, seconds = [None] * len(requests), [0.0] * len(requests)
+    refused = []
+
+    def work():
+        client = Client(port)
+        while True:
+            try:
+                number, body = waiting.get_nowait()
+            except queue.Empty:
+                return
+            began = time.perf_counter()
+            status, text, headers = client.ask("/score", body)
+            while status == 503:
+                refused.append(int(headers["Retry-After"]))
+                time.sleep(refused[-1])
+                status, text, headers = client.ask("/score", body)
+            seconds[number] = time.perf_counter() - began
+            answers[number] = json.loads(text)["results"] if status == 200 else text.decode()
+
+    threads = [threading.Thread(target=work) for _ in range(clients)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers, time.perf_counter() - started, seconds, refused
+
+
+def apart(answers, expected):
+    """Compare answers with the offline results: how many are lost or wrong, and the largest difference."""
+    found = [result for answer in answers if isinstance(answer, list) for result in answer]
+    lost = len(expected) - len(found)
+    if lost:
+        return {"lost": lost}
+    gaps = [
+        max(abs(one["expected"][name] - other["expected"][name]) for name in other["expected"])
+        for one, other in zip(found, expected, strict=True)
+    ]
+    flipped = sum(one["scores"] != other["scores"] for one, other in zip(found, expected, strict=True))
+    return {"lost": 0, "wrong": sum(gap > TOLERANCE for gap in gaps), "largest": max(gaps), "other_scores": flipped}
+
+
+def bodies(pairs, size):
+    return [json.dumps({"pairs": pairs[at : at + size]}).encode() for at in range(0, len(pairs), size)]
+
+
+def metric(port, name):
+    lines = Client(port).ask("/metrics")[1].decode().splitlines()
+    return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def bad_requests(port):
+    """Return what was answered otherwise than it should be."""
+    wrong = {}
+    for case, (body, code) in BAD.items():
+        status, text, _ = Client(port).ask("/score", body)
+        if status != code or not json.loads(text)["detail"] and code != 400:
+            wrong[case] = [status, text.decode()[:200]]
+    return wrong
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--judge", default="tiny", help="tiny (random, made here), embedded, or a folder or Hub id")
+    parser.add_argument("--pairs", type=int, default=256, help="how many (256)")
+    parser.add_argument("--input", help="rows with question and prediction (default: those of INSPECTOR_DATA)")
+    parser.add_argument("--clients", type=int, default=16, help="connections (16)")
+    parser.add_argument("--per-request", type=int, default=16, help="pairs of a request (16)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, offline and served (all cores)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pairs = real_pairs(args)
+    requests = bodies(pairs, args.per_request)
+    with tempfile.TemporaryDirectory() as name:
+        folder = judge_folder(args.judge, Path(name)) or EMBEDDED_JUDGE
+        judge = load_judge(folder, device="cpu")
+        expected, before = offline(judge, pairs)
+        with serving(folder, threads=args.threads) as port:
+            load(port, requests[: args.clients], args.clients)  # warms it up
+            windows = metric(port, "inspector_window_pairs_count")
+            scored = metric(port, "inspector_pairs_total")
+            answers, seconds, each, _ = load(port, requests, args.clients)
+            windows = metric(port, "inspector_window_pairs_count") - windows
+            scored = metric(port, "inspector_pairs_total") - scored
+            wrong = bad_requests(port)
+        _, after = offline(judge, pairs)
+        few = requests[: 4 * SMALL_QUEUE]
+        limits = ("--max-pairs", args.per_request, "--max-queue", SMALL_QUEUE * args.per_request)
+        with serving(folder, *limits, threads=args.threads) as port:
+            late, _, _, refused = load(port, few, len(few))
+    served = len(pairs) / seconds
+    compared, full = apart(answers, expected), apart(late, expected[: len(few) * args.per_request])
+    failed = wrong or not refused or min(refused) < 1
+    share = served / mean([before, after])
+    failed = failed or share < LEAST_SHARE or any(one["lost"] or one["wrong"] for one in (compared, full))
+    found = {
+        "judge": args.judge,
+        "dtype": str(judge.model.dtype),
+        "threads": args.threads,
+        "pairs": len(pairs),
+        "clients": args.clients,
+        "pairs_of_a_request": args.per_request,
+        "offline_pairs_per_second": [round(before, 2), round(after, 2)],
+        "served_pairs_per_second": round(served, 2),
+        "served_share": round(share, 3),
+        "pairs_of_a_window": round(scored / windows, 1),
+        "seconds_of_a_request": {"median": round(median(each), 3), "largest": round(max(each), 3)},
+        "answers": compared,
+        "bad_requests_answered_otherwise": wrong,
+        "full_queue": {"requests": len(few), "refused": len(refused), "retry_after_s": sorted(set(refused)), **full},
+        "passed": not failed,
+    }
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The walk-through of training/README.md: from a table of labelled responses to a judge that scores."""
+
+import csv
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from inspector_training.benchmarks.config import BenchmarkConfig
+from inspector_training.examples.known_questions import NAME as KNOWN
+from inspector_training.examples.known_questions import KnownConfig
+from inspector_training.examples.rate_texts import NAME as RATE
+from inspector_training.examples.rate_texts import RateConfig
+from inspector_training.runs.command import parse
+from inspector_training.stages import make_judge
+from inspector_training.stages.benchmark import STAGE as BENCHMARK
+from inspector_training.stages.make_judge import MakeJudgeConfig, read_steps
+from support.paths import ROOT
+
+from inspector_pipeline import load_judge
+from inspector_pipeline.cli.main import main as cli
+from inspector_pipeline.errors import DataFileError
+
+README = ROOT / "training" / "README.md"
+TABLE = ROOT / "training" / "examples" / "support_replies.csv"
+QUICK = {"evaluate": {"repeats": 1, "bootstraps": 20}}
+OBSERVED = {"helpfulness": {1, 2, 3, 4, 5}, "politeness": {0, 1}}
+
+
+def walk_through():
+    """Return the commands of the block that follows the README's marker."""
+    _, _, rest = README.read_text(encoding="utf-8").partition("<!-- own data -->\n```bash\n")
+    block, fence, _ = rest.partition("```")
+    assert fence, "training/README.md has no marked block of commands"
+    return block.replace("\\\n", " ").splitlines()
+
+
+def for_tiny(path, backbone, changes):
+    """Turn a steps file to a tiny backbone, and change settings of its stages."""
+    steps = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for step in steps:
+        if step["stage"] == "extract":
+            step |= {"backbone_id": str(backbone), "backbone_revision": None}
+        if "search" in step:
+            step["search"]["depths"] = [2, 4]
+        step |= changes.get(step["stage"], {})
+    path.write_text(yaml.safe_dump(steps, sort_keys=False), encoding="utf-8")
+
+
+def run_here(command, monkeypatch):
+    """Run one command of the walk-through in this process."""
+    words = shlex.split(command)
+    if words[0] == "cp":
+        shutil.copy(*words[1:])
+    elif words[:3] == ["python", "-m", "inspector_training.stages.make_judge"]:
+        monkeypatch.setattr(sys, "argv", words[2:])
+        make_judge.main()
+    else:
+        assert words[0] == "inspector", command
+        assert cli.main(words[1:]) == 0
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """Stand where the README's commands are run: a folder with the configs and examples of a clone."""
+    for name in ("configs", "examples"):
+        shutil.copytree(ROOT / "training" / name, tmp_path / "training" / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check_scored(path):
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 2
+    for row in rows:
+        assert row.keys() >= {"question", "prediction", "total_score", *OBSERVED}
+        assert all(row[aspect] in classes for aspect, classes in OBSERVED.items())
+        assert row["total_score"] == sum(row[aspect] for aspect in OBSERVED)
+    return rows
+
+
+@pytest.mark.parametrize("family", ["qwen3"], indirect=True)
+def test_the_commands_make_a_judge_that_scores(clone, backbone_dir, monkeypatch, capsys):
+    copy, make, info, score = walk_through()
+    run_here(copy, monkeypatch)
+    for_tiny(clone / shlex.split(copy)[-1], backbone_dir, {"evaluate": {"learning_curve": [], **QUICK["evaluate"]}})
+    run_here(make, monkeypatch)
+    work = clone / "work" / "support"
+    results = json.loads((work / "judge" / "results.json").read_text(encoding="utf-8"))
+    assert {name: entry["n"] for name, entry in results["aspects"].items()} == dict.fromkeys(OBSERVED, 200)
+    assert all({"low", "high", "value"} <= entry["surface"]["auroc"].keys() for entry in results["aspects"].values())
+    assert "200 rows" in (work / "audit" / "audit.md").read_text(encoding="utf-8")
+    run_here(info, monkeypatch)
+    assert "aspect        politeness: scores 0 1 by ordinal" in capsys.readouterr().out
+    run_here(score, monkeypatch)
+    check_scored(work / "scored.jsonl")
+    judge = load_judge(work / "judge", device="cpu")
+    found = judge({"question": "Are you open on Sunday?", "prediction": "Yes, from ten to four."})
+    for aspect, classes in OBSERVED.items():
+        assert set(found["probabilities"][aspect]) == classes
+        assert sum(found["probabilities"][aspect].values()) == pytest.approx(1, abs=1e-4)
+    quick = ("audit", "judge")  # these run again
+    made = {path: path.stat().st_mtime_ns for path in work.rglob("*") if not set(quick) & set(path.parts)}
+    run_here(make, monkeypatch)
+    assert {path: path.stat().st_mtime_ns for path in made} == made, "a second run made something again"
+
+
+@pytest.fixture
+def chain(clone, backbone_dir):
+    """Run the steps file up to the evaluation on some rows and aspects of the example, and return its results."""
+
+    def run(rows, label=None):
+        table, steps = clone / "few.jsonl", clone / "few.yaml"
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        shutil.copy(clone / "training" / "configs" / "own_data.yaml", steps)
+        columns = {"prediction": "reply", "label": label or {"politeness": "polite"}}
+        for_tiny(steps, backbone_dir, {"data": {"columns": columns}, **QUICK})
+        for step in read_steps(MakeJudgeConfig(str(steps), {"table": str(table), "work": str(clone / "few")})):
+            if step.stage != "export":
+                step.run()
+        return json.loads((clone / "few" / "results.json").read_text(encoding="utf-8"))
+
+    return run
+
+
+def example_rows(n):
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))[:n]
+
+
+@pytest.mark.parametrize("family", ["llama"], indirect=True)
+def test_sixty_rows_of_one_binary_aspect_give_intervals_and_a_shortened_curve(chain):
+    results = chain(example_rows(60))
+    entry = results["aspects"]["politeness"]
+    assert (entry["n"], entry["classes"]) == (60, [0, 1])
+    assert 0 <= entry["auroc"]["low"] < entry["auroc"]["high"] <= 1
+    shares = [point["share"] for point in results["learning_curve"]]
+    assert shares == [share for share in (0.1, 0.2, 0.4, 0.7, 1.0) if share in shares]
+    assert 0.1 not in shares, "one question cannot be divided into inner folds"
+    assert 1.0 in shares
+
+
+@pytest.mark.parametrize("family", ["llama"], indirect=True)
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (example_rows(12), "at least 5 questions for 5 folds, but got 3. Label more"),
+        ([row | {"polite": "yes"} for row in example_rows(40)], "two different labels of politeness, but all are 1"),
+        ([row | {"polite": ""} for row in example_rows(40)], "none of 40 pairs has one"),
+    ],
+    ids=["three questions", "one class", "no labels"],
+)
+def test_too_few_labels_are_an_error_that_says_what_to_do(chain, rows, message):
+    with pytest.raises(DataFileError, match=message):
+        chain(rows)
+
+
+def test_the_examples_labels_are_not_its_lengths():
+    """Keep the example honest: neither label may be read off a reply's length."""
+    from scipy.stats import spearmanr
+
+    rows = example_rows(None)
+    lengths = [len(row["reply"].split()) for row in rows]
+    for labels in ([int(row["helpfulness"]) for row in rows], [row["polite"] == "yes" for row in rows]):
+        assert abs(spearmanr(lengths, labels).statistic) < 0.15
+
+
+def test_every_stage_command_of_the_readme_is_understood():
+    text = README.read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("python -m training.")]
+    assert {words[0].removeprefix("training.") for words in commands} >= set(make_judge.STAGES)
+    for stage, *args in commands:
+        name = stage.removeprefix("training.")
+        others = {"make_judge": MakeJudgeConfig, BENCHMARK: BenchmarkConfig, KNOWN: KnownConfig, RATE: RateConfig}
+        config = make_judge.STAGES[name][0] if name in make_judge.STAGES else others[name]
+        assert isinstance(parse(config, None, name, args), config)
+
+
+@pytest.mark.slow
+def test_the_commands_on_the_embedded_backbone(clone):
+    """Word for word as a reader runs them, on every fourth question."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines(keepends=True)
+    table = clone / "training" / "examples" / TABLE.name
+    table.write_text(lines[0] + "".join(line for i, line in enumerate(lines[1:]) if i // 4 % 4 == 0), encoding="utf-8")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", "\n".join(walk_through())], check=True, cwd=clone, env=env)
+    check_scored(clone / "work" / "support" / "scored.jsonl")

@@ -1,0 +1,274 @@
+"""Cards against golden files: render, compare, and look at the difference before a golden file is changed."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inspector_training.rows.records import LabelledPair
+from jinja2 import UndefinedError
+from support.paths import GOLDEN
+
+from hub_cards.dataset_card import ProbingSetCard
+from hub_cards.judge_card import JudgeCard, audit_lines, evidence_gaps
+from hub_cards.metric_card import MetricCard
+from hub_cards.rendering import cell, render
+from hub_cards.sources import GSM8K_TRAIN, PUBLISHED_LABELS, data_sources
+from inspector_pipeline import InspectorConfig
+from inspector_pipeline.api.load import EMBEDDED_JUDGE
+from inspector_pipeline.errors import DataFileError
+
+MEANINGS = {"0": "wrong", "1": "right"}
+RUBRIC = """Rate how clear it is.
+5 — Clear | short.
+4 - Mostly clear.
+3: Understandable.
+
+Question:
+"""
+
+
+def interval(value):
+    return {"value": value, "low": value - 0.05, "high": value + 0.05}
+
+
+def judge_config(**changes):
+    reading = {"prefix": RUBRIC, "middle": "\n\nResponse:\n", "suffix": "\n", "add_special_tokens": True}
+    feature = {"reading": "rubric", "layer": 2, "pooling": "mean", "state": "raw"}
+    aspects = [
+        {"name": "clarity", "head": {"type": "linear", "rule": "votes", "members": 1}, "classes": [3, 4, 5]},
+        {"name": "truth", "head": {"type": "linear", "rule": "logistic", "members": 1}, "classes": [0, 1]},
+    ]
+    backbone = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "rms_norm_eps": 1e-6}
+    settings = {
+        "model_type": "inspector",
+        "backbone_config": backbone,
+        "backbone_id": "org/backbone",
+        "backbone_revision": "abc",
+        "fused": True,
+        "depth": 2,
+        "readings": {"rubric": reading},
+        "aspects": [{**aspect, "features": [feature], "counts_in_total": True} for aspect in aspects],
+        "max_length": 512,
+        "format_version": 1,
+    }
+    return InspectorConfig.from_dict({**settings, **changes})
+
+
+def compared(value=0.7, gain=0.1):
+    names = ("auroc", "macro_f1", "spearman")
+    return {
+        **{name: interval(value) for name in names},
+        "surface": {name: interval(value - gain) for name in names},
+        "gain_over_surface": {name: interval(gain) for name in names},
+    }
+
+
+def full_results():
+    aspects = {
+        "clarity": {"n": 30, "class_counts": {"3": 10, "4": 10, "5": 10}, **compared()},
+        "truth": {
+            "n": 20,
+            "class_counts": {"0": 8, "1": 12},
+            "meanings": MEANINGS,
+            **compared(0.8),
+        },
+    }
+    return {
+        "aspects": aspects,
+        "mean": compared(0.75),
+        "protocol": {
+            "cross_validation": "5 folds x 2 repeats, by question id",
+            "chosen_inside_each_fold": ["depth", "ridge penalty"],
+            "auroc": "of score >= 4",
+            "intervals": "95 %, percentile, 1000 resamples of questions",
+            "depths_chosen": {"1": 2, "2": 8},
+        },
+        "candidates_tried": 12,
+        "judge": {"curve": {"1": 0.6, "2": 0.7}},
+        "sources": [
+            {"name": "labels.jsonl", "teacher": "some-teacher", "generator": "some-model", "domain": "arithmetic"},
+            {
+                "name": "questions.jsonl",
+                "license": "mit",
+                "hub_id": "org/questions",
+                "citation": "A. Author, 2020.",
+            },
+        ],
+        "cost": {"pairs_per_second": 12.5, "machine": "2 cores of a server", "dtype": "bfloat16"},
+        "notes": ["It is blind to units."],
+        "retrain": "python -m training make_judge --output JUDGE",
+    }
+
+
+def full_card(**changes):
+    arguments = {
+        "judge": "org/judge",
+        "license": "mit",
+        "audit": {"findings": ["40 rows are filler", {"check": "duplicates", "rows": [3, 4]}]},
+        "plots": ("reliability.png", "layer_curve.png", "holiday.png"),
+        "dataset_id": "org/labels",
+    }
+    return JudgeCard.from_judge(judge_config(), full_results(), **{**arguments, **changes})
+
+
+def pairs():
+    return [
+        LabelledPair(1, "1 + 1?", "2", {"clarity": 5, "truth": 1}, generator="model-a"),
+        LabelledPair(1, "1 + 1?", "3", {"truth": 0}, sample=1, generator="model-b"),
+        LabelledPair(2, "2 + 2?", "4", {"clarity": 4}),
+        LabelledPair(2, "2 + 2?", "5", {"truth": 0}, sample=1, auxiliary=True),
+    ]
+
+
+def probing_card(**changes):
+    arguments = {
+        "repo_id": "org/labels",
+        "teacher": "some-teacher",
+        "sources": [GSM8K_TRAIN],
+        "meanings": {"truth": MEANINGS},
+        "audit": {"findings": []},
+        "notes": ["Two questions are one."],
+    }
+    return ProbingSetCard.from_pairs(pairs(), **{**arguments, **changes})
+
+
+METRIC = MetricCard(
+    title="Inspector score",
+    description="The mean score that a judge gives to responses.",
+    judge="the embedded judge",
+    inputs={"predictions": "the responses, a list of str", "references": "the questions, a list of str"},
+    outputs={"total_score": "mean of the total, from the lowest to the highest sum of classes"},
+    snippet="print(1)\n",
+    limits=("It takes one judge at a time.",),
+)
+CARDS = {
+    "judge_card.md": full_card,
+    "judge_card_bare.md": lambda: JudgeCard.from_judge(judge_config(fused=False), {}, judge="org/judge"),
+    "dataset_card.md": probing_card,
+    "metric_card.md": lambda: METRIC,
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_cards_are_as_their_golden_files(name):
+    assert CARDS[name]().render() == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_is_metadata_then_text_and_no_line_ends_in_blanks(name):
+    text = CARDS[name]().render()
+    _, metadata, body = text.split("---\n", 2)
+    assert isinstance(yaml.safe_load(metadata), dict) and body.startswith("# ")
+    assert "\n\n\n" not in body and "None" not in body
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
+
+
+def test_the_metadata_are_the_hubs_in_both_forms_of_results():
+    card = full_card()
+    data = ModelCard(card.render()).data
+    assert (data.pipeline_tag, data.library_name, data.base_model) == (
+        "text-classification",
+        "transformers",
+        "org/backbone",
+    )
+    assert (data.license, data.datasets) == ("mit", ["org/labels", "org/questions"])
+    metadata = yaml.safe_load(card.render().split("---\n")[1])
+    name, results = model_index_to_eval_results(metadata["model-index"])
+    assert name == "judge" and {r.metric_type for r in results} == {"roc_auc", "f1"}
+    assert {r.dataset_config: r.metric_value for r in results if r.metric_type == "roc_auc"} == {
+        "clarity": 0.7,
+        "truth": 0.8,
+    }
+    current = card.eval_results()
+    assert [(e.dataset_id, e.task_id, e.value) for e in current] == [
+        ("org/labels", "clarity", 0.7),
+        ("org/labels", "truth", 0.8),
+    ]
+    assert full_card(dataset_id=None).eval_results() == []  # that form names a dataset on the Hub
+    assert DatasetCard(probing_card().render()).data.size_categories == ["n<1K"]
+
+
+def test_a_missing_variable_is_an_error():
+    with pytest.raises(UndefinedError, match="title"):
+        render("metric_card.md.jinja", METRIC.metadata())
+
+
+def test_todays_results_of_the_embedded_judge_make_a_card():
+    config = InspectorConfig.from_pretrained(EMBEDDED_JUDGE)
+    results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
+    card = JudgeCard.from_judge(config, results, judge="embedded")
+    assert evidence_gaps(config, results) == []
+    assert [source.sha256 for source in card.sources] == [PUBLISHED_LABELS.sha256, GSM8K_TRAIN.sha256]
+    text = card.render()
+    assert "gain over it" in text and "| correctness | 600 |" in text
+    cost = results["cost"][0]
+    assert 'pipeline("inspector-judge")\n' in text and f"- {cost['pairs_per_second']} pairs/s in float32" in text
+    for name, entry in results["aspects"].items():
+        value = entry["auroc"]
+        assert f"| {name} | {value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f}) |" in text
+    assert "Labels: DeepSeek-V3. Responses: Meta-Llama-3-8B-Instruct. No licence was found." in text
+
+
+def test_a_judge_that_does_not_beat_surface_says_so():
+    results = full_results()
+    results["mean"] = compared(0.7, gain=0.02)
+    text = JudgeCard.from_judge(judge_config(), results, judge="org/judge").render()
+    assert "does not reliably beat the surface baseline" in text and "it beats the surface baseline" not in text
+
+
+def test_meanings_come_from_the_results_or_the_aspects_own_rubric():
+    clarity, truth = full_card().aspects
+    assert clarity.meanings == {"3": "Understandable.", "4": "Mostly clear.", "5": "Clear | short."}
+    assert truth.meanings == MEANINGS
+    _, truth = JudgeCard.from_judge(judge_config(), {}, judge="org/judge").aspects
+    assert truth.meanings == {}  # the rubric's scale is not that of 0 and 1
+
+
+def test_evidence_is_missing_where_a_metric_or_the_baseline_is():
+    config, results = judge_config(), full_results()
+    assert evidence_gaps(config, results) == []
+    del results["aspects"]["truth"]["gain_over_surface"]["auroc"]
+    assert evidence_gaps(config, results) == ["truth"]
+    assert evidence_gaps(config, None) == ["clarity", "truth"]
+    assert "truth was not evaluated." in JudgeCard.from_judge(config, results, judge="org/judge").render()
+
+
+def test_an_audit_is_shown_whatever_its_shape():
+    assert audit_lines({"findings": ["a", {"check": "b", "rows": [1, 2]}]}) == ["a", "check b; rows 1, 2"]
+    assert audit_lines({"duplicates": 3, "filler": {"rows": 2}}) == ["duplicates: 3", "filler: rows 2"]
+    assert audit_lines(["x\ny"]) == ["x y"]
+
+
+def test_sources_are_checked_and_unknown_files_are_named_without_a_licence():
+    assert data_sources({"extract": {"inputs": {"mine.jsonl": "0" * 64}}})[0].license is None
+    with pytest.raises(DataFileError, match="a source expects a name and any of .* but got"):
+        data_sources({"sources": [{"name": "x", "licence": "mit"}]})
+
+
+def test_a_probing_set_is_counted_without_its_auxiliary_rows():
+    card = probing_card()
+    assert (card.n_pairs, card.n_auxiliary, card.n_questions) == (3, 1, 2)
+    assert [row.counts for row in card.labels] == [{"4": 1, "5": 1}, {"0": 1, "1": 1}]
+    assert card.labels_per_pair == {1: 2, 2: 1} and card.generators["not recorded"] == 1
+    with pytest.raises(DataFileError, match="expects labelled pairs, but got none"):
+        ProbingSetCard.from_pairs([], repo_id="org/x")
+
+
+def test_the_probing_sets_snippet_runs(tmp_path, capsys):
+    from inspector_training.rows.records import labelled_rows, write_records
+
+    write_records(labelled_rows(pairs()), tmp_path / "train.jsonl")
+    text = replace(probing_card(), repo_id=str(tmp_path)).render()
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    assert "1 + 1? 2" in capsys.readouterr().out
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_a_cell_stays_one_cell(text):
+    assert "\n" not in cell(text) and cell(text).count("|") == cell(text).count("\\|")

@@ -1,0 +1,143 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from inspector_pipeline.cli.main.main import default_output, main
+from support.models import PAIRS, aspect, feature
+
+from inspector_pipeline import InspectorModel
+
+
+@pytest.fixture
+def folder(make_judge):
+    results = {"auroc": {"value": 0.7, "low": 0.6, "high": 0.8}, "surface": {"auroc": {"value": 0.55}}, "n": 99}
+    path = make_judge(
+        [aspect("clarity", [feature(2), feature(1, "last")]), aspect("truth", [feature(2)], counts=False)]
+    )
+    (path / "results.json").write_text(json.dumps({"aspects": {"clarity": results}}))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(PAIRS))
+    return path
+
+
+def score(*args):
+    return main(["score", *map(str, args), "--device", "cpu"])
+
+
+def test_writes_the_published_file_name_and_prints_json_lines_on_a_pipe(folder, source, capsys, backbone_dir):
+    assert score(source, "--judge", folder) == 0
+    written = source.with_name(f"pairs_{backbone_dir.name}_multi_evaled.json")
+    rows = json.loads(written.read_text())
+    assert [list(row) for row in rows] == [["question", "prediction", "clarity", "truth", "total_score"]] * 3
+    captured = capsys.readouterr()
+    assert [json.loads(line) for line in captured.out.splitlines()] == rows
+    assert f"wrote 3 pairs to {written}" in captured.err
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
+def test_output_and_share(folder, source, tmp_path, suffix, capsys):
+    target = tmp_path / f"out{suffix}"
+    assert score(source, "--judge", folder, "--output", target, "--top-percent", "0.7", "--format", "none") == 0
+    assert target.is_file() and capsys.readouterr().out == ""
+    assert not list(tmp_path.glob("*_evaled.json"))
+
+
+def test_standard_input_and_output(folder, source, monkeypatch, capsys):
+    import io
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+    assert score("-", "--judge", folder, "--output", "-") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_table_for_people(folder, source, tmp_path, capsys):
+    source.write_text(json.dumps([{"question": "[bold]q[/bold]", "prediction": "p\nq"}] * 60))
+    assert score(source, "--judge", folder, "--format", "table", "--output", tmp_path / "o.json") == 0
+    out = capsys.readouterr().out
+    assert "clarity" in out and "total" in out and "[bold]q[/bold]" in out and "... and 10 more pairs" in out
+
+
+def test_truncated_pairs_are_counted(make_judge, source, tmp_path, capsys):
+    folder = make_judge([aspect("a", [feature(1)])], max_length=64)
+    source.write_text(json.dumps([{"question": "word " * 200, "prediction": "p"}]))
+    assert score(source, "--judge", folder, "--output", tmp_path / "o.json") == 0
+    assert "1 of 1 pairs were longer" in capsys.readouterr().err
+
+
+FAULTS = {
+    "own input": (["pairs.json", "--output", "pairs.json"], "another file than the input"),
+    "no device": (["pairs.json", "--device", "nonsense"], "--device expects a device of this machine"),
+    "a plain model": (["pairs.json", "--judge", "./plain"], "model_type expects 'inspector'"),
+    "no file": (["gone.json"], "gone.json could not be read"),
+    "no pair": (["bad.jsonl"], "Pair 0 expects the keys question and prediction, but 'prediction' is missing"),
+    "no Hub": (["pairs.json", "--revision", "old"], "--revision expects a judge on the Hub, but got the embedded one"),
+    "no judge": (["pairs.json", "--judge", "./nowhere"], "expects a folder or a Hub id"),
+    "no hub": (["pairs.json", "--judge", "org/no-such-judge"], "."),
+    "no folder": (["pairs.json", "--output", "no/such/out.json"], "expects an existing folder"),
+    "no format": (["pairs.json", "--output", "out.xlsx"], "expects a suffix"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_faults_end_with_one_and_a_message(case, source, monkeypatch, capsys):
+    monkeypatch.chdir(source.parent)
+    (source.parent / "plain").mkdir()
+    (source.parent / "plain" / "config.json").write_text('{"model_type": "llama"}')
+    (source.parent / "bad.jsonl").write_text('{"question": "q"}\n')
+    args, message = FAULTS[case]
+    assert main(["score", *args]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("inspector: ") and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "args", [["score"], ["score", "x.json", "--top-percent", "2"], ["score", "x.json", "--batch-size", "0"], []]
+)
+def test_wrong_arguments_end_with_two(args):
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code == 2
+
+
+def test_info_describes_a_judge(folder, capsys, backbone_dir):
+    assert main(["info", str(folder)]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        str(backbone_dir),
+        "2 layers of width 32",
+        "1 a pair",
+        "probes only",
+        "<|im_start|>user\\n{question}",
+        "clarity: scores 1 2 3 4 5 by logistic",
+        "layers 1-2, mean, last, raw",
+        "AUROC 0.700 (0.600 to 0.800), surface baseline 0.550, 99 pairs",
+        "truth: scores 1 2 3 4 5 by logistic, not in the total",
+        "no evidence: this judge was not evaluated",
+    ):
+        assert words in out, words
+
+
+def test_info_of_the_embedded_judge(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "SmolLM2-135M-Instruct-Q4_1" in out and out.count("surface baseline") == 6
+
+
+def test_default_names(make_judge):
+    config = InspectorModel.from_pretrained(make_judge([aspect("a", [feature(1)], classes=(0, 1))])).config
+    config.backbone_id = "Qwen/Qwen3-1.7B"
+    assert default_output("some/where/name.x.jsonl", config) == "some/where/name.x_Qwen3-1.7B_binary_evaled.json"
+
+
+def test_a_reader_that_leaves_early_is_no_error(folder, tmp_path):
+    rows = [{"question": "q", "prediction": "p" * 50}] * 3000
+    (tmp_path / "many.json").write_text(json.dumps(rows))
+    command = f"{sys.executable} -m inspector_pipeline.cli.main score many.json --judge {folder} --device cpu --output - | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr

@@ -1,0 +1,514 @@
+import json
+import random
+import re
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+from inspector_pipeline.cli.main.main import main
+from support.models import aspect, chat_reading, feature
+
+from inspector_pipeline import PairTemplate, load_judge
+from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.jobs.filter import FilterJob, filter_job
+from inspector_pipeline.jobs.score import ScoreJob, score_job
+from inspector_pipeline.jobs.window import score_window
+
+ADDED = ["a", "b", "total_score", "expected_a", "expected_b", "truncated"]
+
+
+@pytest.fixture(scope="session")
+def family():
+    return "llama"  # a job knows nothing of the backbone
+
+
+@pytest.fixture
+def folder(make_judge):
+    return make_judge([aspect("a", [feature(1)]), aspect("b", [feature(1, "last")], counts=False)], max_length=96)
+
+
+@pytest.fixture
+def judge(folder):
+    return load_judge(folder, device="cpu")
+
+
+def made_rows(n, seed=0):
+    chance = random.Random(seed)
+    words = ["yes", "no", "four", "naïve", "因为", "5"]
+    return [
+        {"id": i, "question": f"What is {i}?", "prediction": " ".join(chance.choices(words, k=chance.randint(1, 12)))}
+        for i in range(n)
+    ]
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def parts(folder):
+    return [row for path in sorted(folder.glob("part-*")) for row in read_rows(str(path))]
+
+
+def rejects(folder):
+    return [row for path in sorted(folder.glob("_rejects/*")) for row in read_rows(str(path))]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(judge, source, output, **settings):
+    return score_job(ScoreJob(str(source), str(output), part_rows=WINDOW_ROWS, **settings), judge)
+
+
+def flat(row, result):
+    expected = {f"expected_{name}": value for name, value in result["expected"].items()}
+    totals = {"total_score": result["total_score"]}
+    return {**row, **result["scores"], **totals, **expected, "truncated": result["truncated"]}
+
+
+def test_every_row_is_kept_with_the_judge_s_own_scores(judge, tmp_path):
+    rows = made_rows(WINDOW_ROWS + 20)
+    rows[3]["prediction"] = "long " * 300
+    counts = run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")
+    assert counts == {"scored": len(rows), "rejected": 0, "truncated": 1}
+    results = [*judge(rows[:WINDOW_ROWS]), *judge(rows[WINDOW_ROWS:])]
+    assert parts(tmp_path / "out") == [flat(row, result) for row, result in zip(rows, results, strict=True)]
+    assert sorted(contents(tmp_path / "out")) == [
+        "_manifest.json",
+        "_summary.json",
+        "part-000000.jsonl",
+        "part-000001.jsonl",
+    ]
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert len(manifest["judge"]["weights_sha256"]) == 64 and manifest["rows"] == len(rows)
+
+
+def write_csv(path, rows):
+    pa.csv.write_csv(pa.Table.from_pylist(rows), path)
+
+
+def write_arrow(path, rows, new=pa.ipc.new_file):
+    table = pa.Table.from_pylist(rows)
+    with new(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+WRITERS = {
+    "in.json": lambda path, rows: path.write_text(json.dumps(rows)),
+    "in.csv": write_csv,
+    "in.parquet": lambda path, rows: pq.write_table(pa.Table.from_pylist(rows), path),
+    "in.arrow": write_arrow,
+    "stream.arrow": lambda path, rows: write_arrow(path, rows, pa.ipc.new_stream),
+}
+
+
+@pytest.mark.parametrize("shape", ["jsonl", "parquet"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_scores(judge, tmp_path, name, shape):
+    import pyarrow.csv  # noqa: F401
+
+    rows = made_rows(40)
+    WRITERS[name](tmp_path / name, rows)
+    run(judge, write_lines(tmp_path / "plain.jsonl", rows), tmp_path / "plain")
+    run(judge, tmp_path / name, tmp_path / "out", format=shape)
+    found, expected = parts(tmp_path / "out"), parts(tmp_path / "plain")
+    if name == "in.csv":
+        found = [{**row, "id": int(row["id"])} for row in found]
+    assert found == expected and list(found[0]) == ["id", "question", "prediction", *ADDED]
+
+
+def test_the_output_s_kind_is_the_input_s(judge, tmp_path):
+    pq.write_table(pa.Table.from_pylist(made_rows(3)), tmp_path / "in.parquet")
+    run(judge, tmp_path / "in.parquet", tmp_path / "out")
+    assert pq.read_table(tmp_path / "out").column_names == ["id", "question", "prediction", *ADDED]
+
+
+def test_parquet_keeps_types_that_python_has_not(judge, tmp_path):
+    table = pa.Table.from_pylist(made_rows(5))
+    more = {
+        "when": pa.array(range(5), pa.timestamp("ns", "UTC")),
+        "kind": pa.array(list("ababa")).dictionary_encode(),
+        "raw": pa.array([b"\xff"] * 5),
+        "vector": pa.array([[1.0, 0.5]] * 5, pa.list_(pa.float16(), 2)),
+    }
+    for name, column in more.items():
+        table = table.append_column(name, column)
+    pq.write_table(table, tmp_path / "in.parquet")
+    run(judge, tmp_path / "in.parquet", tmp_path / "out")
+    found = pq.read_table(tmp_path / "out" / "part-000000.parquet")
+    before = pq.read_table(tmp_path / "in.parquet")
+    assert found.select(table.column_names).cast(before.schema.remove_metadata()) == before.replace_schema_metadata()
+    with pytest.raises(SettingsError, match="the column 'raw' holds bytes"):
+        run(judge, tmp_path / "in.parquet", tmp_path / "other", format="jsonl")
+
+
+@pytest.mark.parametrize("shape", ["jsonl", "parquet"])
+def test_rejected_rows_of_arrow_come_with_all_columns(judge, tmp_path, shape):
+    undecoded = pa.Array.from_buffers(pa.string(), 4, pa.array([b"p", b"\xff", b"p", b"p"]).buffers())
+    columns = {
+        "id": [0, 1, 2, 3],
+        "question": ["q", "q", None, "q"],
+        "prediction": undecoded,
+        "when": pa.array([1, 1, 1, 10**14], pa.timestamp("s")),  # the last one is beyond what Python knows
+        "list": pa.ListArray.from_arrays(pa.array([0, 1, 2, 3, 4]), undecoded),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    run(judge, tmp_path / "in.parquet", tmp_path / "out", format=shape)
+    refused = {row["number"]: row for row in rejects(tmp_path / "out")}
+    assert sorted(refused) == ([1, 2] if shape == "parquet" else [1, 2, 3])
+    assert refused[1]["row"]["id"] == 1 and refused[1]["row"]["prediction"] == "\\xff"
+    row = {"id": 2, "question": None, "prediction": "p", "when": str(datetime(1970, 1, 1, 0, 0, 1)), "list": ["p"]}
+    assert refused[2]["row"] == row
+    if shape == "jsonl":
+        assert "100000000000000" in refused[3]["row"]["when"] and "Python can hold" in refused[3]["reason"]
+    else:
+        found = filter_job(FilterJob(str(tmp_path / "out"), best=5))
+        assert sorted(row["id"] for row in json.loads(found.output.read_text())) == [0, 3]
+
+
+def test_what_parquet_cannot_hold_is_said(judge, tmp_path):
+    table = pa.Table.from_pylist(made_rows(3))
+    far = table.append_column("far", pa.array([1, 10**18, None], pa.timestamp("s")))  # Parquet holds milliseconds
+    for name, one in {"far": far, "odd": table.append_column("odd", pa.array([{}] * 3, pa.struct([])))}.items():
+        with pa.ipc.new_file(str(tmp_path / f"{name}.arrow"), one.schema) as writer:
+            writer.write_table(one)
+    run(judge, tmp_path / "far.arrow", tmp_path / "out")
+    assert [row["id"] for row in parts(tmp_path / "out")] == [0, 2]
+    assert "fit the columns' types in Parquet, but: Casting" in rejects(tmp_path / "out")[0]["reason"]
+    with pytest.raises(SettingsError, match=r"Parquet cannot hold the column 'odd' of struct<>. Give --output-format"):
+        run(judge, tmp_path / "odd.arrow", tmp_path / "odd")
+    assert run(judge, tmp_path / "odd.arrow", tmp_path / "odd", format="jsonl")["scored"] == 3
+
+
+def test_a_part_that_lost_rows_is_not_taken_for_whole(judge, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", [*made_rows(5), {"question": "q"}])
+    run(judge, source, tmp_path / "out")
+    part, refused = tmp_path / "out" / "part-000000.jsonl", tmp_path / "out" / "_rejects" / "part-000000.jsonl"
+    whole, told = part.read_bytes(), refused.read_bytes()
+    for lost in (whole[: whole.index(b"\n") + 1], whole[:50]):
+        part.write_bytes(lost)
+        with pytest.raises(DataFileError, match="expects a whole part, but: .* Delete it and run again"):
+            run(judge, source, tmp_path / "out")
+    part.write_bytes(whole)
+    refused.unlink()
+    with pytest.raises(DataFileError, match="it and its rejects hold 5 of 6 rows. Delete it and run again"):
+        run(judge, source, tmp_path / "out")
+    part.unlink()
+    assert run(judge, source, tmp_path / "out")["rejected"] == 1
+    assert part.read_bytes() == whole and refused.read_bytes() == told
+
+
+def test_a_file_that_names_a_column_twice_is_refused(judge, tmp_path):
+    pq.write_table(pa.table([["q"], ["p"], ["x"]], ["question", "prediction", "prediction"]), tmp_path / "in.parquet")
+    with pytest.raises(DataFileError, match="name every column once, but has question, prediction, prediction"):
+        run(judge, tmp_path / "in.parquet", tmp_path / "out")
+
+
+def test_a_folder_and_a_glob_are_read_in_the_order_of_names(judge, tmp_path):
+    rows = made_rows(30)
+    (tmp_path / "in" / "b").mkdir(parents=True)
+    write_lines(tmp_path / "in" / "a.jsonl", rows[:10])
+    write_lines(tmp_path / "in" / "b" / "c.jsonl", rows[10:])
+    write_lines(tmp_path / "in" / "_no_data.jsonl", rows)
+    run(judge, tmp_path / "in", tmp_path / "out")
+    assert [row["id"] for row in parts(tmp_path / "out")] == list(range(30))
+    run(judge, tmp_path / "in" / "**" / "[ac].jsonl", tmp_path / "globbed")
+    assert parts(tmp_path / "globbed") == parts(tmp_path / "out")
+    (tmp_path / "in" / "d.csv").write_text("question,prediction\n")
+    with pytest.raises(DataFileError, match="files of one kind, but got .csv, .jsonl"):
+        run(judge, tmp_path / "in", tmp_path / "mixed")
+
+
+def test_a_saved_dataset_is_a_folder_of_arrow(judge, tmp_path):
+    import datasets
+
+    datasets.Dataset.from_list(made_rows(12)).save_to_disk(str(tmp_path / "saved"))
+    run(judge, tmp_path / "saved", tmp_path / "out")
+    assert [row["id"] for row in parts(tmp_path / "out")] == list(range(12))
+
+
+def test_a_dataset_with_its_split(judge, tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    write_lines(tmp_path / "set" / "train.jsonl", made_rows(12))
+    write_lines(tmp_path / "set" / "test.jsonl", made_rows(5, seed=1))
+    run(judge, tmp_path / "set", tmp_path / "out", split="test", format="jsonl")
+    run(judge, tmp_path / "set" / "test.jsonl", tmp_path / "plain")
+    assert parts(tmp_path / "out") == parts(tmp_path / "plain")
+    with pytest.raises(DataFileError, match="split 'none' of .* could not be loaded"):
+        run(judge, tmp_path / "set", tmp_path / "other", split="none")
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(DataFileError, match=r"expects the package datasets. Run pip install"):
+        run(judge, "org/name", tmp_path / "other", split="train")
+
+
+def test_columns_where_limit_and_prefix(judge, tmp_path):
+    rows = [
+        {"q": row["question"], "p": row["prediction"], "lang": "en" if row["id"] % 2 else None, "a": 1}
+        for row in made_rows(20)
+    ]
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    names = {"question": "q", "prediction": "p"}
+    settings = {"columns": names, "where": "lang == 'en'", "limit": 4, "prefix": "judge_"}
+    run(judge, source, tmp_path / "out", **settings)
+    found = parts(tmp_path / "out")
+    assert [row["q"] for row in found] == [f"What is {i}?" for i in (1, 3, 5, 7)]
+    assert list(found[0]) == ["q", "p", "lang", "a", *(f"judge_{name}" for name in ADDED)]
+    with pytest.raises(SettingsError, match=r"no column of the judge's, but has a\. Give --prefix"):
+        run(judge, source, tmp_path / "other", columns=names)
+    with pytest.raises(DataFileError, match="--where expects columns of the input, but no row has 'langg'"):
+        run(judge, source, tmp_path / "other", columns=names, where="langg == 'en'", prefix="x_")
+    run(judge, source, tmp_path / "bad", columns=names, where="len(lang) == 2", prefix="x_")
+    assert len(parts(tmp_path / "bad")) == len(rejects(tmp_path / "bad")) == 10
+    assert rejects(tmp_path / "bad")[0]["reason"].startswith("--where cannot decide: ")
+
+
+@pytest.mark.parametrize("expression", ["", "1 +", "id = 2", "id == 2; True", "import os"])
+def test_where_is_one_expression(judge, tmp_path, expression):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(3))
+    with pytest.raises(SettingsError, match="--where expects an expression such as"):
+        run(judge, source, tmp_path / "out", where=expression)
+
+
+@pytest.mark.parametrize(
+    "expression", ["__import__('os')", "question.__class__", "open('x')", "(lambda: 1)()", "[x for x in"]
+)
+def test_where_reaches_nothing_but_the_row(judge, tmp_path, expression):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(3))
+    try:
+        counts = run(judge, source, tmp_path / "out", where=expression)
+    except (SettingsError, DataFileError):
+        return
+    assert counts == {"scored": 0, "rejected": 3, "truncated": 0}
+
+
+BROKEN = [
+    b'{"question": "q", "prediction": "p"}',
+    b'{"question": "q", "prediction": ',
+    b'["q", "p"]',
+    b'{"question": "q"}',
+    b'{"question": "q", "prediction": 5}',
+    b'{"question": "q", "prediction": null}',
+    b'{"question": "q", "prediction": " "}',
+    b'{"question": "q", "prediction": NaN}',
+    b'{"question": "q", "prediction": "\\ud800"}',
+    b'{"question": "q", "prediction": "\xff"}',
+    "{“question”: 1}".encode("utf-16"),
+    b"[" * 100_000,
+    b'{"question": "q", "prediction": "' + b"long " * 2_000 + b'"}',
+    b'{"question": "q", "prediction": "p", "id": 1e999, "other": "\\ud800", "x": {}}',
+    b'{"question": "q", "prediction": "p", "id": "one", "other": [1, "a"], "x": ' + b"9" * 40 + b"}",
+    b'{"question": "q", "prediction": "p", "id": {"a": 1}, "\\udcff": 1}',
+    b'{"question": "q", "prediction": "p", "id": NaN, "id": 3}',
+]
+SOUND = {0, 12, 14, 16}  # in both formats
+
+
+@pytest.mark.parametrize("shape", ["jsonl", "parquet"])
+def test_what_cannot_be_scored_is_rejected_with_its_number_and_reason(judge, tmp_path, shape):
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(b"\xef\xbb\xbf" + b"\n".join(BROKEN))
+    run(judge, source, tmp_path / "out", format=shape)
+    lines = source.read_bytes().split(b"\n")
+    refused = rejects(tmp_path / "out")
+    places = {int(row["place"].split(":")[1]) for row in refused}
+    sound = SOUND | ({13, 15} if shape == "jsonl" else set())
+    assert len(parts(tmp_path / "out")) == len(sound)
+    assert all(row["reason"] for row in refused) and len(refused) == len(lines) - len(sound) == len(places)
+    assert [row["number"] for row in refused] == sorted(row["number"] for row in refused)
+    if shape == "jsonl":
+        assert parts(tmp_path / "out")[2]["other"] == "\ud800"
+    else:
+        table = pq.read_table(tmp_path / "out")
+        manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+        assert manifest["columns_as_json"] == ["id", "other", "x"]
+        assert table["id"].to_pylist() == [None, None, '"one"', "3"]
+
+
+def test_a_megabyte_of_text_is_cut_and_scored(judge, tmp_path):
+    rows = [*made_rows(2), {"id": 2, "question": "q", "prediction": "long " * 200_000}]
+    assert run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")["truncated"] == 1
+    assert parts(tmp_path / "out")[2]["prediction"] == rows[2]["prediction"]
+
+
+CSV = b"""id,question,prediction
+1,q,p
+2,q
+3,q,p,more
+4,"q
+two lines",p
+5,q,\xff
+6,"q"x,p
+7,q,p
+"""
+
+
+def test_broken_csv_and_json(judge, tmp_path):
+    (tmp_path / "in.csv").write_bytes(CSV)
+    run(judge, tmp_path / "in.csv", tmp_path / "csv")
+    assert [row["id"] for row in parts(tmp_path / "csv")] == ["1", "4", "7"]
+    assert [row["place"] for row in rejects(tmp_path / "csv")] == ["in.csv:3", "in.csv:4", "in.csv:7", "in.csv:8"]
+    items = '{"question": "q", "prediction": "p"}, 3, {"question": "q", "prediction": "p"}'
+    (tmp_path / "in.json").write_text(f"[{items}, {{'x'}}, {items}]")
+    run(judge, tmp_path / "in.json", tmp_path / "json")
+    assert len(parts(tmp_path / "json")) == 2 and [row["number"] for row in rejects(tmp_path / "json")] == [1, 3]
+    (tmp_path / "object.json").write_text("{}")
+    with pytest.raises(DataFileError, match="expects a JSON array of objects, but begins with '{}'"):
+        run(judge, tmp_path / "object.json", tmp_path / "object")
+
+
+def test_files_whose_types_cannot_be_one_are_refused_whole(judge, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, ids in (("a", [1, 2]), ("b", ["1", "2"])):
+        table = pa.table({"id": ids, "question": ["q"] * 2, "prediction": ["p"] * 2})
+        pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
+    with pytest.raises(DataFileError, match=r"every file, but: .* id has .* int64 vs string\. Cast that column"):
+        run(judge, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_json_array_longer_than_what_is_read_at_a_time(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr("inspector_pipeline.files.text.CHUNK", 7)
+    rows = made_rows(9)
+    (tmp_path / "in.json").write_text(json.dumps(rows, indent=2))
+    run(judge, tmp_path / "in.json", tmp_path / "out")
+    assert [row["prediction"] for row in parts(tmp_path / "out")] == [row["prediction"] for row in rows]
+    assert rejects(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json", "in.csv", "in.parquet"])
+def test_an_input_without_rows_is_done_at_once(judge, tmp_path, name):
+    empty = pa.schema([("question", pa.string()), ("prediction", pa.string())]).empty_table()
+    (tmp_path / name).write_text({"in.json": "[]", "in.csv": "question,prediction\n"}.get(name, ""))
+    if name == "in.parquet":
+        pq.write_table(empty, tmp_path / name)
+    assert run(judge, tmp_path / name, tmp_path / "out")["scored"] == 0
+    assert parts(tmp_path / "out") == [] and (tmp_path / "out" / "_summary.json").is_file()
+
+
+@pytest.mark.parametrize("shape", ["jsonl", "parquet"])
+def test_shards_together_write_what_one_run_writes(judge, tmp_path, shape):
+    source = write_lines(tmp_path / "in.jsonl", [*made_rows(WINDOW_ROWS * 4 + 9), {"question": "no prediction"}])
+    run(judge, source, tmp_path / "whole", format=shape)
+    counts = [run(judge, source, tmp_path / "shared", format=shape, shard=(index, 3)) for index in (2, 0)]
+    with pytest.raises(DataFileError, match="expects 5 parts, but holds 3. Give the command that scores it again"):
+        filter_job(FilterJob(str(tmp_path / "shared"), best=1))
+    counts.append(run(judge, source, tmp_path / "shared", format=shape, shard=(1, 3)))
+    assert filter_job(FilterJob(str(tmp_path / "shared"), best=1)).rows == WINDOW_ROWS * 4 + 9
+    whole, shared = contents(tmp_path / "whole"), contents(tmp_path / "shared")
+    summary = json.loads(whole.pop("_summary.json"))
+    assert {name: data for name, data in shared.items() if not name.startswith("_summary")} == whole
+    assert summary == {key: sum(count[key] for count in counts) for key in summary}
+
+
+def test_a_run_goes_on_only_with_its_own_job(judge, folder, make_judge, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(5))
+    run(judge, source, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    assert run(judge, source, tmp_path / "out")["scored"] == 5 and contents(tmp_path / "out") == before
+    with pytest.raises(DataFileError, match="these differ: rows was 5, is 3; settings.limit was None, is 3"):
+        run(judge, source, tmp_path / "out", limit=3)
+    other = load_judge(make_judge([aspect("a", [feature(1)]), aspect("b", [feature(1, "last")])], seed=1), device="cpu")
+    with pytest.raises(DataFileError, match="judge.weights_sha256 was"):
+        run(other, source, tmp_path / "out")
+    write_lines(tmp_path / "in.jsonl", made_rows(5, seed=1))
+    with pytest.raises(DataFileError, match="these differ: input was"):
+        run(judge, source, tmp_path / "out")
+    with pytest.raises(DataFileError, match="expects an empty or new folder, but holds"):
+        run(judge, source, folder.parent)
+    for text in ("[]", "{", '{"rows": 5}', '{"rows": 5, "settings": []}'):
+        (tmp_path / "out" / "_manifest.json").write_text(text)
+        with pytest.raises(DataFileError, match="expects a job's manifest, but:"):
+            run(judge, source, tmp_path / "out")
+        with pytest.raises(DataFileError, match="expects a job's manifest, but:"):
+            filter_job(FilterJob(str(tmp_path / "out"), best=1))
+
+
+def test_another_number_of_threads_is_said_and_not_refused(judge, tmp_path, caplog):
+    import torch
+
+    source, before = write_lines(tmp_path / "in.jsonl", made_rows(5)), torch.get_num_threads()
+    run(judge, source, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["threads"] == before
+    assert not caplog.records
+    try:
+        torch.set_num_threads(before + 1)
+        assert run(judge, source, tmp_path / "out")["scored"] == 5
+    finally:
+        torch.set_num_threads(before)
+    assert f"was begun with {before} threads and goes on with {before + 1}, so scores may differ" in caplog.text
+
+
+def test_the_size_of_a_part_is_part_of_the_job(folder, judge, tmp_path, capsys):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(WINDOW_ROWS * 3))
+    args = ["score", source, "--judge", str(folder), "--device", "cpu", "--output", f"{tmp_path}/out/"]
+    assert main([*args, "--part-rows", str(2 * WINDOW_ROWS)]) == 0
+    sizes = [len(read_rows(str(path))) for path in sorted((tmp_path / "out").glob("part-*"))]
+    assert sizes == [2 * WINDOW_ROWS, WINDOW_ROWS]
+    assert filter_job(FilterJob(str(tmp_path / "out"), best=1)).rows == WINDOW_ROWS * 3
+    assert main([*args, "--part-rows", str(WINDOW_ROWS)]) == 1
+    assert "these differ: settings.part_rows was 512, is 256" in capsys.readouterr().err
+    assert main([*args, "--part-rows", "300"]) == 1
+    assert "--part-rows expects a multiple of 256, but got 300" in capsys.readouterr().err
+
+
+def test_a_pair_without_finite_scores_is_rejected_alone(judge, tmp_path):
+    import torch
+
+    table = judge.model.backbone.get_input_embeddings().weight
+    rare = judge.tokenizer("Ω", add_special_tokens=False).input_ids
+    rows = [*made_rows(3), {"question": "q", "prediction": "Ω"}]
+    common = {token for row in made_rows(3) for token in judge.encode(row)["chat"].input_ids}
+    token = next(token for token in rare if token not in common)
+    with torch.no_grad():
+        table[token] = float("nan")
+    run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")
+    assert len(parts(tmp_path / "out")) == 3
+    assert "expects finite states" in rejects(tmp_path / "out")[0]["reason"]
+
+
+def test_the_bar_says_rows_pairs_tokens_and_the_time_that_is_left(make_judge, tokenizer, tmp_path, capsys, monkeypatch):
+    both = {"chat": chat_reading(tokenizer), "plain": PairTemplate.from_template("{question}\n{prediction}").to_dict()}
+    heads = [aspect("a", [feature(1)]), aspect("b", [feature(1, reading="plain")])]
+    judge = load_judge(make_judge(heads, both, name="both"), device="cpu")
+    rows = made_rows(WINDOW_ROWS + 5)
+    encoded = [judge.encode(row) for row in rows]
+    counts = [sum(len(reading.input_ids) for reading in one.values()) for one in encoded]
+    assert [outcome.tokens for outcome in score_window(judge, rows[:9])] == counts[:9]
+    monkeypatch.setattr("inspector_pipeline.jobs.progress.EVERY_S_IN_A_LOG", 0.0)
+    run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")
+    error = capsys.readouterr().err.replace("\r", "\n")
+    assert "reading the input: 0 rows" in error and "reading the input: 261 rows" in error
+    postfix = r"\[\d+:\d+<\d+:\d+, +[\d.]+ pairs/s, [1-9][\d,]* tokens/s\]"
+    assert set(re.findall(rf"shard 0/1: .* (\d+)/261 {postfix}", error)) == {"256", "261"}
+
+
+def test_the_command(folder, tmp_path, capsys):
+    source = write_lines(tmp_path / "in.jsonl", [*made_rows(9), {"question": "q"}])
+    args = ["score", source, "--judge", str(folder), "--device", "cpu", "--output", f"{tmp_path}/out/"]
+    assert main([*args, "--limit", "9"]) == 0
+    error = capsys.readouterr().err
+    assert f"inspector: 9 pairs scored; in {tmp_path}/out/" in error and "tokens/s" in error and "pairs/s" in error
+    assert main(args) == 1 and "settings.limit was 9, is None" in capsys.readouterr().err
+    assert main([*args[:-1], f"{tmp_path}/all/"]) == 3
+    assert "1 rejected (see" in capsys.readouterr().err
+    for wrong, message in {
+        ("--top-percent", "0.5"): "Run `inspector filter` on the folder",
+        ("--format", "table"): "--format expects a file as --output",
+        ("--column", "answer=x"): "--column expects question or prediction before the =",
+        ("--column", "question=x", "--column", "question=y"): "question and prediction at most once",
+    }.items():
+        assert main([*args, *wrong]) == 1 and message in capsys.readouterr().err
+    assert main(["score", source, "--limit", "3"]) == 1
+    assert "--output expects a folder" in capsys.readouterr().err
+    assert main(["score", str(tmp_path / "*.jsonl"), "--output", "x.json"]) == 1
+    assert main(["score", "org/name", "--output", f"{tmp_path}/x/"]) == 1
+    assert "For the id of a dataset, give --split too" in capsys.readouterr().err
+    for wrong in (["--shard", "2/2"], ["--shard", "1"], ["--column", "q"], ["--limit", "0"]):
+        with pytest.raises(SystemExit):
+            main([*args, *wrong])

@@ -1,0 +1,266 @@
+"""The server over real HTTP on loopback."""
+
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from support.models import PAIRS, aspect, feature
+
+from inspector_pipeline import PairTemplate, load_judge
+from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.serving.app import Limits, Metrics, make_app
+
+STARTED_WITHIN = 60  # seconds
+
+
+@pytest.fixture(scope="session")
+def family():
+    return "llama"
+
+
+@pytest.fixture
+def folder(make_judge):
+    return make_judge([aspect("a", [feature(1)]), aspect("b", [feature(1, "last")])], max_length=96)
+
+
+@pytest.fixture
+def judge(folder):
+    return load_judge(folder, device="cpu")
+
+
+@contextmanager
+def serving(judge, **limits):
+    """Serve from a thread; gives the port and the server."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(make_app(judge, Limits(**limits)), log_level="error", ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        deadline = time.monotonic() + STARTED_WITHIN
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < deadline
+            time.sleep(0.01)
+        try:
+            yield listener.getsockname()[1], server
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def ask(port, path, body=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        connection.request("GET" if body is None else "POST", path, data, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        is_json = answer.headers["content-type"].startswith("application/json")
+        return answer.status, json.loads(text) if is_json else text, answer.headers
+    finally:
+        connection.close()
+
+
+def as_json(results):
+    return json.loads(json.dumps(results))
+
+
+def same(found, expected):
+    assert [one["scores"] for one in found] == [one["scores"] for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one["expected"] == pytest.approx(other["expected"], abs=1e-4)
+        assert one["total_score"] == other["total_score"] and one["truncated"] == other["truncated"]
+    return True
+
+
+def test_a_request_gets_the_judge_s_results(judge):
+    expected = as_json(judge(PAIRS))
+    with serving(judge) as (port, _):
+        status, answer, _ = ask(port, "/score", {"pairs": PAIRS})
+        assert status == 200 and list(answer) == ["results"] and same(answer["results"], expected)
+        assert answer["results"][0]["probabilities"].keys() == {"a", "b"}
+
+
+def test_concurrent_requests_each_get_their_own_answer(judge):
+    chance = random.Random(0)
+    requests = [
+        [
+            {"question": f"What is {i}?", "prediction": "no " * chance.randint(1, 30)}
+            for _ in range(chance.randint(1, 9))
+        ]
+        for i in range(120)
+    ]
+    expected = [as_json(judge(pairs)) for pairs in requests]
+    with serving(judge) as (port, _):
+        with ThreadPoolExecutor(16) as clients:
+            answers = list(clients.map(lambda pairs: ask(port, "/score", {"pairs": pairs}), requests))
+        _, metrics, _ = ask(port, "/metrics")
+    assert all(status == 200 for status, _, _ in answers)
+    assert all(same(answer["results"], one) for (_, answer, _), one in zip(answers, expected, strict=True))
+    lines = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+    assert float(lines["inspector_pairs_total"]) == sum(map(len, requests))
+    assert float(lines['inspector_requests_total{code="200"}']) == 120
+    assert float(lines["inspector_window_pairs_count"]) < 120  # they were joined
+    assert float(lines["inspector_waiting_pairs"]) == 0 and float(lines["inspector_tokens_total"]) > 1000
+
+
+def test_a_judge_of_questions_is_served_questions_alone(make_judge):
+    reading = PairTemplate.from_template("Read: {question} Known?", question_only=True).to_dict()
+    known = aspect("known", [feature(2, "last", "raw", "alone")], classes=(0, 1))
+    judge = load_judge(make_judge([known], {"alone": reading}), device="cpu")
+    questions = [{"question": pair["question"]} for pair in PAIRS]
+    expected = as_json(judge(questions))
+    with serving(judge) as (port, _):
+        for pairs in (questions, PAIRS, [{**one, "prediction": None} for one in questions]):
+            status, answer, _ = ask(port, "/score", {"pairs": pairs})
+            assert status == 200 and same(answer["results"], expected)
+        status, answer, _ = ask(port, "/score", {"pairs": [{"prediction": "p"}]})
+        assert status == 422 and "body.pairs.0.question: Field required" in answer["detail"]
+        schemas = ask(port, "/openapi.json")[1]["components"]["schemas"]
+    assert schemas["Question"]["required"] == ["question"] and "Pair" not in schemas
+
+
+def test_a_server_that_has_failed_leaves_nobody_waiting_and_says_so(judge, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("no room for metrics")
+
+    monkeypatch.setattr(Metrics, "on_window", fail)
+    pairs = {"pairs": [{"question": "q", "prediction": f"{i} " * 40} for i in range(200)]}
+    with serving(judge) as (port, _):
+        assert ask(port, "/health")[0] == 200
+        with ThreadPoolExecutor(4) as clients:
+            answers = list(clients.map(lambda _: ask(port, "/score", pairs), range(8)))
+        assert {status for status, _, _ in answers} == {500}
+        assert "The server has stopped scoring" in answers[0][1]["detail"]
+        assert "must be started again" in ask(port, "/score", pairs)[1]["detail"]
+        assert ask(port, "/health")[0] == 503 and ask(port, "/health")[1]["status"] == "failed"
+        assert 'inspector_requests_total{code="500"} 9.0' in ask(port, "/metrics")[1]
+    assert "no room for metrics" in caplog.text
+
+
+BAD = {
+    "no JSON": (b"{", 422, "JSON"),
+    "no UTF-8": (b'{"pairs": [{"question": "\xff", "prediction": "p"}]}', 400, ""),
+    "deep": (b"[" * 100_000, 400, ""),
+    "no pairs": ({"pairs": []}, 422, "at least 1 item"),
+    "no list": ({"pairs": {"question": "q", "prediction": "p"}}, 422, "body.pairs"),
+    "no prediction": ({"pairs": [{"question": "q"}]}, 422, "body.pairs.0.prediction: Field required"),
+    "null": ({"pairs": [{"question": "q", "prediction": None}]}, 422, "valid string"),
+    "number": ({"pairs": [{"question": "q", "prediction": 5}]}, 422, "valid string"),
+    "blank": ({"pairs": [*PAIRS, {"question": "q", "prediction": " "}]}, 422, "Pair 3 expects text for 'prediction'"),
+    "surrogate": (b'{"pairs": [{"question": "q", "prediction": "\\ud800"}]}', 422, ""),
+    "NaN": (b'{"pairs": [{"question": NaN, "prediction": "p"}]}', 422, "valid string"),
+    "surrogate key": (b'{"pairs": [{"\\ud800": 1, "question": 3, "prediction": "p"}]}', 422, "valid string"),
+    "many pairs": ({"pairs": PAIRS * 4}, 413, "at most 8 pairs, but got 12"),
+    "large": ({"pairs": [{"question": "q", "prediction": "p" * 200_001}]}, 413, "at most 200000 bytes"),
+}
+
+
+def test_bad_input_is_refused_with_what_is_wrong(judge):
+    with serving(judge, body_bytes=200_000, pairs=8, queue=8) as (port, _):
+        for case, (body, code, words) in BAD.items():
+            status, answer, _ = ask(port, "/score", body)
+            assert status == code and words in answer["detail"], (case, status, answer)
+        chunks = iter([b" " * 150_000] * 2)  # no Content-Length tells its size
+        assert ask_in_chunks(port, chunks) == 413
+        status, answer, _ = ask(port, "/score", b" " * 30_000_000)  # more than the sockets' buffers hold
+        assert status == 413 and "at most 200000 bytes" in answer["detail"]
+        codes = [code for _, code, _ in BAD.values()]
+        counts = {"413": codes.count(413) + 2, "422": codes.count(422)}
+        metrics = ask(port, "/metrics")[1].splitlines()
+        assert all(f'inspector_requests_total{{code="{code}"}} {n}.0' in metrics for code, n in counts.items())
+        assert ask(port, "/score")[0] == 405 and ask(port, "/nowhere")[0] == 404
+        assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
+
+
+def ask_in_chunks(port, chunks):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/score", chunks, {"Content-Type": "application/json"}, encode_chunked=True)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_a_full_queue_says_when_to_come_again(judge):
+    with serving(judge, pairs=64, queue=64) as (port, _):
+        pairs = {"pairs": [{"question": "q", "prediction": f"{i} " * 40} for i in range(64)]}
+        with ThreadPoolExecutor(12) as clients:
+            answers = list(clients.map(lambda _: ask(port, "/score", pairs), range(24)))
+        codes = [status for status, _, _ in answers]
+        assert set(codes) == {200, 503}
+        for status, answer, headers in answers:
+            if status == 503:
+                assert int(headers["Retry-After"]) >= 1 and "Come again" in answer["detail"]
+            else:
+                assert len(answer["results"]) == 64
+        assert ask(port, "/score", pairs)[0] == 200  # and there is room again
+
+
+def test_shutting_down_finishes_what_was_accepted(judge):
+    pairs = {"pairs": [{"question": "q", "prediction": f"{i} " * 40} for i in range(200)]}
+    with serving(judge) as (port, server), ThreadPoolExecutor(6) as clients:
+        asked = [clients.submit(ask, port, "/score", pairs) for _ in range(6)]
+        while ask(port, "/health")[1]["waiting"] < 6 * 200 and not any(one.done() for one in asked):
+            time.sleep(0.005)
+        server.should_exit = True
+        answers = [one.result() for one in asked]
+    assert [status for status, _, _ in answers] == [200] * 6
+    assert all(len(answer["results"]) == 200 for _, answer, _ in answers)
+
+
+def test_the_api_describes_itself(judge):
+    with serving(judge) as (port, _):
+        _, schema, _ = ask(port, "/openapi.json")
+    answers = schema["paths"]["/score"]["post"]["responses"]
+    assert {"200", "400", "413", "422", "503"} <= answers.keys()
+    assert {"Pair", "Result", "ScoreRequest", "ScoreResponse"} <= schema["components"]["schemas"].keys()
+
+
+def test_limits_that_contradict_each_other():
+    with pytest.raises(SettingsError, match="queue >= pairs"):
+        Limits(pairs=10, queue=9)
+
+
+def test_the_command_ends_well_on_sigterm(folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "inspector_pipeline.cli.main",
+        "serve",
+        str(folder),
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
+    server = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + STARTED_WITHIN
+        while True:
+            try:
+                assert ask(port, "/health")[0] == 200
+                break
+            except ConnectionError:
+                assert server.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+        assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
+        server.send_signal(signal.SIGTERM)
+        _, error = server.communicate(timeout=STARTED_WITHIN)
+    finally:
+        server.kill()
+        server.wait()
+    assert "Traceback" not in error and server.returncode in (0, -signal.SIGTERM)

@@ -1,0 +1,112 @@
+import json
+
+import pytest
+from support.models import aspect, feature
+from transformers import AutoConfig
+
+from inspector_pipeline import Feature, InspectorConfig, JudgeConfigError
+
+TWO = [aspect("a", [feature(2, "last"), feature(1)]), aspect("b", [feature(2)], "ordinal", (3, 4, 5), counts=False)]
+
+
+@pytest.fixture
+def saved(make_judge):
+    folder = make_judge(TWO)
+    return folder, json.loads((folder / "config.json").read_text())
+
+
+def test_a_saved_config_loads_by_auto_config(saved, family):
+    config = AutoConfig.from_pretrained(saved[0])
+    assert type(config) is InspectorConfig
+    assert config.backbone_config.model_type == family
+    assert config.backbone_config.num_hidden_layers == config.depth == 2
+    assert config.parsed_aspects[0].features == (Feature("chat", 2, "last"), Feature("chat", 1, "mean"))
+    assert not config.parsed_aspects[1].counts_in_total
+    assert InspectorConfig.from_dict(config.to_dict()).to_dict() == config.to_dict()
+
+
+def test_no_local_path_is_saved_but_the_backbones_id(saved):
+    text = json.dumps({**saved[1], "backbone_id": ""})
+    assert "/tmp" not in text and str(saved[0].parent) not in text
+
+
+def test_a_bare_config_can_be_built():
+    assert InspectorConfig().model_type == "inspector"
+
+
+@pytest.mark.parametrize(
+    "name", ["depth", "readings", "aspects", "max_length", "format_version", "backbone_config", "fused"]
+)
+def test_a_missing_field_is_named(saved, name):
+    del saved[1][name]
+    with pytest.raises(JudgeConfigError, match=f"needs the field.*{name}"):
+        InspectorConfig.from_dict(saved[1])
+
+
+CASES = {
+    "unknown top": (lambda c: c.update(max_lenght=3), "max_lenght"),
+    "unknown nested": (
+        lambda c: c["aspects"][0]["features"][0].update(poling=1),
+        r"aspects\[0\].features\[0\].*poling",
+    ),
+    "missing nested": (lambda c: c["aspects"][1].pop("classes"), r"aspects\[1\] needs the field.*classes"),
+    "missing counts": (lambda c: c["aspects"][1].pop("counts_in_total"), "counts_in_total"),
+    "pooling": (
+        lambda c: c["aspects"][0]["features"][0].update(pooling="median"),
+        "pooling expects one of mean.*'median'",
+    ),
+    "state": (lambda c: c["aspects"][0]["features"][0].update(state="cooked"), "state expects one of raw.*'cooked'"),
+    "reading": (lambda c: c["aspects"][0]["features"][0].update(reading="x"), "reading expects one of chat.*'x'"),
+    "layer type": (lambda c: c["aspects"][0]["features"][0].update(layer="2"), "layer expects int, but got '2'"),
+    "layer bool": (lambda c: c["aspects"][0]["features"][0].update(layer=True), "layer expects int, but got True"),
+    "layer sign": (lambda c: c["aspects"][0]["features"][1].update(layer=-1), "layer expects 0 or more"),
+    "head": (lambda c: c["aspects"][0]["head"].update(type="forest"), "head.type expects one of linear"),
+    "rule": (
+        lambda c: c["aspects"][0]["head"].update(rule="vote"),
+        "head.rule expects one of logistic, one_vs_rest",
+    ),
+    "classes order": (lambda c: c["aspects"][0].update(classes=[2, 1]), "classes expects two or more ascending"),
+    "classes one": (lambda c: c["aspects"][0].update(classes=[1]), "classes expects two or more"),
+    "classes kind": (lambda c: c["aspects"][0].update(classes=["a", "b"]), "classes expects two or more"),
+    "name taken": (lambda c: c["aspects"][0].update(name="total_score"), "name expects a name.*total_score"),
+    "name dot": (lambda c: c["aspects"][0].update(name="a.b"), "without dots"),
+    "name twice": (lambda c: c["aspects"][0].update(name="b"), "distinct names"),
+    "no aspects": (lambda c: c.update(aspects=[]), "at least one aspect"),
+    "no features": (lambda c: c["aspects"][0].update(features=[]), "at least one feature"),
+    "aspect kind": (lambda c: c["aspects"].append("x"), r"aspects\[2\] expects a JSON object"),
+    "depth": (lambda c: c.update(depth=3), "depth expects 2"),
+    "backbone depth": (
+        lambda c: c["backbone_config"].update(num_hidden_layers=3, layer_types=None),
+        "num_hidden_layers",
+    ),
+    "max_length": (lambda c: c.update(max_length=0), "max_length expects a positive"),
+    "reading field": (lambda c: c["readings"]["chat"].pop("middle"), "readings.*middle"),
+    "unread reading": (lambda c: c["readings"].update(more=dict(c["readings"]["chat"])), "more"),
+    "newer format": (lambda c: c.update(format_version=3), "up to format_version 2.*Upgrade"),
+    "format of other heads": (lambda c: c.update(format_version=2), "format_version expects 1, but got 2"),
+    "older format": (lambda c: c.update(format_version=0), "format_version expects 1"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_wrong_field_is_named(saved, case):
+    change, message = CASES[case]
+    change(saved[1])
+    with pytest.raises(JudgeConfigError, match=message):
+        InspectorConfig.from_dict(saved[1])
+
+
+def test_a_plain_model_is_no_judge(saved, backbone_dir):
+    with pytest.raises(JudgeConfigError, match="model_type expects 'inspector'"):
+        InspectorConfig.from_pretrained(backbone_dir)
+    for broken in ("x", {}, {"model_type": "zzz"}):
+        with pytest.raises(JudgeConfigError, match="wrong kind|num_hidden_layers"):
+            InspectorConfig.from_dict({**saved[1], "backbone_config": broken})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_length", "512"), ("depth", 2.5), ("readings", []), ("fused", "yes")]
+)
+def test_a_field_of_the_wrong_type_is_named(saved, field, value):
+    with pytest.raises(JudgeConfigError, match=field):
+        InspectorConfig.from_dict({**saved[1], field: value})

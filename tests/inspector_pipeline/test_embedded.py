@@ -1,0 +1,174 @@
+"""The embedded judge on its real backbone: what a newcomer sees."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from inspector_training.probing.search import auroc
+from inspector_training.rows.probing_set import drop_foreign, read_probing_set, read_questions
+from transformers import pipeline
+
+from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples, load_judge
+from inspector_pipeline.api.load import EMBEDDED_JUDGE, EMBEDDED_JUDGES, FAST_JUDGE, judge_name
+from inspector_pipeline.engine import collate
+from inspector_pipeline.template import check_pair
+
+COUNTED = {"semantic_consistency", "logicality", "informativeness", "fluency", "factuality"}
+ASPECTS = COUNTED | {"correctness"}
+RESULTS = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return [json.loads(line) for line in EXAMPLES.read_text().splitlines()]
+
+
+def test_the_assets_are_probes_config_evidence_and_card():
+    names = {path.name: path.stat().st_size for path in EMBEDDED_JUDGE.iterdir()}
+    plots = {"layer_curve.png", "learning_curve.png", "reliability.png", "confusion.png"}
+    assert set(names) == {"config.json", "model.safetensors", "results.json", "audit.json", "README.md"} | plots
+    assert names["model.safetensors"] < 1_000_000
+
+
+def test_the_fast_judge_is_described_like_the_other_one():
+    names = {path.name: path.stat().st_size for path in FAST_JUDGE.iterdir()}
+    assert set(names) == {path.name for path in EMBEDDED_JUDGE.iterdir()} - {"learning_curve.png"}
+    config, results = (json.loads((FAST_JUDGE / name).read_text()) for name in ("config.json", "results.json"))
+    assert config["depth"] == results["judge"]["depth"] == 12
+    assert results["protocol"]["depths_chosen"] == {"12": 5}
+    assert {aspect["name"] for aspect in config["aspects"]} == set(results["aspects"]) == ASPECTS
+    loss = results["mean"]["gain_over_rival"]["auroc"]  # over the search of any depth
+    assert loss["low"] <= loss["value"] <= loss["high"]
+    card = (FAST_JUDGE / "README.md").read_text()
+    assert 'judge = load_judge("embedded-fast")' in card and "all layers, of any depth" in card
+    assert results["cost"] and "Its speed was not measured" not in card
+    assert f"{results['mean']['auroc']['value']:.3f}" in card
+
+
+def test_names_of_embedded_judges_stand_for_their_folders(monkeypatch, tmp_path):
+    assert {name: judge_name(name) for name in EMBEDDED_JUDGES} == {
+        "embedded": str(EMBEDDED_JUDGE),
+        "embedded-fast": str(FAST_JUDGE),
+    }
+    assert judge_name(None) == str(EMBEDDED_JUDGE)
+    (tmp_path / "embedded-fast").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert judge_name("embedded-fast") == str(FAST_JUDGE)  # whatever folder one is in
+    assert judge_name("./embedded-fast") == "./embedded-fast"
+    assert judge_name(Path("embedded-fast")) == "embedded-fast"  # a path is a path
+
+
+def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
+    config = json.loads((EMBEDDED_JUDGE / "config.json").read_text())
+    assert {aspect["name"]: aspect["classes"] for aspect in config["aspects"]} == {
+        name: entry["classes"] for name, entry in RESULTS["aspects"].items()
+    }
+    assert set(RESULTS["aspects"]) == ASPECTS and RESULTS["aspects"]["fluency"]["classes"] == [3, 4, 5]
+    for entry in [*RESULTS["aspects"].values(), RESULTS["mean"]]:
+        for metrics in (entry, entry["surface"], entry["gain_over_surface"], entry["length"], entry["majority"]):
+            for name in ("auroc", "macro_f1", "spearman", "qwk", "mae", "brier"):
+                assert metrics[name]["low"] <= metrics[name]["value"] <= metrics[name]["high"]
+    assert RESULTS["judge"]["depth"] == config["depth"]
+    assert RESULTS["audit"]["found"]["foreign"] == 40 and RESULTS["candidates_tried"] > 0
+    assert set(RESULTS["mean"]["gain_over_rival"]["auroc"]) >= {"value", "low", "high"}
+    assert RESULTS["transfer"]["damaged_features"]["correctness"]["n"] == 600
+
+
+def test_the_card_shows_the_evidence():
+    card = (EMBEDDED_JUDGE / "README.md").read_text()
+    for name, entry in RESULTS["aspects"].items():
+        row = next(line for line in card.splitlines() if line.startswith(f"| {name} |") and "(" in line)
+        assert f"{entry['auroc']['value']:.3f}" in row and f"{entry['surface']['auroc']['value']:.3f}" in row
+
+
+def test_the_examples_are_pairs(examples):
+    assert len(examples) == 12 and len({example["kind"] for example in examples}) == 12
+    for index, example in enumerate(examples):
+        check_pair(example, index)
+
+
+@pytest.mark.slow
+def test_the_default_judge_scores_real_pairs(embedded, examples):
+    judge = pipeline("inspector-judge", device="cpu")
+    results = judge(examples)
+    assert results == embedded(examples)
+    by_kind = {example["kind"]: result for example, result in zip(examples, results, strict=True)}
+    assert all(set(result["scores"]) == ASPECTS and not result["truncated"] for result in results)
+    assert all(result["total_score"] == sum(result["scores"][name] for name in COUNTED) for result in results)
+    for bad in ("unreadable", "off topic", "loses the thread"):
+        assert by_kind[bad]["total_score"] < by_kind["right, many steps"]["total_score"]
+
+
+@pytest.mark.slow
+def test_scores_do_not_depend_on_batch_or_order(embedded, examples):
+    alone = [embedded(example) for example in examples]
+    for results in (embedded(examples), embedded(examples, batch_size=5), embedded(examples[::-1])[::-1]):
+        for a, b in zip(results, alone, strict=True):
+            assert a["expected"] == pytest.approx(b["expected"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_packs_and_shared_prefixes_change_no_score_of_real_pairs(data_dir, embedded):
+    """Against a plain pass of one pair at a time, through the model's own forward."""
+    pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
+    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:16]]
+    sample += [{**sample[0], "prediction": text} for text in ("It is 5.", sample[1]["prediction"])]
+    assert embedded.reader.is_packed
+    with torch.inference_mode():
+        plain = [embedded.model(**collate([embedded.encode(pair)["chat"]], 0)) for pair in sample]
+    for results in (embedded(sample), embedded(sample, share_prefixes=False)):
+        for result, expected in zip(results, plain, strict=True):
+            assert list(result["scores"].values()) == expected.scores[0].tolist()
+            assert list(result["expected"].values()) == pytest.approx(expected.expected[0].tolist(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_evaluate_samples_uses_it_by_default(embedded, examples):
+    rows = evaluate_samples(examples)
+    assert [{name: row[name] for name in ASPECTS} for row in rows] == [
+        result["scores"] for result in embedded(examples)
+    ]
+    assert len(evaluate_samples(examples, embedded, top_percent=0.25)) == 3
+
+
+@pytest.mark.slow
+def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, tmp_path):
+    embedded.save_pretrained(tmp_path / "fused")
+    fused = pipeline("inspector-judge", model=str(tmp_path / "fused"), device="cpu")
+    assert fused(examples[:3]) == embedded(examples[:3])
+    shared = InspectorModel.from_pretrained(EMBEDDED_JUDGE, share_backbone_with=embedded.model)
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        own = embedded.model(ids, response_mask=torch.ones_like(ids)).expected
+        assert torch.equal(shared(ids, response_mask=torch.ones_like(ids)).expected, own)
+
+
+@pytest.mark.slow
+def test_the_fast_judge_reads_fewer_layers_of_the_same_backbone(embedded, examples):
+    shared = load_judge("embedded-fast", share_backbone_with=embedded.model)
+    assert shared.model.config.depth == 12 < embedded.model.config.depth
+    assert shared.device == embedded.device
+    fast = load_judge("embedded-fast", device=embedded.device, dtype=embedded.model.dtype)
+    results = fast(examples)
+    for own, of_shared in zip(results, shared(examples), strict=True):
+        assert own["scores"] == of_shared["scores"] and set(own["scores"]) == ASPECTS
+        assert own["expected"] == pytest.approx(of_shared["expected"], abs=1e-5)
+    with pytest.raises(ValueError, match="share_backbone_with brings its own backbone, on cpu, but got device='meta'"):
+        load_judge("embedded-fast", share_backbone_with=embedded.model, device="meta")
+    by_kind = {example["kind"]: result for example, result in zip(examples, results, strict=True)}
+    for bad in ("off topic", "loses the thread"):  # it does not see what is unreadable
+        assert by_kind[bad]["total_score"] < by_kind["right, many steps"]["total_score"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EMBEDDED_JUDGES)
+def test_the_embedded_judge_beats_chance_on_what_it_was_fitted_on(data_dir, embedded, name):
+    judge = load_judge(name, share_backbone_with=embedded.model)
+    pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
+    kept, _ = drop_foreign(pairs, read_questions(data_dir / "gsm8k_train.jsonl"))
+    sample = [pair for pair in kept if "fluency" in pair.scores]
+    results = judge([{"question": pair.question, "prediction": pair.prediction} for pair in sample])
+    good = np.array([pair.scores["fluency"] >= 4 for pair in sample])
+    assert auroc(good, np.array([result["expected"]["fluency"] for result in results])) > 0.7

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector_pipeline.features import POOLINGS, last_token, pool, rms_normalize
+
+
+@st.composite
+def batches(draw):
+    """Rows of different lengths, each with a response span, padded left or right with rubbish."""
+    lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=5))
+    spans = [sorted(draw(st.tuples(st.integers(0, n - 1), st.integers(1, n)))) for n in lengths]
+    spans = [(a, max(b, a + 1)) for a, b in spans]
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+    rows = [torch.randn(n, 3, generator=generator) * 10 for n in lengths]
+    return rows, spans, draw(st.sampled_from(["left", "right"])), draw(st.integers(0, 4))
+
+
+def padded(rows, spans, side, extra):
+    width = max(len(row) for row in rows) + extra
+    states = torch.full((len(rows), width, 3), 1e6)
+    attention, response = torch.zeros(len(rows), width), torch.zeros(len(rows), width)
+    for i, (row, (a, b)) in enumerate(zip(rows, spans, strict=True)):
+        start = width - len(row) if side == "left" else 0
+        states[i, start : start + len(row)] = row
+        attention[i, start : start + len(row)] = 1
+        response[i, start + a : start + b] = 1
+    return states, attention.long(), response.long()
+
+
+def expected(row, span, pooling):
+    x = row.double().numpy()
+    return {
+        "mean": x.mean(0),
+        "last": x[-1],
+        "response_mean": x[span[0] : span[1]].mean(0),
+        "min": x.min(0),
+        "max": x.max(0),
+    }[pooling]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@given(batch=batches())
+def test_pools_real_tokens_only_on_either_side(pooling, batch):
+    rows, spans, side, extra = batch
+    states, attention, response = padded(rows, spans, side, extra)
+    got = pool(states, attention, pooling, response)
+    assert got.dtype == torch.float32
+    for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
+        np.testing.assert_allclose(got[i].numpy(), expected(row, span, pooling), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_padding_of_nan_does_not_leak(pooling):
+    states = torch.tensor([[[1.0], [2.0], [float("nan")]]])
+    mask = torch.tensor([[1, 1, 0]])
+    assert torch.isfinite(pool(states, mask, pooling, mask)).all()
+
+
+def test_half_precision_is_pooled_in_float32():
+    states = torch.ones(1, 4096, 1, dtype=torch.bfloat16)
+    assert pool(states, torch.ones(1, 4096), "mean").item() == 1.0
+
+
+def test_a_row_without_tokens_is_never_a_valid_number():
+    states, nothing = torch.ones(1, 2, 1), torch.zeros(1, 2)
+    assert not torch.isfinite(pool(states, nothing, "mean")).any()
+    assert not torch.isfinite(pool(states, nothing, "min")).any()
+    assert not torch.isfinite(pool(states, torch.ones(1, 2), "response_mean", nothing)).any()
+
+
+def test_unknown_pooling_and_missing_mask_are_refused():
+    states, mask = torch.ones(1, 2, 1), torch.ones(1, 2)
+    with pytest.raises(ValueError, match="mean, last, response_mean, min, max, but got 'median'"):
+        pool(states, mask, "median")
+    with pytest.raises(ValueError, match="response_mask"):
+        pool(states, mask, "response_mean")
+
+
+def test_last_token_is_found_by_mask():
+    states = torch.arange(6.0).reshape(2, 3, 1)
+    assert last_token(states, torch.tensor([[1, 1, 0], [0, 1, 1]])).flatten().tolist() == [1.0, 5.0]
+
+
+def test_rms_normalize_has_unit_root_mean_square():
+    states = torch.randn(2, 3, 8) * 100
+    normed = rms_normalize(states, 1e-6)
+    torch.testing.assert_close(normed.square().mean(-1), torch.ones(2, 3))
+    reference = torch.nn.functional.rms_norm(states, (8,), eps=1e-6)
+    torch.testing.assert_close(normed, reference)

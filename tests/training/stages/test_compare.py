@@ -1,0 +1,389 @@
+"""The comparison of all methods in the same folds, end to end on tiny models; and the baselines that it adds."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from inspector_training.evaluation.comparison import Comparison
+from inspector_training.evaluation.comparison_config import LAGER_VARIANTS, CompareConfig, ScoreTokensConfig
+from inspector_training.evaluation.cost import Cost, pass_flops
+from inspector_training.evaluation.methods.base import LagerMethod, LayerLogits, ProbesConfig
+from inspector_training.evaluation.methods.finetuned import (
+    PairClassifier,
+    TrainingConfig,
+    add_gradients,
+    predict,
+    targets_of,
+    train,
+)
+from inspector_training.evaluation.methods.generated import (
+    EncoderConfig,
+    EncoderMethod,
+    GeneratedConfig,
+    LoraConfig,
+    LoraMethod,
+    read_score,
+)
+from inspector_training.evaluation.methods.text import TfIdf
+from inspector_training.evaluation.metrics import METRICS
+from inspector_training.evaluation.tables import table
+from inspector_training.labelling.rubrics import Rubric
+from inspector_training.probing.search import SearchConfig
+from inspector_training.probing.table import Labels
+from inspector_training.rows.records import LabelledPair, read_records
+from inspector_training.score_tokens.weights import TuningConfig
+from inspector_training.stages.compare import compare
+from inspector_training.stages.extract import ExtractConfig, extract
+from inspector_training.stages.lager import LagerConfig, lager
+from inspector_training.stages.rubric_rows import RubricRowsConfig, rubric_rows
+from support.causal import save_causal
+from transformers import BertConfig, BertModel
+
+from inspector_pipeline.errors import DataFileError, SettingsError
+
+RUBRICS = (Rubric("tone", "How kind it is.", 1, 5), Rubric("wit", "How witty it is.", 1, 5))
+KIND, RUDE = ("thank you", "please", "well done"), ("go away", "no", "nonsense")
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """Pairs whose tone is said by a word, and whose wit by none."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for i in range(40):
+        kind = i % 2 == 0
+        words = " ".join(rng.choice(KIND if kind else RUDE, 3))
+        tone, wit = int(rng.integers(4, 6) if kind else rng.integers(1, 4)), int(rng.integers(1, 6))
+        scores = {"tone": tone, "wit": wit, "correctness": int(i % 3 == 0)}  # the last does not count
+        pairs.append(LabelledPair(f"q{i}", f"What of {i}?", f"{words}, {i}.", scores))
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tokenizer, labelled):
+    """A folder with labelled rows, features, a judge of score tokens and an encoder, all tiny."""
+    folder = tmp_path_factory.mktemp("compare")
+    backbone = str(save_causal(folder / "backbone", "llama", tokenizer))
+    rows = folder / "labelled.jsonl"
+    rows.write_text("".join(json.dumps(vars(pair)) + "\n" for pair in labelled))
+    shared = {"backbone_id": backbone, "backbone_revision": None}
+    extract(ExtractConfig(str(rows), str(folder / "features"), **shared))
+    lager(LagerConfig(str(folder / "lager"), aspects=(), custom_aspects=RUBRICS, **shared))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=512, **sizes)).save_pretrained(folder / "encoder")
+    tokenizer.save_pretrained(folder / "encoder")
+    return folder
+
+
+@pytest.fixture
+def config(made, tmp_path):
+    search = SearchConfig(heads=(), finalists=1, inner_folds=2, penalties=(1.0,), sharings=(1.0,))
+    score_tokens = ScoreTokensConfig(
+        str(made / "lager"),
+        LAGER_VARIANTS,
+        aspects=(),
+        custom_aspects=RUBRICS,
+        generated=GeneratedConfig(max_new_tokens=3, folds=1),
+    )
+    training = TrainingConfig(epochs=1)
+    return CompareConfig(
+        str(made / "labelled.jsonl"),
+        str(tmp_path / "out"),
+        baselines=("majority", "length", "tfidf"),  # the surface forest is slow
+        probes={"probes": ProbesConfig(str(made / "features"), search)},
+        score_tokens=score_tokens,
+        combined="probes",
+        learning_curve=(0.0, 0.02, 0.5),
+        encoder=EncoderConfig(str(made / "encoder"), max_length=64, training=training),
+        lora=LoraConfig(str(made / "backbone"), None, training=training),
+        folds=3,
+        bootstraps=50,
+        timed_pairs=3,
+    )
+
+
+def test_all_methods_are_compared(config, tmp_path):
+    results = compare(config)
+    methods = results["methods"]
+    tokens = [f"lager_{variant}" for variant in LAGER_VARIANTS]
+    others = ("combined", "majority", "length", "tfidf", "probes", "encoder", "lora", "generated")
+    assert set(methods) == {*tokens, *others} and len(tokens) == 11
+    for name in (*tokens, "combined", "majority", "tfidf", "probes", "encoder"):
+        assert methods[name]["rows"] == methods[name]["rows_of"] == 80, name
+        assert set(methods[name]["aspects"]) == {"tone", "wit"}
+        assert methods[name]["mean"]["auroc"]["low"] <= methods[name]["mean"]["auroc"]["high"]
+    assert methods["tfidf"]["aspects"]["tone"]["auroc"]["value"] > 0.9  # the words say it
+    assert (
+        methods["lora"]["rows"] < 80 and methods["lora"]["folds"] == 1 and "1 of the folds" in methods["lora"]["budget"]
+    )
+    failures = methods["generated"]["notes"]["failures"]
+    assert failures["tone"]["failed"] == failures["tone"]["of"] > 0  # a random model says no score
+    assert methods["generated"]["rows"] == 0 and methods["generated"]["mean"] == {}
+    assert methods["probes"]["gain_of_judge"] == {}
+    gain = methods["tfidf"]["gain_of_judge"]["auroc"]
+    expected = methods["probes"]["mean"]["auroc"]["value"] - methods["tfidf"]["mean"]["auroc"]["value"]
+    assert gain["value"] == pytest.approx(expected, abs=1e-3) and 0 < gain["p"] <= 1
+    for weights in methods["lager_logits_convex_expectation"]["notes"]["layer_weights"]:
+        assert sum(weights) == pytest.approx(1, abs=1e-3)
+    assert methods["majority"]["flops_per_pair"] == 0
+    one_pass, two_passes = methods["probes"]["flops_per_pair"], methods[tokens[0]]["flops_per_pair"]
+    assert methods["combined"]["flops_per_pair"] == pytest.approx(one_pass + two_passes)
+    assert all(0 <= share <= 1 for share in methods["combined"]["notes"]["probe_share"])
+    curve = results["learning_curve"]
+    # The combined judge is that of score tokens where probes cannot be fitted.
+    assert [point["share"] for point in curve["combined"]] == [
+        0,
+        0.02,
+        0.5,
+        1,
+    ]  # by score tokens where probes cannot be
+    assert [point["share"] for point in curve["probes"]] == [0.5, 1]
+    untuned = methods["lager_logits_uniform_expectation"]["mean"]["auroc"]
+    for name in ("combined", "lager_logits_uniform_expectation", "lager_logits_adam_expectation"):
+        assert curve[name][0]["n"] == 0 and curve[name][0]["auroc"] == untuned  # no label: all are the same judge
+    assert curve["combined"][-1]["auroc"] == methods["combined"]["mean"]["auroc"]
+    assert 0 < one_pass < two_passes and methods["probes"]["seconds_per_pair"] > 0
+    written = (tmp_path / "out" / "table.md").read_text()
+    assert all(f"\n| {name} |" in written or f"\n| **{name}** |" in written for name in methods)
+    assert written.count("\n- probes ") == 11  # whether it beats each method of score tokens
+    failed = sum(count["of"] for count in failures.values())
+    assert f"{failed} of {failed} replies held no score" in written
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
+    for name in ("quality_cost.png", "learning_curve.png"):
+        assert (tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_is_done_is_not_run_again(config, tmp_path):
+    few = replace(
+        config, baselines=("tfidf",), score_tokens=None, combined=None, learning_curve=(), lora=None, encoder=None
+    )
+    first = compare(few)
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "methods").iterdir()}
+    again = compare(replace(few, baselines=("majority", "tfidf")))
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert again["methods"]["tfidf"] == first["methods"]["tfidf"]
+    other = compare(replace(few, seed=1))
+    assert other["methods"]["probes"] != first["methods"]["probes"]
+
+
+def test_every_row_is_predicted_by_a_fit_that_never_saw_its_question(config):
+    comparison = Comparison(config)
+    tested = []
+    for fold in comparison.folds():
+        assert not set(fold.train.question) & set(fold.test.question)
+        tested += fold.test.row.tolist()
+    assert sorted(tested) == list(range(80))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"combined": "other"}, "combined expects score_tokens and the name of probes, probes, but got 'other'"),
+        ({"learning_curve": (0.5, 1.0)}, r"learning_curve expects shares from 0 to below 1, but got \(0.5, 1.0\)"),
+        ({"curve_methods": ("luck",)}, "curve_methods expects methods that are compared, but got 'luck'"),
+        ({"judge": "other"}, "judge expects one of the methods, which have distinct names, but got 'other'"),
+        (
+            {"baselines": ("majority", "luck")},
+            "baselines expects some of majority, length, surface, tfidf, but got 'luck'",
+        ),
+    ],
+)
+def test_unknown_methods_are_refused(config, changes, message):
+    with pytest.raises(SettingsError, match=message):
+        Comparison(replace(config, **changes))
+
+
+@pytest.mark.parametrize("variant", ["logits_guessed_expectation", "last_uniform", "argmax", "logits_uniform_mean"])
+def test_variants_that_are_none_are_refused(labelled, variant):
+    logits = LayerLogits({}, {}, Labels.of(labelled), Cost)
+    with pytest.raises(SettingsError, match=rf"A variant of score tokens expects .* but got '{variant}'"):
+        LagerMethod(variant, logits, {"adam": TuningConfig()})
+
+
+def test_features_of_other_pairs_are_refused(config, tmp_path):
+    rows = read_records(config.pairs)
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    with pytest.raises(DataFileError, match="expects features of the 39 pairs that are compared"):
+        compare(replace(config, pairs=str(fewer), baselines=()))
+
+
+# Baselines
+
+
+def test_words_are_learnt(labelled):
+    tone = np.array([pair.scores["tone"] for pair in labelled])
+    found = TfIdf().predict(labelled[:30], tone[:30], labelled[30:], [1, 2, 3, 4, 5], 0)
+    assert METRICS["auroc"](tone[30:], [1, 2, 3, 4, 5], found) == 1
+    assert set(found.score) <= set(tone[:30])
+
+
+@pytest.fixture
+def encoder(made, labelled):
+    config = EncoderConfig(str(made / "encoder"), max_length=64, training=TrainingConfig(epochs=15, learning_rate=2e-3))
+    return EncoderMethod(config, labelled, Labels.of(labelled), 4)
+
+
+def test_an_encoder_learns_what_it_is_trained_on(encoder, labelled):
+    labels = Labels.of(labelled)
+    model = encoder.build()
+    encoded = [encoder.encode(pair) for pair in labelled]
+    before = predict(model, encoded)
+    assert np.ptp(before[0]) == 0  # the classifiers begin at zero
+    steps = train(model, encoded, labels.take(np.flatnonzero(labels.aspect == 0)), encoder.training)
+    assert steps == 15 * 3
+    tone, *_ = predict(model, encoded)
+    good = tone[:, [c >= 4 for c in labels.classes[0]]].sum(axis=1)
+    is_good = np.array([pair.scores["tone"] >= 4 for pair in labelled])
+    assert ((good > 0.5) == is_good).mean() > 0.9
+    assert tone.sum(axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_step_in_several_passes_is_the_same_step(made, labelled):
+    """Whatever memory a step gets, its gradients are those of the mean loss over all its labels."""
+    labels = Labels.of(labelled)
+    method = EncoderMethod(EncoderConfig(str(made / "encoder"), max_length=64), labelled, labels, 4)
+    model = method.build().eval()  # in training, dropout is drawn anew in each pass
+    torch.nn.init.normal_(model.heads[0].weight)  # no gradient goes through a classifier of zeros
+    encoded = [method.encode(pair) for pair in labelled]
+    found = []
+    for pass_tokens in (1, 10_000):
+        model.zero_grad()
+        add_gradients(model, encoded, targets_of(labels, len(encoded)), pass_tokens)
+        found.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    assert max(gradient.abs().max() for gradient in found[0]) > 1e-3
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_adapters_alone_are_trained(made, labelled):
+    method = LoraMethod(LoraConfig(str(made / "backbone"), None), labelled, Labels.of(labelled), 4)
+    model = method.build()
+    trained = [name for name, parameter in model.body.named_parameters() if parameter.requires_grad]
+    assert trained and all("lora_" in name and ("q_proj" in name or "v_proj" in name) for name in trained)
+    frozen = {n: p.clone() for n, p in model.body.named_parameters() if not p.requires_grad}
+    encoded = [method.encode(pair) for pair in labelled]
+    train(model, encoded, Labels.of(labelled), method.training)
+    state = dict(model.body.named_parameters())
+    assert all(torch.equal(state[name], value) for name, value in frozen.items())
+    assert any(state[name].abs().sum() > 0 for name in trained if "lora_B" in name)  # it begins at zero
+
+
+def test_the_test_rows_are_never_trained_on(encoder, labelled, config):
+    fold = Comparison(config).folds()[0]
+    with pytest.raises(DataFileError, match="A fold expects test questions that are not trained on"):
+        next(encoder.predict(replace(fold, train=fold.test)))
+
+
+def test_the_learning_rate_rises_for_less_than_the_training_and_falls_to_zero():
+    config = TrainingConfig(warmup=0.1)
+    factors = [config.factor(step, 50) for step in range(51)]
+    assert 0 < factors[0] < factors[4] < factors[5] == 1 and factors[50] == 0
+    assert all(a >= b for a, b in zip(factors[5:], factors[6:], strict=False))
+    assert TrainingConfig(warmup=0).factor(0, 10) == 1
+    nearly_all = [TrainingConfig(warmup=0.99).factor(step, 3) for step in range(4)]
+    assert nearly_all == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1, 0]
+    assert TrainingConfig(warmup=0.5).factor(0, 1) == 1
+    with pytest.raises(SettingsError, match="warmup expects a share of the steps below 1, but got 1"):
+        TrainingConfig(warmup=1)
+
+
+def test_an_encoder_is_unpacked_from_its_wheel(made, labelled, tmp_path):
+    inner = tmp_path / "model.zip"
+    with zipfile.ZipFile(inner, "w") as archive:
+        for path in (made / "encoder").iterdir():
+            archive.write(path, path.name)
+        archive.writestr("1_Pooling/config.json", "{}")
+    wheel = tmp_path / "some_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(inner, "some_model/model.zip")
+    method = EncoderMethod(EncoderConfig(str(wheel)), labelled, Labels.of(labelled), 4)
+    assert isinstance(method.build(), PairClassifier)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("some_model/other.txt", "")
+    with pytest.raises(DataFileError, match="expects to hold a model.zip, but has none"):
+        EncoderMethod(EncoderConfig(str(wheel)), labelled, Labels.of(labelled), 4)
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("4", 4),
+        (" Score: 5.", 5),
+        ("score:1\n", 1),
+        ("4/5", None),
+        ("4.5", None),
+        ("7", None),
+        ("It is 4", None),
+        ("", None),
+    ],
+)
+def test_replies_are_read_strictly(reply, score):
+    assert read_score(reply, [1, 2, 3, 4, 5]) == score
+
+
+def test_operations_are_those_of_the_weights_and_of_attention():
+    from support.models import tiny_config
+
+    config = tiny_config("llama")
+    attention = 32 * 32 * 2 + 32 * 16 * 2  # q and o; k and v
+    weights = 4 * (attention + 3 * 32 * 48 + 2 * 32) + 32  # with norms
+    assert pass_flops(config, 10) == 2 * weights * 10 + 4 * 10**2 * 32 * 4 / 2
+    assert pass_flops(config, 10, 2) < pass_flops(config, 10) / 1.9
+    assert pass_flops(config, 10, causal=False) > pass_flops(config, 10)
+
+
+def test_a_table_names_what_is_undefined():
+    entry = {"mean": {}, "gain_of_judge": {}, "rows": 0, "rows_of": 8, "budget": "none", "description": "says nothing"}
+    entry |= {"seconds_per_pair": None, "flops_per_pair": 0.0}
+    assert "| silent | undefined | undefined | undefined | undefined |" in table(
+        {"judge": "j", "methods": {"silent": entry}}
+    )
+
+
+# Responses with rubrics of their own
+
+
+def prometheus(task, response, score):
+    prompt = (
+        "###Task Description:\nScore it.\n\n###The instruction to evaluate:\n{}\n\n###Response to evaluate:\n{}\n\n"
+        "###Reference Answer (Score 5):\nThe best.\n\n###Score Rubrics:\n[Is it good?]\nScore 1: No.\n\n###Feedback: "
+    )
+    return {"instruction": prompt.format(task, response), "gpt4_score": score, "response_source": "someone"}
+
+
+def test_responses_with_a_rubric_of_their_own_become_rows(tmp_path):
+    source = tmp_path / "scored.json"
+    source.write_text(json.dumps([prometheus("Why?", "So.", [5, 4, 4]), prometheus("Why?", "Eh.", 1)]))
+    output = tmp_path / "rows.jsonl"
+    rows = rubric_rows(RubricRowsConfig(str(source), str(output)))
+    assert [row["scores"] for row in rows] == [{"quality": 4}, {"quality": 1}]
+    assert rows[0]["question"] == "Why?\n\nRubric:\n[Is it good?]\nScore 1: No."
+    assert [row["prediction"] for row in rows] == ["So.", "Eh."] and [row["sample"] for row in rows] == [0, 1]
+    assert rows[0]["id"] == rows[1]["id"] and rows[0]["answer"] == "The best."
+    assert read_records(output) == rows
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"instruction": "Rate it.", "gpt4_score": 3}, "row 0 expects an instruction with task, response, reference"),
+        (prometheus("Why?", "So.", [3.5]), r"row 0 expects whole numbers as gpt4_score, but got \[3.5\]"),
+        (prometheus("Why?", "So.", []), "row 0 expects whole numbers as gpt4_score"),
+    ],
+)
+def test_responses_in_another_form_are_refused(tmp_path, entry, message):
+    source = tmp_path / "scored.json"
+    source.write_text(json.dumps([entry]))
+    with pytest.raises(DataFileError, match=message):
+        rubric_rows(RubricRowsConfig(str(source), str(tmp_path / "rows.jsonl")))
+
+
+def test_the_supplied_general_responses_are_read(data_dir, tmp_path):
+    rows = rubric_rows(RubricRowsConfig(str(data_dir / "general" / "vicuna_eval.json"), str(tmp_path / "rows.jsonl")))
+    assert len(rows) == 320 and len({row["id"] for row in rows}) == 80
+    assert {score for row in rows for score in row["scores"].values()} == {1, 2, 3, 4, 5}

@@ -1,0 +1,136 @@
+"""LAGER's own rows, scored by whole prompts: directly, and after feedback."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from inspector_training.runs.manifest import Manifest
+from inspector_training.score_tokens.weights import TuningConfig
+from inspector_training.stages.lager_prompts import LagerPromptsConfig, lager_prompts
+from scipy.stats import spearmanr
+from support.causal import save_causal
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from inspector_pipeline.errors import DataFileError, ReadingError, SettingsError
+
+N = 12
+ROWS = [
+    {
+        "id": f"r{i}",
+        "user_prompt": f"Rate from 1 to 5 how kind this is: {'well done ' * (i % 4)}{i}",
+        "user_prompt_feedback": f"Explain, then rate {i} from 1 to 5, as Score: <integer>",
+        "score": [1 + i % 5, 3] if i % 2 else 1 + i % 5,
+    }
+    for i in range(N)
+]
+GIVEN = [float(np.mean(row["score"])) for row in ROWS]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory, tokenizer):
+    return str(save_causal(tmp_path_factory.mktemp("causal"), "llama", tokenizer))
+
+
+@pytest.fixture
+def scored(backbone, tmp_path):
+    """Run the stage, and return its rows and results."""
+
+    def run(rows=ROWS, **changes):
+        source, output = tmp_path / "rows.jsonl", tmp_path / "out"
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        lager_prompts(LagerPromptsConfig(str(source), str(output), backbone, backbone_revision=None, **changes))
+        found = [json.loads(line) for line in (output / "scored.jsonl").read_text().splitlines()]
+        return found, json.loads((output / "results.json").read_text())
+
+    return run
+
+
+@torch.no_grad()
+def expected_score(backbone, tokenizer, text, written, scores=(1, 2, 3, 4, 5)):
+    """What the score tokens after a text expect, all layers alike, by plain transformers."""
+    model = AutoModelForCausalLM.from_pretrained(backbone).eval()
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    states = model(ids, output_hidden_states=True).hidden_states
+    tokens = [tokenizer(f"{text}{word}", add_special_tokens=False)["input_ids"][ids.shape[1]] for word in written]
+    logits = torch.stack([state[0, -1] @ model.lm_head.weight[tokens].T for state in states]).mean(dim=0)
+    return float(logits.softmax(dim=0) @ torch.tensor(scores, dtype=torch.float32))
+
+
+def as_turn(tokenizer, prompt):
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+
+
+def test_each_prompt_is_scored_by_one_prefill_and_measured_against_its_own_score(scored, backbone, tokenizer, tmp_path):
+    found, results = scored([*ROWS, {"user_prompt": "Rate this, which nobody did.", "note": "kept"}])
+    assert [{key: row[key] for key in own} for row, own in zip(found, ROWS, strict=False)] == ROWS
+    assert found[-1]["note"] == "kept" and found[-1]["lager_score"] in range(1, 6)
+    for row in found[:3]:
+        expected = expected_score(backbone, tokenizer, as_turn(tokenizer, row["user_prompt"]), "12345")
+        assert row["lager_expected"] == pytest.approx(expected, abs=1e-4)
+        assert row["lager_score"] == round(expected) and row["lager_reason"] is None
+    ours = [row["lager_expected"] for row in found[:N]]
+    assert results["spearman"]["value"] == pytest.approx(spearmanr(ours, GIVEN).statistic, abs=1e-4)
+    assert results["mae"]["value"] == pytest.approx(np.abs(np.array(ours) - GIVEN).mean(), abs=1e-4)
+    for metric in ("spearman", "mae"):
+        assert results[metric]["low"] < results[metric]["value"] < results[metric]["high"]
+    assert (results["n"], results["n_compared"], results["n_null"]) == (N + 1, N, 0)
+    assert results["condition"] == "direct" and results["layer_weights"] == "uniform"
+    assert set(Manifest.read(tmp_path / "out", "lager_prompts").outputs) == {"scored.jsonl", "results.json"}
+
+
+def test_a_scale_may_be_written_in_other_words_and_weights_tuned(scored, backbone, tokenizer, tmp_path):
+    rows = [{"user_prompt": f"Choose A, B or C for {i}.", "score": 50 * (i % 3)} for i in range(6)]
+    letters = {"scores": (0, 50, 100), "written": ("A", "B", "C"), "answer": "Score:"}
+    found, results = scored(rows, **letters)
+    text = as_turn(tokenizer, rows[0]["user_prompt"]) + "Score:"
+    expected = expected_score(backbone, tokenizer, text, "ABC", (0, 50, 100))
+    assert found[0]["lager_expected"] == pytest.approx(expected, abs=1e-3) and found[0]["lager_score"] in (0, 50, 100)
+    tuned, told = scored(rows, **letters, validation=str(tmp_path / "rows.jsonl"), tuning=TuningConfig(method="convex"))
+    assert len(told["layer_weights"]) == 5 and sum(told["layer_weights"]) == pytest.approx(1, abs=1e-5)
+    assert told["mae"]["value"] != results["mae"]["value"]
+    assert [row["lager_expected"] for row in tuned] != [row["lager_expected"] for row in found]
+
+
+def test_feedback_is_written_first_and_its_score_read_in_place(scored, backbone, tokenizer, monkeypatch):
+    said = {"Explain, then rate 1 ": "Well said. Score: 3. Bye", "Explain, then rate 2 ": "I cannot."}
+    asked = []
+
+    def generate(self, input_ids, max_new_tokens, **_options):  # a random model would not say it
+        asked.append(max_new_tokens)
+        replies = [next(r for start, r in said.items() if start in tokenizer.decode(ids)) for ids in input_ids]
+        encoded = [tokenizer(reply)["input_ids"] for reply in replies]
+        width = max(map(len, encoded))
+        end = self.generation_config.eos_token_id
+        return torch.cat([input_ids, torch.tensor([ids + [end] * (width - len(ids)) for ids in encoded])], dim=1)
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", generate)
+    rows = [*ROWS[1:3], {"user_prompt": "Rate it.", "score": 2}]
+    found, results = scored(rows, feedback=True)
+    text = as_turn(tokenizer, ROWS[1]["user_prompt_feedback"]) + "Well said. Score:"
+    expected = expected_score(backbone, tokenizer, text, [" 1", " 2", " 3", " 4", " 5"])
+    assert found[0]["lager_expected"] == pytest.approx(expected, abs=1e-4)
+    assert found[0]["lager_feedback"] == "Well said. Score: 3. Bye" and found[0]["lager_reason"] is None
+    assert [row["lager_score"] for row in found[1:]] == [None, None] == [row["lager_expected"] for row in found[1:]]
+    assert found[1]["lager_reason"] == "the reply gives no score" and found[1]["lager_feedback"] == "I cannot."
+    assert found[2]["lager_reason"] == "the row has no user_prompt_feedback"
+    assert set(asked) == {256} and results["condition"] == "feedback"
+    assert results["reasons"] == {"the reply gives no score": 1, "the row has no user_prompt_feedback": 1}
+    assert (results["n_null"], results["n_compared"], results["spearman"]["value"]) == (2, 1, None)
+    assert results["mae"]["value"] == pytest.approx(abs(expected - GIVEN[1]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"scores": (1, 2, 3)}, DataFileError, "row 2 expects a score from 1 to 3, but got 4"),
+        ({"scores": (0, 1, 5, 10)}, ReadingError, "but 1 and 10 both begin with '1'"),
+        ({"scores": (5, 1)}, SettingsError, "scores expects two or more, ascending"),
+        ({"written": ("A", "B")}, SettingsError, "written expects a text for each of"),
+    ],
+)
+def test_scales_that_do_not_fit_are_refused(scored, changes, error, message):
+    with pytest.raises(error, match=message):
+        scored([{**row, "score": 1 + i if i < 4 else 1} for i, row in enumerate(ROWS)][1:], **changes)

@@ -1,0 +1,98 @@
+"""A file of steps makes a judge that scores pairs as it was fitted; a second run makes nothing again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from inspector_training.features.store import load_features
+from inspector_training.stages.fit import load_fitted
+from inspector_training.stages.make_judge import MakeJudgeConfig, make_judge, read_steps
+from support.made_up import make_pairs
+
+from inspector_pipeline import load_judge
+from inspector_pipeline.errors import DataFileError
+
+
+def write_chain(folder, backbone, readings=("chat",), **search):
+    rows = [
+        {
+            "id": p.id,
+            "question": p.question,
+            "prediction": f"{p.prediction} {i}",
+            "scores": p.scores,
+            "sample": p.sample,
+        }
+        for i, p in enumerate(make_pairs(40))
+        if p.scores
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    search = {"poolings": [["last"]], "depths": [2], "sharings": [1.0], "heads": [], "inner_folds": 3} | search
+    folds = {"folds": 3, "repeats": 1, "bootstraps": 10, "learning_curve": []}
+    steps = [
+        {"stage": "audit", "rows": "${work}/rows.jsonl", "output": "${work}/audit", "drop": "${work}/kept.jsonl"},
+        {
+            "stage": "extract",
+            "pairs": "${work}/rows.jsonl",
+            "output": "${work}/features",
+            "backbone_id": str(backbone),
+            "backbone_revision": None,
+            "max_length": 256,
+            "poolings": ["last"],
+            "readings": list(readings),
+        },
+        {"stage": "fit", "features": ["${work}/features"], "output": "${work}/fit", "search": search},
+        {"stage": "evaluate", "features": ["${work}/features"], "output": "${work}/r.json", "search": search, **folds},
+        {"stage": "export", "fit": "${work}/fit", "results": "${work}/r.json", "output": "${work}/judge"},
+    ]
+    (folder / "steps.yaml").write_text(yaml.safe_dump(steps))
+    return MakeJudgeConfig(str(folder / "steps.yaml"), {"work": str(folder)})
+
+
+@pytest.mark.parametrize("family", ["qwen3"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_judge_scores_as_it_was_fitted_and_a_second_run_makes_nothing_again(tmp_path, backbone_dir, bias):
+    changes = {} if bias else {"bias": False, "layers": ["one"]}
+    config = write_chain(tmp_path, backbone_dir, **changes)
+    make_judge(config)
+    made = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and "judge" not in p.parts}
+    judged = {p: p.read_bytes() for p in (tmp_path / "judge").iterdir() if p.suffix != ".png"}
+    make_judge(config)
+    assert made == {p: p.stat().st_mtime_ns for p in made} and judged == {p: p.read_bytes() for p in judged}
+    features, fitted = load_features(tmp_path / "features"), load_fitted(tmp_path / "fit")
+    judge = load_judge(tmp_path / "judge", device="cpu")
+    scored = judge([{"question": p.question, "prediction": p.prediction} for p in features.pairs])
+    for aspect in fitted.aspects:
+        x = np.concatenate([features.matrix(f) for f in aspect.features], axis=1).astype(float)
+        values = (x - aspect.center) @ aspect.weight + aspect.bias
+        expected = aspect.calibration.probabilities(values) @ np.array(aspect.classes)
+        np.testing.assert_allclose([r["expected"][aspect.name] for r in scored], expected, atol=1e-4)
+        scores = np.array(aspect.classes)[aspect.calibration.class_index(values)]
+        assert [r["scores"][aspect.name] for r in scored] == scores.tolist()
+        if not bias:
+            assert not aspect.center.any() and aspect.bias == 0
+    rules = {a["head"]["rule"] for a in json.loads((tmp_path / "judge/config.json").read_text())["aspects"]}
+    assert rules == {"ordinal" if bias else "regression"}
+    probes = Path(tmp_path / "fit" / "fit.json")
+    probes.write_text(probes.read_text() + " ")
+    with pytest.raises(DataFileError, match="It was changed after it was made"):
+        load_fitted(tmp_path / "fit")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- stage: dance\n", "a list of steps, each with a stage of data"),
+        ("stage: fit\n", "a list of steps"),
+        ("- stage: [fit]\n", "a list of steps"),
+        ("- {stage: fit, features: [a], output: b, depth: 3}\n", r"step 1 \(fit\) expects the settings"),
+        ("- {stage: fit, features: ['${gone}'], output: b}\n", "value of the variable 'gone'"),
+        ("- {stage: [\n", "expects YAML"),
+    ],
+)
+def test_unknown_stages_settings_and_variables_are_named(tmp_path, text, message):
+    (tmp_path / "steps.yaml").write_text(text)
+    with pytest.raises(DataFileError, match=message):
+        read_steps(MakeJudgeConfig(str(tmp_path / "steps.yaml")))

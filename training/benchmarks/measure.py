@@ -1,0 +1,168 @@
+"""Timing, memory and the matrix-product ceiling of one case, and the JSON that is kept of it."""
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+from torch.nn import functional
+
+from ..evaluation.flops import LayerShape
+
+T = TypeVar("T")
+
+CEILING_SECONDS = 0.3  # how long each shape is timed
+MIN_CEILING_RUNS = 5
+GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one repetition of a case does.
+
+    Attributes:
+        dtype: float32 or bfloat16.
+        pairs: Pairs that get a score.
+        tokens: Tokens of these pairs as the case reads them, all its passes together, without padding.
+        chat_tokens: Tokens of the same pairs in the chat reading: what makes cases on different pairs comparable.
+        flops: Operations (flops.py), with the padding that is computed; every token of every pair counts, also where
+            the case reuses what it has computed.
+        shape: Of the layers; None where a case is not compared with the ceiling.
+        batch_tokens: Tokens of one of its batches, for the ceiling.
+    """
+
+    dtype: str
+    pairs: int
+    tokens: int
+    chat_tokens: int
+    flops: int
+    shape: LayerShape | None = None
+    batch_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is kept of a case.
+
+    Attributes:
+        work: What one repetition does.
+        seconds: Of each repetition.
+        peak_memory_bytes: Largest resident memory of the case's process, from its start to the last repetition.
+        loaded_memory_bytes: The same up to the first repetition: libraries and weights.
+        ceiling_gflops: What the layer's matrix products alone reach in the same process, on as many tokens as a batch.
+        details: What only this case has.
+    """
+
+    work: Work
+    seconds: list[float]
+    peak_memory_bytes: int
+    loaded_memory_bytes: int
+    ceiling_gflops: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a case's JSON holds: all of it, and what follows from it."""
+        seconds = median(self.seconds)
+        gflops = self.work.flops / seconds / GIGA
+        derived = {
+            "median_seconds": seconds,
+            "pairs_per_second": self.work.pairs / seconds,
+            "tokens_per_second": self.work.tokens / seconds,
+            "chat_tokens_per_second": self.work.chat_tokens / seconds,
+            "gflops": gflops,
+            "share_of_ceiling": gflops / self.ceiling_gflops if self.ceiling_gflops else None,
+        }
+        data = asdict(self)
+        return {**data.pop("work"), **data, **derived}
+
+
+def measure(
+    run: Callable[[], T],
+    work: Work,
+    *,
+    repetitions: int,
+    warm_up: Callable[[], Any] | None,
+    details: Callable[[T], dict[str, Any]] = lambda _: {},
+) -> Measurement:
+    """Time a case, then its ceiling, which must not count as the case's memory.
+
+    Args:
+        run: One repetition.
+        work: What it does.
+        repetitions: How many are timed.
+        warm_up: Run once before, not timed.
+        details: Makes the details of what the last repetition returned.
+    """
+    loaded = peak_memory()
+    if warm_up is not None:
+        warm_up()
+    seconds: list[float] = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        result = run()
+        seconds.append(time.perf_counter() - start)
+    peak = peak_memory()
+    ceiling = None
+    if work.shape is not None:
+        ceiling = matrix_ceiling(work.shape, work.batch_tokens, getattr(torch, work.dtype))
+    return Measurement(work, seconds, peak, loaded, ceiling, details(result))
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory that this process has had, in bytes.
+
+    On Linux it is the high-water mark of the process's own memory: ru_maxrss would also know the parent's, from which
+    it was forked.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def matrix_ceiling(
+    shape: LayerShape, tokens: int, dtype: torch.dtype, seconds: float = CEILING_SECONDS, seed: int = 0
+) -> float:
+    """Time the matrix products of a layer's linear maps, one by one, and nothing else.
+
+    Args:
+        shape: The layer.
+        tokens: Rows of the input.
+        dtype: Of input and weights.
+        seconds: How long each is repeated.
+        seed: Of the numbers.
+
+    Returns:
+        GFLOP/s over all of them, from the median time of each.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    flops, total = 0, 0.0
+    with torch.inference_mode():
+        for inputs, outputs in shape.linears.values():
+            states = torch.randn(tokens, inputs, generator=generator).to(dtype)
+            weight = torch.randn(outputs, inputs, generator=generator).to(dtype)
+            total += _median_time(states, weight, seconds)
+            flops += 2 * tokens * inputs * outputs
+    return flops / total / GIGA
+
+
+def _median_time(states: torch.Tensor, weight: torch.Tensor, seconds: float) -> float:
+    functional.linear(states, weight)
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < MIN_CEILING_RUNS:
+        start = time.perf_counter()
+        functional.linear(states, weight)
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def padded(lengths: list[int], batch_size: int) -> list[int]:
+    """Return the lengths that are computed where batches in input order are padded to their longest row."""
+    batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
+    return [max(batch) for batch in batches for _ in batch]

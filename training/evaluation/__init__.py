@@ -1,0 +1,1 @@
+"""What a judge is worth: cross-validation, metrics, cost and tables."""

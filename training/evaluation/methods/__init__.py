@@ -1,0 +1,1 @@
+"""Ways of judging that are compared in the same folds."""

@@ -1,0 +1,225 @@
+"""What a comparison says: every method's quality with the judge's gain over it, as data, a table and a plot."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..probing.table import Array, Index, Labels
+from .cost import Cost
+from .metrics import METRICS, UNSET, Predictions, Resamples, averaged, bootstrap, gains, interval, resamples
+
+SHOWN = ("auroc", "spearman", "macro_f1", "qwk", "mae")
+HEADER = (
+    "| method | AUROC (95 %) | Spearman | macro F1 | gain of the judge in AUROC (95 %) | p | s/pair | GFLOP/pair | "
+    "rows | budget |\n|---|---|---|---|---|---|---|---|---|---|\n"
+)
+
+
+class Outcome(Protocol):
+    """What a method predicted, and what it costs."""
+
+    @property
+    def predictions(self) -> Predictions:
+        """One repeat, of every row of the table."""
+
+    @property
+    def cost(self) -> Cost:
+        """Of scoring a pair."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Description, budget, notes."""
+
+
+def report(outcomes: Mapping[str, Outcome], labels: Labels, judge: str, bootstraps: int, seed: int) -> dict[str, Any]:
+    """Measure all methods and compare the judge with each on the rows that both predict.
+
+    Args:
+        outcomes: Name -> what a method predicted.
+        labels: The table.
+        judge: Name of the method to compare with.
+        bootstraps: Resamples of the questions.
+        seed: Of the draws.
+
+    Returns:
+        `judge`, and `methods`: name -> `aspects`, `mean` over the aspects that it predicts, `gain_of_judge` (with `p`),
+        the same `gain_by_aspect`, `rows` and `rows_of`, cost, description, budget and notes.
+    """
+    samples = resamples(labels.question[~labels.auxiliary], bootstraps, seed)
+    theirs = outcomes[judge].predictions
+    methods = {}
+    for name, outcome in outcomes.items():
+        covered = _covered(outcome.predictions) & _covered(theirs) & ~labels.auxiliary
+        own = _draws(outcome.predictions, labels, covered, samples)
+        ours = _draws(theirs, labels, covered, samples)
+        mean, judges_mean = _mean(own), _mean(ours)
+        methods[name] = {
+            **outcome.told,
+            **vars(outcome.cost),
+            "rows": int(covered.sum()),
+            "rows_of": int((~labels.auxiliary).sum()),
+            "aspects": {aspect: _intervals(draws) for aspect, draws in own.items()},
+            "mean": _intervals(mean),
+            "gain_of_judge": {} if name == judge else _gains(judges_mean, mean),
+            "gain_by_aspect": {} if name == judge else {aspect: _gains(ours[aspect], own[aspect]) for aspect in own},
+        }
+    return {"judge": judge, "methods": methods}
+
+
+def _covered(predictions: Predictions) -> Any:
+    return predictions.score[0] != UNSET
+
+
+def _draws(predictions: Predictions, labels: Labels, covered: Any, samples: Resamples) -> dict[str, dict[str, Array]]:
+    found = {}
+    for a, name in enumerate(labels.names):
+        rows: Index = np.flatnonzero(covered & (labels.aspect == a))
+        if len(rows):
+            weights = samples.weights(labels.question[rows])
+            found[name] = bootstrap(labels.score[rows], labels.classes[a], predictions.take(rows), weights)
+    return found
+
+
+def mean_auroc(predictions: Predictions, labels: Labels, bootstraps: int, seed: int) -> dict[str, float | None] | None:
+    """Return a method's mean AUROC over the aspects that it predicts, with its interval; None where it has none."""
+    samples = resamples(labels.question[~labels.auxiliary], bootstraps, seed)
+    draws = _draws(predictions, labels, _covered(predictions) & ~labels.auxiliary, samples)
+    return interval(_mean(draws)["auroc"]) if draws else None
+
+
+def _mean(draws: Mapping[str, dict[str, Array]]) -> dict[str, Array]:
+    return averaged(list(draws.values())) if draws else {}
+
+
+def _intervals(draws: Mapping[str, Array]) -> dict[str, Any]:
+    return {name: interval(draws[name]) for name in SHOWN if name in draws}
+
+
+def _gains(judge: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, Any]:
+    kept = {name: judge[name] for name in SHOWN if name in judge and name in other}
+    found: dict[str, Any] = {**gains(kept, other)}
+    for name in kept:
+        sign = -1 if METRICS[name].lower_is_better else 1
+        found[name]["p"] = _p_value(sign * (judge[name] - other[name])[1:])
+    return found
+
+
+def _p_value(draws: Array) -> float | None:
+    """Double the smaller share of resamples on either side of 0; None where no resample defines the difference."""
+    defined = draws[~np.isnan(draws)]
+    if not len(defined):
+        return None
+    smaller = min((defined <= 0).sum(), (defined >= 0).sum())
+    return round(float(min(1.0, 2 * (smaller + 1) / (len(defined) + 1))), 4)
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Write the comparison as Markdown: a table by falling AUROC, what its names mean, and how score tokens fare."""
+    judge, methods = results["judge"], results["methods"]
+    ranked = sorted(methods, key=lambda name: -(methods[name]["mean"].get("auroc", {}).get("value") or 0))
+    lines = [_line(name, methods[name], name == judge) for name in ranked]
+    meanings = [f"- `{name}`: {methods[name]['description']}.{_failures(methods[name])}\n" for name in ranked]
+    sentences = [_sentence(judge, name, methods[name]) for name in ranked]
+    return "\n".join(["".join(part) for part in ([HEADER, *lines], meanings, sentences)])
+
+
+def _failures(entry: Mapping[str, Any]) -> str:
+    """Say how many replies held no score, where a method writes its scores."""
+    counts = entry.get("notes", {}).get("failures", {}).values()
+    asked, failed = (sum(count[key] for count in counts) for key in ("of", "failed"))
+    return f" {failed} of {asked} replies held no score; its figures are of the others." if asked else ""
+
+
+def _line(name: str, entry: Mapping[str, Any], is_judge: bool) -> str:
+    mean, gain = entry["mean"], entry["gain_of_judge"].get("auroc", {})
+    seconds, flops = entry["seconds_per_pair"], entry["flops_per_pair"]
+    cells = (
+        f"**{name}**" if is_judge else name,
+        _shown(mean.get("auroc")),
+        _value(mean.get("spearman")),
+        _value(mean.get("macro_f1")),
+        "the judge" if is_judge else _shown(gain, signed=True),
+        "" if gain.get("p") is None else f"{gain['p']:.3f}",
+        "no model" if not flops else f"{seconds:.3f}",
+        "0" if not flops else f"{flops / 1e9:.1f}",
+        f"{entry['rows']} of {entry['rows_of']}",
+        entry["budget"],
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _sentence(judge: str, name: str, entry: Mapping[str, Any]) -> str:
+    """Say whether the judge beats a method of score tokens, and by how much."""
+    gain = entry["gain_of_judge"].get("auroc", {})
+    if not name.startswith("lager") or gain.get("value") is None:
+        return ""
+    by = f"by {gain['value']:+.3f} mean AUROC (95 % {gain['low']:+.3f} to {gain['high']:+.3f})"
+    aspects = {aspect: found["auroc"] for aspect, found in entry["gain_by_aspect"].items() if found.get("auroc")}
+    better = [aspect for aspect, own in aspects.items() if (own["low"] or 0) > 0]
+    worse = [aspect for aspect, own in aspects.items() if (own["high"] or 0) < 0]
+    by += f"; by aspect, {judge} is reliably better on {', '.join(better) or 'none'}"
+    by += f" and worse on {', '.join(worse)}" if worse else ""
+    if gain["low"] > 0:
+        return f"- {judge} beats {name} {by}.\n"
+    if gain["high"] < 0:
+        return f"- {judge} loses to {name}, {by}.\n"
+    return f"- {judge} does not differ reliably from {name}: {by}.\n"
+
+
+def _shown(found: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+    if not found or found.get("value") is None:
+        return "undefined"
+    sign = "+" if signed else ""
+    value, low, high = (f"{found[key]:{sign}.3f}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _value(found: Mapping[str, Any] | None) -> str:
+    return "undefined" if not found or found.get("value") is None else f"{found['value']:.3f}"
+
+
+def plot(results: Mapping[str, Any], path: Path) -> None:
+    """Draw quality against cost: seconds and operations for a pair; what runs no model stands at the left edge."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    shown = {name: entry for name, entry in results["methods"].items() if entry["mean"].get("auroc", {}).get("value")}
+    for axis, key, what in zip(
+        axes, ("seconds_per_pair", "flops_per_pair"), ("seconds for a pair", "operations for a pair"), strict=True
+    ):
+        costs = {name: entry[key] for name, entry in shown.items() if entry["flops_per_pair"] and entry[key]}
+        edge = min(costs.values(), default=1.0) / 5
+        for name, entry in shown.items():
+            auroc = entry["mean"]["auroc"]
+            x = costs.get(name, edge)
+            marker = "o" if name in costs else "<"
+            spread = [[auroc["value"] - auroc["low"]], [auroc["high"] - auroc["value"]]]
+            axis.errorbar([x], [auroc["value"]], yerr=spread, fmt=marker, capsize=2)
+            axis.annotate(name, (x, auroc["value"]), xytext=(5, 3), textcoords="offset points", fontsize=7)
+        axis.set_xscale("log")
+        axis.set_xlabel(what)
+        axis.grid(visible=True, alpha=0.3)
+    axes[0].set_ylabel("mean AUROC of a good score, 95 %")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def plot_curves(curves: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draw mean AUROC against the number of training labels, with intervals; a method of no labels is level."""
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for name, points in curves.items():
+        shown = [(point["n"], point["auroc"]) for point in points if point["auroc"]]
+        values = [auroc["value"] for _, auroc in shown]
+        (line,) = axis.plot([n for n, _ in shown], values, marker="o", label=name)
+        low, high = ([auroc[end] for _, auroc in shown] for end in ("low", "high"))
+        axis.fill_between([n for n, _ in shown], low, high, alpha=0.12, color=line.get_color())
+    axis.set_xscale("symlog", linthresh=10)  # no labels stand at the left edge
+    axis.set_xlabel("labels of training rows")
+    axis.set_ylabel("mean AUROC of a good score, 95 %")
+    axis.grid(visible=True, alpha=0.3)
+    axis.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

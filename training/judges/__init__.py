@@ -1,0 +1,1 @@
+"""Making a judge's folder: heads ported or fitted, config, evidence, plots."""

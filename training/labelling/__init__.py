@@ -1,0 +1,1 @@
+"""Responses and labels by other models: endpoints, rubrics, journals."""

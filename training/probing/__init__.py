@@ -1,0 +1,1 @@
+"""Probes: tables of labels, kernels, fits, search and calibration."""

@@ -1,0 +1,242 @@
+"""Fits of all aspects together, given inner products: ridge, logistic, support vectors, ordinal logistic.
+
+Every head gives the same thing, a coefficient for each training row, so that an aspect's value is linear in its
+features, whatever the loss was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+
+from .kernels import Rows, joint_kernel
+from .table import Labels
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+HEADS = ("ridge", "logistic", "svc", "ordinal")
+INTERCEPT_SCALE = 10.0  # of the constant columns, so that the penalty leaves the intercepts nearly free
+MAX_ITERATIONS = 2000
+RANK_TOLERANCE = 1e-10  # directions below this share of the largest are rounding
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to fit.
+
+    Attributes:
+        head: `ridge` on the target; `logistic` or `svc` (squared hinge) on good against other labels; `ordinal`, a
+            logistic loss on every threshold between two scores.
+        penalty: On the weight, as a multiple of the kernel's mean diagonal.
+        sharing: Weight of the part that aspects share, against 1 for their own; 0 fits each alone.
+        auxiliary: Factor on the weight of auxiliary rows; 0 leaves them out.
+    """
+
+    head: str = "ridge"
+    penalty: float = 2.0
+    sharing: float = 3.0
+    auxiliary: float = 0.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is fitted.
+
+    Attributes:
+        value: (rows,) the regression's target.
+        score: (rows,) the label.
+        positive: (rows,) whether it is a good one.
+    """
+
+    value: Array
+    score: Index
+    positive: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, labels: Labels, threshold_weight: float) -> "Target":
+        """Weight what users filter by, the step to a good label, more than a step elsewhere on the scale."""
+        return cls(labels.score + threshold_weight * labels.positive, labels.score, labels.positive)
+
+    def take(self, rows: Index) -> "Target":
+        """Return some of the rows."""
+        return Target(self.value[rows], self.score[rows], self.positive[rows])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fit of aspects that share a part of their weight, in dual form.
+
+    Attributes:
+        train: The training rows.
+        dual: (train rows,) coefficients.
+        offset: (aspects,) value at an aspect's centre, or at the origin without centres.
+        sharing: Weight of the part that aspects share.
+        centered: Whether each aspect's mean is taken off its features.
+    """
+
+    train: Rows
+    dual: Array
+    offset: Array
+    sharing: float
+    centered: bool
+
+    def values(self, gram: Array, rows: Rows) -> Array:
+        """Return each row's value by its aspect's weight, (rows,)."""
+        kernel = joint_kernel(gram, rows, self.train, self.sharing, centered=self.centered)
+        values: Array = kernel @ self.dual + self.offset[rows.aspect]
+        return values
+
+    def unit_dual(self, aspect: int, n_units: int) -> tuple[Array, Array]:
+        """Return an aspect's weight and centre as combinations of the units' features, (units,) each."""
+        train = self.train
+        own = train.aspect == aspect
+        strength = self.dual * (own + self.sharing) / (1 + self.sharing)
+        dual, center = np.zeros(n_units), np.zeros(n_units)
+        np.add.at(dual, train.unit, strength)
+        if self.centered:
+            for a in np.unique(train.aspect):
+                other = train.aspect == a
+                share = train.weight[other] / train.weight[other].sum()
+                np.add.at(dual, train.unit[other], -strength[other].sum() * share)
+                if a == aspect:
+                    np.add.at(center, train.unit[other], share)
+        return dual, center
+
+
+def fit(gram: Array, train: Rows, target: Target, setting: Setting, *, centered: bool = True) -> Fit:
+    """Fit one head.
+
+    Args:
+        gram: (units, units) inner products.
+        train: Rows to fit on.
+        target: What is fitted, of the same rows.
+        setting: How.
+        centered: Whether there are centres and offsets; without them (ridge only) the value is linear in the features.
+    """
+    return fit_each(gram, train, target, [setting], centered=centered)[0]
+
+
+def fit_each(
+    gram: Array, train: Rows, target: Target, settings: Sequence[Setting], *, centered: bool = True
+) -> list[Fit]:
+    """Fit several heads on the same rows, with the arguments of `fit`; what they have in common is computed once."""
+    kernels = {s.sharing: joint_kernel(gram, train, train, s.sharing, centered=centered) for s in settings}
+    scales = {sharing: _scale(kernel) for sharing, kernel in kernels.items()}
+    needed = {s.sharing for s in settings if s.head != "ridge"}
+    coordinates = {sharing: _coordinates(kernels[sharing] / scales[sharing]) for sharing in needed}
+    fits = []
+    for setting in settings:
+        kernel, scale = kernels[setting.sharing], scales[setting.sharing]
+        if setting.head == "ridge":
+            offset = _means(target.value, train) if centered else np.zeros(int(train.aspect.max()) + 1)
+            penalty = np.diag(setting.penalty * scale / train.weight)
+            dual: Array = np.linalg.solve(kernel + penalty, target.value - offset[train.aspect])  # type: ignore[assignment]
+        else:
+            dual, offset = _fit_losses(*coordinates[setting.sharing], train, target, setting)
+            dual = dual / scale
+        fits.append(Fit(train, dual, offset, setting.sharing, centered))
+    return fits
+
+
+def left_out_errors(
+    gram: Array, train: Rows, target: Target, sharing: float, penalties: tuple[float, ...], *, centered: bool = True
+) -> Array:
+    """Return the errors of ridge fits at rows whose question was left out, without refitting (PRESS).
+
+    With B = (K + penalty)^-1 and C = B - BH(H'BH)^-1H'B, which keeps the offsets H free, the errors of a question's
+    rows b are C_bb^-1 (C y)_b: exact, by the block inverse of the whole system. The penalty is that of all rows.
+
+    Returns:
+        float64 (penalties, rows); NaN at a row whose question holds all rows of its aspect, as no other has its offset.
+    """
+    kernel = joint_kernel(gram, train, train, sharing, centered=centered)
+    scale = _scale(kernel)
+    offsets = np.eye(int(train.aspect.max()) + 1)[train.aspect][:, np.unique(train.aspect)]
+    order = np.argsort(train.question, kind="stable")
+    _, starts = np.unique(train.question[order], return_index=True)
+    blocks = np.split(order, starts[1:])
+    alone = _alone(train) if centered else np.zeros(len(order), dtype=bool)
+    errors = np.empty((len(penalties), len(train.unit)))
+    for i, penalty in enumerate(penalties):
+        c = np.linalg.inv(kernel + np.diag(penalty * scale / train.weight))
+        if centered:
+            free = c @ offsets
+            c = c - free @ np.linalg.solve(offsets.T @ free, free.T)
+        dual = c @ target.value
+        errors[i] = dual / np.where(alone, np.nan, np.diag(c))
+        for block in blocks:
+            if len(block) > 1:
+                errors[i, block] = np.linalg.lstsq(c[np.ix_(block, block)], dual[block], rcond=None)[0]
+    errors[:, alone] = np.nan
+    return errors
+
+
+def _alone(train: Rows) -> NDArray[np.bool_]:
+    """Say of each row whether its question holds all rows of its aspect."""
+    alone = np.zeros(len(train.unit), dtype=bool)
+    for a in np.unique(train.aspect):
+        own = train.aspect == a
+        alone[own] = len(np.unique(train.question[own])) == 1
+    return alone
+
+
+def _scale(kernel: Array) -> float:
+    """Return the mean diagonal, what penalties are multiples of; 1 where all features are constant."""
+    return float(np.trace(kernel)) / len(kernel) or 1.0
+
+
+def _means(values: Array, train: Rows) -> Array:
+    """Return the weighted mean by aspect, 0 for an aspect without rows."""
+    n = int(train.aspect.max()) + 1
+    total = np.bincount(train.aspect, train.weight * values, n)
+    means: Array = total / np.maximum(np.bincount(train.aspect, train.weight, n), 1e-300)
+    return means
+
+
+def _coordinates(kernel: Array) -> tuple[Array, Array]:
+    """Return coordinates in which the kernel is the plain inner product, (rows, rank), and the map from their duals."""
+    values, vectors = np.linalg.eigh(kernel)
+    kept = values > RANK_TOLERANCE * max(values[-1], 0.0)
+    return vectors[:, kept] * np.sqrt(values[kept]), vectors[:, kept] / np.sqrt(values[kept])
+
+
+def _fit_losses(x: Array, to_dual: Array, train: Rows, target: Target, setting: Setting) -> tuple[Array, Array]:
+    """Fit a classifier on coordinates, (rows, rank); give the rows' coefficients and the aspects' offsets.
+
+    Where all labels fall on one side, there is nothing to tell apart, and all values are 0.
+    """
+    rows, columns, is_above = _thresholds(train, target, setting.head)
+    if len(np.unique(is_above)) < 2:
+        return np.zeros(len(train.unit)), np.zeros(int(train.aspect.max()) + 1)
+    constants = INTERCEPT_SCALE * np.eye(int(columns.max()) + 1)[columns]
+    options: dict[str, Any] = {"C": 1 / setting.penalty, "fit_intercept": False, "max_iter": MAX_ITERATIONS}
+    model = LinearSVC(**options, dual=False) if setting.head == "svc" else LogisticRegression(**options)
+    model.fit(np.hstack([x[rows], constants]), is_above, sample_weight=train.weight[rows])
+    weight = model.coef_[0]
+    of_column = INTERCEPT_SCALE * weight[x.shape[1] :]
+    n_aspects = int(train.aspect.max()) + 1
+    owner = np.array([train.aspect[rows[columns == c][0]] for c in range(len(of_column))])
+    offset = np.array([of_column[owner == a].mean() if (owner == a).any() else 0.0 for a in range(n_aspects)])
+    return to_dual @ weight[: x.shape[1]], offset
+
+
+def _thresholds(train: Rows, target: Target, head: str) -> tuple[Index, Index, NDArray[np.bool_]]:
+    """Return for each comparison its row, its own constant's number, and whether the label lies above."""
+    if head != "ordinal":
+        _, columns = np.unique(train.aspect, return_inverse=True)
+        return np.arange(len(train.aspect)), columns, target.positive
+    none = np.empty(0, dtype=np.int64)
+    parts: list[tuple[Index, Index, NDArray[np.bool_]]] = []
+    for a in np.unique(train.aspect):
+        own = np.flatnonzero(train.aspect == a)
+        for threshold in np.unique(target.score[own])[1:]:
+            parts.append((own, np.full(len(own), len(parts)), target.score[own] >= threshold))
+    if not parts:
+        return none, none, none.astype(bool)
+    rows, columns, above = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return rows, columns, above

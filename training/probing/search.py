@@ -1,0 +1,422 @@
+"""Choose what a judge reads and how it is fitted, from training rows alone, and fit it.
+
+A probe is one linear map over the pooled states of some layers. Every view of the states (reading, poolings, layers,
+scaling), depth, penalty and degree of sharing between aspects is tried by ridge regression with leave-one-question-out
+errors, which need no refit. The best views go into an inner cross-validation by question, which chooses the depth: the
+shallowest that loses at most `tolerance` mean AUROC against the best. There the other heads are tried, and one is taken
+only where it gains more than `tolerance`; then auxiliary rows, which get the greatest weight that loses at most
+`tolerance` against the best one. Probabilities come from a cumulative logit model, and
+the cuts between scores from quantiles, both on the inner folds' held-out values.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from inspector_pipeline.errors import DataFileError, SettingsError
+
+from .calibration import Calibration, Rounding
+from .fits import HEADS, Fit, Setting, Target, fit_each, left_out_errors
+from .kernels import SCALINGS, Design, Rows, View, deviation, unwhitened
+from .table import BALANCES, UNCOUNTED, Labels, TooFewLabelsError, balanced, question_folds
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+KNOWN = {"layers": ("all", "one"), "scalings": SCALINGS, "heads": HEADS[1:], "balance": BALANCES}
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Settings of the search and the fit.
+
+    Attributes:
+        readings: Readings to choose from: `chat`, `rubric` (each aspect's own), or a name of the extract stage.
+        poolings: Sets of poolings to choose from; a probe reads all of a set at each layer.
+        layers: `all` layers up to the depth, `one` at the depth, or both to choose from.
+        state: Which state kind to read.
+        scalings: `none`, `standard` or `whiten`, to choose from.
+        depths: Depths to choose from; None for every second layer.
+        penalties: Ridge penalties to choose from, as multiples of the kernel's mean diagonal.
+        sharings: Weights of the part that aspects share, against 1 for their own, to choose from; 0 fits each alone.
+        heads: Heads to try beside ridge: `logistic`, `svc`, `ordinal`.
+        head_penalties: Their penalties to choose from.
+        auxiliary_weights: Weights of auxiliary rows to try, beside leaving them out.
+        finalists: How many views go from the sweep into the inner cross-validation.
+        tolerance: Mean AUROC that a shallower depth and a greater weight of auxiliary rows may lose, and that another
+            head must gain.
+        threshold_weight: The regression's target is score + weight * (score is good), where good is 4 or 5, or 1 of 0
+            and 1: what users filter by counts more than a step elsewhere on the scale.
+        balance: `none`, `weights` (each class of an aspect weighs the same) or `downsample` (to its rarest class).
+        bias: Whether probes have a centre and a bias; without, a judge of one layer's last token can be exported as a
+            plain sequence classifier.
+        uncounted: Aspects that do not count in the total; each is fitted alone, at the depth that the others choose.
+        inner_folds: Of the cross-validation that chooses.
+        seed: Of its folds.
+    """
+
+    readings: tuple[str, ...] = ("chat",)
+    poolings: tuple[tuple[str, ...], ...] = (("response_mean", "last"), ("response_mean",), ("last",))
+    layers: tuple[str, ...] = ("all",)
+    state: str = "rms_normed"
+    scalings: tuple[str, ...] = ("none",)
+    depths: tuple[int, ...] | None = None
+    penalties: tuple[float, ...] = (1.0, 2.0, 4.0)
+    sharings: tuple[float, ...] = (1.0, 3.0, 10.0)
+    heads: tuple[str, ...] = ("logistic", "svc", "ordinal")
+    head_penalties: tuple[float, ...] = (0.25, 1.0)
+    auxiliary_weights: tuple[float, ...] = ()
+    finalists: int = 2
+    tolerance: float = 0.005
+    threshold_weight: float = 4.0
+    balance: str = "none"
+    bias: bool = True
+    uncounted: tuple[str, ...] = UNCOUNTED
+    inner_folds: int = 5
+    seed: int = 731
+
+    def __post_init__(self) -> None:
+        """Refuse what is unknown.
+
+        Raises:
+            SettingsError: A setting is unknown, empty, or goes not with another.
+        """
+        for name, known in KNOWN.items():
+            found = getattr(self, name)
+            wrong = set((found,) if isinstance(found, str) else found) - set(known)
+            if wrong or (name in ("layers", "scalings") and not found):
+                raise SettingsError(f"{name} expects {', '.join(known)}, but got {found!r}.")
+        for name in ("readings", "poolings", "penalties", "sharings"):
+            if not getattr(self, name):
+                raise SettingsError(f"{name} expects at least one to choose from, but got none.")
+        if self.inner_folds < 2 or self.finalists < 1 or min(self.penalties) <= 0 or min(self.sharings) < 0:
+            raise SettingsError(
+                f"inner_folds expects 2 or more, finalists 1 or more, penalties above 0 and sharings from 0, but got "
+                f"{self.inner_folds}, {self.finalists}, {self.penalties} and {self.sharings}."
+            )
+        if not self.bias and "whiten" in self.scalings:
+            raise SettingsError("scalings expects no whiten where bias is false, since whitening needs a centre.")
+
+    @property
+    def target_weight(self) -> float:
+        """What a good label adds to the target; without a bias the value itself is the score."""
+        return self.threshold_weight if self.bias else 0.0
+
+    @property
+    def views(self) -> list[View]:
+        """All views to choose from."""
+        grid = product(self.readings, self.poolings, self.layers, self.scalings)
+        return [
+            View(reading, tuple(poolings), layers, self.state, scaling) for reading, poolings, layers, scaling in grid
+        ]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the search chose.
+
+    Attributes:
+        view: What probes read.
+        depth: Of the judge.
+        settings: How each group of aspects is fitted, in the order of `Labels.groups`.
+        curve: Depth -> inner AUROC of the chosen view, mean over the aspects that count.
+        sweep: View -> depth -> share of the target's variance that left-out fits explain, mean over aspects.
+        tried: What was tried at the chosen depth -> its inner AUROC.
+    """
+
+    view: View
+    depth: int
+    settings: tuple[Setting, ...]
+    curve: dict[int, float]
+    sweep: dict[str, dict[int, float]]
+    tried: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FittedJudge:
+    """Probes and calibrations of all aspects, fitted on training rows.
+
+    Attributes:
+        choice: What was chosen.
+        labels: The training rows.
+        fits: One for each group of aspects.
+        calibrations: How each aspect that has training rows turns values into scores.
+    """
+
+    choice: Choice
+    labels: Labels
+    fits: tuple[Fit, ...]
+    calibrations: Mapping[int, Calibration | Rounding]
+
+    def values(self, design: Design, rows: Labels) -> Array:
+        """Return the fitted value of rows, (rows,)."""
+        values = np.full(len(rows.score), np.nan)
+        for group, fitted in zip(self.labels.groups(), self.fits, strict=True):
+            own = np.flatnonzero(np.isin(rows.aspect, group))
+            if len(own):  # a scaling is each group's own, as its fit was
+                asked = rows.take(own)
+                gram = _gram(design, self.choice.view, self.choice.depth, fitted.train.unit, auxiliary=True)
+                values[own] = fitted.values(gram, Rows.of(asked, design.units(self.choice.view, asked)))
+        return values
+
+    def probe(self, design: Design, aspect: int) -> tuple[Array, Array, float]:
+        """Return an aspect's centre and weight, (features,) each, and bias; a value is (x - centre) . weight + bias."""
+        view, depth = self.choice.view, self.choice.depth
+        group = next(i for i, members in enumerate(self.labels.groups()) if aspect in members)
+        fitted = self.fits[group]
+        x = design.stack(view, depth)
+        dual, center = fitted.unit_dual(aspect, len(x))
+        train = np.unique(fitted.train.unit)
+        if view.scaling == "whiten":
+            plain = design.grams(replace(view, scaling="none"), [depth], train, auxiliary=True)[depth]
+            used = len(plain)
+            dual[:used] = unwhitened(plain, train, dual[:used])
+        weight = dual @ x.astype(np.float64)
+        if view.scaling == "standard":
+            weight = weight / deviation(x[train]) ** 2
+        return center @ x.astype(np.float64), weight, float(fitted.offset[aspect])
+
+
+def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
+    """Choose view, depth, heads and penalties from training rows.
+
+    Args:
+        design: Features of all rows.
+        labels: The training rows, of `design.labels`.
+        config: What to choose from.
+
+    Raises:
+        TooFewLabelsError: There are too few labels.
+        DataFileError: The features lack what is asked for.
+    """
+    if not len(labels.score):
+        raise TooFewLabelsError("A search expects training labels, but there are none.")
+    group, *others = labels.groups()
+    _check_both_kinds(labels, group)
+    sweep = {view: _sweep(design, view, labels, group, config) for view in config.views}
+    ranked = sorted(sweep, key=lambda view: max(value for value, _ in sweep[view].values()), reverse=True)
+    curves: dict[tuple[View, int], float] = {}
+    for view in ranked[: config.finalists]:
+        for depth, (_, setting) in sweep[view].items():
+            curves[view, depth] = _inner_aurocs(design, view, depth, labels, group, [setting], config)[setting]
+    near = [key for key, value in curves.items() if value >= max(curves.values()) - config.tolerance]
+    view, depth = min(near, key=lambda key: (key[1], -curves[key]))
+    settings, tried = [], {}
+    for members in (group, *others):
+        setting = sweep[view][depth][1]
+        if members is not group:
+            setting = _sweep(design, view, labels, members, replace(config, depths=(depth,), sharings=(0.0,)))[depth][1]
+        chosen, own = _refine(design, view, depth, labels, members, setting, config)
+        settings.append(chosen)
+        tried.update({f"{', '.join(labels.names[a] for a in members)}: {name}": value for name, value in own.items()})
+    return Choice(
+        view,
+        depth,
+        tuple(settings),
+        {d: value for (v, d), value in curves.items() if v == view},
+        {str(v): {d: value for d, (value, _) in found.items()} for v, found in sweep.items()},
+        tried,
+    )
+
+
+def _check_both_kinds(labels: Labels, group: Sequence[int]) -> None:
+    good = [set(labels.positive[(labels.aspect == a) & ~labels.auxiliary]) for a in group]
+    if max(map(len, good)) < 2:
+        raise TooFewLabelsError(
+            f"Expected good and other labels (4 and more against less; 1 against 0) of {labels.names[group[0]]} or "
+            "another aspect that counts, but all are of one kind. Label more."
+        )
+
+
+def fit_judge(design: Design, labels: Labels, choice: Choice, config: SearchConfig) -> FittedJudge:
+    """Fit all aspects on training rows as chosen.
+
+    Args:
+        design: Features of all rows.
+        labels: The training rows, of `design.labels`.
+        choice: What the search chose.
+        config: Settings.
+    """
+    calibrations: dict[int, Calibration | Rounding] = {}
+    fits = []
+    for members, setting in zip(labels.groups(), choice.settings, strict=True):
+        calibrations |= _calibrations(design, labels, members, choice, setting, config)
+        rows = training_rows(labels, members, setting)
+        fits.extend(_fit(design, choice.view, choice.depth, rows, [setting], config))
+    return FittedJudge(choice, labels, tuple(fits), calibrations)
+
+
+def _calibrations(
+    design: Design, labels: Labels, group: Sequence[int], choice: Choice, setting: Setting, config: SearchConfig
+) -> Mapping[int, Calibration | Rounding]:
+    if not config.bias:
+        return {a: Rounding(labels.classes[a]) for a in group}
+    (values,), rows = held_out_values(design, choice.view, choice.depth, labels, group, [setting], config)
+    own = {a: rows.aspect == a for a in group}
+    return {a: Calibration.fit(values[own[a]], rows.score[own[a]], labels.classes[a]) for a in group}
+
+
+def held_out_values(
+    design: Design,
+    view: View,
+    depth: int,
+    labels: Labels,
+    group: Sequence[int],
+    settings: Sequence[Setting],
+    config: SearchConfig,
+) -> tuple[Array, Labels]:
+    """Predict every row of some aspects by the inner fold's fits that did not see its question.
+
+    Args:
+        design: Features of all rows.
+        view: What the fits read.
+        depth: How deep.
+        labels: The training rows.
+        group: Aspects that are fitted together.
+        settings: Ways to fit, all with the same weight of auxiliary rows.
+        config: For the folds and the target.
+
+    Returns:
+        The values, (settings, rows), and the rows: those of the aspects that are not auxiliary.
+    """
+    kept = training_rows(labels, group, settings[0])
+    values = np.full((len(settings), len(kept.score)), np.nan)
+    for fit_rows, out_rows in question_folds(kept, config.inner_folds, config.seed):
+        fits = _fit(design, view, depth, kept.take(fit_rows), settings, config)
+        gram = _gram(design, view, depth, fits[0].train.unit, auxiliary=settings[0].auxiliary > 0)
+        out = kept.take(out_rows)
+        values[:, out_rows] = [fitted.values(gram, Rows.of(out, design.units(view, out))) for fitted in fits]
+    scored = np.flatnonzero(~kept.auxiliary)
+    return values[:, scored], kept.take(scored)
+
+
+def training_rows(labels: Labels, group: Sequence[int], setting: Setting) -> Labels:
+    """Return the rows of some aspects, auxiliary ones with the setting's weight or not at all."""
+    wanted = np.isin(labels.aspect, list(group)) & (~labels.auxiliary | (setting.auxiliary > 0))
+    kept = labels.take(np.flatnonzero(wanted))
+    return replace(kept, weight=np.where(kept.auxiliary, kept.weight * setting.auxiliary, kept.weight))
+
+
+def _fit(
+    design: Design, view: View, depth: int, labels: Labels, settings: Sequence[Setting], config: SearchConfig
+) -> list[Fit]:
+    labels = balanced(labels, config.balance)
+    units = design.units(view, labels)
+    gram = _gram(design, view, depth, units, auxiliary=bool(labels.auxiliary.any()))
+    target = Target.of(labels, config.target_weight)
+    return fit_each(gram, Rows.of(labels, units), target, settings, centered=config.bias)
+
+
+def _gram(design: Design, view: View, depth: int, train: Index, *, auxiliary: bool) -> Array:
+    auxiliary = auxiliary and bool(design.labels.auxiliary.any())
+    if auxiliary or view.scaling != "none":
+        return design.grams(view, [depth], np.unique(train), auxiliary=auxiliary)[depth]
+    return design.gram(view, depth)
+
+
+def _sweep(
+    design: Design, view: View, labels: Labels, group: Sequence[int], config: SearchConfig
+) -> dict[int, tuple[float, Setting]]:
+    """Find each depth's best ridge by its left-out errors: depth -> variance explained and the setting."""
+    rows = balanced(training_rows(labels, group, Setting()), config.balance)
+    units = design.units(view, rows)
+    train = Rows.of(rows, units)
+    target = Target.of(rows, config.target_weight)
+    depths = _depths(design, config)
+    found: dict[int, tuple[float, Setting]] = {}
+    for depth in depths:
+        gram = _gram(design, view, depth, units, auxiliary=False)
+        for sharing in config.sharings if len(group) > 1 else (0.0,):
+            errors = left_out_errors(gram, train, target, sharing, config.penalties, centered=config.bias)
+            for penalty, error in zip(config.penalties, errors, strict=True):
+                candidate = (_explained(error, target.value, rows), Setting("ridge", penalty, sharing))
+                found[depth] = max(found.get(depth, candidate), candidate, key=lambda entry: entry[0])
+    return found
+
+
+def _depths(design: Design, config: SearchConfig) -> tuple[int, ...]:
+    there = [layer for layer in design.data.layers if layer > 0]
+    missing = set(config.depths or ()) - set(there)
+    if missing or not there:
+        raise DataFileError(
+            f"depths expects layers of the features, {there}, but got {sorted(missing)}. Run the extract stage with "
+            "them, or leave them out."
+        )
+    return config.depths or tuple(layer for layer in there if layer % 2 == 0) or (design.deepest,)
+
+
+def _explained(error: Array, value: Array, rows: Labels) -> float:
+    """Average over aspects the share of the target's variance that is explained; 0 where no aspect has any."""
+    shares = []
+    for a in np.unique(rows.aspect):
+        own = (rows.aspect == a) & ~np.isnan(error)
+        if len(np.unique(value[own])) > 1:
+            weight, y = rows.weight[own], value[own]
+            spread = np.average((y - np.average(y, weights=weight)) ** 2, weights=weight)
+            shares.append(1 - float(np.average(error[own] ** 2, weights=weight) / spread))
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def _refine(
+    design: Design, view: View, depth: int, labels: Labels, group: Sequence[int], ridge: Setting, config: SearchConfig
+) -> tuple[Setting, dict[str, float]]:
+    """Try other heads, and keep one that gains more than the tolerance; then auxiliary rows, as heavy as may be."""
+    heads = config.heads if config.bias else ()
+    others = [replace(ridge, head=head, penalty=penalty) for head, penalty in product(heads, config.head_penalties)]
+    tried = _inner_aurocs(design, view, depth, labels, group, [ridge, *others], config)
+    best = _better(tried, ridge, config.tolerance)
+    if (labels.auxiliary & np.isin(labels.aspect, list(group))).any():
+        weighted = [replace(best, auxiliary=weight) for weight in config.auxiliary_weights]
+        for setting in weighted:
+            tried |= _inner_aurocs(design, view, depth, labels, group, [setting], config)
+        # The labelled rows cannot show what auxiliary rows are for: responses unlike themselves.
+        enough = max(tried[setting] for setting in (best, *weighted)) - config.tolerance
+        harmless = [setting for setting in (best, *weighted) if tried[setting] >= enough]
+        best = max(harmless, key=lambda setting: setting.auxiliary)
+    return best, {_name(setting): value for setting, value in tried.items()}
+
+
+def _better(tried: Mapping[Setting, float], simple: Setting, tolerance: float) -> Setting:
+    """Return the best setting where it gains more than the tolerance over the simple one."""
+    best = max(tried, key=lambda setting: tried[setting])
+    return best if tried[best] > tried[simple] + tolerance else simple
+
+
+def _name(setting: Setting) -> str:
+    auxiliary = f", auxiliary rows x {setting.auxiliary:g}" if setting.auxiliary else ""
+    return f"{setting.head}, penalty {setting.penalty:g}, sharing {setting.sharing:g}{auxiliary}"
+
+
+def _inner_aurocs(
+    design: Design,
+    view: View,
+    depth: int,
+    labels: Labels,
+    group: Sequence[int],
+    settings: Sequence[Setting],
+    config: SearchConfig,
+) -> dict[Setting, float]:
+    values, rows = held_out_values(design, view, depth, labels, group, settings, config)
+    return {setting: mean_auroc(rows, own) for setting, own in zip(settings, values, strict=True)}
+
+
+def mean_auroc(labels: Labels, values: Array) -> float:
+    """AUROC of good against other labels, mean over the aspects that have both; NaN where none has."""
+    positive = labels.positive
+    found = [auroc(positive[labels.aspect == a], values[labels.aspect == a]) for a in np.unique(labels.aspect)]
+    defined = [value for value in found if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def auroc(positive: NDArray[np.bool_], values: Array) -> float:
+    """Area under the ROC curve, by ranks; NaN where a class is absent."""
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if not n_positive or not n_negative:
+        return float("nan")
+    ranks = rankdata(values)
+    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

@@ -1,0 +1,1 @@
+"""The published protocol: probes, rankings of layers, attention entropies."""

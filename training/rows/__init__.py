@@ -1,0 +1,1 @@
+"""Rows: where they come from, what they hold, and the published formats."""

@@ -1,0 +1,201 @@
+"""The columns of a source of rows, and how one of its rows becomes a row of training/records.py."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.tables import Row
+
+from .records import question_id
+
+logger = logging.getLogger(__name__)
+
+TEXTS = ("answer", "final_answer")
+HALF_SURROGATE = re.compile("[\ud800-\udfff]")
+WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
+
+
+class UnusableRowError(DataFileError):
+    """A row has no usable question, response or id; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of the source holds what. None, and "question", stand for the column of that very name, if any.
+
+    Attributes:
+        question: The question.
+        answer: Its gold solution; a column `gold_answer` is taken where there is no `answer`.
+        final_answer: The final answer alone.
+        id: The question's id; without one, the hash of the question's text is its id.
+        prediction: The response. With it, the rows are responses.
+        sample: Which of the question's responses; without it, they are counted from 0.
+        generator: What wrote the response.
+        label: Aspect -> column of its labels, made by people or by anything else. With it, the rows are labelled.
+        question_only: Whether the labels are of the questions themselves; there is no response then.
+    """
+
+    question: str = "question"
+    answer: str | None = None
+    final_answer: str | None = None
+    id: str | None = None
+    prediction: str | None = None
+    sample: str | None = None
+    generator: str | None = None
+    label: dict[str, str] = field(default_factory=dict)
+    question_only: bool = False
+
+    def resolve(self, rows: list[Row], source: str) -> dict[str, str]:
+        """Find which columns the rows really have.
+
+        Args:
+            rows: The source's rows.
+            source: Its name, for messages.
+
+        Returns:
+            Field of a row (question, answer, ..., but not label) -> column.
+
+        Raises:
+            DataFileError: There are no rows, a named column is in none of them, or labels come without responses.
+        """
+        if not rows:
+            raise DataFileError(f"{source} expects rows, but has none.")
+        present = {name for row in rows for name in row}
+        named = {name: column for name, column in vars(self).items() if name not in ("label", "question_only")}
+        if self.question_only and self.prediction:
+            raise DataFileError(f"{source} expects columns.question_only or columns.prediction, but got both.")
+        if self.question_only:
+            del named["prediction"]
+        for column in (*named.values(), *self.label.values()):
+            if column and column not in present:
+                raise DataFileError(
+                    f"{source} expects the column {column!r}, but has {', '.join(map(repr, sorted(present)))}. "
+                    "Name its columns with --columns.question, --columns.answer, ...."
+                )
+        found = {name: column or name for name, column in named.items() if column or name in present}
+        if "answer" not in found and "gold_answer" in present:
+            found["answer"] = "gold_answer"
+        for name in (found.keys() & present) - {*found.values(), *self.label.values()}:
+            logger.warning(
+                "%s: the column %r is left out, since %r is read as the %s.", source, name, found[name], name
+            )
+        if self.label and "prediction" not in found and not self.question_only:
+            raise DataFileError(
+                f"{source} expects a response beside its labels. Name it with --columns.prediction, or give "
+                "--columns.question_only true where the labels are of the questions."
+            )
+        return found
+
+
+def map_row(source: Row, columns: Mapping[str, str], label: Mapping[str, str], words: Mapping[str, int]) -> Row:
+    """Turn a row of a source into a question, a response or a labelled row.
+
+    Args:
+        source: The row as it was read.
+        columns: Field -> column, as `Columns.resolve` finds it.
+        label: Aspect -> column.
+        words: Label as it is written -> score.
+
+    Returns:
+        The row, without the source's other columns. `scores` has every aspect of `label`, None where the cell holds no
+        whole number and no known word; `reasons` says why.
+
+    Raises:
+        UnusableRowError: The row has no usable question, response or id.
+    """
+    row: Row = {"id": None, "question": _text(source, columns["question"], "question")}
+    row["id"] = _id(source.get(columns["id"])) if "id" in columns else question_id(row["question"])
+    for name in TEXTS:
+        if name in columns and not is_blank(source.get(columns[name])):
+            row[name] = _text(source, columns[name], name, numbers=True)
+    if "prediction" in columns:
+        if "sample" in columns:
+            row["sample"] = _sample(source.get(columns["sample"]))
+        row["prediction"] = _text(source, columns["prediction"], "prediction")
+        if "generator" in columns:
+            row["generator"] = source.get(columns["generator"])
+    if label:
+        parsed = {aspect: parse_label(source.get(column), words) for aspect, column in label.items()}
+        row["scores"] = {aspect: score for aspect, (score, _) in parsed.items()}
+        row["reasons"] = {aspect: reason for aspect, (_, reason) in parsed.items() if reason}
+    return row
+
+
+def other_columns(source: Row, taken: set[str]) -> Row:
+    """Return the columns of a source that nothing is made of, as JSON can hold them."""
+    return {name: _plain(value) for name, value in source.items() if name not in taken}
+
+
+def parse_label(value: Any, words: Mapping[str, int] | None = None) -> tuple[int | None, str | None]:
+    """Read a label: a whole number, also written as text ("4", "4.0"), a truth value (1 or 0), or a word.
+
+    Args:
+        value: The cell.
+        words: Label as it is written -> score; looked up first, spaces around it aside.
+
+    Returns:
+        The score and None, or None and why there is none. Nothing is rounded.
+
+    Example:
+        >>> parse_label("4"), parse_label("good", {"good": 1})
+        ((4, None), (1, None))
+        >>> parse_label(3.5)
+        (None, '3.5 is not a whole number')
+    """
+    if is_blank(value):
+        return None, "the label is blank"
+    text = str(value).strip()
+    if words and text in words:
+        return words[text], None
+    if isinstance(value, bool):
+        return int(value), None
+    if isinstance(value, (int, float, str)) and WHOLE_NUMBER.fullmatch(text):
+        return int(text.partition(".")[0]), None
+    if isinstance(value, float) and value.is_integer():  # written with an exponent
+        return int(value), None
+    return None, f"{text[:80]} is not a whole number{' or a known word' if words else ''}"
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing: None, NaN, or white space alone."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip()
+
+
+def _text(source: Row, column: str, name: str, numbers: bool = False) -> str:
+    value = source.get(column)
+    if numbers and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if is_blank(value):
+        raise UnusableRowError(f"the {name} is blank")
+    if not isinstance(value, str):
+        raise UnusableRowError(f"the {name} is {type(value).__name__}, not text")
+    if HALF_SURROGATE.search(value):
+        raise UnusableRowError(f"the {name} holds half of a surrogate pair, which no file can store")
+    return value
+
+
+def _id(value: Any) -> int | str:
+    if isinstance(value, float) and value.is_integer():  # Parquet and pandas store whole numbers beside blanks so
+        return int(value)
+    if is_blank(value) or isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise UnusableRowError(f"the id is {str(value)[:80]!r}, not a text or a whole number")
+    return value
+
+
+def _sample(value: Any) -> int:
+    sample, _ = parse_label(value)
+    if sample is None or sample < 0:
+        raise UnusableRowError(f"the sample is {str(value)[:80]!r}, not 0 or a higher whole number")
+    return sample
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell as JSON can hold it: dates and the like as text, NaN as null, half a surrogate pair as `?`."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return json.loads(json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "replace"))

@@ -1,0 +1,197 @@
+"""Labelled pairs, read from a probing set in the published format.
+
+A probing set is JSON: aspect -> rows of {"id", "eval_prompt", "score"}. Each prompt is a rubric around a question and a
+response; the texts common to an aspect's prompts are the rubric, what differs is the pair.
+"""
+
+import json
+import os
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.template import PairTemplate
+
+from .records import LabelledPair, normal_text, read_json
+
+ASPECTS = ("semantic_consistency", "logicality", "informativeness", "fluency", "factuality")  # in published order
+POSITIVE_SCORE = 4  # the published binary labels are score >= 4
+LONGEST_USUAL = 5
+
+
+def read_questions(path: str | os.PathLike[str]) -> set[str]:
+    """Read the questions of a JSON Lines dataset, one object with a `question` a line.
+
+    Raises:
+        DataFileError: The file is missing, or a line has no question.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        return {normal_text(json.loads(line)["question"]) for line in lines if line.strip()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataFileError(f"Expected JSON Lines with a question each at {path}, but got: {error!r}.") from error
+
+
+def read_probing_set(path: str | os.PathLike[str]) -> tuple[list[LabelledPair], dict[str, PairTemplate]]:
+    """Read a probing set.
+
+    Args:
+        path: A JSON file in the published format.
+
+    Returns:
+        The distinct pairs in order of first appearance, each with all its labels, and every aspect's rubric.
+
+    Raises:
+        DataFileError: The file is not in that format, or a pair carries two different labels of one aspect.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or not all(isinstance(rows, list) and rows for rows in data.values()):
+        raise DataFileError(f"{path} expects an object of non-empty lists by aspect. Is it a probing set?")
+    pairs: dict[tuple[Any, str, str], LabelledPair] = {}
+    readings = {}
+    for aspect, rows in data.items():
+        for i, row in enumerate(rows):
+            if not isinstance(row, dict) or {"id", "eval_prompt", "score"} - row.keys():
+                raise DataFileError(
+                    f"{path}: {aspect}[{i}] expects the keys id, eval_prompt and score, but got {row!r:.80}."
+                )
+        readings[aspect] = find_rubric([row["eval_prompt"] for row in rows])
+        for row in rows:
+            question, prediction = split_prompt(row["eval_prompt"], readings[aspect])
+            pair = pairs.setdefault((row["id"], question, prediction), LabelledPair(row["id"], question, prediction))
+            if pair.scores.setdefault(aspect, row["score"]) != row["score"]:
+                raise DataFileError(
+                    f"{path}: the pair with id {row['id']} has two labels for {aspect}, {pair.scores[aspect]} and "
+                    f"{row['score']}. Keep one."
+                )
+    return list(pairs.values()), readings
+
+
+def make_probing_set(
+    pairs: Iterable[LabelledPair], rubrics: Mapping[str, PairTemplate], balance_seed: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Make a probing set, the inverse of `read_probing_set` where each aspect's rows are sorted by id.
+
+    Args:
+        pairs: Labelled pairs.
+        rubrics: Aspect -> rubric; one for every aspect that has labels. Their order is the set's.
+        balance_seed: Draw as many rows of every score as the rarest has, as the published set was made (with 731);
+            None keeps all.
+
+    Returns:
+        Aspect -> rows of id, eval_prompt and score, sorted by id: whole numbers first, then texts.
+
+    Raises:
+        DataFileError: A labelled aspect has no rubric.
+    """
+    by_score: dict[str, dict[int, list[dict[str, Any]]]] = {aspect: {} for aspect in rubrics}
+    for pair in pairs:
+        for aspect, score in pair.scores.items():
+            if aspect not in rubrics:
+                raise DataFileError(
+                    f"A probing set expects a rubric for every aspect, but {aspect!r} has none among "
+                    f"{', '.join(map(repr, rubrics))}. Add it, or leave the aspect's labels out."
+                )
+            prompt = rubrics[aspect].text(pair.question, pair.prediction)
+            row = {"id": pair.id, "eval_prompt": prompt, "score": score}
+            by_score[aspect].setdefault(score, []).append(row)
+    made = {}
+    for aspect, groups in by_score.items():
+        if balance_seed is not None and groups:
+            rarest = min(map(len, groups.values()))
+            draw = random.Random(balance_seed)
+            groups = {score: draw.sample(rows, rarest) for score, rows in groups.items()}
+        rows = [row for group in groups.values() for row in group]
+        made[aspect] = sorted(rows, key=lambda row: (isinstance(row["id"], str), row["id"]))
+    return {aspect: rows for aspect, rows in made.items() if rows}
+
+
+def drop_foreign(pairs: Iterable[LabelledPair], questions: set[str]) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """Divide pairs by whether their question stands in the dataset that they are said to come from.
+
+    Returns:
+        The pairs to keep and the foreign ones.
+    """
+    kept: list[LabelledPair] = []
+    foreign: list[LabelledPair] = []
+    for pair in pairs:
+        (kept if normal_text(pair.question) in questions else foreign).append(pair)
+    return kept, foreign
+
+
+def observed_classes(pairs: Iterable[LabelledPair]) -> dict[str, list[int]]:
+    """Return the labels that really occur, by aspect, ascending."""
+    seen: dict[str, set[int]] = defaultdict(set)
+    for pair in pairs:
+        for aspect, score in pair.scores.items():
+            seen[aspect].add(score)
+    return {aspect: sorted(scores) for aspect, scores in seen.items()}
+
+
+def is_good(labels: NDArray[np.int64], classes: list[int]) -> NDArray[np.bool_]:
+    """Say which labels are good: 4 and 5 on a scale of 1 to 5, 1 where the labels are 0 and 1.
+
+    On a longer scale, which the labels show by one above 5, as many of its steps up as 4 is of 5: 7 to 9 of 1 to 9.
+    """
+    highest = max(classes)
+    if highest > LONGEST_USUAL:
+        return labels >= 1 + (highest - 1) * (POSITIVE_SCORE - 1) / (LONGEST_USUAL - 1)
+    return labels >= (1 if highest <= 1 else POSITIVE_SCORE)
+
+
+def find_rubric(prompts: list[str]) -> PairTemplate:
+    """Find the literal strings that a set of prompts shares: before, between and after question and response.
+
+    Args:
+        prompts: At least two prompts of one aspect.
+
+    Returns:
+        The rubric as a reading. Each literal starts or ends at a line's border, so that letters which all questions or
+        responses happen to share stay with them.
+
+    Raises:
+        DataFileError: The prompts share no text between question and response.
+    """
+    prefix = os.path.commonprefix(prompts)
+    prefix = prefix[: prefix.rfind("\n") + 1]
+    suffix = os.path.commonprefix([prompt[::-1] for prompt in prompts])[::-1]
+    suffix = suffix[suffix.find("\n") :] if "\n" in suffix else suffix
+    cores = [prompt[len(prefix) : len(prompt) - len(suffix)] for prompt in prompts]
+    middle = _longest_shared_lines(cores)
+    if not middle:
+        raise DataFileError(
+            f"Expected prompts with a common line between question and response, but {len(prompts)} prompts share none."
+        )
+    return PairTemplate(prefix, middle, suffix, add_special_tokens=True)
+
+
+def split_prompt(prompt: str, reading: PairTemplate) -> tuple[str, str]:
+    """Take question and response out of a prompt.
+
+    Raises:
+        DataFileError: The prompt does not follow the reading.
+    """
+    core = prompt.removeprefix(reading.prefix).removesuffix(reading.suffix)
+    question, middle, prediction = core.partition(reading.middle or "\0")
+    if reading.text(question, prediction) != prompt or not middle:
+        raise DataFileError(f"Expected a prompt that follows its aspect's rubric, but got {prompt[:80]!r}...")
+    return question, prediction
+
+
+def _longest_shared_lines(texts: list[str]) -> str:
+    """Return the first longest run of whole lines, with the line breaks around it, that occurs in every text.
+
+    Letters that all questions share within a line ("Put the final answer in ...") are longer at times than the line
+    between question and response, so parts of lines do not count.
+    """
+    shortest = min(texts, key=len)
+    breaks = [i for i, letter in enumerate(shortest) if letter == "\n"]
+    runs = dict.fromkeys(shortest[start : end + 1] for start in breaks for end in breaks if end > start)
+    shared = (run for run in runs if run.strip() and all(run in text for text in texts))
+    return max(shared, key=len, default="")

@@ -1,0 +1,137 @@
+"""The rows that pass from stage to stage, as JSON Lines.
+
+A row is a plain object. Every stage keeps the keys it does not know, so that a row can be followed by its id:
+
+- a *question*: id, question, and where known answer (the gold solution), final_answer, dataset, split;
+- a *response*: a question plus sample (0, 1, ...), prediction (None where generation failed), generator, error;
+- a *labelled row*: a response (or, where questions are read alone, a question) plus scores (aspect -> int, or None
+  where there is no label), reasons (aspect -> why there is none), justifications, weights (aspect -> weight of the
+  label in a fit), and auxiliary (True for rows that are made for training only, such as damaged gold solutions).
+
+An id names the question. It is the dataset's own where there is one, else the hash of the question's text, so it does
+not depend on a row's place in a file. (id, sample, generator) names a response.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.tables import Row, read_rows
+
+from ..runs.manifest import write_atomically
+
+OPTIONAL = ("weights", "sample", "generator", "auxiliary")
+
+
+@dataclass
+class LabelledPair:
+    """One question with one response, and the labels that it carries.
+
+    Attributes:
+        id: The question's id.
+        question: The question.
+        prediction: The response; empty where questions are read alone.
+        scores: Aspect -> label. Most pairs carry one aspect only.
+        weights: Aspect -> weight of that label in a fit; 1 where absent.
+        sample: Which of the question's responses.
+        generator: What wrote the response.
+        auxiliary: Whether the row serves training only, and is never scored in an evaluation.
+    """
+
+    id: int | str
+    question: str
+    prediction: str
+    scores: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    sample: int = 0
+    generator: str | None = None
+    auxiliary: bool = False
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataFileError: It is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataFileError(f"Expected a JSON file at {path}, but it could not be read: {error}.") from error
+
+
+def json_text(data: object) -> str:
+    """Write JSON as every stage does: indented, with a final newline."""
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def question_id(question: str) -> str:
+    """Name a question by its text: 12 hexadecimal digits of the sha256, white space and case aside."""
+    return hashlib.sha256(normal_text(question).lower().encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def normal_text(text: str) -> str:
+    """Collapse white space."""
+    return " ".join(text.split())
+
+
+def response_key(row: Row) -> tuple[str, int, str]:
+    """Name a response: its question's id, its sample and its generator.
+
+    Raises:
+        DataFileError: The sample is no whole number.
+    """
+    sample = row.get("sample") or 0
+    if not str(sample).isdecimal():  # a number in JSON, its digits in CSV
+        raise DataFileError(f"The row with id {row['id']!r} expects a whole number as sample, but got {sample!r:.60}.")
+    return str(row["id"]), int(sample), str(row.get("generator") or "")
+
+
+def read_records(path: str | Path, required: Iterable[str] = ("id", "question")) -> list[Row]:
+    """Read rows of any supported format and check their keys.
+
+    Raises:
+        DataFileError: The file cannot be read, or a row lacks a key.
+    """
+    rows = read_rows(str(path))
+    for i, row in enumerate(rows):
+        missing = [key for key in required if row.get(key) is None]
+        if missing:
+            raise DataFileError(f"{path}: row {i} expects the keys {', '.join(required)}, but lacks {missing[0]!r}.")
+    return rows
+
+
+def labelled_pairs(rows: Iterable[Row], *, unlabelled: bool = False, question_only: bool = False) -> list[LabelledPair]:
+    """Take from rows what a fit needs; rows without a response are left out, and so are those without any label.
+
+    Args:
+        rows: Labelled rows, or responses.
+        unlabelled: Whether to keep responses without a label, as a judge's transfer to other data needs them.
+        question_only: Whether the questions are read alone. Rows need no response then, and one that is there is
+            dropped: what the judge does not read, no baseline beside it may know.
+    """
+    pairs = []
+    for row in rows:
+        scores = {aspect: score for aspect, score in (row.get("scores") or {}).items() if score is not None}
+        prediction = "" if question_only else row.get("prediction") or ""
+        if (scores or unlabelled) and (question_only or prediction):
+            kept = {
+                key: row[key] for key in ("weights", "sample", "generator", "auxiliary") if row.get(key) is not None
+            }
+            pairs.append(LabelledPair(row["id"], row["question"], prediction, scores, **kept))
+    return pairs
+
+
+def labelled_rows(pairs: Iterable[LabelledPair]) -> list[Row]:
+    """Write pairs as labelled rows."""
+    return [asdict(pair) for pair in pairs]
+
+
+def write_records(rows: Iterable[Row], path: Path) -> None:
+    """Write rows as JSON Lines, whole or not at all."""
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

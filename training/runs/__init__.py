@@ -1,0 +1,1 @@
+"""What every stage's run shares: its command and its manifest."""

@@ -1,0 +1,281 @@
+"""Between score tokens and probes: a judge that stacks the layers' expectations of LAGER with a probe's value.
+
+Without labels it is LAGER. With labels, a ridge regression weighs the probe's value against what each layer's score
+tokens expect; how far it trusts either is set by left-out errors, on probe values that inner folds held out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.linear_model import RidgeCV
+
+from inspector_pipeline.errors import DataFileError
+
+from ..evaluation.cost import Cost
+from ..evaluation.methods.base import LayerLogits, Predicted, ProbesMethod, with_both_kinds
+from ..evaluation.metrics import Prediction
+from ..probing.calibration import Calibration
+from ..probing.fits import Target
+from ..probing.kernels import Design
+from ..probing.search import Choice, FittedJudge, SearchConfig, fit_judge, held_out_values, search
+from ..probing.table import Array, Index, Labels, TooFewLabelsError, question_folds
+from ..rows.probing_set import is_good
+from ..stages.evaluate import Fold
+
+PENALTIES = np.logspace(0, 5, 11)
+# Of a score; a column that moves less is rounding, as that of the embeddings is: a reading's last token is always one.
+MIN_SPREAD = 1e-4
+
+
+class Linear(NamedTuple):
+    """A stack's value of one aspect as a linear map: probe * value + layers @ expectations + bias.
+
+    Attributes:
+        probe: Weight of the probe's value.
+        layers: (layers,) those of the layers' expectations.
+        bias: Added last.
+    """
+
+    probe: float
+    layers: Array
+    bias: float
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A ridge regression, shared by all aspects, on columns that are centred for each.
+
+    The columns are the probe's value and then each layer's expectation.
+
+    Attributes:
+        means: Aspect -> (1 + layers,) of its columns.
+        offsets: Aspect -> value at those means.
+        scale: (1 + layers,) what centred columns are divided by.
+        weights: (1 + layers,).
+        penalty: The ridge's, chosen by the errors on left-out questions.
+    """
+
+    means: Mapping[int, Array]
+    offsets: Mapping[int, float]
+    scale: Array
+    weights: Array
+    penalty: float
+
+    @classmethod
+    def fit(cls, values: Array, expectations: Array, rows: Labels, config: SearchConfig) -> "Stack":
+        """Fit on probe values of rows that the probe was not fitted on.
+
+        Args:
+            values: (rows,).
+            expectations: (rows, layers).
+            rows: Their labels.
+            config: For the target and the folds that choose the penalty.
+
+        Raises:
+            TooFewLabelsError: There are fewer questions than folds.
+        """
+        target = Target.of(rows, config.target_weight).value
+        columns = np.column_stack([values, expectations])
+        aspects = [int(a) for a in np.unique(rows.aspect)]
+        own = {a: rows.aspect == a for a in aspects}
+        means = {a: np.average(columns[own[a]], axis=0, weights=rows.weight[own[a]]) for a in aspects}
+        offsets = {a: float(np.average(target[own[a]], weights=rows.weight[own[a]])) for a in aspects}
+        centred = columns - np.array([means[a] for a in rows.aspect])
+        # Together the layers may say as much as the probe.
+        n_layers = expectations.shape[1]
+        scale = np.maximum(centred.std(axis=0), MIN_SPREAD) * np.sqrt([1.0, *[n_layers] * n_layers])
+        wanted = target - np.array([offsets[a] for a in rows.aspect])
+        folds = list(question_folds(rows, config.inner_folds, config.seed))
+        model = RidgeCV(alphas=PENALTIES, fit_intercept=False, cv=folds, scoring="neg_mean_squared_error")
+        model.fit(centred / scale, wanted, sample_weight=rows.weight)
+        return cls(means, offsets, scale, np.asarray(model.coef_), float(model.alpha_))
+
+    @property
+    def probe_share(self) -> float:
+        """The probe's part of the absolute weights, in units of each column's spread."""
+        spread = np.abs(self.weights) / np.sqrt([1.0, *[len(self.weights) - 1] * (len(self.weights) - 1)])
+        return float(spread[0] / max(spread.sum(), 1e-12))
+
+    def values(self, values: Array, expectations: Array, aspect: Index) -> Array:
+        """Return the value of rows, (rows,), by what their probes give, their expectations and their aspects."""
+        columns = np.column_stack([values, expectations]) - np.array([self.means[int(a)] for a in aspect])
+        return np.asarray(columns / self.scale @ self.weights + np.array([self.offsets[int(a)] for a in aspect]))
+
+    def linear(self, aspect: int) -> Linear:
+        """Return the same as one linear map of an aspect's columns as they are."""
+        slopes = self.weights / self.scale
+        return Linear(float(slopes[0]), slopes[1:], self.offsets[aspect] - float(self.means[aspect] @ slopes))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Probes, the stack of them with score tokens, and how its value becomes scores, fitted on training rows.
+
+    Attributes:
+        judge: The probes.
+        stack: The stack.
+        calibrations: Aspect -> from the stack's value to score and probabilities.
+    """
+
+    judge: FittedJudge
+    stack: Stack
+    calibrations: Mapping[int, Calibration]
+
+    @classmethod
+    def fit(cls, design: Design, logits: LayerLogits, train: Labels, config: SearchConfig) -> "Combination":
+        """Search and fit probes, stack them, and calibrate.
+
+        Args:
+            design: Features of all rows.
+            logits: Score tokens' logits of all rows.
+            train: The training rows.
+            config: What is searched.
+
+        Raises:
+            DataFileError: The training rows are too few, or the features lack what the search asks for.
+        """
+        choice = search(design, train, config)
+        judge = fit_judge(design, train, choice, config)
+        held_out, rows = _held_out(design, train, choice, config)
+        expected = expectations(logits, rows)
+        stack = Stack.fit(held_out, expected, rows, config)
+        fitted = _left_out(held_out, expected, rows, config)
+        own = {int(a): rows.aspect == a for a in np.unique(rows.aspect)}
+        return cls(judge, stack, {a: Calibration.fit(fitted[own[a]], rows.score[own[a]], rows.classes[a]) for a in own})
+
+    def values(self, design: Design, logits: LayerLogits, rows: Labels) -> Array:
+        """Return the stack's value of rows, (rows,)."""
+        return self.stack.values(self.judge.values(design, rows), expectations(logits, rows), rows.aspect)
+
+
+def expectations(logits: LayerLogits, rows: Labels) -> Array:
+    """Return what each layer's score tokens expect, (rows, layers)."""
+    n_layers = next(iter(logits.values.values())).shape[1]
+    found = np.zeros((len(rows.score), n_layers))
+    for a in np.unique(rows.aspect):
+        own, name = rows.aspect == a, rows.names[a]
+        shares = softmax(logits.of(name, rows.row[own]), axis=2)
+        found[own] = shares @ np.array(logits.scales[name], dtype=float)
+    return found
+
+
+def refuse_missing_tokens(name: str, logits: LayerLogits) -> None:
+    """Refuse score tokens that lack an aspect of the labels.
+
+    Raises:
+        DataFileError: They do.
+    """
+    present = {logits.labels.names[a] for a in np.unique(logits.labels.aspect)}
+    missing = sorted(present - logits.values.keys())
+    if missing:
+        raise DataFileError(f"{name} expects score tokens of all aspects, but those of {missing[0]} are missing.")
+
+
+class CombinedMethod:
+    """Probes and score tokens, stacked inside each fold."""
+
+    n_folds: int | None = None
+    description = "a ridge regression on a probe's value and the expectation of each layer's score tokens"
+
+    def __init__(self, name: str, probes: ProbesMethod, logits: LayerLogits) -> None:
+        """Take probes and score tokens of the same rows.
+
+        Args:
+            name: Its name in the table.
+            probes: The probes, not searched yet.
+            logits: The score tokens' logits, of every aspect of the labels.
+
+        Raises:
+            DataFileError: The score tokens lack an aspect.
+        """
+        refuse_missing_tokens(name, logits)
+        self.name, self.probes, self.logits = name, probes, logits
+        self.shares: list[float] = []
+
+    @property
+    def budget(self) -> str:
+        """That of the probes, and one more fit."""
+        return f"{self.probes.budget}; {len(PENALTIES)} penalties of the stack"
+
+    def predict(self, fold: Fold) -> Predicted:
+        """Fit on a fold's training rows and predict its test rows.
+
+        As in the judge that `inspector_training.stages.combine` makes, an aspect without good and other labels is predicted by its score
+        tokens alone, and so are all where the labels are too few for probes.
+        """
+        known = with_both_kinds(fold.train)
+        try:
+            fitted = self._fit(fold.train.take(np.flatnonzero(np.isin(fold.train.aspect, known))))
+        except TooFewLabelsError:
+            yield from self._untuned(fold.test)
+            return
+        probed = np.isin(fold.test.aspect, known)
+        yield from self._untuned(fold.test.take(np.flatnonzero(~probed)))
+        asked = fold.test.take(np.flatnonzero(probed))
+        values = fitted.values(self.probes.design, self.logits, asked)
+        for a in np.unique(asked.aspect):
+            own, classes = asked.aspect == a, asked.classes[a]
+            yield asked.row[own], _prediction(fitted.calibrations[a], values[own], classes)
+
+    def _fit(self, train: Labels) -> Combination:
+        fitted = Combination.fit(self.probes.design, self.logits, train, self.probes.search)
+        self.probes.choices.append(fitted.judge.choice)
+        self.shares.append(round(fitted.stack.probe_share, 3))
+        return fitted
+
+    def _untuned(self, test: Labels) -> Predicted:
+        """Predict by LAGER with uniform weights."""
+        for a in np.unique(test.aspect):
+            rows, name = test.row[test.aspect == a], test.names[a]
+            scale = np.array(self.logits.scales[name])
+            expected = softmax(self.logits.of(name, rows).mean(axis=1), axis=1) @ scale.astype(float)
+            nearest = scale[np.abs(expected[:, None] - scale).argmin(axis=1)]
+            yield rows, Prediction(expected, expected, np.full(len(expected), np.nan), nearest)
+
+    def cost(self, notes: Mapping[str, Any]) -> Cost:
+        """Both the probes' passes and the score tokens'; the latter alone where there were no probes."""
+        tokens = self.logits.cost()
+        if "deepest_reads" not in notes:
+            return tokens
+        probes = self.probes.cost(notes)
+        seconds = (probes.seconds_per_pair or 0.0) + (tokens.seconds_per_pair or 0.0)
+        return Cost(seconds, probes.flops_per_pair + tokens.flops_per_pair)
+
+    def notes(self) -> dict[str, Any]:
+        """What the probes chose, and how much of the stack's weight is theirs, by fold."""
+        return {**self.probes.notes(), "probe_share": self.shares}
+
+
+def _left_out(values: Array, expected: Array, rows: Labels, config: SearchConfig) -> Array:
+    """Return the stack's values of rows by fits that never saw their questions: what thresholds may be fitted on."""
+    found = np.full(len(values), np.nan)
+    for fit, out in question_folds(rows, config.inner_folds, config.seed):
+        stack = Stack.fit(values[fit], expected[fit], rows.take(fit), config)
+        found[out] = stack.values(values[out], expected[out], rows.aspect[out])
+    return found
+
+
+def _held_out(design: Design, train: Labels, choice: Choice, config: SearchConfig) -> tuple[Array, Labels]:
+    """Return probe values of training rows by inner fits that never saw their questions, and those rows."""
+    parts = [
+        held_out_values(design, choice.view, choice.depth, train, group, [setting], config)
+        for group, setting in zip(train.groups(), choice.settings, strict=True)
+    ]
+    order = np.concatenate([rows.row for _, rows in parts])
+    values = np.concatenate([found[0] for found, _ in parts])
+    return values, train.take(_places(train.row, order))
+
+
+def _places(rows: Index, wanted: Index) -> Index:
+    sorter = np.argsort(rows)
+    return np.asarray(sorter[np.searchsorted(rows, wanted, sorter=sorter)])
+
+
+def _prediction(calibration: Calibration, values: Array, classes: list[int]) -> Prediction:
+    scale, probabilities = np.array(classes), calibration.probabilities(values)
+    expected = probabilities @ scale
+    good = probabilities[:, is_good(scale, classes)].sum(axis=1)
+    return Prediction(expected, expected, good, scale[calibration.class_index(values)])

@@ -1,0 +1,66 @@
+"""Compare ways of judging in the same folds: quality with intervals and paired tests, beside what each costs.
+
+    python -m training compare --pairs work/labelled.jsonl --output work/compare --judge length
+
+`--config training/configs/compare.yaml` compares all methods.
+
+Every method predicts the rows that a fold holds out, from fits on its training rows alone. The quality of each, the
+gain of the judge over it on the rows that both predict, the seconds and floating-point operations of scoring a pair,
+and the budget that it was given go into results.json, table.md and quality_cost.png; learning curves, where they are
+asked for, into learning_curve.png. A method that is done is not run again.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.comparison import STAGE, Comparison
+from ..evaluation.comparison_config import CompareConfig
+from ..evaluation.metrics import DEFINITIONS
+from ..evaluation.tables import plot, plot_curves, report, table
+from ..rows.records import json_text
+from ..runs.command import parse
+from ..runs.manifest import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+def compare(config: CompareConfig) -> dict[str, Any]:
+    """Run the stage.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        DataFileError: An input cannot be read or does not fit the pairs.
+        SettingsError: A method is unknown.
+        BackboneError: A model cannot be loaded.
+    """
+    comparison = Comparison(config)
+    outcomes = comparison.outcomes()
+    results = report(outcomes, comparison.labels, config.judge, config.bootstraps, config.seed)
+    results["protocol"] = {
+        "cross_validation": f"{config.folds} folds by question id over all aspects, stratified by label, seed "
+        f"{config.seed}; 1 repeat",
+        "intervals": f"95 %, percentile, {config.bootstraps} resamples of questions, the same for all methods",
+        "tests": "two-sided, the share of resamples on the other side of no difference, doubled; not corrected for the "
+        "number of methods",
+        "metrics": {name: DEFINITIONS[name] for name in ("auroc", "spearman", "macro_f1")},
+        "cost": f"scoring a pair on all aspects, timed on {config.timed_pairs} pairs, warm, once all methods had "
+        "predicted; operations by formula, two for each weight and token, and those of attention",
+    }
+    if config.learning_curve:
+        results["learning_curve"] = comparison.learning_curve(outcomes)
+    output = Path(config.output)
+    write_atomically(output / "results.json", json_text(results))
+    write_atomically(output / "table.md", table(results))
+    plot(results, output / "quality_cost.png")
+    if config.learning_curve:
+        plot_curves(results["learning_curve"], output / "learning_curve.png")
+    logger.info("%s", table(results))
+    return results
+
+
+def main() -> None:
+    """Parse arguments and run the stage."""
+    compare(parse(CompareConfig, __doc__, STAGE))

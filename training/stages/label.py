@@ -1,0 +1,286 @@
+r"""Have a teacher LLM score each aspect of each response, with a justification, through any OpenAI-compatible endpoint.
+
+python -m training label --responses responses.jsonl --output labelled.jsonl --teacher gpt-5-mini \
+    --endpoint.base_url https://api.openai.com/v1 --prices.prompt 0.25 --prices.completion 2 --prices.max_cost 10
+
+What cannot be parsed, even after one repair, is null with its reason, never a number. Tokens of every call count, those
+of repairs and of useless replies too. A killed run goes on where it stopped; only calls in flight then are paid twice.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from transformers.utils import logging as hf_logging
+
+from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.files.tables import Row
+
+from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, Reply, lasting, model_label
+from ..labelling.generate import derived_seed
+from ..labelling.journal import Journal, Key, checked_rows, is_settled
+from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
+from ..labelling.spending import Ledger, Prices, most_tokens
+from ..labelling.teacher import Verdict, combine, grading_messages, read_reply, repair_messages, response_format
+from ..rows.records import read_records, response_key
+from ..runs.command import parse
+from ..runs.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+RUN_ONLY = ("retry_failed", "prices")
+STOPPED = {"length": "the reply was cut off at max_tokens", "content_filter": "the content filter stopped the reply"}
+MOST_PROBLEM = 400  # bytes that the description of one aspect's problem may take
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Settings of the label stage.
+
+    Attributes:
+        responses: Rows with id, question, prediction and where known sample and generator, in any table format.
+        output: JSON Lines file to write: every response's keys with scores, reasons, justifications, ....
+        teacher: The teacher's name at the endpoint.
+        endpoint: Any OpenAI-compatible endpoint.
+        aspects: Which of the five aspects to score.
+        scale: Theirs.
+        custom_aspects: Further aspects with a name, a description and a scale of their own.
+        calls: One call for each aspect, or one for all together.
+        samples: Replies for each score; the score is their lower median, and their agreement is stored.
+        weight_by_agreement: Whether the agreement also becomes the label's weight in a fit.
+        temperature: 0 takes the likeliest tokens (and one sample); null leaves it to the server.
+        max_tokens: Limit of a reply's new tokens.
+        structured: What the server is asked to hold replies to: the JSON schema, any JSON object, or none.
+        show_reference: Whether the teacher sees the row's answer, where there is one.
+        seed: Each call's own seed is derived from it and the call's name; null sends none.
+        prices: Prices of tokens, and a limit of cost.
+        retry_failed: Whether to ask again, in a later run, what failed for a reason that may have passed.
+    """
+
+    responses: str
+    output: str
+    teacher: str
+    endpoint: EndpointConfig
+    aspects: tuple[str, ...] = tuple(FIVE_LEVELS)
+    scale: Literal["1-5", "0-1"] = "1-5"
+    custom_aspects: tuple[Rubric, ...] = ()
+    calls: Literal["per_aspect", "together"] = "per_aspect"
+    samples: int = 1
+    weight_by_agreement: bool = False
+    temperature: float | None = 0.0
+    max_tokens: int = 512
+    structured: Literal["json_schema", "json_object", "none"] = "json_schema"
+    show_reference: bool = False
+    seed: int | None = 731
+    prices: Prices = field(default_factory=Prices)
+    retry_failed: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other.
+
+        Raises:
+            SettingsError: They do.
+        """
+        if not self.output.endswith(".jsonl"):
+            raise SettingsError(f"output expects a name on .jsonl, but got {self.output}.")
+        if self.samples < 1 or (self.samples > 1 and self.temperature == 0):
+            raise SettingsError(
+                f"samples expects 1, or more with a temperature above 0, but got {self.samples} at temperature "
+                f"{self.temperature}."
+            )
+        if self.weight_by_agreement and self.samples == 1:
+            raise SettingsError("weight_by_agreement expects samples above 1: one reply agrees with itself.")
+        self.groups()
+
+    def groups(self) -> list[list[Rubric]]:
+        """Return the rubrics of each call for one response.
+
+        Raises:
+            SettingsError: The aspects are unknown or doubled.
+        """
+        rubrics = chosen_rubrics(self.aspects, self.scale, self.custom_aspects)
+        return [rubrics] if self.calls == "together" else [[rubric] for rubric in rubrics]
+
+
+class Unit(NamedTuple):
+    """One score to ask for: a response, the rubrics of the call, and which of the samples."""
+
+    row: Row
+    rubrics: list[Rubric]
+    sample: int
+
+    @property
+    def key(self) -> Key:
+        """Name of the unit: the response's, the aspects', and the sample."""
+        return *response_key(self.row), "+".join(rubric.name for rubric in self.rubrics), self.sample
+
+
+def label(config: LabelConfig) -> None:
+    """Run the stage: responses -> labelled rows.
+
+    Raises:
+        DataFileError: The responses cannot be read, or a journal of other settings is in the way.
+        EndpointError: The endpoint cannot be used or the limit of cost is reached; what was answered is kept.
+    """
+    output = Path(config.output)
+    manifest = lasting(Manifest.of("label", config, (config.responses,)), RUN_ONLY, teacher=model_label(config.teacher))
+    if is_settled(output, manifest, config.retry_failed):
+        logger.info("%s holds these labels already.", output)
+        return
+    texts = ("question", "prediction", "answer") if config.show_reference else ("question", "prediction")
+    rows = checked_rows(config.responses, read_records(config.responses), response_key, texts)
+    with Journal(output, manifest) as journal:
+        spent = asyncio.run(_ask(config, rows, journal))
+        labelled = [_labelled(config, row, journal) for row in rows]
+        journal.finish(labelled)
+    n_null = sum(score is None for row in labelled for score in row["scores"].values())
+    logger.info("Wrote %d rows to %s; %d scores are null. Used: %s.", len(rows), output, n_null, spent)
+
+
+def _units(config: LabelConfig, rows: list[Row]) -> Iterator[Unit]:
+    groups = config.groups()
+    for row in rows:
+        if not _unanswerable(row):
+            yield from (Unit(row, group, k) for group in groups for k in range(config.samples))
+
+
+def _unanswerable(row: Row) -> str | None:
+    """Say why a row is not shown to the teacher."""
+    if row.get("prediction") is None:
+        return f"no response: {row.get('error') or 'none was given'}"
+    return None if row["prediction"].strip() else "no response: it is blank"
+
+
+async def _ask(config: LabelConfig, rows: list[Row], journal: Journal) -> str:
+    """Ask for every score that the journal lacks, and say what was used in all."""
+    ledger = Ledger(config.prices, journal.usage.values())
+    done = [journal.is_done(unit.key, config.retry_failed) for unit in _units(config, rows)]
+    todo = (unit for unit in _units(config, rows) if not journal.is_done(unit.key, config.retry_failed))
+    with hf_logging.tqdm(total=len(done), initial=sum(done), desc="label", unit="call") as bar:
+        async with Endpoint(config.endpoint, config.teacher) as endpoint:
+            await endpoint.each(todo, Grader(config, endpoint, journal, ledger, bar.update).grade)
+    return ledger.summary()
+
+
+class Grader:
+    """Asks the teacher for one unit at a time and records what comes of it.
+
+    Args:
+        config: Settings of the stage.
+        endpoint: The teacher.
+        journal: Where results go.
+        ledger: Where costs go.
+        step: Called after each unit.
+    """
+
+    def __init__(
+        self, config: LabelConfig, endpoint: Endpoint, journal: Journal, ledger: Ledger, step: Callable[[], object]
+    ) -> None:
+        """Keep what grading needs."""
+        self.config = config
+        self.endpoint = endpoint
+        self.journal = journal
+        self.ledger = ledger
+        self.step = step
+
+    async def grade(self, unit: Unit) -> bool:
+        """Ask for a unit's scores, with one repair, and record them.
+
+        Args:
+            unit: What to ask for.
+
+        Returns:
+            Whether the teacher replied at all.
+
+        Raises:
+            EndpointError: No call can succeed, or the limit of cost is reached.
+        """
+        reference = unit.row.get("answer") if self.config.show_reference else None
+        messages = grading_messages(unit.row, unit.rubrics, reference)
+        bound, repair_bound = self._bounds(unit, messages)
+        async with self.ledger.room_for(Counter(bound) + Counter(repair_bound)):
+            answer, verdict = await self._call(unit, messages, bound)
+            if isinstance(answer, Reply) and verdict.reasons and not answer.refusal:
+                problem = "; ".join(verdict.reasons.values())
+                again = repair_messages(messages, answer.text, unit.rubrics, problem)
+                answer, repaired = await self._call(unit, again, repair_bound)
+                verdict = verdict.completed_by(repaired)
+        self.step()
+        failed = isinstance(answer, Failure)
+        passing = isinstance(answer, Failure) and answer.passing
+        if not (passing and self.endpoint.stopping.is_set()):  # then it was not tried to the end
+            self.journal.append({"key": list(unit.key), "passing": passing, **asdict(verdict)})
+        return not failed
+
+    async def _call(
+        self, unit: Unit, messages: list[Message], bound: dict[str, int]
+    ) -> tuple[Reply | Failure, Verdict]:
+        """Ask once, put what it took into the journal at once, and read the reply."""
+        config = self.config
+        seeded = config.seed is not None and config.temperature != 0
+        answer = await self.endpoint.ask(
+            messages,
+            config.max_tokens,
+            temperature=config.temperature,
+            seed=derived_seed(config.seed or 0, *unit.key) if seeded else None,
+            response_format=response_format(unit.rubrics, config.structured),
+        )
+        names = [rubric.name for rubric in unit.rubrics]
+        if isinstance(answer, Failure):
+            return answer, Verdict(reasons=dict.fromkeys(names, answer.reason))
+        counted = "prompt_tokens" in answer.usage and "completion_tokens" in answer.usage
+        usage = answer.usage if counted else {**bound, **answer.usage, "calls_not_counted_by_the_server": 1}
+        self.ledger.add(usage)
+        self.journal.append({"key": list(unit.key), "usage": usage, "partial": True})
+        if answer.refusal:
+            return answer, Verdict(reasons=dict.fromkeys(names, f"the teacher refused: {answer.refusal:.200}"))
+        verdict = read_reply(answer.text, unit.rubrics)
+        stopped = STOPPED.get(answer.finish_reason or "")
+        if stopped:
+            verdict.reasons = dict.fromkeys(verdict.reasons, stopped)
+        return answer, verdict
+
+    def _bounds(self, unit: Unit, messages: list[Message]) -> tuple[dict[str, int], dict[str, int]]:
+        """Bound from above what a unit's call and its repair can use."""
+        new = self.config.max_tokens
+        schema = len(str(response_format(unit.rubrics, self.config.structured)))
+        first = most_tokens(messages) + schema
+        added = new + most_tokens(repair_messages((), "", unit.rubrics, "")) + MOST_PROBLEM * len(unit.rubrics)
+        call = {"prompt_tokens": first, "completion_tokens": new}
+        return call, {"prompt_tokens": first + added, "completion_tokens": new}
+
+
+def _labelled(config: LabelConfig, row: Row, journal: Journal) -> Row:
+    """Join a response with what the journal holds under its name."""
+    unanswerable = _unanswerable(row)
+    found: dict[str, dict[str, Any]] = {}
+    usage: Counter[str] = Counter()
+    for group in config.groups():
+        keys = [Unit(row, group, k).key for k in range(config.samples)]
+        entries = [] if unanswerable else [journal.entries[key] for key in keys]
+        usage.update(sum((Counter(journal.usage.get(key, {})) for key in keys), Counter()))
+        for rubric in group:
+            label_of_aspect = combine(rubric.name, entries, unanswerable)
+            for name, value in label_of_aspect.items():
+                found.setdefault(name, {})[rubric.name] = value
+    kept = ["scores", "reasons", "justifications"]
+    if config.samples > 1:
+        kept += ["agreement", "sample_scores"]
+    merged = {name: {**(row.get(name) or {}), **_given(found[name], name)} for name in kept}
+    if config.weight_by_agreement:
+        merged["weights"] = {**(row.get("weights") or {}), **_given(found["agreement"], "weights")}
+    return {**row, **merged, "teacher": model_label(config.teacher), "teacher_usage": dict(usage)}
+
+
+def _given(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Leave out aspects that have nothing to say; in scores, null says that there is no label."""
+    return {aspect: value for aspect, value in values.items() if value is not None or name == "scores"}
+
+
+def main() -> None:
+    """Parse arguments and run the stage."""
+    label(parse(LabelConfig, __doc__, "label"))

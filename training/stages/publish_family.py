@@ -1,0 +1,249 @@
+"""Build the published judges as staged Hub repos: the authors' classifiers for Qwen/Qwen3-1.7B, probes only.
+
+    python -m training publish_family reference --probing-set probing.json --org my-org --output staged --allow-pickle
+
+`reference` holds the published folders gsm8k_binary_clfs, gsm8k_multi_clfs and math_binary_clfs; those that are there
+are built. Upload one with
+
+    python push_to_hub.py staged/inspector-gsm8k-multi my-org/inspector-gsm8k-multi --allow-unevaluated
+        --probes-only --without-backbone
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import Qwen3Config
+
+from hub_cards.backbone_license import find_license
+from hub_cards.reload import check_reload
+from hub_cards.sources import GSM8K_TRAIN, PUBLISHED_LABELS, DataSource
+from hub_cards.staging import Judge, stage
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.template import PairTemplate
+
+from ..rows.probing_set import ASPECTS, read_probing_set
+from ..rows.records import json_text
+from .import_reference import Classifier, build_judge, load_classifiers
+
+logger = logging.getLogger(__name__)
+
+BACKBONE = "Qwen/Qwen3-1.7B"
+# The authors name no revision; this is the one that has stood since the release.
+BACKBONE_REVISION = "70d244cc86ccca08cf5af4e1e306ecf908b1ad5e"
+QWEN3_1_7B = {
+    "vocab_size": 151936,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+    "tie_word_embeddings": True,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "dtype": "bfloat16",
+}
+MATH_TRAIN = DataSource(
+    name="MATH, train set",
+    what="the questions",
+    license="mit",
+    domain="competition mathematics",
+    citation="Hendrycks et al., Measuring Mathematical Problem Solving With the MATH Dataset, arXiv 2103.03874.",
+)
+GSM8K_QUESTIONS = replace(GSM8K_TRAIN, name="GSM8K, train set", sha256="", what="the questions")
+PROBES = (
+    "These probes are the published classifiers' own weights, ported to float32 and not refitted. No licence was found "
+    "for them: ask their authors before you pass them on."
+)
+BINARY = {"0": "the teacher scored it 1, 2 or 3 of 5", "1": "the teacher scored it 4 or 5 of 5"}
+FILLER = (
+    "The published labels hold hand-made filler (40 items, 93 rows; their ids lie above GSM8K's), and with it all of "
+    "fluency's scores 1 and 2: on real responses such a score of fluency tells little."
+)
+
+
+@dataclass(frozen=True)
+class PublishedJudge:
+    """One judge of the family.
+
+    Attributes:
+        folder: The published folder of its classifiers.
+        questions: Where its questions are from.
+        binary: Whether its scores are 0 and 1.
+        notes: What is known to be wrong with it.
+    """
+
+    folder: str
+    questions: DataSource
+    binary: bool
+    notes: tuple[str, ...] = ()
+
+
+FAMILY = {
+    "inspector-gsm8k-binary": PublishedJudge("gsm8k_binary_clfs", GSM8K_QUESTIONS, True, (FILLER,)),
+    "inspector-gsm8k-multi": PublishedJudge("gsm8k_multi_clfs", GSM8K_QUESTIONS, False, (FILLER,)),
+    "inspector-math-binary": PublishedJudge("math_binary_clfs", MATH_TRAIN, True),
+}
+
+
+def published_results(
+    published: PublishedJudge, classifiers: Mapping[str, Classifier], *, rubric_is_own: bool, ran: bool
+) -> dict[str, Any]:
+    """Write down what is known of published classifiers: what their authors saved with them, and where it is from.
+
+    Args:
+        published: Which judge.
+        classifiers: Its classifiers.
+        rubric_is_own: Whether the rubrics are those of its own probing set.
+        ran: Whether its real backbone runs where this repo is built.
+
+    Returns:
+        A results.json without evidence of our own.
+    """
+    aspects = {}
+    for name, classifier in classifiers.items():
+        meanings = {"meanings": BINARY} if published.binary else {}
+        score = getattr(classifier.estimator, "best_score_", None)
+        reported = {"reported": _reported(classifier, float(score))} if score is not None else {}
+        aspects[name] = {"classes": [int(c) for c in classifier.estimator.classes_], **meanings, **reported}
+    labels = replace(
+        PUBLISHED_LABELS,
+        name=published.folder,
+        sha256="",
+        domain=published.questions.domain,
+        what="the classifiers as published, fitted by their authors on labels that are not all at hand",
+    )
+    return {
+        "aspects": aspects,
+        "sources": [asdict(labels), asdict(published.questions)],
+        "probes": PROBES,
+        "probes_license": "unknown",
+        "n_layers": QWEN3_1_7B["num_hidden_layers"],
+        "notes": _notes(published, classifiers, rubric_is_own=rubric_is_own, ran=ran),
+        "retrain": (
+            f"python -m training import_reference {published.folder} --probing-set PROBING.json --output JUDGE "
+            f"--backbone-revision {BACKBONE_REVISION} --allow-pickle"
+        ),
+    }
+
+
+def _notes(
+    published: PublishedJudge, classifiers: Mapping[str, Classifier], *, rubric_is_own: bool, ran: bool
+) -> list[str]:
+    notes = [
+        *published.notes,
+        f"Its authors name no revision of {BACKBONE}; {BACKBONE_REVISION[:8]} is assumed.",
+        "It needs a pass per aspect, each in that aspect's rubric.",
+    ]
+    absent = [name for name in ASPECTS if name not in classifiers]
+    if absent:
+        notes.append(f"No classifier was published for {', '.join(absent)}; the total is over the other aspects.")
+    if not rubric_is_own:
+        notes.append("Its rubrics are those of the GSM8K labels: the prompts that it was fitted on were not at hand.")
+    if not ran:
+        notes.append(
+            f"{BACKBONE} was not at hand where this repo was built: its code and probes were run and compared on a "
+            "random backbone of the same depth and width, its scores on real responses were not."
+        )
+    return notes
+
+
+def _reported(classifier: Classifier, macro_f1: float) -> dict[str, Any]:
+    metadata = classifier.metadata
+    last = classifier.estimator.best_estimator_.steps[-1][1]
+    return {
+        "macro_f1": macro_f1,
+        "layers": list(metadata.layers),
+        "pool": metadata.pool,
+        "classifier": {"LogisticRegression": "logistic regression", "SVC": "linear SVC"}[type(last).__name__],
+    }
+
+
+def build(
+    name: str,
+    reference: Path,
+    readings: Mapping[str, PairTemplate],
+    output: Path,
+    *,
+    org: str,
+    rubric_is_own: bool = True,
+    with_backbone: bool = False,
+    allow_pickle: bool = False,
+) -> Path:
+    """Build one judge of the family as a staged repo and compare it, reloaded in a fresh process, with itself.
+
+    Args:
+        name: A key of `FAMILY`.
+        reference: The folder of the published folders.
+        readings: Aspect -> rubric.
+        output: The staged repo, which is not there yet.
+        org: Whose repo it will be.
+        rubric_is_own: Whether the rubrics are those of the judge's own probing set.
+        with_backbone: Whether to compare real scores, which needs the backbone.
+        allow_pickle: Whether pickles may be loaded, once all their globals are found on the list.
+
+    Returns:
+        The staged repo.
+    """
+    published = FAMILY[name]
+    classifiers = load_classifiers(reference / published.folder, allow_pickle=allow_pickle)
+    model = build_judge(
+        classifiers, readings, backbone_revision=BACKBONE_REVISION, backbone_config=Qwen3Config(**QWEN3_1_7B)
+    )
+    if model.config.backbone_id != BACKBONE:
+        raise DataFileError(
+            f"{published.folder} expects classifiers for {BACKBONE}, but got {model.config.backbone_id}."
+        )
+    results = published_results(published, classifiers, rubric_is_own=rubric_is_own, ran=with_backbone)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder, fused=False)
+        (Path(folder) / "results.json").write_text(json_text(results), encoding="utf-8")
+        judge = Judge.read(Path(folder), with_backbone=with_backbone, allow_unevaluated=True)
+        license_ = find_license(BACKBONE)
+        stage(judge, output, repo_id=f"{org}/{name}", license_=license_, probes_only=True)
+        compared = check_reload(judge, output)
+    logger.info("%s: staged in %s; reloaded by its own code, equal on %s.", name, output, compared)
+    return output
+
+
+def main() -> None:
+    """Parse arguments and build what is there."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training publish_family",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("reference", type=Path, help="folder of the published folders of classifiers")
+    parser.add_argument("--probing-set", required=True, help="JSON whose prompts hold each aspect's rubric (GSM8K)")
+    parser.add_argument("--math-probing-set", help="the same for MATH (default: GSM8K's rubrics, and the card says so)")
+    parser.add_argument("--org", required=True, help="user or organisation whose repos they will be")
+    parser.add_argument("--output", required=True, type=Path, help="folder of the staged repos")
+    parser.add_argument("--with-backbone", action="store_true", help=f"compare real scores (loads {BACKBONE})")
+    parser.add_argument("--allow-pickle", action="store_true", help="load pickles whose globals are all on the list")
+    args = parser.parse_args()
+    names = [name for name, published in FAMILY.items() if (args.reference / published.folder).is_dir()]
+    if not names:
+        raise DataFileError(f"{args.reference} expects one of the published folders, but has none.")
+    rubrics = {False: read_probing_set(args.probing_set)[1]}
+    if args.math_probing_set:
+        rubrics[True] = read_probing_set(args.math_probing_set)[1]
+    for name in names:
+        is_math = FAMILY[name].questions is MATH_TRAIN
+        build(
+            name,
+            args.reference,
+            rubrics.get(is_math, rubrics[False]),
+            args.output / name,
+            org=args.org,
+            rubric_is_own=is_math in rubrics,
+            with_backbone=args.with_backbone,
+            allow_pickle=args.allow_pickle,
+        )

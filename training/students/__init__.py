@@ -1,0 +1,1 @@
+"""Does filtering help a student? Choice of rows, fine-tuning, report."""
