@@ -10,7 +10,6 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspector_pipeline.cli.main.main import main as cli
 from inspector_training.examples.known_questions import KnownConfig, known_questions
 from inspector_training.examples.rate_texts import RateConfig, rate_texts
 from inspector_training.labelling.rubrics import Rubric
@@ -26,6 +25,7 @@ from support.paths import ROOT
 
 from inspector_pipeline import PairTemplate, evaluate_samples, load_judge
 from inspector_pipeline.api.export import export_sequence_classification
+from inspector_pipeline.cli.main import main as cli
 from inspector_pipeline.engines.batch_scorer import InspectorBatchScorer
 from inspector_pipeline.errors import DataFileError, JudgeConfigError, PairError, ReadingError, SettingsError
 from inspector_pipeline.jobs.filter import FilterJob, filter_job

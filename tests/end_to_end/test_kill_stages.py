@@ -20,9 +20,9 @@ from inspector_training.rows.records import read_records, response_key
 from inspector_training.runs.command import run
 from inspector_training.runs.manifest import checked_sha256, manifest_path
 from inspector_training.stages.make_judge import MakeJudgeConfig, make_judge
+from support.chain import write_chain
 from support.fault_server import start
 from support.paths import ROOT
-from test_make_judge import write_chain
 
 from inspector_pipeline.errors import DataFileError
 

@@ -257,8 +257,6 @@ def _percent(value: float, digits: int = 0) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-Cases = Mapping[str, Mapping[str, Any]]
-
 SIZE = (11.0, 8.5)  # inches
 COLORS = {"judge": BLUE, "rubric": BLUE, "ceiling": BLUE}
 

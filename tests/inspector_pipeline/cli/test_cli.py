@@ -3,10 +3,10 @@ import subprocess
 import sys
 
 import pytest
-from inspector_pipeline.cli.main.main import default_output, main
 from support.models import PAIRS, aspect, feature
 
 from inspector_pipeline import InspectorModel
+from inspector_pipeline.cli.main import default_output, main
 
 
 @pytest.fixture

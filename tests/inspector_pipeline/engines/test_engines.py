@@ -15,9 +15,9 @@ import pytest
 from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.pipeline.writers import JsonlWriter
+from support.jobs import ADDED, made_rows, parts, rejects, run, write_lines
 from support.models import aspect, feature
 from support.paths import SUPPORT
-from test_jobs import ADDED, made_rows, parts, rejects, run, write_lines
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.engine import WINDOW_ROWS

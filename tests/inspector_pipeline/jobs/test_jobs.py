@@ -1,5 +1,4 @@
 import json
-import random
 import re
 from datetime import datetime
 
@@ -7,18 +6,16 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from inspector_pipeline.cli.main.main import main
+from support.jobs import ADDED, contents, made_rows, parts, rejects, run, write_lines
 from support.models import aspect, chat_reading, feature
 
 from inspector_pipeline import PairTemplate, load_judge
+from inspector_pipeline.cli.main import main
 from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.jobs.filter import FilterJob, filter_job
-from inspector_pipeline.jobs.score import ScoreJob, score_job
 from inspector_pipeline.jobs.window import score_window
-
-ADDED = ["a", "b", "total_score", "expected_a", "expected_b", "truncated"]
 
 
 @pytest.fixture(scope="session")
@@ -34,36 +31,6 @@ def folder(make_judge):
 @pytest.fixture
 def judge(folder):
     return load_judge(folder, device="cpu")
-
-
-def made_rows(n, seed=0):
-    chance = random.Random(seed)
-    words = ["yes", "no", "four", "naïve", "因为", "5"]
-    return [
-        {"id": i, "question": f"What is {i}?", "prediction": " ".join(chance.choices(words, k=chance.randint(1, 12)))}
-        for i in range(n)
-    ]
-
-
-def write_lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def parts(folder):
-    return [row for path in sorted(folder.glob("part-*")) for row in read_rows(str(path))]
-
-
-def rejects(folder):
-    return [row for path in sorted(folder.glob("_rejects/*")) for row in read_rows(str(path))]
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def run(judge, source, output, **settings):
-    return score_job(ScoreJob(str(source), str(output), part_rows=WINDOW_ROWS, **settings), judge)
 
 
 def flat(row, result):

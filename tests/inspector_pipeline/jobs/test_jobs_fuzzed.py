@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.jobs import parts, rejects, run
 from support.models import aspect, feature
-from test_jobs import parts, rejects, run
 
 from inspector_pipeline import load_judge
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from support.jobs import contents, made_rows, run
 from support.models import aspect, feature
 from support.paths import SUPPORT
-from test_jobs import contents, made_rows, run
 
 from inspector_pipeline import load_judge
 

@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from inspector_pipeline.cli.main.main import main as inspector
 from inspector_training.judges.pickle_audit import UnsafePickleError
 from inspector_training.judges.port import NotPortableError
 from inspector_training.rows.probing_set import read_probing_set
@@ -20,6 +19,7 @@ from support.models import PAIRS
 from transformers import AutoModel
 
 from inspector_pipeline import DataFileError, PairTemplate, evaluate_samples, load_judge
+from inspector_pipeline.cli.main import main as inspector
 
 METADATA = {
     "llm": "org/model",

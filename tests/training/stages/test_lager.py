@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from inspector_pipeline.cli.main.main import main as cli
 from inspector_training.labelling.rubrics import FIVE_LEVELS, Rubric
 from inspector_training.score_tokens.judge import ScoreStates
 from inspector_training.score_tokens.logits import layer_logits
@@ -31,6 +30,7 @@ from hub_cards.backbone_license import find_license
 from hub_cards.reload import check_reload
 from hub_cards.staging import Judge, stage
 from inspector_pipeline import PairTemplate, load_judge
+from inspector_pipeline.cli.main import main as cli
 from inspector_pipeline.errors import DataFileError, ReadingError, SettingsError
 
 LEVELS = np.arange(1.0, 6.0)

@@ -1,0 +1,40 @@
+"""Runs of jobs, and what they leave."""
+
+import json
+import random
+
+from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.jobs.score import ScoreJob, score_job
+
+ADDED = ["a", "b", "total_score", "expected_a", "expected_b", "truncated"]
+
+
+def made_rows(n, seed=0):
+    chance = random.Random(seed)
+    words = ["yes", "no", "four", "naïve", "因为", "5"]
+    return [
+        {"id": i, "question": f"What is {i}?", "prediction": " ".join(chance.choices(words, k=chance.randint(1, 12)))}
+        for i in range(n)
+    ]
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def parts(folder):
+    return [row for path in sorted(folder.glob("part-*")) for row in read_rows(str(path))]
+
+
+def rejects(folder):
+    return [row for path in sorted(folder.glob("_rejects/*")) for row in read_rows(str(path))]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(judge, source, output, **settings):
+    return score_job(ScoreJob(str(source), str(output), part_rows=WINDOW_ROWS, **settings), judge)
