@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 
-from inspector_pipeline import Aspect, InspectorConfig
 from inspector_pipeline.api.load import EMBEDDED_JUDGE, EMBEDDED_JUDGES
+from inspector_pipeline.configuration_inspector import Aspect, InspectorConfig
 from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
 
 from .backbone_license import base_model, known_license

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from inspector_pipeline import EXAMPLES, InspectorConfig
+from inspector_pipeline.api.load import EXAMPLES
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_rows
 

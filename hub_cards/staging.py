@@ -11,11 +11,13 @@ from typing import Any
 
 from huggingface_hub import eval_result_entries_to_yaml
 from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]  # exported lazily
-from inspector_training.rows.records import read_json
 
 import inspector_pipeline
-from inspector_pipeline import InspectorConfig, InspectorModel, load_judge
+from inspector_pipeline.api.load import load_judge
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import read_json
+from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 
 from .backbone_license import BackboneLicense, notice

@@ -1,16 +1,15 @@
 """Read and write files of rows: JSON, JSON Lines, CSV and Parquet, told by their suffix; `-` is standard input."""
 
 import csv
-import glob
 import io
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataFileError
+from .disk import write_whole
 
 Row = dict[str, Any]
 
@@ -70,21 +69,6 @@ def write_rows(rows: list[Row], target: str) -> None:
         write_whole(path, _WRITERS[path.suffix.lower()](rows))
     except (OSError, TypeError, ValueError) as error:
         raise DataFileError(f"{target} could not be written: {error}.") from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a kill leaves the old one or the new one, never half of one.
-
-    What a killed run left beside it is removed.
-    """
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*.tmp"):
-        leftover.unlink(missing_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        scratch.write_bytes(data)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def check_target(target: str) -> None:

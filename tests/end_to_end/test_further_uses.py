@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inspector_training.examples.known_questions import KnownConfig, known_questions
 from inspector_training.examples.rate_texts import RateConfig, rate_texts
 from inspector_training.labelling.rubrics import Rubric
-from inspector_training.rows.probing_set import is_good
+from inspector_training.rows.records import is_good
 from inspector_training.stages.data import DataConfig, data
 from inspector_training.stages.extract import ExtractConfig, extract, load_features
 from inspector_training.stages.lager import LagerConfig, lager

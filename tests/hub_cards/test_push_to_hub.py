@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_training.judges.pickle_audit import UnsafePickleError
 from inspector_training.rows.probing_set import read_probing_set
-from inspector_training.rows.records import read_json
 from inspector_training.stages.publish_family import FAMILY, build
 from safetensors.torch import load_file, save_file
 from support.hub_judges import BACKBONE_ID, fused_judge
@@ -22,6 +21,7 @@ from hub_cards.staging import Judge, stage, tree
 from inspector_pipeline import InspectorConfig
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import read_json
 from push_to_hub import main
 
 LICENSE = BackboneLicense("mit", BACKBONE_ID, "given", "The licence's text.\n")

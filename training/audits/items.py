@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import json_text, read_json, write_atomically
 from inspector_pipeline.files.tables import Row, read_rows, write_rows
 
 from ..rows.probing_set import read_probing_set, split_prompt
-from ..rows.records import json_text, read_json
-from ..runs.manifest import write_atomically
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers.utils import logging as hf_logging
 
-from ..rows.records import json_text
+from inspector_pipeline.files.disk import json_text, write_atomically
+
 from ..runs.command import from_settings, run
-from ..runs.manifest import write_atomically
 from .config import BenchmarkConfig, Case
 from .inputs import Inputs
 from .measure import Measurement

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from inspector_pipeline import InspectorConfig, PairTemplate
 from inspector_pipeline.api.load import judge_name, load_judge
 from inspector_pipeline.backbone import backbone_location
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from inspector_pipeline.template import PairTokenizer
+from inspector_pipeline.template import PairTemplate, PairTokenizer
 
 from ..evaluation.flops import LayerShape
 from ..rows.probing_set import drop_foreign, read_probing_set, read_questions

@@ -6,8 +6,9 @@ Prefixes are not shared here, so that every operation that is counted is one tha
 import torch
 from transformers import AutoModel, Qwen3Config
 
-from inspector_pipeline import InspectorConfig, InspectorModel
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
 
 from .inputs import Inputs, Pair

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from inspector_pipeline import Aspect, InspectorConfig, PairTemplate
+from inspector_pipeline.configuration_inspector import Aspect, InspectorConfig
 from inspector_pipeline.modeling_inspector import probe_key, unique_features
+from inspector_pipeline.template import PairTemplate
 
 from .inputs import Inputs, Pair
 from .measure import Measurement, Work, measure, padded

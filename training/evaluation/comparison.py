@@ -17,11 +17,12 @@ import torch
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.files.disk import json_text, read_json, write_atomically
 
 from ..labelling.rubrics import chosen_rubrics
 from ..probing.table import TooFewLabelsError, counted_table, question_folds
-from ..rows.records import LabelledPair, json_text, labelled_pairs, read_json, read_records
-from ..runs.manifest import FOLDERS_MANIFEST, Manifest, write_atomically
+from ..rows.records import LabelledPair, labelled_pairs, read_records
+from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 from ..score_tokens.stack import CombinedMethod
 from ..score_tokens.weights import TuningConfig
 from ..stages.evaluate import Fold, few_questions

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import read_json
 
 from ..probing.search import SearchConfig
 from ..probing.table import Labels
-from ..rows.probing_set import is_good
-from ..rows.records import read_json
+from ..rows.records import is_good
 from ..runs.manifest import Manifest, checked_sha256
 from ..score_tokens.weights import TuningConfig
 from .comparison import COMBINED, CURVE, LEARNING_CURVE, METHODS, read_predictions

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rows.probing_set import is_good
+from ..rows.records import is_good
 from . import weighted
 
 Array = NDArray[np.float64]

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from inspector_pipeline import load_judge
+from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import Row
 

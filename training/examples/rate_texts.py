@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from inspector_pipeline import load_judge
+from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.errors import DataFileError
 
 from ..evaluation.weighted import Array, Index, spearman

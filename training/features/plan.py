@@ -13,12 +13,12 @@ from inspector_pipeline.configuration_inspector import STATE_KINDS
 from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.features import POOLINGS
+from inspector_pipeline.files.disk import file_sha256, read_json
 from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK, PairTemplate, check_pair
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from ..rows.probing_set import drop_foreign, read_probing_set, read_questions
-from ..rows.records import LabelledPair, labelled_pairs, read_json, read_records
-from ..runs.manifest import file_sha256
+from ..rows.records import LabelledPair, labelled_pairs, read_records
 from ..score_tokens.prompts import task_reading
 from ..stages.convert import read_rubrics
 from .store import CHAT, OUTPUT_STATE, QUESTION, RUBRIC, RUBRIC_PREFIX, Fingerprint

@@ -26,10 +26,11 @@ from safetensors.numpy import save
 
 from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError, ReadingError
+from inspector_pipeline.files.disk import file_sha256, json_text, read_json
 from inspector_pipeline.template import PairTemplate
 
-from ..rows.records import LabelledPair, json_text, labelled_pairs, read_json, read_records
-from ..runs.manifest import Manifest, file_sha256
+from ..rows.records import LabelledPair, labelled_pairs, read_records
+from ..runs.manifest import Manifest
 
 STAGE = "extract"
 FINGERPRINT_FILE = "fingerprint.json"

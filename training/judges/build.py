@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inspector_pipeline import InspectorModel
 from inspector_pipeline.errors import JudgeConfigError
-from inspector_pipeline.modeling_inspector import probe_key
+from inspector_pipeline.modeling_inspector import InspectorModel, probe_key
 
 from .port import ProbeWeights
 

@@ -27,9 +27,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.tables import write_whole
+from inspector_pipeline.files.disk import read_json, write_whole
 
-from ..rows.records import read_json
 from ..runs.command import parse
 
 logger = logging.getLogger(__name__)

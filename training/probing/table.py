@@ -11,8 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from inspector_pipeline.errors import DataFileError
 
-from ..rows.probing_set import is_good
-from ..rows.records import LabelledPair
+from ..rows.records import LabelledPair, is_good
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -12,17 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import read_json
 from inspector_pipeline.template import PairTemplate
 
-from .records import LabelledPair, normal_text, read_json
+from .records import LabelledPair, normal_text
 
 ASPECTS = ("semantic_consistency", "logicality", "informativeness", "fluency", "factuality")  # in published order
-POSITIVE_SCORE = 4  # the published binary labels are score >= 4
-LONGEST_USUAL = 5
 
 
 def read_questions(path: str | os.PathLike[str]) -> set[str]:
@@ -132,17 +128,6 @@ def observed_classes(pairs: Iterable[LabelledPair]) -> dict[str, list[int]]:
         for aspect, score in pair.scores.items():
             seen[aspect].add(score)
     return {aspect: sorted(scores) for aspect, scores in seen.items()}
-
-
-def is_good(labels: NDArray[np.int64], classes: list[int]) -> NDArray[np.bool_]:
-    """Say which labels are good: 4 and 5 on a scale of 1 to 5, 1 where the labels are 0 and 1.
-
-    On a longer scale, which the labels show by one above 5, as many of its steps up as 4 is of 5: 7 to 9 of 1 to 9.
-    """
-    highest = max(classes)
-    if highest > LONGEST_USUAL:
-        return labels >= 1 + (highest - 1) * (POSITIVE_SCORE - 1) / (LONGEST_USUAL - 1)
-    return labels >= (1 if highest <= 1 else POSITIVE_SCORE)
 
 
 def find_rubric(prompts: list[str]) -> PairTemplate:

@@ -14,18 +14,22 @@ not depend on a row's place in a file. (id, sample, generator) names a response.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import write_atomically
 from inspector_pipeline.files.tables import Row, read_rows
 
-from ..runs.manifest import write_atomically
-
 OPTIONAL = ("weights", "sample", "generator", "auxiliary")
+
+
+POSITIVE_SCORE = 4  # the published binary labels are score >= 4
+LONGEST_USUAL = 5
 
 
 @dataclass
@@ -51,23 +55,6 @@ class LabelledPair:
     sample: int = 0
     generator: str | None = None
     auxiliary: bool = False
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataFileError: It is missing or not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataFileError(f"Expected a JSON file at {path}, but it could not be read: {error}.") from error
-
-
-def json_text(data: object) -> str:
-    """Write JSON as every stage does: indented, with a final newline."""
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
 def question_id(question: str) -> str:
@@ -135,3 +122,14 @@ def labelled_rows(pairs: Iterable[LabelledPair]) -> list[Row]:
 def write_records(rows: Iterable[Row], path: Path) -> None:
     """Write rows as JSON Lines, whole or not at all."""
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def is_good(labels: NDArray[np.int64], classes: list[int]) -> NDArray[np.bool_]:
+    """Say which labels are good: 4 and 5 on a scale of 1 to 5, 1 where the labels are 0 and 1.
+
+    On a longer scale, which the labels show by one above 5, as many of its steps up as 4 is of 5: 7 to 9 of 1 to 9.
+    """
+    highest = max(classes)
+    if highest > LONGEST_USUAL:
+        return labels >= 1 + (highest - 1) * (POSITIVE_SCORE - 1) / (LONGEST_USUAL - 1)
+    return labels >= (1 if highest <= 1 else POSITIVE_SCORE)

@@ -4,7 +4,6 @@ A folder's manifest is `manifest.json` in it; that of a file `x.jsonl` is `x.jso
 written last and vouches for the rest: without it, output is incomplete.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.tables import write_whole
+from inspector_pipeline.files.disk import file_sha256, write_atomically
 
 PACKAGES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy")
 NOT_SETTINGS = ("output",)
@@ -128,18 +127,6 @@ def checked_sha256(path: Path) -> str:
                 "It was changed after it was made: make it again, or delete the manifest if the change is meant."
             )
     return found
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Hash a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, and its folder where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.encode("utf-8"))
 
 
 def _name(path: Path) -> str:

@@ -7,11 +7,11 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from transformers import AutoConfig
 
-from inspector_pipeline import InspectorConfig, InspectorModel
 from inspector_pipeline.backbone import backbone_location
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.heads import ScoreTokens
-from inspector_pipeline.modeling_inspector import probe_key
+from inspector_pipeline.modeling_inspector import InspectorModel, probe_key
 from inspector_pipeline.truncation import truncated_config
 
 from ..features.store import RUBRIC_PREFIX

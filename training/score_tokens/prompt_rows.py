@@ -9,9 +9,10 @@ from typing import Any, cast
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from inspector_pipeline import InspectorPipeline, load_judge
+from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import Row, read_rows
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import PREDICTION_MARK, QUESTION_MARK, PairTemplate
 
 from .judge import Asked, BackboneSpec, ScoreStates, build_lager

@@ -22,7 +22,7 @@ from ..probing.fits import Target
 from ..probing.kernels import Design
 from ..probing.search import Choice, FittedJudge, SearchConfig, fit_judge, held_out_values, search
 from ..probing.table import Array, Index, Labels, TooFewLabelsError, question_folds
-from ..rows.probing_set import is_good
+from ..rows.records import is_good
 from ..stages.evaluate import Fold
 
 PENALTIES = np.logspace(0, 5, 11)

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.files.disk import json_text, read_json, write_atomically
 from inspector_pipeline.files.tables import Row
 from inspector_pipeline.template import QUESTION_MARK
 
 from ..labelling.endpoint import model_label
 from ..labelling.generate import Generated, LocalConfig, chat_tokenizer
 from ..rows.answers import final_answer
-from ..rows.records import json_text, read_json, read_records, write_records
+from ..rows.records import read_records, write_records
 from ..runs.command import parse
-from ..runs.manifest import Manifest, manifest_path, write_atomically
+from ..runs.manifest import Manifest, manifest_path
 from ..students.choose import ARMS, Pool, read_pool, refuse_leaks
 from ..students.report import Outcome, summarize, table
 from ..students.train import StudentConfig, answer, student, too_long, train_student

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from inspector_pipeline.files.disk import file_sha256, json_text, write_atomically
 from inspector_pipeline.files.tables import check_target
 
 from ..audits.duplicates import Duplicate, Duplicates, find_duplicates
@@ -23,9 +24,8 @@ from ..audits.items import Item, Place, Source, read_sources
 from ..audits.labels import describe_fields, describe_labels, item_rows
 from ..audits.pairing import Pairing, find_shifted
 from ..audits.report import report
-from ..rows.records import json_text
 from ..runs.command import parse
-from ..runs.manifest import Manifest, file_sha256, write_atomically
+from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 

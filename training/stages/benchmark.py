@@ -27,13 +27,13 @@ from typing import Any
 import inspector_pipeline
 from inspector_pipeline.api.load import judge_name
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import file_sha256, json_text, read_json, write_atomically
 
 from ..benchmarks.config import BenchmarkConfig, Case, all_cases, chosen_cases
 from ..benchmarks.report import comparisons, draw, markdown
 from ..judges.plots import write_png
-from ..rows.records import json_text, read_json
 from ..runs.command import parse
-from ..runs.manifest import Manifest, file_sha256, write_atomically
+from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from hub_cards.staging import Judge
-from inspector_pipeline import InspectorModel
 from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.files.disk import read_json
+from inspector_pipeline.modeling_inspector import InspectorModel
 
 from ..evaluation.evidence import Procedure, comparison_evidence, comparison_files
 from ..evaluation.methods.base import ProbesConfig, ProbesMethod
@@ -31,8 +32,7 @@ from ..features.store import load_features
 from ..judges.stack import build_combined, check_same_backbone
 from ..probing.search import SearchConfig
 from ..probing.table import Labels, TooFewLabelsError, counted_table
-from ..rows.probing_set import is_good
-from ..rows.records import LabelledPair, labelled_pairs, read_json, read_records
+from ..rows.records import LabelledPair, is_good, labelled_pairs, read_records
 from ..runs.command import parse
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 from ..score_tokens.stack import Combination, refuse_missing_tokens

@@ -14,13 +14,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from inspector_pipeline.files.disk import json_text, write_atomically
+
 from ..evaluation.comparison import STAGE, Comparison
 from ..evaluation.comparison_config import CompareConfig
 from ..evaluation.metrics import DEFINITIONS
 from ..evaluation.tables import plot, plot_curves, report, table
-from ..rows.records import json_text
 from ..runs.command import parse
-from ..runs.manifest import write_atomically
 
 logger = logging.getLogger(__name__)
 

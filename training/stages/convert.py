@@ -25,14 +25,14 @@ from typing import Any
 
 from inspector_pipeline.api.load import keep_top
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import read_json, write_atomically
 from inspector_pipeline.files.tables import Row, read_rows, write_rows
 from inspector_pipeline.template import PairTemplate
 
 from ..rows.columns import parse_label
 from ..rows.probing_set import ASPECTS, make_probing_set, read_probing_set
-from ..rows.records import labelled_pairs, read_json, read_records, write_records
+from ..rows.records import labelled_pairs, read_records, write_records
 from ..runs.command import parse
-from ..runs.manifest import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -26,11 +26,12 @@ from math_verify import verify
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import read_json
 from inspector_pipeline.files.tables import Row
 
 from ..rows.answers import final_answer, mentions, number_value, stated_answer
 from ..rows.probing_set import read_probing_set
-from ..rows.records import normal_text, question_id, read_json, read_records, write_records
+from ..rows.records import normal_text, question_id, read_records, write_records
 from ..runs.command import parse
 from ..runs.manifest import Manifest
 

@@ -17,6 +17,7 @@ import numpy as np
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import json_text, write_atomically
 
 from ..evaluation.methods.text import BASELINES
 from ..evaluation.metrics import (
@@ -37,10 +38,9 @@ from ..features.store import FeatureSet, concatenate, load_features
 from ..probing.kernels import Design
 from ..probing.search import Choice, FittedJudge, SearchConfig, fit_judge, search
 from ..probing.table import Array, Index, Labels, question_folds
-from ..rows.probing_set import is_good
-from ..rows.records import json_text
+from ..rows.records import is_good
 from ..runs.command import parse
-from ..runs.manifest import Manifest, manifest_path, write_atomically
+from ..runs.manifest import Manifest, manifest_path
 
 logger = logging.getLogger(__name__)
 

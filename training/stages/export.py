@@ -20,16 +20,17 @@ from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME
 
 from hub_cards.judge_card import JudgeCard
-from inspector_pipeline import InspectorConfig, InspectorModel
 from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import json_text, read_json
+from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.truncation import truncated_config
 
 from ..judges.build import fill_probes
 from ..judges.plots import PlotsConfig, plots
 from ..judges.port import ProbeWeights
 from ..probing.calibration import Rounding
-from ..rows.records import json_text, read_json
 from ..runs.command import parse
 from ..runs.manifest import checked_sha256
 from .audit import audit_summary

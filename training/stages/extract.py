@@ -26,6 +26,7 @@ from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.configuration_inspector import Feature, norm_eps
 from inspector_pipeline.engine import FeatureReader, windows
 from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.template import EncodedPair, PairTokenizer
 from inspector_pipeline.truncation import take_final_norm
 
@@ -45,9 +46,9 @@ from ..features.store import (
     shard_digest,
     write_shard,
 )
-from ..rows.records import LabelledPair, json_text, labelled_rows, write_records
+from ..rows.records import LabelledPair, labelled_rows, write_records
 from ..runs.command import parse
-from ..runs.manifest import Manifest, manifest_path, write_atomically
+from ..runs.manifest import Manifest, manifest_path
 
 __all__ = ["ExtractConfig", "FeatureSet", "extract", "load_features"]
 

@@ -18,12 +18,13 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from inspector_pipeline import InspectorPipeline, load_judge
+from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.engine import collate, plan_batches
 from inspector_pipeline.errors import BackboneError, SettingsError
 from inspector_pipeline.files.tables import Row
 from inspector_pipeline.heads import aggregate
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer, check_pair
 
 from ..features.plan import read_templates

@@ -17,15 +17,15 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from inspector_pipeline.configuration_inspector import Feature
+from inspector_pipeline.files.disk import json_text, read_json, write_atomically
 
 from ..features.store import FeatureSet, concatenate, load_features
 from ..probing.calibration import Array, Calibration, Rounding
 from ..probing.kernels import Design
 from ..probing.search import Choice, FittedJudge, SearchConfig, fit_judge, search
 from ..probing.table import Labels
-from ..rows.records import json_text, read_json
 from ..runs.command import parse
-from ..runs.manifest import Manifest, checked_sha256, manifest_path, write_atomically
+from ..runs.manifest import Manifest, checked_sha256, manifest_path
 from .reference import ReferenceSettings, read_entropies, reference_protocol
 
 logger = logging.getLogger(__name__)

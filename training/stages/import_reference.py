@@ -22,16 +22,18 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from transformers import AutoConfig, PreTrainedConfig
 
-from inspector_pipeline import InspectorConfig, InspectorModel, PairTemplate
 from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import json_text, read_json
+from inspector_pipeline.modeling_inspector import InspectorModel
+from inspector_pipeline.template import PairTemplate
 from inspector_pipeline.truncation import truncated_config
 
 from ..judges.build import fill_probes
 from ..judges.pickle_audit import ALLOWED_GLOBALS, UnsafePickleError, load_audited
 from ..judges.port import NotPortableError, ProbeWeights, port
 from ..rows.probing_set import ASPECTS, read_probing_set
-from ..rows.records import json_text, read_json
 
 logger = logging.getLogger(__name__)
 

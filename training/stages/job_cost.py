@@ -11,13 +11,13 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from inspector_pipeline import InspectorConfig
 from inspector_pipeline.api.load import judge_name
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.files.disk import write_atomically
 
 from ..evaluation.flops import LayerShape
 from ..runs.command import parse
-from ..runs.manifest import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -17,15 +17,18 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hub_cards.judge_card import JudgeCard
-from inspector_pipeline import InspectorConfig, InspectorPipeline, PairTemplate, load_judge
+from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.backbone import backbone_location
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError, SettingsError
-from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS
+from inspector_pipeline.files.disk import json_text
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
+from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, PairTemplate
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from ..features.plan import read_templates
 from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
-from ..rows.records import LabelledPair, json_text, labelled_pairs, read_records
+from ..rows.records import LabelledPair, labelled_pairs, read_records
 from ..runs.command import parse
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 from ..score_tokens.judge import Asked, BackboneSpec, ScoreStates, build_lager, set_layer_weights

@@ -20,18 +20,19 @@ from typing import Any, Literal
 import numpy as np
 from transformers import AutoTokenizer
 
-from inspector_pipeline import InspectorPipeline
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import PAIR_KEYS
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from ..evaluation import weighted
 from ..evaluation.metrics import interval, resamples
-from ..rows.records import json_text, write_records
+from ..rows.records import write_records
 from ..runs.command import parse
-from ..runs.manifest import Manifest, write_atomically
+from ..runs.manifest import Manifest
 from ..score_tokens.judge import BackboneSpec, ScoreStates, set_layer_weights
 from ..score_tokens.logits import layer_logits, load_unembedding
 from ..score_tokens.prompt_rows import PROMPT, PromptRow, prompt_judge, prompt_reading, prompt_rows, read_prompt_rows

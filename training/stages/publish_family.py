@@ -24,10 +24,10 @@ from hub_cards.reload import check_reload
 from hub_cards.sources import GSM8K_TRAIN, PUBLISHED_LABELS, DataSource
 from hub_cards.staging import Judge, stage
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import json_text
 from inspector_pipeline.template import PairTemplate
 
 from ..rows.probing_set import ASPECTS, read_probing_set
-from ..rows.records import json_text
 from .import_reference import Classifier, build_judge, load_classifiers
 
 logger = logging.getLogger(__name__)

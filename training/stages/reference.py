@@ -25,15 +25,15 @@ from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import json_text, read_json, write_atomically
 
 from ..features.store import OUTPUT_STATE, RUBRIC_PREFIX, FeatureSet, load_features
 from ..reference.attention import attention_entropies
 from ..reference.protocol import balanced_rows, fit_and_test, why_not
 from ..reference.rankings import Array, Index, Ranked, attention_statistics, best_first, rank_candidate, rank_states
-from ..rows.probing_set import is_good
-from ..rows.records import json_text, read_json
+from ..rows.records import is_good
 from ..runs.command import parse
-from ..runs.manifest import Manifest, manifest_path, write_atomically
+from ..runs.manifest import Manifest, manifest_path
 from .extract import ExtractConfig, extract
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,10 @@ from statistics import median_low
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import read_json
 from inspector_pipeline.files.tables import Row
 
-from ..rows.records import question_id, read_json, write_records
+from ..rows.records import question_id, write_records
 from ..runs.command import parse
 from ..runs.manifest import Manifest
 

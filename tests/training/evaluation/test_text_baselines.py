@@ -14,8 +14,8 @@ from inspector_training.evaluation.methods.text import (
     surface_features,
 )
 from inspector_training.evaluation.metrics import METRICS, Predictions, measure
-from inspector_training.rows.probing_set import drop_foreign, is_good, read_probing_set, read_questions
-from inspector_training.rows.records import LabelledPair
+from inspector_training.rows.probing_set import drop_foreign, read_probing_set, read_questions
+from inspector_training.rows.records import LabelledPair, is_good
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 CLASSES = [1, 2, 3, 4, 5]

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 
 import pytest
-from inspector_training.runs.manifest import Manifest, checked_sha256, manifest_path, write_atomically
+from inspector_training.runs.manifest import Manifest, checked_sha256, manifest_path
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import write_atomically
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from inspector_training.evaluation.methods.score_tokens import LogitsSettings, c
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.search import SearchConfig
 from inspector_training.probing.table import Labels
-from inspector_training.rows.records import LabelledPair, labelled_pairs, read_json, read_records
+from inspector_training.rows.records import LabelledPair, labelled_pairs, read_records
 from inspector_training.score_tokens.judge import ScoreStates
 from inspector_training.score_tokens.stack import Combination, CombinedMethod, Stack
 from inspector_training.score_tokens.weights import TuningConfig
@@ -34,6 +34,7 @@ from hub_cards.staging import Judge, stage
 from inspector_pipeline import InspectorConfig, load_judge
 from inspector_pipeline.cli.main import main as cli
 from inspector_pipeline.errors import DataFileError, JudgeConfigError, SettingsError
+from inspector_pipeline.files.disk import read_json
 from inspector_pipeline.heads import StackedHead
 from push_to_hub import main as push
 

@@ -18,8 +18,7 @@ from ...features.store import load_features
 from ...probing.kernels import Design
 from ...probing.search import Choice, SearchConfig, fit_judge, search
 from ...probing.table import Array, Index, Labels, TooFewLabelsError
-from ...rows.probing_set import is_good
-from ...rows.records import LabelledPair
+from ...rows.records import LabelledPair, is_good
 from ...score_tokens.judge import BackboneSpec
 from ...score_tokens.weights import TuningConfig, ten_scores, tune, uniform_weights
 from ...stages.evaluate import Fold, predict

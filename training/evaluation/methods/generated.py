@@ -16,9 +16,10 @@ from peft import LoraConfig as Adapters
 from peft import get_peft_model
 from transformers import AutoModel, AutoTokenizer
 
-from inspector_pipeline import InspectorPipeline, load_judge
+from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer, Span
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from inspector_pipeline import InspectorConfig, load_judge
+from inspector_pipeline.api.load import load_judge
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
 
 from ...probing.table import Labels

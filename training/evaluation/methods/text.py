@@ -14,8 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from ...rows.probing_set import is_good
-from ...rows.records import LabelledPair
+from ...rows.records import LabelledPair, is_good
 from ..metrics import Array, Index, Prediction
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import datasets
 
-from inspector_pipeline import EXAMPLES, InspectorPipeline, load_judge
+from inspector_pipeline.api.load import EXAMPLES, load_judge
 from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
 
 JUDGE_VARIABLE = "INSPECTOR_JUDGE"
 
