@@ -10,14 +10,19 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspector_training.examples.known_questions import KnownConfig, known_questions
+from inspector_training.examples.known_questions import Config as KnownConfig
+from inspector_training.examples.known_questions import run as known_questions
 from inspector_training.examples.rate_texts import RateConfig, rate_texts
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.rows.records import is_good
-from inspector_training.stages.data import DataConfig, data
-from inspector_training.stages.extract import ExtractConfig, extract, load_features
-from inspector_training.stages.lager import LagerConfig, lager
-from inspector_training.stages.make_judge import MakeJudgeConfig, read_steps
+from inspector_training.stages.data import Config as DataConfig
+from inspector_training.stages.data import run as data
+from inspector_training.stages.extract import ExtractConfig, load_features
+from inspector_training.stages.extract import run as extract
+from inspector_training.stages.lager import Config as LagerConfig
+from inspector_training.stages.lager import run as lager
+from inspector_training.stages.make_judge import Config as MakeJudgeConfig
+from inspector_training.stages.make_judge import read_steps
 from scipy.stats import spearmanr
 from support.causal import save_causal
 from support.models import PAIRS, aspect, feature

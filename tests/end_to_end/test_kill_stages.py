@@ -19,7 +19,8 @@ import yaml
 from inspector_training.rows.records import read_records, response_key
 from inspector_training.runs.command import run
 from inspector_training.runs.manifest import checked_sha256, manifest_path
-from inspector_training.stages.make_judge import MakeJudgeConfig, make_judge
+from inspector_training.stages.make_judge import Config as MakeJudgeConfig
+from inspector_training.stages.make_judge import run as make_judge
 from support.chain import write_chain
 from support.fault_server import start
 from support.paths import ROOT

@@ -13,13 +13,14 @@ import pytest
 import yaml
 from inspector_training.benchmarks.config import BenchmarkConfig
 from inspector_training.examples.known_questions import NAME as KNOWN
-from inspector_training.examples.known_questions import KnownConfig
+from inspector_training.examples.known_questions import Config as KnownConfig
 from inspector_training.examples.rate_texts import NAME as RATE
 from inspector_training.examples.rate_texts import RateConfig
 from inspector_training.runs.command import parse
 from inspector_training.stages import make_judge
 from inspector_training.stages.benchmark import STAGE as BENCHMARK
-from inspector_training.stages.make_judge import MakeJudgeConfig, read_steps
+from inspector_training.stages.make_judge import Config as MakeJudgeConfig
+from inspector_training.stages.make_judge import read_steps
 from support.paths import ROOT
 
 from inspector_pipeline import load_judge

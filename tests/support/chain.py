@@ -3,7 +3,7 @@
 import json
 
 import yaml
-from inspector_training.stages.make_judge import MakeJudgeConfig
+from inspector_training.stages.make_judge import Config as MakeJudgeConfig
 
 from support.made_up import make_pairs
 

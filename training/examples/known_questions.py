@@ -13,7 +13,6 @@ from pathlib import Path
 from inspector_pipeline.files.tables import Row
 
 from ..rows.records import read_records, write_records
-from ..runs.command import parse, run
 from ..runs.manifest import Manifest
 from ..stages.correctness import ASPECT
 
@@ -22,7 +21,7 @@ LABEL = "known"
 
 
 @dataclass(frozen=True)
-class KnownConfig:
+class Config:
     """What to read and write.
 
     Attributes:
@@ -34,7 +33,7 @@ class KnownConfig:
     output: str
 
 
-def known_questions(config: KnownConfig) -> list[Row]:
+def run(config: Config) -> list[Row]:
     """Run the example.
 
     Returns:
@@ -63,12 +62,3 @@ def _label(verdicts: Mapping[str, int]) -> Row:
     if right == wrong:
         return {"scores": {LABEL: None}, "reasons": {LABEL: f"{right} responses are right and as many are wrong"}}
     return {"scores": {LABEL: int(right > wrong)}, "reasons": {}}
-
-
-def main() -> None:
-    """Parse arguments and run."""
-    known_questions(parse(KnownConfig, __doc__, NAME))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,10 +1,12 @@
 """What every stage's command shares: its arguments, and how it ends."""
 
+import ast
 import logging
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
@@ -12,6 +14,12 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from inspector_pipeline.errors import DataFileError, InspectorError
 
 Config = TypeVar("Config")
+
+STAGES = (  # in the order of the work
+    "make_judge data collect label correctness corrupt audit extract fit evaluate export lager lager_prompts feedback "
+    "rubric_rows compare combine ablation benchmark job_cost convert reference import_reference port_table plots "
+    "publish_family"
+).split()
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -30,10 +38,36 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(1)
 
 
-def main() -> None:
-    """Run the stage that the command line names."""
-    stage = sys.argv.pop(1)
-    run(import_module(f"..stages.{stage}", __package__).main)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage that the command line names; list all where it names none.
+
+    Args:
+        argv: The stage and its arguments; None takes the process's own.
+    """
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name not in STAGES:
+        _list_stages(asked=name)
+        return
+    stage = import_stage(name)
+    run(lambda: stage.run(parse(stage.Config, stage.__doc__, name, list(rest))))
+
+
+def import_stage(name: str) -> Any:
+    """Import a stage's module: its `Config`, a frozen dataclass, and its `run`."""
+    return import_module(f"..stages.{name}", __package__)
+
+
+def _list_stages(asked: str) -> None:
+    """Print the first line of every stage's docstring, without importing it; a name that is no stage ends with 2."""
+    out = sys.stdout if asked in ("-h", "--help") else sys.stderr
+    if out is sys.stderr:
+        out.write(f"python -m training expects a stage, but got {asked!r}.\n")
+    out.write("usage: python -m training STAGE [--config FILE] [settings]; python -m training STAGE --help\n\n")
+    for name in STAGES:
+        source = (Path(__file__).parents[1] / "stages" / f"{name}.py").read_text(encoding="utf-8")
+        out.write(f"  {name:<18}{(ast.get_docstring(ast.parse(source)) or '').partition(chr(10))[0]}\n")
+    if out is sys.stderr:
+        sys.exit(2)
 
 
 def parse(config: type[Config], description: str | None, name: str, args: list[str] | None = None) -> Config:

@@ -24,7 +24,6 @@ from ..labelling.endpoint import model_label
 from ..labelling.generate import Generated, LocalConfig, chat_tokenizer
 from ..rows.answers import final_answer
 from ..rows.records import read_records, write_records
-from ..runs.command import parse
 from ..runs.manifest import Manifest, manifest_path
 from ..students.choose import ARMS, Pool, read_pool, refuse_leaks
 from ..students.report import Outcome, summarize, table
@@ -39,7 +38,7 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "training.j
 
 
 @dataclass(frozen=True)
-class AblationConfig:
+class Config:
     """Settings of the ablation stage.
 
     Attributes:
@@ -133,7 +132,7 @@ class AnsweredWith:
     max_new_tokens: int
 
 
-def ablation(config: AblationConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage.
 
     Raises:
@@ -220,7 +219,7 @@ def grade(question: Row, reply: Generated) -> Row:
     }
 
 
-def _run_arm(config: AblationConfig, pool: Pool, questions: Sequence[Row], arm: str, seed: int) -> Outcome:
+def _run_arm(config: Config, pool: Pool, questions: Sequence[Row], arm: str, seed: int) -> Outcome:
     """Train and test one arm with one seed, as far as that is not done."""
     folder = Path(config.output) / f"{arm}-{seed}"
     chosen = pool.choose(arm, config.share, seed)
@@ -229,7 +228,7 @@ def _run_arm(config: AblationConfig, pool: Pool, questions: Sequence[Row], arm: 
     return Outcome(arm, seed, pool.described(chosen), summary, replies)
 
 
-def _train(config: AblationConfig, rows: Sequence[Row], arm: str, seed: int, adapter: Path) -> dict[str, Any]:
+def _train(config: Config, rows: Sequence[Row], arm: str, seed: int, adapter: Path) -> dict[str, Any]:
     """Train, or read what a training that is done says of itself."""
     share = None if arm == "all" else config.share
     named = (model_label(config.model), config.local.revision, config.local.dtype)
@@ -245,7 +244,7 @@ def _train(config: AblationConfig, rows: Sequence[Row], arm: str, seed: int, ada
     return found
 
 
-def _replies(config: AblationConfig, questions: Sequence[Row], folder: Path, adapter: Path | None) -> list[Row]:
+def _replies(config: Config, questions: Sequence[Row], folder: Path, adapter: Path | None) -> list[Row]:
     """Ask and grade, or read the replies of a test that is done."""
     settings = AnsweredWith(model_label(config.model), config.local, config.prompt, config.max_new_tokens)
     inputs = (config.questions, manifest_path(adapter) if adapter else None)
@@ -258,8 +257,3 @@ def _replies(config: AblationConfig, questions: Sequence[Row], folder: Path, ada
         write_records(map(grade, questions, found), output)
         manifest.write(output, [output])
     return read_records(output)
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    ablation(parse(AblationConfig, __doc__, STAGE))

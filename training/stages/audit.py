@@ -24,7 +24,6 @@ from ..audits.items import Item, Place, Source, read_sources
 from ..audits.labels import describe_fields, describe_labels, item_rows
 from ..audits.pairing import Pairing, find_shifted
 from ..audits.report import report
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ KINDS = ("foreign", "exact_duplicates", "near_duplicates", "shifted", "repeated_
 
 
 @dataclass(frozen=True)
-class AuditConfig:
+class Config:
     """Settings of the audit stage.
 
     Attributes:
@@ -69,7 +68,7 @@ class _Found:
     foreign: list[Foreign] | None
 
 
-def audit(config: AuditConfig) -> dict[str, Any]:
+def audit(config: Config) -> dict[str, Any]:
     """Audit the files and write the findings, and the cleaned rows where asked for.
 
     Returns:
@@ -137,7 +136,7 @@ def audit_summary(audit: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _find(items: Sequence[Item], config: AuditConfig) -> _Found:
+def _find(items: Sequence[Item], config: Config) -> _Found:
     """Look for every kind of fault; duplicates in the order of precedence, pairing in the order of the files."""
     order = sorted(range(len(items)), key=lambda i: items[i].split not in config.held_out)
     found = find_duplicates([items[i] for i in order])
@@ -240,7 +239,7 @@ def _without(items: Sequence[Item], gone: set[Place]) -> list[Item]:
     return [item for item in items if item.places[0] not in gone]
 
 
-def _write(config: AuditConfig, sources: Sequence[Source], result: dict[str, Any], gone: set[Place]) -> None:
+def _write(config: Config, sources: Sequence[Source], result: dict[str, Any], gone: set[Place]) -> None:
     """Write the findings, the cleaned rows and the manifests, these last."""
     manifest = _manifest(config)
     folder = Path(config.output)
@@ -254,7 +253,7 @@ def _write(config: AuditConfig, sources: Sequence[Source], result: dict[str, Any
     manifest.write(folder, [folder / "audit.json", folder / "audit.md"])
 
 
-def _targets(config: AuditConfig) -> list[Path]:
+def _targets(config: Config) -> list[Path]:
     if not config.drop:
         return []
     if isinstance(config.rows, str):
@@ -262,13 +261,13 @@ def _targets(config: AuditConfig) -> list[Path]:
     return [Path(config.drop) / f"{split}{Path(path).suffix}" for split, path in config.rows.items()]
 
 
-def _manifest(config: AuditConfig) -> Manifest:
+def _manifest(config: Config) -> Manifest:
     paths = [config.rows] if isinstance(config.rows, str) else list(config.rows.values())
     named = replace(config, drop=config.drop and Path(config.drop).name)
     return Manifest.of("audit", named, [*paths, config.questions])
 
 
-def audit_stage(config: AuditConfig) -> None:
+def run(config: Config) -> None:
     """Run the audit and log what was found, unless it is there already.
 
     Raises:
@@ -282,8 +281,3 @@ def audit_stage(config: AuditConfig) -> None:
     for kind, count in found["found"].items():
         logger.info("%s: %s", kind.replace("_", " "), "not looked for" if count is None else f"{count} rows")
     logger.info("See %s.", folder / "audit.md")
-
-
-def main() -> None:
-    """Parse arguments and run the audit."""
-    audit_stage(parse(AuditConfig, __doc__, "audit"))

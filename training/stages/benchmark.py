@@ -29,10 +29,10 @@ from inspector_pipeline.api.load import judge_name
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import file_sha256, json_text, read_json, write_atomically
 
-from ..benchmarks.config import BenchmarkConfig, Case, all_cases, chosen_cases
+from ..benchmarks.config import BenchmarkConfig as Config
+from ..benchmarks.config import Case, all_cases, chosen_cases
 from ..benchmarks.report import comparisons, draw, markdown
 from ..judges.plots import write_png
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ SETTINGS_OF = {
 WITHOUT_ENGINE = ("reference", "plain", "encoder")  # groups that do not run the judge's own code
 
 
-def benchmark(config: BenchmarkConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage: measure what is not measured yet, then write tables and plot from all that is.
 
     Raises:
@@ -97,7 +97,7 @@ def described_judge(judge: str | None) -> str:
     return " ".join([Path(judge).resolve().name, *(file_sha256(path)[:16] for path in files if path.is_file())])
 
 
-def measure_case(config: BenchmarkConfig, case: Case, made_from: str, path: Path) -> None:
+def measure_case(config: Config, case: Case, made_from: str, path: Path) -> None:
     """Run one case in a fresh process.
 
     Raises:
@@ -119,7 +119,7 @@ def measure_case(config: BenchmarkConfig, case: Case, made_from: str, path: Path
         )
 
 
-def write_report(config: BenchmarkConfig, manifest: Manifest) -> list[Path]:
+def write_report(config: Config, manifest: Manifest) -> list[Path]:
     """Write benchmark.json, tables and plot from every case that is there and fits these settings.
 
     Returns:
@@ -144,7 +144,7 @@ def write_report(config: BenchmarkConfig, manifest: Manifest) -> list[Path]:
     return [folder / RESULTS, folder / TABLES, folder / PLOT]
 
 
-def digest(config: BenchmarkConfig, case: Case, manifest: Manifest) -> str:
+def digest(config: Config, case: Case, manifest: Manifest) -> str:
     """Name what a case's numbers come from: inputs, versions, the settings and the code that matter to it."""
     settings = {
         key: value for key, value in manifest.settings.items() if case.group in SETTINGS_OF.get(key, (case.group,))
@@ -177,7 +177,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine(config: BenchmarkConfig) -> dict[str, Any]:
+def machine(config: Config) -> dict[str, Any]:
     """Describe what the numbers were measured on."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
@@ -190,8 +190,3 @@ def machine(config: BenchmarkConfig) -> dict[str, Any]:
         "matrix_extensions": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags],
         "memory_bytes": pages * os.sysconf("SC_PAGE_SIZE") if pages else None,
     }
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    benchmark(parse(BenchmarkConfig, __doc__, STAGE))

@@ -26,7 +26,6 @@ from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, las
 from ..labelling.generate import LocalConfig, LocalGenerator, derived_seed
 from ..labelling.journal import Journal, Key, checked_rows, is_settled
 from ..rows.records import read_records
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ Unit = tuple[Row, int]
 
 
 @dataclass(frozen=True)
-class CollectConfig:
+class Config:
     """Settings of the collect stage.
 
     Attributes:
@@ -87,7 +86,7 @@ class CollectConfig:
             raise SettingsError(f"prompt expects {QUESTION_MARK} in it, but got {self.prompt!r:.80}.")
 
 
-def collect(config: CollectConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage: questions -> responses.
 
     Raises:
@@ -112,7 +111,7 @@ def collect(config: CollectConfig) -> None:
     logger.info("Wrote %d responses to %s; %d without a prediction.", len(responses), output, failed)
 
 
-def _manifest(config: CollectConfig) -> Manifest:
+def _manifest(config: Config) -> Manifest:
     """Describe the run by what its responses are made from."""
     manifest = Manifest.of("collect", config, (config.questions,))
     named = {"generator": model_label(config.generator)}
@@ -122,7 +121,7 @@ def _manifest(config: CollectConfig) -> Manifest:
     return replace(manifest, settings={**settings, **named})
 
 
-def _units(config: CollectConfig, rows: list[Row]) -> Iterator[Unit]:
+def _units(config: Config, rows: list[Row]) -> Iterator[Unit]:
     return ((row, sample) for row in rows for sample in range(config.samples))
 
 
@@ -130,12 +129,12 @@ def _key(unit: Unit) -> Key:
     return str(unit[0]["id"]), unit[1]
 
 
-def _messages(config: CollectConfig, row: Row) -> list[Message]:
+def _messages(config: Config, row: Row) -> list[Message]:
     system = [{"role": "system", "content": config.system}] if config.system else []
     return [*system, {"role": "user", "content": config.prompt.replace(QUESTION_MARK, row["question"])}]
 
 
-def _response(config: CollectConfig, row: Row, sample: int, journal: Journal) -> Row:
+def _response(config: Config, row: Row, sample: int, journal: Journal) -> Row:
     """Join a question with what the journal holds under its id."""
     key = _key((row, sample))
     entry = journal.entries[key]
@@ -158,7 +157,7 @@ def _entry(key: Key, text: str, finish_reason: str | None, usage: dict[str, int]
     return {"key": list(key), **described}
 
 
-async def _ask(config: CollectConfig, settings: EndpointConfig, rows: list[Row], journal: Journal) -> None:
+async def _ask(config: Config, settings: EndpointConfig, rows: list[Row], journal: Journal) -> None:
     """Ask the endpoint for every response that the journal lacks."""
     n_units = len(rows) * config.samples
     todo = (unit for unit in _units(config, rows) if not journal.is_done(_key(unit), config.retry_failed))
@@ -169,7 +168,7 @@ async def _ask(config: CollectConfig, settings: EndpointConfig, rows: list[Row],
 
 
 def _asker(
-    config: CollectConfig, endpoint: Endpoint, journal: Journal, step: Callable[[], object]
+    config: Config, endpoint: Endpoint, journal: Journal, step: Callable[[], object]
 ) -> Callable[[Unit], Awaitable[bool]]:
     """Return what asks for one response and records it."""
     sampling = {"temperature": config.temperature, "top_p": config.top_p if config.top_p < 1 else None}
@@ -188,7 +187,7 @@ def _asker(
     return ask
 
 
-def _generate(config: CollectConfig, rows: list[Row], journal: Journal) -> None:
+def _generate(config: Config, rows: list[Row], journal: Journal) -> None:
     """Generate every batch that the journal lacks; batches depend on the questions only, not on what is done."""
     units = list(_units(config, rows))
     missing = {_key(unit) for unit in units if not journal.is_done(_key(unit), retry_failed=False)}
@@ -215,8 +214,3 @@ def _generate(config: CollectConfig, rows: list[Row], journal: Journal) -> None:
             for key, prompt, one in zip(chosen, ids, made, strict=True)
         ]
         journal.append(*(entry for key, entry in zip(chosen, entries, strict=True) if key in missing))
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    collect(parse(CollectConfig, __doc__, "collect"))

@@ -33,7 +33,6 @@ from ..judges.stack import build_combined, check_same_backbone
 from ..probing.search import SearchConfig
 from ..probing.table import Labels, TooFewLabelsError, counted_table
 from ..rows.records import LabelledPair, is_good, labelled_pairs, read_records
-from ..runs.command import parse
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 from ..score_tokens.stack import Combination, refuse_missing_tokens
 from .audit import audit_summary
@@ -50,7 +49,7 @@ UNCOUNTED = "it does not count in the total"
 
 
 @dataclass(frozen=True)
-class CombineConfig:
+class Config:
     """Settings of the combine stage.
 
     Attributes:
@@ -114,7 +113,7 @@ class Made:
     told: dict[str, Any]
 
 
-def combine(config: CombineConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage.
 
     Raises:
@@ -135,13 +134,13 @@ def combine(config: CombineConfig) -> None:
     logger.info("Wrote a judge of depth %d to %s.", made.model.config.depth, output)
 
 
-def _procedure(config: CombineConfig) -> Procedure:
+def _procedure(config: Config) -> Procedure:
     if config.features is not None or config.pairs is None:
         return Procedure.combined(config.search)
     return Procedure.lager(config.judge, config.pairs, config.search.uncounted)
 
 
-def make_combined(config: CombineConfig) -> Made:
+def make_combined(config: Config) -> Made:
     """Fit what the labels allow, and build the judge.
 
     Raises:
@@ -234,7 +233,7 @@ def _untuned(tokens: InspectorModel, reasons: Mapping[str, str], fitted: tuple[s
     return {"score_tokens_alone": alone}
 
 
-def _measured(config: CombineConfig) -> dict[str, Any]:
+def _measured(config: Config) -> dict[str, Any]:
     """Read the evidence of the comparison, where there is one."""
     if config.compare is None or config.pairs is None:
         return {}
@@ -243,7 +242,7 @@ def _measured(config: CombineConfig) -> dict[str, Any]:
     return comparison_evidence(config.compare, labels, _procedure(config), config.inputs)
 
 
-def _evidence(config: CombineConfig, made: Made, measured: dict[str, Any]) -> dict[str, Any]:
+def _evidence(config: Config, made: Made, measured: dict[str, Any]) -> dict[str, Any]:
     """Put together what the card says."""
     theirs, told = read_json(Path(config.judge) / "results.json"), made.told
     card = read_card(config.card) if config.card else {}
@@ -266,8 +265,3 @@ def _evidence(config: CombineConfig, made: Made, measured: dict[str, Any]) -> di
     notes += card.pop("notes", [])
     audit = {"audit": audit_summary(read_json(config.audit))} if config.audit else {}
     return {**inherited, **measured, **told, "aspects": aspects, "notes": notes, **audit, **card}
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    combine(parse(CombineConfig, __doc__, STAGE))

@@ -16,16 +16,15 @@ from typing import Any
 
 from inspector_pipeline.files.disk import json_text, write_atomically
 
-from ..evaluation.comparison import STAGE, Comparison
-from ..evaluation.comparison_config import CompareConfig
+from ..evaluation.comparison import Comparison
+from ..evaluation.comparison_config import CompareConfig as Config
 from ..evaluation.metrics import DEFINITIONS
 from ..evaluation.tables import plot, plot_curves, report, table
-from ..runs.command import parse
 
 logger = logging.getLogger(__name__)
 
 
-def compare(config: CompareConfig) -> dict[str, Any]:
+def run(config: Config) -> dict[str, Any]:
     """Run the stage.
 
     Returns:
@@ -59,8 +58,3 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         plot_curves(results["learning_curve"], output / "learning_curve.png")
     logger.info("%s", table(results))
     return results
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    compare(parse(CompareConfig, __doc__, STAGE))

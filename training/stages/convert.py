@@ -32,7 +32,6 @@ from inspector_pipeline.template import PairTemplate
 from ..rows.columns import parse_label
 from ..rows.probing_set import ASPECTS, make_probing_set, read_probing_set
 from ..rows.records import labelled_pairs, read_records, write_records
-from ..runs.command import parse
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class FormatsConfig:
+class Config:
     """Settings of a conversion.
 
     Attributes:
@@ -218,7 +217,7 @@ READERS: dict[str, Callable[[PathLike], list[Row]]] = {
     "probing": read_probing_rows,
     "evaluated": read_evaluated,
 }
-WRITERS: dict[str, Callable[[list[Row], Path, FormatsConfig], None]] = {
+WRITERS: dict[str, Callable[[list[Row], Path, Config], None]] = {
     "records": lambda rows, path, _: write_records(rows, path),
     "results": lambda rows, path, _: write_results(rows, path),
     "teacher": lambda rows, path, _: write_teacher(rows, path),
@@ -230,7 +229,7 @@ WRITERS: dict[str, Callable[[list[Row], Path, FormatsConfig], None]] = {
 }
 
 
-def convert(config: FormatsConfig) -> None:
+def run(config: Config) -> None:
     """Convert a file.
 
     Raises:
@@ -327,8 +326,3 @@ def _evaluated(row: Row) -> Row:
 def _same(one: Any, other: Any) -> bool:
     """Whether two values are the same JSON: 4 is not 4.0, and true is not 1."""
     return json.dumps(one) == json.dumps(other)
-
-
-def main() -> None:
-    """Run the command."""
-    convert(parse(FormatsConfig, __doc__, "formats"))

@@ -32,7 +32,6 @@ from inspector_pipeline.files.tables import Row
 from ..rows.answers import final_answer, mentions, number_value, stated_answer
 from ..rows.probing_set import read_probing_set
 from ..rows.records import normal_text, question_id, read_records, write_records
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 
 ASPECT = "correctness"
@@ -47,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CorrectnessConfig:
+class Config:
     """What to label.
 
     Attributes:
@@ -78,7 +77,7 @@ class Verdict:
     stated: str | None = None
 
 
-def label_correctness(config: CorrectnessConfig) -> Counter[str]:
+def run(config: Config) -> Counter[str]:
     """Label every response and write the rows.
 
     Returns:
@@ -202,8 +201,3 @@ def _verdict(row: Row, question: Row | None, join: str) -> Verdict:
     if not gold:
         return Verdict(None, "the question has no gold answer")
     return judge_answer(row["prediction"], str(gold), row["question"])
-
-
-def main() -> None:
-    """Run the stage from the command line."""
-    label_correctness(parse(CorrectnessConfig, __doc__, ASPECT))

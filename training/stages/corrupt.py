@@ -32,7 +32,6 @@ from ..corruptions.labels import KINDS, LABELS, degrees
 from ..corruptions.rationale import Rationale, read_rationale
 from ..corruptions.rendering import random_style, render
 from ..rows.records import read_records, write_records
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 
 DAMAGES: Mapping[str, Damage] = {
@@ -56,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CorruptConfig:
+class Config:
     """What to damage.
 
     Attributes:
@@ -74,7 +73,7 @@ class CorruptConfig:
     seed: int = 731
 
 
-def corrupt(config: CorruptConfig) -> Counter[str]:
+def run(config: Config) -> Counter[str]:
     """Make the responses and write them, with a manifest.
 
     Returns:
@@ -185,8 +184,3 @@ def _kinds(seed: int, name: str) -> list[str]:
 
 def _digest(seed: int, *parts: str) -> int:
     return int.from_bytes(hashlib.sha256(":".join([str(seed), *parts]).encode()).digest()[:8], "big")
-
-
-def main() -> None:
-    """Run the stage from the command line."""
-    corrupt(parse(CorruptConfig, __doc__, STAGE))

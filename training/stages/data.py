@@ -28,7 +28,6 @@ from ..rows.columns import Columns, UnusableRowError, map_row, other_columns
 from ..rows.named_datasets import DATASETS, NamedDataset
 from ..rows.records import question_id, response_key, write_records
 from ..rows.sources import Source, read_dataset, read_file
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 from .convert import READERS, detect
 
@@ -40,7 +39,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class Config:
     """Settings of the data stage.
 
     Attributes:
@@ -86,7 +85,7 @@ class Reject:
     source: Row
 
 
-def data(config: DataConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage: a source -> OUTPUT, OUTPUT.rejects.jsonl where rows were rejected, and the manifest.
 
     Raises:
@@ -224,7 +223,7 @@ def subset_of(rows: list[Row], limit: int | None, seed: int | None) -> list[Row]
     return [row for row in rows if str(row["id"]) in kept]
 
 
-def _checked(config: DataConfig) -> NamedDataset | None:
+def _checked(config: Config) -> NamedDataset | None:
     """Refuse settings that do not fit each other, and return the named dataset, if it is one.
 
     Raises:
@@ -250,7 +249,7 @@ def _checked(config: DataConfig) -> NamedDataset | None:
     return named
 
 
-def _published_format(config: DataConfig) -> str | None:
+def _published_format(config: Config) -> str | None:
     """Name the published format of a labelled file that is read without naming columns."""
     if config.path and Path(config.path).is_file() and config.columns == Columns() and not config.words:
         kind = detect(config.path)
@@ -258,7 +257,7 @@ def _published_format(config: DataConfig) -> str | None:
     return None
 
 
-def _read(config: DataConfig, named: NamedDataset | None) -> Source:
+def _read(config: Config, named: NamedDataset | None) -> Source:
     split = config.split or (named.splits[0] if named else None)
     kind = _published_format(config)
     if config.path and kind:
@@ -293,8 +292,3 @@ def _log_summary(rows: list[Row], output: Path) -> None:
     for aspect, n in Counter(aspect for aspect, _ in labels).items():
         empty = sum(name == aspect and score is None for name, score in labels)
         logger.info("%s: %d labels, %d rows without one.", aspect, n - empty, empty)
-
-
-def main() -> None:
-    """Run the command."""
-    data(parse(DataConfig, __doc__, "data"))

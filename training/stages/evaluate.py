@@ -39,7 +39,6 @@ from ..probing.kernels import Design
 from ..probing.search import Choice, FittedJudge, SearchConfig, fit_judge, search
 from ..probing.table import Array, Index, Labels, question_folds
 from ..rows.records import is_good
-from ..runs.command import parse
 from ..runs.manifest import Manifest, manifest_path
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ RIVAL = "rival"
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class Config:
     """Settings of the evaluate stage.
 
     Attributes:
@@ -102,7 +101,7 @@ class Evaluation:
         config: Settings.
     """
 
-    def __init__(self, features: FeatureSet, transfer: Mapping[str, FeatureSet], config: EvaluateConfig) -> None:
+    def __init__(self, features: FeatureSet, transfer: Mapping[str, FeatureSet], config: Config) -> None:
         """Lay out the rows; nothing is fitted yet."""
         others = [replace(one, pairs=[replace(p, auxiliary=True) for p in one.pairs]) for one in transfer.values()]
         joined = concatenate([features, *others]) if others else features
@@ -142,7 +141,7 @@ class Evaluation:
 
 def evaluate(
     features: FeatureSet,
-    config: EvaluateConfig,
+    config: Config,
     *,
     rival_features: FeatureSet | None = None,
     transfer: Mapping[str, FeatureSet] | None = None,
@@ -183,7 +182,7 @@ def evaluate(
     return results
 
 
-def _methods(config: EvaluateConfig) -> list[str]:
+def _methods(config: Config) -> list[str]:
     return [JUDGE, *(baseline.name for baseline in BASELINES), *([RIVAL] if config.rival else [])]
 
 
@@ -269,7 +268,7 @@ def _results(
     }
 
 
-def _protocol(config: EvaluateConfig, choices: Sequence[Choice]) -> dict[str, Any]:
+def _protocol(config: Config, choices: Sequence[Choice]) -> dict[str, Any]:
     depths = [choice.depth for choice in choices]
     views = [str(choice.view) for choice in choices]
     heads = [choice.settings[0].head for choice in choices]
@@ -409,7 +408,7 @@ def report(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def evaluate_stage(config: EvaluateConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage: folders of features -> results.json.
 
     Raises:
@@ -442,8 +441,3 @@ def _named(folders: Sequence[str]) -> dict[str, str]:
     if folders:
         raise DataFileError(f"transfer expects different folders, but got {', '.join(folders)}. Name each once.")
     return {}
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    evaluate_stage(parse(EvaluateConfig, __doc__, STAGE))

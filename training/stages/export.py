@@ -31,7 +31,6 @@ from ..judges.build import fill_probes
 from ..judges.plots import PlotsConfig, plots
 from ..judges.port import ProbeWeights
 from ..probing.calibration import Rounding
-from ..runs.command import parse
 from ..runs.manifest import checked_sha256
 from .audit import audit_summary
 from .fit import Fitted, FittedAspect, load_fitted
@@ -43,7 +42,7 @@ CARD_KEYS = {"sources", "meanings", "notes", "retrain", "cost"}
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class Config:
     """Settings of the export stage.
 
     Attributes:
@@ -70,7 +69,7 @@ class ExportConfig:
     fused: bool = False
 
 
-def export(config: ExportConfig) -> InspectorModel:
+def run(config: Config) -> InspectorModel:
     """Run the stage.
 
     Raises:
@@ -146,7 +145,7 @@ def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> Non
         )
 
 
-def _evidence(fitted: Fitted, results: dict[str, Any], config: ExportConfig) -> dict[str, Any]:
+def _evidence(fitted: Fitted, results: dict[str, Any], config: Config) -> dict[str, Any]:
     reference = read_json(config.reference) if config.reference else {}
     cards = (config.card,) if isinstance(config.card, str) else config.card or ()
     told = {key: value for path in cards for key, value in read_card(path).items()}
@@ -226,8 +225,3 @@ def _probe(aspect: FittedAspect) -> ProbeWeights:
     parameters = {"thresholds": calibration.thresholds, "cuts": calibration.cuts}
     slope = calibration.slope
     return ProbeWeights("ordinal", aspect.classes, aspect.center, slope * weight, slope * bias, parameters)
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    export(parse(ExportConfig, __doc__, STAGE))

@@ -30,32 +30,28 @@ from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.template import EncodedPair, PairTokenizer
 from inspector_pipeline.truncation import take_final_norm
 
-from ..features.plan import ExtractConfig, check_settings, describe, make_readings, read_pairs
+from ..features.plan import ExtractConfig as Config
+from ..features.plan import check_settings, describe, make_readings, read_pairs
 from ..features.store import (
     FINGERPRINT_FILE,
     PAIRS_FILE,
     STAGE,
     STATS_FILE,
-    FeatureSet,
     Fingerprint,
     Shard,
     column_name,
     covered_rows,
-    load_features,
     plan_shards,
     shard_digest,
     write_shard,
 )
 from ..rows.records import LabelledPair, labelled_rows, write_records
-from ..runs.command import parse
 from ..runs.manifest import Manifest, manifest_path
-
-__all__ = ["ExtractConfig", "FeatureSet", "extract", "load_features"]
 
 logger = logging.getLogger(__name__)
 
 
-def extract(config: ExtractConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage: pairs -> a folder of features, which `load_features` opens.
 
     A folder that already holds every feature asked for, perhaps among others, is used as it is, or completed.
@@ -211,8 +207,3 @@ def _settle(folder: Path, held: Fingerprint, asked: Fingerprint) -> Fingerprint:
         f"{folder} holds features with other settings (what differs: {', '.join(different)}). Choose another output, "
         "or delete that folder if its features are not needed."
     )
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    extract(parse(ExtractConfig, __doc__, STAGE))

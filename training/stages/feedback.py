@@ -30,7 +30,6 @@ from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer
 from ..features.plan import read_templates
 from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
 from ..rows.records import read_records, write_records
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 from ..score_tokens.logits import logits_of_encoded, score_tokens_of
 from ..score_tokens.prompts import rubric_reading, score_letters
@@ -45,7 +44,7 @@ NO_SCORE = "the reply gives no score"
 
 
 @dataclass(frozen=True)
-class FeedbackConfig:
+class Config:
     """Settings of the feedback stage.
 
     Attributes:
@@ -72,7 +71,7 @@ class FeedbackConfig:
     batch_size: int | None = None
 
 
-def feedback(config: FeedbackConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage.
 
     Raises:
@@ -268,8 +267,3 @@ def score_position(reply: Sequence[int], token_ids: Sequence[int], tokenizer: An
         if MARKER.search(before) and not more.match(after):
             return place
     return None
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    feedback(parse(FeedbackConfig, __doc__, STAGE))

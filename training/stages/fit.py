@@ -24,7 +24,6 @@ from ..probing.calibration import Array, Calibration, Rounding
 from ..probing.kernels import Design
 from ..probing.search import Choice, FittedJudge, SearchConfig, fit_judge, search
 from ..probing.table import Labels
-from ..runs.command import parse
 from ..runs.manifest import Manifest, checked_sha256, manifest_path
 from .reference import ReferenceSettings, read_entropies, reference_protocol
 
@@ -37,7 +36,7 @@ REFERENCE_FILE = "reference.json"
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class Config:
     """Settings of the fit stage.
 
     Attributes:
@@ -187,7 +186,7 @@ def load_fitted(folder: str | Path) -> Fitted:
     return Fitted(aspects=aspects, **described)
 
 
-def fit_stage(config: FitConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage: folders of features -> a folder of probes, or the published protocol's result.
 
     Raises:
@@ -210,13 +209,8 @@ def fit_stage(config: FitConfig) -> None:
     logger.info("Chose %s up to layer %d.", fitted.choice["view"], fitted.choice["depth"])
 
 
-def _reference(features: FeatureSet, config: FitConfig) -> Mapping[str, Any]:
+def _reference(features: FeatureSet, config: Config) -> Mapping[str, Any]:
     wants_attention = config.reference.attention != "none"
     entropies = read_entropies(config.features[0], features) if wants_attention else None
     found: dict[str, Any] = json.loads(json.dumps(reference_protocol(features, config.reference, entropies)))
     return found
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    fit_stage(parse(FitConfig, __doc__, STAGE))

@@ -27,7 +27,6 @@ from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
 from ..labelling.spending import Ledger, Prices, most_tokens
 from ..labelling.teacher import Verdict, combine, grading_messages, read_reply, repair_messages, response_format
 from ..rows.records import read_records, response_key
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ MOST_PROBLEM = 400  # bytes that the description of one aspect's problem may tak
 
 
 @dataclass(frozen=True)
-class LabelConfig:
+class Config:
     """Settings of the label stage.
 
     Attributes:
@@ -119,7 +118,7 @@ class Unit(NamedTuple):
         return *response_key(self.row), "+".join(rubric.name for rubric in self.rubrics), self.sample
 
 
-def label(config: LabelConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage: responses -> labelled rows.
 
     Raises:
@@ -141,7 +140,7 @@ def label(config: LabelConfig) -> None:
     logger.info("Wrote %d rows to %s; %d scores are null. Used: %s.", len(rows), output, n_null, spent)
 
 
-def _units(config: LabelConfig, rows: list[Row]) -> Iterator[Unit]:
+def _units(config: Config, rows: list[Row]) -> Iterator[Unit]:
     groups = config.groups()
     for row in rows:
         if not _unanswerable(row):
@@ -155,7 +154,7 @@ def _unanswerable(row: Row) -> str | None:
     return None if row["prediction"].strip() else "no response: it is blank"
 
 
-async def _ask(config: LabelConfig, rows: list[Row], journal: Journal) -> str:
+async def _ask(config: Config, rows: list[Row], journal: Journal) -> str:
     """Ask for every score that the journal lacks, and say what was used in all."""
     ledger = Ledger(config.prices, journal.usage.values())
     done = [journal.is_done(unit.key, config.retry_failed) for unit in _units(config, rows)]
@@ -178,7 +177,7 @@ class Grader:
     """
 
     def __init__(
-        self, config: LabelConfig, endpoint: Endpoint, journal: Journal, ledger: Ledger, step: Callable[[], object]
+        self, config: Config, endpoint: Endpoint, journal: Journal, ledger: Ledger, step: Callable[[], object]
     ) -> None:
         """Keep what grading needs."""
         self.config = config
@@ -254,7 +253,7 @@ class Grader:
         return call, {"prompt_tokens": first + added, "completion_tokens": new}
 
 
-def _labelled(config: LabelConfig, row: Row, journal: Journal) -> Row:
+def _labelled(config: Config, row: Row, journal: Journal) -> Row:
     """Join a response with what the journal holds under its name."""
     unanswerable = _unanswerable(row)
     found: dict[str, dict[str, Any]] = {}
@@ -279,8 +278,3 @@ def _labelled(config: LabelConfig, row: Row, journal: Journal) -> Row:
 def _given(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Leave out aspects that have nothing to say; in scores, null says that there is no label."""
     return {aspect: value for aspect, value in values.items() if value is not None or name == "scores"}
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    label(parse(LabelConfig, __doc__, "label"))

@@ -29,7 +29,6 @@ from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BAC
 from ..features.plan import read_templates
 from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
 from ..rows.records import LabelledPair, labelled_pairs, read_records
-from ..runs.command import parse
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 from ..score_tokens.judge import Asked, BackboneSpec, ScoreStates, build_lager, set_layer_weights
 from ..score_tokens.logits import Unembedding, labelled_texts, layer_logits, load_unembedding
@@ -43,7 +42,7 @@ STAGE = "lager"
 
 
 @dataclass(frozen=True)
-class LagerConfig:
+class Config:
     """Settings of the lager stage.
 
     Attributes:
@@ -112,7 +111,7 @@ class Examples:
     sources: tuple[str, ...]
 
 
-def lager(config: LagerConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage.
 
     Raises:
@@ -145,7 +144,7 @@ def lager(config: LagerConfig) -> None:
     logger.info("Wrote a judge of %d aspects to %s.", len(aspects), output)
 
 
-def ask(config: LagerConfig, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
+def ask(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[Asked]:
     """Decide how every aspect is asked for.
 
     Raises:
@@ -176,7 +175,7 @@ def _asked(
     return Asked(rubric.name, rubric.scores, score_reading(reading, tokenizer, letters or rubric.scores))
 
 
-def _read_labels(config: LagerConfig) -> list[LabelledPair]:
+def _read_labels(config: Config) -> list[LabelledPair]:
     if not config.labels:
         return []
     keys = QUESTION_KEYS if config.question_only else PAIR_KEYS
@@ -188,7 +187,7 @@ def _read_labels(config: LagerConfig) -> list[LabelledPair]:
 
 
 def _read_prompts(
-    config: LagerConfig, tokenizer: PreTrainedTokenizerBase, unembedding: Unembedding
+    config: Config, tokenizer: PreTrainedTokenizerBase, unembedding: Unembedding
 ) -> dict[tuple[int, ...], Examples]:
     """Read the validation file's prompts with a judge of their own, on the scale of the first aspect."""
     if not config.validation:
@@ -254,7 +253,7 @@ def _examples(judge: InspectorPipeline, aspect: str, pairs: list[LabelledPair]) 
     return Examples(layer_logits(judge, aspect, texts), labels, (f"{len(texts)} labels of {aspect}",))
 
 
-def _evidence(config: LagerConfig, tuned: Mapping[str, Any]) -> dict[str, Any]:
+def _evidence(config: Config, tuned: Mapping[str, Any]) -> dict[str, Any]:
     """Write what the card says: what the scores mean, and what the layer weights come from."""
     notes = [
         f"The layer weights of {', '.join(entry['aspects'])} were tuned on {', '.join(entry['sources'])}, by the "
@@ -274,8 +273,3 @@ def _evidence(config: LagerConfig, tuned: Mapping[str, Any]) -> dict[str, Any]:
         "layer_weights": dict(tuned),
         "notes": notes,
     }
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    lager(parse(LagerConfig, __doc__, STAGE))

@@ -31,7 +31,6 @@ from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BAC
 from ..evaluation import weighted
 from ..evaluation.metrics import interval, resamples
 from ..rows.records import write_records
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 from ..score_tokens.judge import BackboneSpec, ScoreStates, set_layer_weights
 from ..score_tokens.logits import layer_logits, load_unembedding
@@ -48,7 +47,7 @@ NO_PROMPT = "the row has no user_prompt_feedback"
 
 
 @dataclass(frozen=True)
-class LagerPromptsConfig:
+class Config:
     """Settings of the lager_prompts stage.
 
     Attributes:
@@ -101,7 +100,7 @@ class LagerPromptsConfig:
             )
 
 
-def lager_prompts(config: LagerPromptsConfig) -> None:
+def run(config: Config) -> None:
     """Run the stage.
 
     Raises:
@@ -129,7 +128,7 @@ def lager_prompts(config: LagerPromptsConfig) -> None:
     logger.info("Wrote %d rows to %s; %d are null.", len(rows), output, told["n_null"])
 
 
-def _check_scale(prompts: Sequence[PromptRow], config: LagerPromptsConfig) -> None:
+def _check_scale(prompts: Sequence[PromptRow], config: Config) -> None:
     lowest, highest = config.scores[0], config.scores[-1]
     for i, row in enumerate(prompts):
         if row.score is not None and not lowest <= row.score <= highest:
@@ -139,7 +138,7 @@ def _check_scale(prompts: Sequence[PromptRow], config: LagerPromptsConfig) -> No
             )
 
 
-def _judge(config: LagerPromptsConfig) -> tuple[InspectorPipeline, list[float] | Literal["uniform"]]:
+def _judge(config: Config) -> tuple[InspectorPipeline, list[float] | Literal["uniform"]]:
     """Make the judge, and tune its layer weights where there is a validation file."""
     backbone = BackboneSpec(config.backbone_id, config.backbone_revision, config.dtype, config.max_length)
     location, pinned = backbone_location(backbone.id, backbone.revision, None)
@@ -162,14 +161,12 @@ def _judge(config: LagerPromptsConfig) -> tuple[InspectorPipeline, list[float] |
     return judge, weights.round(6).tolist()
 
 
-def _direct(judge: InspectorPipeline, prompts: Sequence[PromptRow], config: LagerPromptsConfig) -> list[dict[str, Any]]:
+def _direct(judge: InspectorPipeline, prompts: Sequence[PromptRow], config: Config) -> list[dict[str, Any]]:
     pairs = [dict(zip(PAIR_KEYS, row.as_pair(), strict=True)) for row in prompts]
     return [_own_keys(result) for result in judge(pairs, batch_size=config.batch_size)]
 
 
-def _after_feedback(
-    judge: InspectorPipeline, prompts: Sequence[PromptRow], config: LagerPromptsConfig
-) -> list[dict[str, Any]]:
+def _after_feedback(judge: InspectorPipeline, prompts: Sequence[PromptRow], config: Config) -> list[dict[str, Any]]:
     asked = [i for i, row in enumerate(prompts) if row.user_prompt_feedback is not None]
     pairs = [dict(zip(PAIR_KEYS, prompts[i].as_pair(feedback=True), strict=True)) for i in asked]
     readings = {PROMPT: prompt_reading(judge.tokenizer, answer="")}
@@ -215,8 +212,3 @@ def _measured(prompts: Sequence[PromptRow], found: Sequence[dict[str, Any]], see
         spearman = interval(weighted.spearman(truth, expected, weights))
     mae = interval(weighted.mean(np.abs(expected - truth), weights))
     return {**told, "spearman": spearman, "mae": mae, "intervals": f"95 %, percentile, {BOOTSTRAPS} resamples of rows"}
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    lager_prompts(parse(LagerPromptsConfig, __doc__, STAGE))

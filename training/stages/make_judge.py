@@ -8,7 +8,6 @@ same inputs and settings, is not run again; so a chain that was stopped goes on 
 """
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -18,51 +17,13 @@ import yaml
 
 from inspector_pipeline.errors import DataFileError
 
-from ..evaluation.comparison_config import CompareConfig
-from ..runs.command import from_settings, parse
-from .ablation import AblationConfig, ablation
-from .audit import AuditConfig, audit_stage
-from .collect import CollectConfig, collect
-from .combine import CombineConfig, combine
-from .compare import compare
-from .correctness import CorrectnessConfig, label_correctness
-from .corrupt import CorruptConfig, corrupt
-from .data import DataConfig, data
-from .evaluate import EvaluateConfig, evaluate_stage
-from .export import ExportConfig, export
-from .extract import ExtractConfig, extract
-from .feedback import FeedbackConfig, feedback
-from .fit import FitConfig, fit_stage
-from .label import LabelConfig, label
-from .lager import LagerConfig, lager
-from .lager_prompts import LagerPromptsConfig, lager_prompts
-from .rubric_rows import RubricRowsConfig, rubric_rows
+from ..runs.command import STAGES, from_settings, import_stage
 
 logger = logging.getLogger(__name__)
 
-STAGES: Mapping[str, tuple[type[Any], Callable[[Any], object]]] = {
-    "data": (DataConfig, data),
-    "collect": (CollectConfig, collect),
-    "label": (LabelConfig, label),
-    "correctness": (CorrectnessConfig, label_correctness),
-    "corrupt": (CorruptConfig, corrupt),
-    "audit": (AuditConfig, audit_stage),
-    "extract": (ExtractConfig, extract),
-    "fit": (FitConfig, fit_stage),
-    "evaluate": (EvaluateConfig, evaluate_stage),
-    "export": (ExportConfig, export),
-    "lager": (LagerConfig, lager),
-    "lager_prompts": (LagerPromptsConfig, lager_prompts),
-    "feedback": (FeedbackConfig, feedback),
-    "rubric_rows": (RubricRowsConfig, rubric_rows),
-    "compare": (CompareConfig, compare),
-    "combine": (CombineConfig, combine),
-    "ablation": (AblationConfig, ablation),
-}
-
 
 @dataclass(frozen=True)
-class MakeJudgeConfig:
+class Config:
     """Settings of the chain.
 
     Attributes:
@@ -83,10 +44,10 @@ class Step:
 
     def run(self) -> None:
         """Run it."""
-        STAGES[self.stage][1](self.config)
+        import_stage(self.stage).run(self.config)
 
 
-def read_steps(config: MakeJudgeConfig) -> list[Step]:
+def read_steps(config: Config) -> list[Step]:
     """Read and check all steps before any is run.
 
     Raises:
@@ -112,11 +73,13 @@ def read_steps(config: MakeJudgeConfig) -> list[Step]:
     steps = []
     for number, settings in enumerate(found, start=1):
         stage = settings.pop("stage")
-        steps.append(Step(stage, from_settings(STAGES[stage][0], settings, f"{config.steps}, step {number} ({stage})")))
+        steps.append(
+            Step(stage, from_settings(import_stage(stage).Config, settings, f"{config.steps}, step {number} ({stage})"))
+        )
     return steps
 
 
-def make_judge(config: MakeJudgeConfig) -> None:
+def run(config: Config) -> None:
     """Run all steps.
 
     Raises:
@@ -126,8 +89,3 @@ def make_judge(config: MakeJudgeConfig) -> None:
     for number, step in enumerate(steps, start=1):
         logger.info("[%d/%d] %s", number, len(steps), step.stage)
         step.run()
-
-
-def main() -> None:
-    """Parse arguments and run the chain."""
-    make_judge(parse(MakeJudgeConfig, __doc__, "make_judge"))

@@ -34,7 +34,8 @@ from ..reference.rankings import Array, Index, Ranked, attention_statistics, bes
 from ..rows.records import is_good
 from ..runs.command import parse
 from ..runs.manifest import Manifest, manifest_path
-from .extract import ExtractConfig, extract
+from .extract import ExtractConfig
+from .extract import run as extract
 
 logger = logging.getLogger(__name__)
 

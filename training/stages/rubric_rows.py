@@ -19,7 +19,6 @@ from inspector_pipeline.files.disk import read_json
 from inspector_pipeline.files.tables import Row
 
 from ..rows.records import question_id, write_records
-from ..runs.command import parse
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ PARTS = re.compile(
 
 
 @dataclass(frozen=True)
-class RubricRowsConfig:
+class Config:
     """Settings of the stage.
 
     Attributes:
@@ -47,7 +46,7 @@ class RubricRowsConfig:
     aspect: str = "quality"
 
 
-def rubric_rows(config: RubricRowsConfig) -> list[Row]:
+def run(config: Config) -> list[Row]:
     """Run the stage and return the rows.
 
     Raises:
@@ -87,8 +86,3 @@ def _row(entry: Any, aspect: str, where: str) -> Row:
         "scores": {aspect: median_low(scores)},
         "all_scores": scores,
     }
-
-
-def main() -> None:
-    """Parse arguments and run the stage."""
-    rubric_rows(parse(RubricRowsConfig, __doc__, STAGE))

@@ -13,8 +13,10 @@ import pytest
 from inspector_training.labelling.endpoint import EndpointConfig
 from inspector_training.labelling.generate import LocalConfig
 from inspector_training.rows.records import read_records, write_records
-from inspector_training.stages.collect import CollectConfig, collect
-from inspector_training.stages.label import LabelConfig, label
+from inspector_training.stages.collect import Config as CollectConfig
+from inspector_training.stages.collect import run as collect
+from inspector_training.stages.label import Config as LabelConfig
+from inspector_training.stages.label import run as label
 
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, local_backbone
 

@@ -27,7 +27,8 @@ from inspector_training.benchmarks.rubric_judge import PUBLISHED_LAYERS, rubric_
 from inspector_training.evaluation.flops import LayerShape
 from inspector_training.rows.probing_set import ASPECTS, make_probing_set
 from inspector_training.rows.records import LabelledPair
-from inspector_training.stages.benchmark import CASES, PLOT, RESULTS, TABLES, BenchmarkConfig, benchmark
+from inspector_training.stages.benchmark import CASES, PLOT, RESULTS, TABLES, BenchmarkConfig
+from inspector_training.stages.benchmark import run as benchmark
 from matplotlib.figure import Figure
 from PIL import Image
 from support.models import aspect, feature

@@ -12,7 +12,8 @@ from inspector_training.labelling.generate import LocalConfig, LocalGenerator, R
 from inspector_training.labelling.journal import journal_path
 from inspector_training.runs.command import run
 from inspector_training.stages import collect as stage
-from inspector_training.stages.collect import CollectConfig, collect
+from inspector_training.stages.collect import Config as CollectConfig
+from inspector_training.stages.collect import run as collect
 from support.fault_server import Answer, FaultServer, kill_and_resume, user_text
 from support.models import tiny_config
 from support.paths import TOKENIZER

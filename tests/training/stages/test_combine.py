@@ -20,11 +20,15 @@ from inspector_training.rows.records import LabelledPair, labelled_pairs, read_r
 from inspector_training.score_tokens.judge import ScoreStates
 from inspector_training.score_tokens.stack import Combination, CombinedMethod, Stack
 from inspector_training.score_tokens.weights import TuningConfig
-from inspector_training.stages.combine import NO_LABELS, ONE_KIND, CombineConfig, combine, counted_table, left_out
-from inspector_training.stages.compare import compare
+from inspector_training.stages.combine import NO_LABELS, ONE_KIND, counted_table, left_out
+from inspector_training.stages.combine import Config as CombineConfig
+from inspector_training.stages.combine import run as combine
+from inspector_training.stages.compare import run as compare
 from inspector_training.stages.evaluate import Fold
-from inspector_training.stages.extract import ExtractConfig, extract
-from inspector_training.stages.lager import LagerConfig, lager
+from inspector_training.stages.extract import ExtractConfig
+from inspector_training.stages.extract import run as extract
+from inspector_training.stages.lager import Config as LagerConfig
+from inspector_training.stages.lager import run as lager
 from support.causal import save_causal
 from transformers import pipeline
 

@@ -35,10 +35,13 @@ from inspector_training.probing.search import SearchConfig
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair, read_records
 from inspector_training.score_tokens.weights import TuningConfig
-from inspector_training.stages.compare import compare
-from inspector_training.stages.extract import ExtractConfig, extract
-from inspector_training.stages.lager import LagerConfig, lager
-from inspector_training.stages.rubric_rows import RubricRowsConfig, rubric_rows
+from inspector_training.stages.compare import run as compare
+from inspector_training.stages.extract import ExtractConfig
+from inspector_training.stages.extract import run as extract
+from inspector_training.stages.lager import Config as LagerConfig
+from inspector_training.stages.lager import run as lager
+from inspector_training.stages.rubric_rows import Config as RubricRowsConfig
+from inspector_training.stages.rubric_rows import run as rubric_rows
 from support.causal import save_causal
 from transformers import BertConfig, BertModel
 

@@ -8,9 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inspector_training.rows.probing_set import ASPECTS
 from inspector_training.rows.records import read_records, write_records
+from inspector_training.stages.convert import Config as FormatsConfig
 from inspector_training.stages.convert import (
-    FormatsConfig,
-    convert,
     detect,
     filtered_path,
     main,
@@ -25,6 +24,7 @@ from inspector_training.stages.convert import (
     write_results,
     write_teacher,
 )
+from inspector_training.stages.convert import run as convert
 
 from inspector_pipeline import DataFileError, PairTemplate
 from inspector_pipeline.api.load import evaluate_samples

@@ -16,13 +16,9 @@ from inspector_training.rows.answers import (
     stated_answer,
 )
 from inspector_training.rows.records import question_id, write_records
-from inspector_training.stages.correctness import (
-    CorrectnessConfig,
-    judge_answer,
-    label_correctness,
-    read_responses,
-    same_answer,
-)
+from inspector_training.stages.correctness import Config as CorrectnessConfig
+from inspector_training.stages.correctness import judge_answer, read_responses, same_answer
+from inspector_training.stages.correctness import run as label_correctness
 
 from inspector_pipeline.errors import DataFileError
 

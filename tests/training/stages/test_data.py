@@ -13,7 +13,9 @@ from inspector_training.rows.named_datasets import DATASETS, gsm8k_final_answer,
 from inspector_training.rows.records import labelled_pairs, question_id, read_records
 from inspector_training.rows.sources import Source, read_dataset
 from inspector_training.runs.manifest import Manifest, manifest_path
-from inspector_training.stages.data import DataConfig, data, main, make_rows, number_samples, subset_of
+from inspector_training.stages.data import Config as DataConfig
+from inspector_training.stages.data import main, make_rows, number_samples, subset_of
+from inspector_training.stages.data import run as data
 
 from inspector_pipeline import DataFileError
 from inspector_pipeline.files.tables import read_rows, write_rows

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from inspector_training.probing.search import SearchConfig
 from inspector_training.rows.records import LabelledPair
-from inspector_training.stages.evaluate import EvaluateConfig, Evaluation, _named, evaluate, evaluate_stage, report
+from inspector_training.stages.evaluate import Config as EvaluateConfig
+from inspector_training.stages.evaluate import Evaluation, _named, evaluate, report
+from inspector_training.stages.evaluate import run as evaluate_stage
 from support.made_up import make_features, make_pairs
 
 from inspector_pipeline.errors import DataFileError

@@ -13,7 +13,8 @@ import pytest
 import torch
 from inspector_training.features.store import concatenate, load_features
 from inspector_training.runs.command import parse
-from inspector_training.stages.extract import ExtractConfig, extract
+from inspector_training.stages.extract import ExtractConfig
+from inspector_training.stages.extract import run as extract
 from support.models import N_LAYERS, PAIRS, aspect, feature
 
 from inspector_pipeline import load_judge

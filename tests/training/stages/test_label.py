@@ -12,7 +12,8 @@ from inspector_training.labelling.rubrics import FIVE_LEVELS, TWO_LEVELS, Rubric
 from inspector_training.labelling.spending import Prices
 from inspector_training.labelling.teacher import combine, grading_messages, read_reply, reply_form, response_format
 from inspector_training.rows.records import labelled_pairs
-from inspector_training.stages.label import LabelConfig, label
+from inspector_training.stages.label import Config as LabelConfig
+from inspector_training.stages.label import run as label
 from support.fault_server import Answer, FaultServer, kill_and_resume, user_text
 
 from inspector_pipeline.errors import DataFileError, EndpointError, SettingsError

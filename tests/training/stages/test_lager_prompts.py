@@ -7,7 +7,8 @@ import pytest
 import torch
 from inspector_training.runs.manifest import Manifest
 from inspector_training.score_tokens.weights import TuningConfig
-from inspector_training.stages.lager_prompts import LagerPromptsConfig, lager_prompts
+from inspector_training.stages.lager_prompts import Config as LagerPromptsConfig
+from inspector_training.stages.lager_prompts import run as lager_prompts
 from scipy.stats import spearmanr
 from support.causal import save_causal
 from transformers import AutoModelForCausalLM, LlamaForCausalLM

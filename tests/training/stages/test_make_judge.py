@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from inspector_training.features.store import load_features
 from inspector_training.stages.fit import load_fitted
-from inspector_training.stages.make_judge import MakeJudgeConfig, make_judge, read_steps
+from inspector_training.stages.make_judge import Config as MakeJudgeConfig
+from inspector_training.stages.make_judge import read_steps
+from inspector_training.stages.make_judge import run as make_judge
 from support.chain import write_chain
 
 from inspector_pipeline import load_judge

@@ -20,7 +20,8 @@ from inspector_training.reference.rankings import (
     state_statistics,
     without_constants,
 )
-from inspector_training.stages.extract import ExtractConfig, extract
+from inspector_training.stages.extract import ExtractConfig
+from inspector_training.stages.extract import run as extract
 from inspector_training.stages.reference import (
     ReferenceConfig,
     ReferenceSettings,
