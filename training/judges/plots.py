@@ -29,8 +29,6 @@ from PIL import Image
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import read_json, write_whole
 
-from ..runs.command import parse
-
 logger = logging.getLogger(__name__)
 
 DPI = 100
@@ -238,9 +236,3 @@ def _columns(rows: Sequence[Sequence[float | None]]) -> Any:
 def _finish(axes: Any) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-
-
-def main() -> None:
-    """Parse arguments and draw."""
-    for path in plots(parse(PlotsConfig, __doc__, "plots")):
-        logger.info("Drew %s.", path)

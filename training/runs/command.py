@@ -16,10 +16,33 @@ from inspector_pipeline.errors import DataFileError, InspectorError
 Config = TypeVar("Config")
 
 STAGES = (  # in the order of the work
-    "make_judge data collect label correctness corrupt audit extract fit evaluate export lager lager_prompts feedback "
-    "rubric_rows compare combine ablation benchmark job_cost convert reference import_reference port_table plots "
-    "publish_family"
-).split()
+    "make_judge",
+    "data",
+    "collect",
+    "label",
+    "correctness",
+    "corrupt",
+    "audit",
+    "extract",
+    "fit",
+    "evaluate",
+    "export",
+    "lager",
+    "lager_prompts",
+    "feedback",
+    "rubric_rows",
+    "compare",
+    "combine",
+    "ablation",
+    "benchmark",
+    "job_cost",
+    "convert",
+    "reference",
+    "import_reference",
+    "port_table",
+    "plots",
+    "publish_family",
+)
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):

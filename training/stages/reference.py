@@ -27,6 +27,7 @@ from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text, read_json, write_atomically
 
+from ..features.plan import ExtractConfig
 from ..features.store import OUTPUT_STATE, RUBRIC_PREFIX, FeatureSet, load_features
 from ..reference.attention import attention_entropies
 from ..reference.protocol import balanced_rows, fit_and_test, why_not
@@ -34,7 +35,6 @@ from ..reference.rankings import Array, Index, Ranked, attention_statistics, bes
 from ..rows.records import is_good
 from ..runs.command import parse
 from ..runs.manifest import Manifest, manifest_path
-from .extract import ExtractConfig
 from .extract import run as extract
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from inspector_training.evaluation.comparison_config import CompareConfig, Score
 from inspector_training.evaluation.evidence import Procedure
 from inspector_training.evaluation.methods.base import ProbesConfig, ProbesMethod
 from inspector_training.evaluation.methods.score_tokens import LogitsSettings, cached_layer_logits
+from inspector_training.features.plan import ExtractConfig
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.search import SearchConfig
 from inspector_training.probing.table import Labels
@@ -25,7 +26,6 @@ from inspector_training.stages.combine import Config as CombineConfig
 from inspector_training.stages.combine import run as combine
 from inspector_training.stages.compare import run as compare
 from inspector_training.stages.evaluate import Fold
-from inspector_training.stages.extract import ExtractConfig
 from inspector_training.stages.extract import run as extract
 from inspector_training.stages.lager import Config as LagerConfig
 from inspector_training.stages.lager import run as lager

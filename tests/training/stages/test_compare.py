@@ -30,13 +30,13 @@ from inspector_training.evaluation.methods.generated import (
 from inspector_training.evaluation.methods.text import TfIdf
 from inspector_training.evaluation.metrics import METRICS
 from inspector_training.evaluation.tables import table
+from inspector_training.features.plan import ExtractConfig
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.search import SearchConfig
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair, read_records
 from inspector_training.score_tokens.weights import TuningConfig
 from inspector_training.stages.compare import run as compare
-from inspector_training.stages.extract import ExtractConfig
 from inspector_training.stages.extract import run as extract
 from inspector_training.stages.lager import Config as LagerConfig
 from inspector_training.stages.lager import run as lager

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inspector_training.features.plan import ExtractConfig
 from inspector_training.features.store import concatenate, load_features
 from inspector_training.runs.command import parse
-from inspector_training.stages.extract import ExtractConfig
 from inspector_training.stages.extract import run as extract
 from support.models import N_LAYERS, PAIRS, aspect, feature
 
@@ -389,7 +389,8 @@ def test_the_command_line_takes_lists(tmp_path):
 KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
-from inspector_training.stages.extract import ExtractConfig, extract
+from inspector_training.features.plan import ExtractConfig
+from inspector_training.stages.extract import extract
 
 def start(config):
     pid = os.fork()

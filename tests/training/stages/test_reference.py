@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspector_training.features.plan import ExtractConfig
 from inspector_training.features.store import load_features
 from inspector_training.reference.attention import attention_entropies, head_entropies
 from inspector_training.reference.protocol import balanced_rows, fit_and_test, why_not
@@ -20,7 +21,6 @@ from inspector_training.reference.rankings import (
     state_statistics,
     without_constants,
 )
-from inspector_training.stages.extract import ExtractConfig
 from inspector_training.stages.extract import run as extract
 from inspector_training.stages.reference import (
     ReferenceConfig,
