@@ -34,7 +34,7 @@ def journal_path(output: Path) -> Path:
 
 def is_settled(output: Path, manifest: Manifest, retry_failed: bool) -> bool:
     """Say whether there is nothing left to do: the output is complete, and no failed unit is to be tried again."""
-    return manifest.vouches_for(output) and not (retry_failed and journal_path(output).is_file())
+    return not (retry_failed and journal_path(output).is_file()) and manifest.is_done(output)
 
 
 def checked_rows(path: str, rows: list[Row], key: Callable[[Row], Key], texts: Iterable[str]) -> list[Row]:

@@ -5,6 +5,7 @@ written last and vouches for the rest: without it, output is incomplete.
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,8 @@ from typing import Any
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import file_sha256, write_atomically
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "transformers", "tokenizers", "scikit-learn", "numpy")
 NOT_SETTINGS = ("output",)
@@ -70,6 +73,20 @@ class Manifest:
         same = Manifest(self.stage, self.inputs, self.settings, self.versions, found.outputs) == found
         paths = {_folder(output) / name: sha for name, sha in found.outputs.items()}
         return same and all(path.is_file() and file_sha256(path) == sha for path, sha in paths.items())
+
+    def is_done(self, output: str | os.PathLike[str]) -> bool:
+        """Whether a stage has nothing left to do; where so, the log says that the output is there.
+
+            manifest = Manifest.of(STAGE, config, (config.rows,))
+            if manifest.is_done(config.output):
+                return
+
+        Use `vouches_for` for files on the way, about which nothing need be said.
+        """
+        done = self.vouches_for(Path(output))
+        if done:
+            logger.info("%s is already there.", output)
+        return done
 
     def write(self, output: Path, files: Iterable[Path] = ()) -> None:
         """Write it beside the output, once all of the output is there.

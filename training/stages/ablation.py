@@ -143,8 +143,7 @@ def run(config: Config) -> None:
     """
     output = Path(config.output)
     manifest = Manifest.of(STAGE, replace(config, model=model_label(config.model)), (config.scored, config.questions))
-    if manifest.vouches_for(output):
-        logger.info("%s is there already.", output)
+    if manifest.is_done(output):
         return
     questions = read_gold(config.questions)
     pool = read_pool(config.scored, config.by)

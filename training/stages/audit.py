@@ -274,8 +274,7 @@ def run(config: Config) -> None:
         DataFileError: A file cannot be read or written.
     """
     folder = Path(config.output)
-    if _manifest(config).vouches_for(folder) and all(target.is_file() for target in _targets(config)):
-        logger.info("%s is already there.", folder / "audit.json")
+    if all(target.is_file() for target in _targets(config)) and _manifest(config).is_done(folder):
         return
     found = audit_summary(audit(config))
     for kind, count in found["found"].items():

@@ -72,8 +72,7 @@ def run(config: Config) -> None:
     settings = {**manifest.settings, "engine": engine_sha256(), "judge": described_judge(config.judge)}
     settings["other_judges"] = [described_judge(name) for name in config.others]
     manifest = replace(manifest, settings=settings)
-    if manifest.vouches_for(folder):
-        logger.info("%s is already there.", folder)
+    if manifest.is_done(folder):
         return
     (folder / CASES).mkdir(parents=True, exist_ok=True)
     for number, case in enumerate(chosen, start=1):

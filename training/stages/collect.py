@@ -97,7 +97,6 @@ def run(config: Config) -> None:
     output = Path(config.output)
     manifest = _manifest(config)
     if is_settled(output, manifest, config.retry_failed):
-        logger.info("%s holds these responses already.", output)
         return
     rows = checked_rows(config.questions, read_records(config.questions), lambda row: (str(row["id"]),), ("question",))
     with Journal(output, manifest) as journal:

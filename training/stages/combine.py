@@ -124,8 +124,7 @@ def run(config: Config) -> None:
     output = Path(config.output)
     compared = comparison_files(config.compare, _procedure(config).method) if config.compare else []
     manifest = Manifest.of(STAGE, config, (*config.inputs, *compared, config.audit, config.card))
-    if manifest.vouches_for(output):
-        logger.info("%s is there already.", output)
+    if manifest.is_done(output):
         return
     measured = _measured(config)  # first, since the fit takes longer
     made = make_combined(config)

@@ -89,8 +89,7 @@ def run(config: Config) -> Counter[str]:
     if config.join not in ("id", "question"):
         raise DataFileError(f"join expects id or question, but got {config.join!r}. Choose one.")
     manifest = Manifest.of(ASPECT, config, [config.responses, config.questions])
-    if manifest.vouches_for(config.output):
-        logger.info("%s is already there", config.output)
+    if manifest.is_done(config.output):
         return Counter()
     questions = _questions(read_records(config.questions), config.join)
     rows = [

@@ -87,8 +87,7 @@ def run(config: Config) -> Counter[str]:
             f"n_questions and per_question expect at least 1, but got {config.n_questions} and {config.per_question}."
         )
     manifest = Manifest.of(STAGE, config, [config.questions])
-    if manifest.vouches_for(config.output):
-        logger.info("%s is already there", config.output)
+    if manifest.is_done(config.output):
         return Counter()
     rows, counts = corrupted_rows(read_records(config.questions), config.n_questions, config.per_question, config.seed)
     write_records(rows, config.output)

@@ -98,8 +98,7 @@ def run(config: Config) -> None:
     settings = config if is_file or not config.path else replace(config, path=Path(config.path).name)
     manifest = Manifest.of("data", settings, (config.path if is_file else None,))
     manifest = replace(manifest, inputs=manifest.inputs | source.inputs)
-    if manifest.vouches_for(output):
-        logger.info("%s is there already.", output)
+    if manifest.is_done(output):
         return
     rows, rejects = source.rows, list[Reject]()
     if not _published_format(config):

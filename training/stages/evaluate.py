@@ -417,8 +417,7 @@ def run(config: Config) -> None:
     output = Path(config.output)
     folders = [*config.features, *config.transfer, *([config.rival_features] if config.rival_features else [])]
     manifest = Manifest.of(STAGE, config, [manifest_path(Path(folder)) for folder in folders])
-    if manifest.vouches_for(output):
-        logger.info("%s is there already.", output)
+    if manifest.is_done(output):
         return
     results = evaluate(
         concatenate([load_features(folder) for folder in config.features]),

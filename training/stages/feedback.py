@@ -82,8 +82,7 @@ def run(config: Config) -> None:
     """
     output = Path(config.output)
     manifest = Manifest.of(STAGE, config, (config.pairs, config.templates))
-    if manifest.vouches_for(output):
-        logger.info("%s is there already.", output)
+    if manifest.is_done(output):
         return
     rows = read_records(config.pairs, ("question", "prediction"))
     judge = load_judge(config.judge)

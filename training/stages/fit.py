@@ -194,8 +194,7 @@ def run(config: Config) -> None:
     """
     folder = Path(config.output)
     manifest = Manifest.of(STAGE, config, [manifest_path(Path(one)) for one in config.features])
-    if manifest.vouches_for(folder):
-        logger.info("%s is there already.", folder)
+    if manifest.is_done(folder):
         return
     features = concatenate([load_features(one) for one in config.features])
     if config.protocol == "reference":

@@ -128,7 +128,6 @@ def run(config: Config) -> None:
     output = Path(config.output)
     manifest = lasting(Manifest.of("label", config, (config.responses,)), RUN_ONLY, teacher=model_label(config.teacher))
     if is_settled(output, manifest, config.retry_failed):
-        logger.info("%s holds these labels already.", output)
         return
     texts = ("question", "prediction", "answer") if config.show_reference else ("question", "prediction")
     rows = checked_rows(config.responses, read_records(config.responses), response_key, texts)

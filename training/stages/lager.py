@@ -122,8 +122,7 @@ def run(config: Config) -> None:
     """
     output = Path(config.output)
     manifest = Manifest.of(STAGE, config, (config.templates, config.labels, config.validation))
-    if manifest.vouches_for(output):
-        logger.info("%s is there already.", output)
+    if manifest.is_done(output):
         return
     location, pinned = backbone_location(config.backbone_id, config.backbone_revision, None)
     tokenizer = AutoTokenizer.from_pretrained(location, **pinned)

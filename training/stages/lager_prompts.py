@@ -111,8 +111,7 @@ def run(config: Config) -> None:
     """
     output = Path(config.output)
     manifest = Manifest.of(STAGE, config, (config.input, config.validation))
-    if manifest.vouches_for(output):
-        logger.info("%s is there already.", output)
+    if manifest.is_done(output):
         return
     rows = read_rows(config.input)
     prompts = prompt_rows(rows, config.input, unscored=True)

@@ -374,7 +374,7 @@ def test_the_manifest_vouches_until_source_or_settings_change(tmp_path, caplog):
     run_stage(tmp_path, GSM8K, dataset="gsm8k")
     before = manifest_path(tmp_path / "out" / "rows.jsonl").read_text()
     run_stage(tmp_path, dataset="gsm8k", path=str(tmp_path / "rows.jsonl"))
-    assert "is there already" in caplog.text
+    assert "is already there" in caplog.text
     run_stage(tmp_path, dataset="gsm8k", path=str(tmp_path / "rows.jsonl"), limit=1)
     assert manifest_path(tmp_path / "out" / "rows.jsonl").read_text() != before
     assert len(run_stage(tmp_path, GSM8K[::-1], dataset="gsm8k")) == 2

@@ -65,6 +65,6 @@ def test_the_stage_is_not_run_again_for_the_same_inputs(tmp_path, caplog):
     make_features(tmp_path / "features", make_pairs(40), signal=1.0)
     config = replace(CONFIG, features=(str(tmp_path / "features"),), output=str(tmp_path / "results.json"))
     evaluate_stage(config)
-    assert "is there already" not in caplog.text
+    assert "is already there" not in caplog.text
     evaluate_stage(config)
-    assert "is there already" in caplog.text
+    assert "is already there" in caplog.text

@@ -316,6 +316,6 @@ def test_the_command_extracts_once_and_is_not_repeated(config, tmp_path, caplog)
     assert json.loads((tmp_path / "reference.json").read_text()) == json.loads(json.dumps(results))
     caplog.clear()
     assert run_reference(command) == json.loads(json.dumps(results))
-    assert "holds these features already" in caplog.text and "holds this result already" in caplog.text
+    assert "holds these features already" in caplog.text and "is already there" in caplog.text
     run_reference(replace(command, settings=ONLY_MEAN))
     assert "attention" not in json.loads(Path(command.output).read_text())["logicality"]["rankings"]
