@@ -16,7 +16,7 @@ import inspector_pipeline
 from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import read_json
+from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 

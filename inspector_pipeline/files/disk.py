@@ -1,13 +1,10 @@
-"""Files on the disk: hashed by their bytes, written whole or not at all, and JSON."""
+"""Files on the disk: hashed by their bytes, written whole or not at all."""
 
 import glob
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
-
-from ..errors import DataFileError
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -35,18 +32,6 @@ def write_whole(path: Path, data: bytes) -> None:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataFileError: It is missing or not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataFileError(f"Expected a JSON file at {path}, but it could not be read: {error}.") from error
 
 
 def json_text(data: object) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,18 @@ def write_rows(rows: list[Row], target: str) -> None:
         write_whole(path, _WRITERS[path.suffix.lower()](rows))
     except (OSError, TypeError, ValueError) as error:
         raise DataFileError(f"{target} could not be written: {error}.") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataFileError: It is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataFileError(f"Expected a JSON file at {path}, but it could not be read: {error}.") from error
 
 
 def check_target(target: str) -> None:

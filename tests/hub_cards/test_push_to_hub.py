@@ -21,7 +21,7 @@ from hub_cards.staging import Judge, stage, tree
 from inspector_pipeline import InspectorConfig
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import read_json
+from inspector_pipeline.files.tables import read_json
 from push_to_hub import main
 
 LICENSE = BackboneLicense("mit", BACKBONE_ID, "given", "The licence's text.\n")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import json_text, read_json, write_atomically
-from inspector_pipeline.files.tables import Row, read_rows, write_rows
+from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.files.tables import Row, read_json, read_rows, write_rows
 
 from ..rows.probing_set import read_probing_set, split_prompt
 

@@ -17,7 +17,8 @@ import torch
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.errors import SettingsError
-from inspector_pipeline.files.disk import json_text, read_json, write_atomically
+from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.files.tables import read_json
 
 from ..labelling.rubrics import chosen_rubrics
 from ..probing.table import TooFewLabelsError, counted_table, question_folds

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import read_json
+from inspector_pipeline.files.tables import read_json
 
 from ..probing.search import SearchConfig
 from ..probing.table import Labels

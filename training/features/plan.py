@@ -13,7 +13,8 @@ from inspector_pipeline.configuration_inspector import STATE_KINDS
 from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.features import POOLINGS
-from inspector_pipeline.files.disk import file_sha256, read_json
+from inspector_pipeline.files.disk import file_sha256
+from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK, PairTemplate, check_pair
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 

@@ -26,7 +26,8 @@ from safetensors.numpy import save
 
 from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError, ReadingError
-from inspector_pipeline.files.disk import file_sha256, json_text, read_json
+from inspector_pipeline.files.disk import file_sha256, json_text
+from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PairTemplate
 
 from ..rows.records import LabelledPair, labelled_pairs, read_records

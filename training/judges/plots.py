@@ -27,7 +27,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import read_json, write_whole
+from inspector_pipeline.files.disk import write_whole
+from inspector_pipeline.files.tables import read_json
 
 logger = logging.getLogger(__name__)
 

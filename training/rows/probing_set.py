@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import read_json
+from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PairTemplate
 
 from .records import LabelledPair, normal_text

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError, SettingsError
-from inspector_pipeline.files.disk import json_text, read_json, write_atomically
-from inspector_pipeline.files.tables import Row
+from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.files.tables import Row, read_json
 from inspector_pipeline.template import QUESTION_MARK
 
 from ..labelling.endpoint import model_label

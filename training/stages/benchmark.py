@@ -27,7 +27,8 @@ from typing import Any
 import inspector_pipeline
 from inspector_pipeline.api.load import judge_name
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import file_sha256, json_text, read_json, write_atomically
+from inspector_pipeline.files.disk import file_sha256, json_text, write_atomically
+from inspector_pipeline.files.tables import read_json
 
 from ..benchmarks.config import BenchmarkConfig as Config
 from ..benchmarks.config import Case, all_cases, chosen_cases

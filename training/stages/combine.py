@@ -21,7 +21,7 @@ import numpy as np
 
 from hub_cards.staging import Judge
 from inspector_pipeline.errors import DataFileError, SettingsError
-from inspector_pipeline.files.disk import read_json
+from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 
 from ..evaluation.evidence import Procedure, comparison_evidence, comparison_files

@@ -25,8 +25,8 @@ from typing import Any
 
 from inspector_pipeline.api.load import keep_top
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import read_json, write_atomically
-from inspector_pipeline.files.tables import Row, read_rows, write_rows
+from inspector_pipeline.files.disk import write_atomically
+from inspector_pipeline.files.tables import Row, read_json, read_rows, write_rows
 from inspector_pipeline.template import PairTemplate
 
 from ..rows.columns import parse_label

@@ -26,8 +26,7 @@ from math_verify import verify
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import read_json
-from inspector_pipeline.files.tables import Row
+from inspector_pipeline.files.tables import Row, read_json
 
 from ..rows.answers import final_answer, mentions, number_value, stated_answer
 from ..rows.probing_set import read_probing_set

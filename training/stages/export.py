@@ -23,7 +23,8 @@ from hub_cards.judge_card import JudgeCard
 from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import json_text, read_json
+from inspector_pipeline.files.disk import json_text
+from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.truncation import truncated_config
 

@@ -17,7 +17,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from inspector_pipeline.configuration_inspector import Feature
-from inspector_pipeline.files.disk import json_text, read_json, write_atomically
+from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.files.tables import read_json
 
 from ..features.store import FeatureSet, concatenate, load_features
 from ..probing.calibration import Array, Calibration, Rounding

@@ -25,7 +25,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import json_text, read_json
+from inspector_pipeline.files.disk import json_text
+from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.template import PairTemplate
 from inspector_pipeline.truncation import truncated_config

@@ -25,7 +25,8 @@ from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import json_text, read_json, write_atomically
+from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.files.tables import read_json
 
 from ..features.plan import ExtractConfig
 from ..features.store import OUTPUT_STATE, RUBRIC_PREFIX, FeatureSet, load_features

@@ -15,8 +15,7 @@ from statistics import median_low
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import read_json
-from inspector_pipeline.files.tables import Row
+from inspector_pipeline.files.tables import Row, read_json
 
 from ..rows.records import question_id, write_records
 from ..runs.manifest import Manifest

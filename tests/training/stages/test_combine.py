@@ -38,7 +38,7 @@ from hub_cards.staging import Judge, stage
 from inspector_pipeline import InspectorConfig, load_judge
 from inspector_pipeline.cli.main import main as cli
 from inspector_pipeline.errors import DataFileError, JudgeConfigError, SettingsError
-from inspector_pipeline.files.disk import read_json
+from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.heads import StackedHead
 from push_to_hub import main as push
 
