@@ -18,10 +18,9 @@ from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK, PairTemplate, check_pair
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
-from ..rows.probing_set import drop_foreign, read_probing_set, read_questions
+from ..rows.probing_set import drop_foreign, read_probing_set, read_questions, read_rubrics
 from ..rows.records import LabelledPair, labelled_pairs, read_records
 from ..score_tokens.prompts import task_reading
-from ..stages.convert import read_rubrics
 from .store import CHAT, OUTPUT_STATE, QUESTION, RUBRIC, RUBRIC_PREFIX, Fingerprint
 
 logger = logging.getLogger(__name__)

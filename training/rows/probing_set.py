@@ -69,6 +69,19 @@ def read_probing_set(path: str | os.PathLike[str]) -> tuple[list[LabelledPair], 
     return list(pairs.values()), readings
 
 
+def read_rubrics(path: str | os.PathLike[str]) -> dict[str, PairTemplate]:
+    """Read each aspect's rubric from a probing set, or from JSON of readings by aspect.
+
+    Raises:
+        DataFileError: It is neither.
+        ReadingError: A reading is malformed.
+    """
+    data = read_json(path)
+    if isinstance(data, dict) and data and all(isinstance(entry, dict) for entry in data.values()):
+        return {aspect: PairTemplate.from_dict(entry) for aspect, entry in data.items()}
+    return read_probing_set(path)[1]
+
+
 def make_probing_set(
     pairs: Iterable[LabelledPair], rubrics: Mapping[str, PairTemplate], balance_seed: int | None = None
 ) -> dict[str, list[dict[str, Any]]]:

@@ -30,7 +30,7 @@ from inspector_pipeline.files.tables import Row, read_json, read_rows, write_row
 from inspector_pipeline.template import PairTemplate
 
 from ..rows.columns import parse_label
-from ..rows.probing_set import ASPECTS, make_probing_set, read_probing_set
+from ..rows.probing_set import ASPECTS, make_probing_set, read_probing_set, read_rubrics
 from ..rows.records import labelled_pairs, read_records, write_records
 
 logger = logging.getLogger(__name__)
@@ -190,19 +190,6 @@ def write_probing_set(
     """
     made = make_probing_set(labelled_pairs(rows), rubrics, balance_seed)
     write_atomically(Path(path), json.dumps(made, indent=4))
-
-
-def read_rubrics(path: PathLike) -> dict[str, PairTemplate]:
-    """Read each aspect's rubric from a probing set, or from JSON of readings by aspect.
-
-    Raises:
-        DataFileError: It is neither.
-        ReadingError: A reading is malformed.
-    """
-    data = read_json(path)
-    if isinstance(data, dict) and data and all(isinstance(entry, dict) for entry in data.values()):
-        return {aspect: PairTemplate.from_dict(entry) for aspect, entry in data.items()}
-    return read_probing_set(path)[1]
 
 
 def filtered_path(path: PathLike) -> Path:

@@ -2,8 +2,8 @@
 
     python -m training fit --features work/features --output work/fit
 
-The search is that of `inspector_training.probing.search`. With `--protocol reference` the published protocol runs instead, its feature
-rankings included, on features of its own rubrics; its result stands beside a judge's evidence.
+The search is that of training/probing/search.py. With `--protocol reference` the published protocol runs instead, its
+feature rankings included, on features of its own rubrics; its result stands beside a judge's evidence.
 """
 
 import json

@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inspector_training.rows.probing_set import ASPECTS
+from inspector_training.rows.probing_set import ASPECTS, read_rubrics
 from inspector_training.rows.records import read_records, write_records
 from inspector_training.stages.convert import Config as FormatsConfig
 from inspector_training.stages.convert import (
@@ -16,7 +16,6 @@ from inspector_training.stages.convert import (
     read_evaluated,
     read_probing_rows,
     read_results,
-    read_rubrics,
     read_teacher,
     write_evaluated,
     write_filtered,
