@@ -6,7 +6,7 @@ import logging
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspector_training.judges.pickle_audit import UnsafePickleError
+from inspector_training.judges.classifiers import UnsafePickleError
 from inspector_training.rows.probing_set import read_probing_set
 from inspector_training.stages.publish_family import FAMILY, build
 from safetensors.torch import load_file, save_file

@@ -1,4 +1,4 @@
-"""The audit as a page to read."""
+"""The audit as a page to read, and as the small numbers of a judge's card."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +34,29 @@ def report(audit: Mapping[str, Any]) -> str:
     parts = [_head(audit), _overview(audit), *(_examples(kind, audit["findings"][kind]) for kind in TITLES)]
     parts += [_labels(audit), _fields(audit)]
     return "\n".join(part for part in parts if part)
+
+
+def audit_summary(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """Reduce an audit to the small numbers of a judge's card.
+
+    Args:
+        audit: What `audit` returns, or audit.json holds.
+
+    Returns:
+        rows and items looked at, found and dropped rows by kind (found is None for a kind that was not looked for),
+        and by aspect the unobserved and tiny classes, the rarest class's share and the correlation with length, after
+        what was found is dropped.
+    """
+    return {
+        "rows": sum(file["rows"] for file in audit["files"].values()),
+        "items": sum(file["items"] for file in audit["files"].values()),
+        "found": {kind: finding["count"] for kind, finding in audit["findings"].items()},
+        "dropped": audit["dropped"],
+        "aspects": {
+            aspect: {key: table[key] for key in ("n", "unobserved", "tiny", "share_of_rarest", "length_correlation")}
+            for aspect, table in audit["aspects_after_drop"].items()
+        },
+    }
 
 
 def _head(audit: Mapping[str, Any]) -> str:

@@ -203,7 +203,7 @@ class CombinedMethod:
     def predict(self, fold: Fold) -> Predicted:
         """Fit on a fold's training rows and predict its test rows.
 
-        As in the judge that `inspector_training.stages.combine` makes, an aspect without good and other labels is predicted by its score
+        As in the judge that the combine stage makes, an aspect without good and other labels is predicted by its score
         tokens alone, and so are all where the labels are too few for probes.
         """
         known = with_both_kinds(fold.train)

@@ -23,7 +23,7 @@ from ..audits.foreign import Foreign, find_foreign, read_dataset
 from ..audits.items import Item, Place, Source, read_sources
 from ..audits.labels import describe_fields, describe_labels, item_rows
 from ..audits.pairing import Pairing, find_shifted
-from ..audits.report import report
+from ..audits.report import audit_summary, report
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -111,29 +111,6 @@ def audit(config: Config) -> dict[str, Any]:
     }
     _write(config, sources, result, gone)
     return result
-
-
-def audit_summary(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduce an audit to the small numbers of a judge's card.
-
-    Args:
-        audit: What `audit` returns, or audit.json holds.
-
-    Returns:
-        rows and items looked at, found and dropped rows by kind (found is None for a kind that was not looked for),
-        and by aspect the unobserved and tiny classes, the rarest class's share and the correlation with length, after
-        what was found is dropped.
-    """
-    return {
-        "rows": sum(file["rows"] for file in audit["files"].values()),
-        "items": sum(file["items"] for file in audit["files"].values()),
-        "found": {kind: finding["count"] for kind, finding in audit["findings"].items()},
-        "dropped": audit["dropped"],
-        "aspects": {
-            aspect: {key: table[key] for key in ("n", "unobserved", "tiny", "share_of_rarest", "length_correlation")}
-            for aspect, table in audit["aspects_after_drop"].items()
-        },
-    }
 
 
 def _find(items: Sequence[Item], config: Config) -> _Found:

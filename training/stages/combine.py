@@ -24,20 +24,20 @@ from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 
+from ..audits.report import audit_summary
 from ..evaluation.evidence import Procedure, comparison_evidence, comparison_files
 from ..evaluation.methods.base import ProbesConfig, ProbesMethod
 from ..evaluation.methods.score_tokens import LogitsSettings, cached_layer_logits
 from ..evaluation.metrics import label_counts
 from ..features.store import load_features
 from ..judges.stack import build_combined, check_same_backbone
+from ..judges.write import read_card, write_judge
+from ..probing.fitted import described_choice
 from ..probing.search import SearchConfig
 from ..probing.table import Labels, TooFewLabelsError, counted_table
 from ..rows.records import LabelledPair, is_good, labelled_pairs, read_records
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 from ..score_tokens.stack import Combination, refuse_missing_tokens
-from .audit import audit_summary
-from .export import read_card, write_judge
-from .fit import described_choice
 
 logger = logging.getLogger(__name__)
 

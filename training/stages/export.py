@@ -7,39 +7,32 @@ added; the card and the plots come from it and from nothing else.
 """
 
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from transformers import AutoConfig
-from transformers.utils import CONFIG_NAME
 
-from hub_cards.judge_card import JudgeCard
-from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.disk import json_text
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.truncation import truncated_config
 
+from ..audits.report import audit_summary
 from ..judges.build import fill_probes
-from ..judges.plots import PlotsConfig, plots
 from ..judges.port import ProbeWeights
+from ..judges.write import read_card, write_judge
 from ..probing.calibration import Rounding
+from ..probing.fitted import Fitted, FittedAspect, load_fitted
 from ..runs.manifest import checked_sha256
-from .audit import audit_summary
-from .fit import Fitted, FittedAspect, load_fitted
 
 logger = logging.getLogger(__name__)
 
 STAGE = "export"
-CARD_KEYS = {"sources", "meanings", "notes", "retrain", "cost"}
 
 
 @dataclass(frozen=True)
@@ -88,54 +81,6 @@ def run(config: Config) -> InspectorModel:
     return model
 
 
-def write_judge(
-    model: InspectorModel,
-    output: Path,
-    evidence: dict[str, Any],
-    audit: str | None = None,
-    *,
-    name: str | None = None,
-    fused: bool = False,
-) -> None:
-    """Write a judge's folder: config and weights, results.json, audit, plots and card.
-
-    Args:
-        model: A judge without its backbone.
-        output: The folder; an older judge in it is replaced.
-        evidence: The content of results.json.
-        audit: audit.json of the audit stage.
-        name: What its card says to load it by; `./` and the folder's name where not given.
-        fused: Whether the truncated backbone goes into it.
-
-    Raises:
-        BackboneError: The backbone cannot be loaded.
-    """
-    if fused:
-        backbone = load_backbone(model.config.backbone_id, model.config.backbone_revision, model.config.depth)
-        model.set_backbone(backbone)
-    scratch = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
-    scratch.mkdir(parents=True)
-    model.save_pretrained(scratch, fused=fused)
-    (scratch / "results.json").write_text(json_text(evidence), encoding="utf-8")
-    if audit:
-        shutil.copyfile(audit, scratch / "audit.json")
-    drawn = [path.name for path in plots(PlotsConfig(str(scratch / "results.json"), str(scratch)))]
-    card = JudgeCard.from_judge(model.config, evidence, judge=name or f"./{output.resolve().name}", plots=drawn)
-    (scratch / "README.md").write_text(card.render(), encoding="utf-8")
-    _put_in_place(scratch, output)
-
-
-def _put_in_place(made: Path, output: Path) -> None:
-    """Move a whole judge into its folder, its config last: a folder without one is no judge that could be loaded."""
-    output.mkdir(exist_ok=True)
-    for stale in (output / CONFIG_NAME, *output.glob("model*.safetensors*")):
-        stale.unlink(missing_ok=True)
-    for path in sorted(made.iterdir(), key=lambda path: path.name == CONFIG_NAME):
-        os.replace(path, output / path.name)
-    made.rmdir()
-
-
 def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> None:
     found = {name: (entry["n"], entry["classes"]) for name, entry in results.get("aspects", {}).items()}
     expected = {aspect.name: (aspect.n, aspect.classes) for aspect in fitted.aspects}
@@ -161,22 +106,6 @@ def _evidence(fitted: Fitted, results: dict[str, Any], config: Config) -> dict[s
     audit = {"audit": audit_summary(read_json(config.audit))} if config.audit else {}
     made = {"judge": fitted.choice, "extract": fitted.extract, "n_foreign": fitted.n_foreign}
     return {**results, "aspects": aspects, **made, **audit, **told}
-
-
-def read_card(path: str) -> dict[str, Any]:
-    """Read what only a judge's maker knows, for its card.
-
-    Raises:
-        DataFileError: It cannot be read, or says other things than `CARD_KEYS`.
-    """
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataFileError(f"Expected YAML or JSON for the card at {path}, but: {error}.") from error
-    unknown = sorted(found.keys() - CARD_KEYS) if isinstance(found, dict) else ["no object"]
-    if unknown:
-        raise DataFileError(f"{path} expects an object of {', '.join(sorted(CARD_KEYS))}, but got {unknown[0]}.")
-    return dict(found)
 
 
 def build_judge(fitted: Fitted) -> InspectorModel:

@@ -32,12 +32,12 @@ from ..evaluation import weighted
 from ..evaluation.metrics import interval, resamples
 from ..rows.records import write_records
 from ..runs.manifest import Manifest
+from ..score_tokens.feedback import load_causal, score_after_feedback
 from ..score_tokens.judge import BackboneSpec, ScoreStates, set_layer_weights
 from ..score_tokens.logits import layer_logits, load_unembedding
 from ..score_tokens.prompt_rows import PROMPT, PromptRow, prompt_judge, prompt_reading, prompt_rows, read_prompt_rows
 from ..score_tokens.prompts import ANSWER
 from ..score_tokens.weights import Array, TuningConfig, tune
-from .feedback import load_causal, score_after_feedback
 
 logger = logging.getLogger(__name__)
 

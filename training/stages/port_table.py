@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.heads import LinearProbe
 
+from ..judges.classifiers import load_classifiers
 from ..judges.port import Array, ProbeWeights, port
-from .import_reference import load_classifiers
 
 logger = logging.getLogger(__name__)
 

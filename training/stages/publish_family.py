@@ -27,8 +27,8 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text
 from inspector_pipeline.template import PairTemplate
 
+from ..judges.classifiers import Classifier, build_judge, load_classifiers
 from ..rows.probing_set import ASPECTS, read_probing_set
-from .import_reference import Classifier, build_judge, load_classifiers
 
 logger = logging.getLogger(__name__)
 

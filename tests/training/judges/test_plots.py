@@ -2,11 +2,11 @@
 
 import copy
 import json
-import sys
 
 import numpy as np
 import pytest
-from inspector_training.judges.plots import PLOTS, PlotsConfig, draw, layer_curve, learning_curve, main, plots
+from inspector_training.judges.plots import PLOTS, PlotsConfig, draw, layer_curve, learning_curve, plots
+from inspector_training.runs.command import main
 from matplotlib import rc_context
 from PIL import Image
 
@@ -123,12 +123,10 @@ def test_plots_without_data_are_left_out_with_a_line_in_the_log(tmp_path, caplog
         assert (f"{name}.png is left out" in caplog.text) is (name not in left)
 
 
-def test_the_command_draws_what_a_results_file_holds(tmp_path, monkeypatch, caplog):
+def test_the_command_draws_what_a_results_file_holds(tmp_path, caplog):
     caplog.set_level("INFO")
     (tmp_path / "results.json").write_text(json.dumps({"learning_curve": RESULTS["learning_curve"]}))
-    arguments = ["--results", str(tmp_path / "results.json"), "--output", str(tmp_path / "out" / "plots")]
-    monkeypatch.setattr(sys, "argv", ["plots", *arguments])
-    main()
+    main(["plots", "--results", str(tmp_path / "results.json"), "--output", str(tmp_path / "out" / "plots")])
     assert [path.name for path in (tmp_path / "out" / "plots").iterdir()] == ["learning_curve.png"]
     assert "Drew " in caplog.text
 

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from inspector_training.judges.pickle_audit import ALLOWED_GLOBALS, UnsafePickleError, load_audited, pickle_globals
+from inspector_training.judges.classifiers import ALLOWED_GLOBALS, UnsafePickleError, load_audited, pickle_globals
 from inspector_training.judges.port import NotPortableError, port
 from inspector_training.stages.port_table import CLEAR_MARGIN, _margins, _run_probe, compare
 from sklearn.calibration import CalibratedClassifierCV

@@ -6,10 +6,16 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from inspector_training.judges.pickle_audit import UnsafePickleError
+from inspector_training.judges.classifiers import (
+    Classifier,
+    Metadata,
+    UnsafePickleError,
+    build_judge,
+    load_classifiers,
+)
 from inspector_training.judges.port import NotPortableError
 from inspector_training.rows.probing_set import read_probing_set
-from inspector_training.stages.import_reference import Classifier, Metadata, build_judge, load_classifiers, save_judge
+from inspector_training.stages.import_reference import save_judge
 from inspector_training.stages.port_table import compare
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from inspector_training.features.store import load_features
-from inspector_training.stages.fit import load_fitted
+from inspector_training.probing.fitted import load_fitted
 from inspector_training.stages.make_judge import Config as MakeJudgeConfig
 from inspector_training.stages.make_judge import read_steps
 from inspector_training.stages.make_judge import run as make_judge

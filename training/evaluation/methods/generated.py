@@ -26,9 +26,9 @@ from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BAC
 from ...labelling.rubrics import Rubric
 from ...probing.table import Index, Labels
 from ...rows.records import LabelledPair
+from ...score_tokens.feedback import generate_replies, load_causal
 from ...score_tokens.prompts import rubric_reading
 from ...stages.evaluate import Fold
-from ...stages.feedback import generate_replies, load_causal
 from ..cost import Cost, mean_tokens, pass_flops, seconds_each
 from ..metrics import Prediction
 from .base import Predicted, from_probabilities

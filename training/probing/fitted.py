@@ -1,0 +1,155 @@
+"""A judge's probes, fitted on all labelled rows, and the folder that they are kept in."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from inspector_pipeline.configuration_inspector import Feature
+from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.files.tables import read_json
+
+from ..features.store import FeatureSet
+from ..runs.manifest import Manifest, checked_sha256
+from .calibration import Array, Calibration, Rounding
+from .kernels import Design
+from .search import Choice, FittedJudge, SearchConfig, fit_judge, search
+from .table import Labels
+
+STAGE = "fit"
+PROBES_FILE = "probes.safetensors"
+CHOICE_FILE = "fit.json"
+
+
+@dataclass(frozen=True)
+class FittedAspect:
+    """An aspect's probe.
+
+    Attributes:
+        name: The aspect.
+        classes: Scores seen in the labels, ascending.
+        n: Labels fitted on.
+        counts_in_total: Whether it counts in the judge's total.
+        features: What the probe reads, in the order of its weight.
+        center: float64 (features x hidden,), taken off first.
+        weight: float64 (features x hidden,).
+        bias: Added last.
+        calibration: From the value to score and probabilities.
+    """
+
+    name: str
+    classes: list[int]
+    n: int
+    counts_in_total: bool
+    features: list[Feature]
+    center: Array
+    weight: Array
+    bias: float
+    calibration: Calibration | Rounding
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the fit stage writes and the export stage reads.
+
+    Attributes:
+        aspects: The probes.
+        choice: What the search chose, as plain data.
+        has_bias: Whether probes have centre and bias.
+        readings: Name -> reading, as plain data.
+        extract: The manifest of the features, as plain data.
+        n_foreign: Pairs that were dropped since their question is not in the dataset.
+    """
+
+    aspects: list[FittedAspect]
+    choice: dict[str, Any]
+    has_bias: bool
+    readings: dict[str, dict[str, Any]]
+    extract: dict[str, Any]
+    n_foreign: int
+
+
+def fit(features: FeatureSet, config: SearchConfig) -> Fitted:
+    """Search and fit on all labelled rows.
+
+    Raises:
+        DataFileError: There are too few labels, or the features lack what the search asks for.
+    """
+    labels = Labels.of(features.pairs, config.uncounted)
+    design = Design(features, labels)
+    choice = search(design, labels, config)
+    judge = fit_judge(design, labels, choice, config)
+    aspects = [_fitted_aspect(design, judge, a) for a in range(len(labels.names))]
+    used = {feature.reading for aspect in aspects for feature in aspect.features}
+    readings = {name: reading.to_dict() for name, reading in features.readings.items() if name in used}
+    return Fitted(
+        aspects, described_choice(choice), config.bias, readings, asdict(features.manifest), features.n_foreign
+    )
+
+
+def _fitted_aspect(design: Design, judge: FittedJudge, aspect: int) -> FittedAspect:
+    labels, choice = judge.labels, judge.choice
+    name = labels.names[aspect]
+    n = int(((labels.aspect == aspect) & ~labels.auxiliary).sum())
+    features = design.features(choice.view, name, choice.depth)
+    probe = judge.probe(design, aspect)
+    counted = labels.counted[aspect]
+    return FittedAspect(name, labels.classes[aspect], n, counted, features, *probe, judge.calibrations[aspect])
+
+
+def described_choice(choice: Choice) -> dict[str, Any]:
+    """Write the choice as plain data, with the keys that card and plots read."""
+    return {
+        "depth": choice.depth,
+        "view": str(choice.view),
+        "curve": {str(depth): round(value, 4) for depth, value in choice.curve.items()},
+        "settings": [asdict(setting) for setting in choice.settings],
+        "sweep": {view: {str(d): round(v, 4) for d, v in found.items()} for view, found in choice.sweep.items()},
+        "tried_at_depth": {name: round(value, 4) for name, value in choice.tried.items()},
+    }
+
+
+def save_fitted(fitted: Fitted, folder: Path) -> None:
+    """Write probes.safetensors and fit.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Array] = {}
+    described = []
+    for aspect in fitted.aspects:
+        calibration = aspect.calibration
+        tensors |= {f"{aspect.name}.center": aspect.center, f"{aspect.name}.weight": aspect.weight}
+        if isinstance(calibration, Calibration):
+            tensors |= {f"{aspect.name}.thresholds": calibration.thresholds, f"{aspect.name}.cuts": calibration.cuts}
+        described.append(
+            {
+                **{key: getattr(aspect, key) for key in ("name", "classes", "n", "counts_in_total", "bias")},
+                "features": [asdict(feature) for feature in aspect.features],
+                "slope": calibration.slope if isinstance(calibration, Calibration) else None,
+            }
+        )
+    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / PROBES_FILE)
+    kept = {key: getattr(fitted, key) for key in ("choice", "has_bias", "readings", "extract", "n_foreign")}
+    write_atomically(folder / CHOICE_FILE, json_text({"aspects": described, **kept}))
+
+
+def load_fitted(folder: str | Path) -> Fitted:
+    """Read what the fit stage wrote.
+
+    Raises:
+        DataFileError: The folder is incomplete, or was changed.
+    """
+    folder = Path(folder)
+    for name in Manifest.read(folder, STAGE).outputs:
+        checked_sha256(folder / name)
+    described, tensors = read_json(folder / CHOICE_FILE), load_file(folder / PROBES_FILE)
+    aspects = []
+    for entry in described.pop("aspects"):
+        name, slope = entry["name"], entry.pop("slope")
+        calibration: Calibration | Rounding = Rounding(entry["classes"])
+        if slope is not None:
+            calibration = Calibration(slope, tensors[f"{name}.thresholds"], tensors[f"{name}.cuts"])
+        entry["features"] = [Feature(**feature) for feature in entry["features"]]
+        center, weight = tensors[f"{name}.center"], tensors[f"{name}.weight"]
+        aspects.append(FittedAspect(**entry, center=center, weight=weight, calibration=calibration))
+    return Fitted(aspects=aspects, **described)
