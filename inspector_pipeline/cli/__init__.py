@@ -1,1 +1,1 @@
-"""The `inspector` command."""
+"""The `inspector` command; its import name is `inspector_cli`, so that it starts without the package that it calls."""

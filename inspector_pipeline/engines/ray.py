@@ -19,9 +19,9 @@ from typing import Any
 
 import ray
 import ray.data
+from inspector_cli.arguments import add_column_options, columns_of
 from ray.data.datasource import SaveMode
 
-from ..cli.arguments import add_column_arguments, columns_of
 from ..engine import WINDOW_ROWS
 from ..errors import DataFileError, InspectorError
 from ..jobs.input import check_columns
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("input", nargs="+", help="files, folders or URLs that Ray Data reads")
     parser.add_argument("--output", required=True, help="new folder or URL of the Parquet files to write")
     parser.add_argument("--kind", choices=READERS, default="parquet", help="of the input (parquet)")
-    add_column_arguments(parser)
+    add_column_options(parser)
     parser.add_argument("--judge", help="Hub id, folder or embedded-fast (embedded)")
     parser.add_argument("--actors", type=int, default=1, help="processes that score (1)")
     parser.add_argument("--cpus", type=float, default=1.0, help="CPUs of each (1)")

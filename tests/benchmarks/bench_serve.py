@@ -75,7 +75,7 @@ def serving(judge, *options, threads):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "inspector_pipeline.cli.main", "serve", str(judge), "--device", "cpu"]
+    command = [sys.executable, "-m", "inspector_cli.main", "serve", str(judge), "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     server = subprocess.Popen([*command, "--port", str(port), *map(str, options)], env=environment)
     try:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspector_cli.main import main as cli
 from inspector_training.examples.known_questions import Config as KnownConfig
 from inspector_training.examples.known_questions import run as known_questions
 from inspector_training.examples.rate_texts import RateConfig, rate_texts
@@ -31,7 +32,6 @@ from support.paths import ROOT
 
 from inspector_pipeline import PairTemplate, evaluate_samples, load_judge
 from inspector_pipeline.api.export import export_sequence_classification
-from inspector_pipeline.cli.main import main as cli
 from inspector_pipeline.engines.batch_scorer import InspectorBatchScorer
 from inspector_pipeline.errors import DataFileError, JudgeConfigError, PairError, ReadingError, SettingsError
 from inspector_pipeline.jobs.filter import FilterJob, filter_job

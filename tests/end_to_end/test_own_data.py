@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from inspector_cli.main import main as cli
 from inspector_training.benchmarks.config import BenchmarkConfig
 from inspector_training.examples.known_questions import NAME as KNOWN
 from inspector_training.examples.known_questions import Config as KnownConfig
@@ -24,7 +25,6 @@ from inspector_training.stages.make_judge import read_steps
 from support.paths import ROOT
 
 from inspector_pipeline import load_judge
-from inspector_pipeline.cli.main import main as cli
 from inspector_pipeline.errors import DataFileError
 
 README = ROOT / "training" / "README.md"

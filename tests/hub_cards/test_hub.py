@@ -243,7 +243,8 @@ def test_a_job_s_manifest_names_the_commit_that_the_hub_gave(hub, tmp_path, back
     code = """
         import json, sys
         from pathlib import Path
-        from inspector_pipeline.cli.main import _loaded, _parser, main
+        from inspector_cli.judge import load
+        from inspector_cli.main import main, make_parser
         source, pairs = Path("in.json"), json.loads(sys.argv[1])
         source.write_text(json.dumps(pairs))
         score = ["score", str(source), "--judge", "org/judge", "--device", "cpu", "--output"]
@@ -253,7 +254,7 @@ def test_a_job_s_manifest_names_the_commit_that_the_hub_gave(hub, tmp_path, back
         jobs = [json.loads(Path(name, "_manifest.json").read_text())["judge"]["revision"] for name in ("new", "old")]
         parts = [json.loads(line) for line in Path("old/part-000000.jsonl").read_text().splitlines()]
         same = all(row.items() <= part.items() for row, part in zip(json.loads(Path("old.json").read_text()), parts))
-        served = _loaded(_parser().parse_args(["serve", "org/judge", "--device", "cpu", *old])).model.commit
+        served = load(make_parser().parse_args(["serve", "org/judge", "--device", "cpu", *old])).model.commit
         print(json.dumps([codes, jobs, same, served]))
     """
     env = hub.env(tmp_path / "home")

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from inspector_cli.main import main
 from support.models import PAIRS, aspect, chat_reading, config_of, feature, random_probes, tiny_config
 from transformers import (
     AutoModel,
@@ -16,7 +17,6 @@ from transformers import (
 
 from inspector_pipeline import BackboneError, InspectorModel, JudgeConfigError, load_judge
 from inspector_pipeline.api.export import export_sequence_classification
-from inspector_pipeline.cli.main import main
 
 LAST = {"prefix": "Q: ", "middle": "\nA: ", "suffix": "", "add_special_tokens": True}
 ASPECTS = ("factuality", "fluency")

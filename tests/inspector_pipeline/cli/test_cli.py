@@ -1,12 +1,17 @@
 import json
+import resource
 import subprocess
 import sys
+from importlib.metadata import EntryPoint, version
 
 import pytest
+from inspector_cli.arguments import SUFFIXES
+from inspector_cli.main import main
+from inspector_cli.score import default_output
+from inspector_cli.table import show_table
 from support.models import PAIRS, aspect, feature
 
 from inspector_pipeline import InspectorModel
-from inspector_pipeline.cli.main import default_output, main
 
 
 @pytest.fixture
@@ -138,6 +143,85 @@ def test_default_names(make_judge):
 def test_a_reader_that_leaves_early_is_no_error(folder, tmp_path):
     rows = [{"question": "q", "prediction": "p" * 50}] * 3000
     (tmp_path / "many.json").write_text(json.dumps(rows))
-    command = f"{sys.executable} -m inspector_pipeline.cli.main score many.json --judge {folder} --device cpu --output - | head -1"
+    command = (
+        f"{sys.executable} -m inspector_cli.main score many.json --judge {folder} --device cpu --output - | head -1"
+    )
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+
+
+NAMES = ["semantic_consistency", "correctness", "factuality", "informativeness", "fluency", "logicality"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_its_terminal_and_loses_nothing(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    row = {"question": "What is the capital of France?", "prediction": "Paris, on the Seine, is its capital."}
+    show_table([{**row, **dict.fromkeys(NAMES, 4), "total_score": 24}] * 3, NAMES)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    rule = next(at for at, line in enumerate(lines) if set(line) == {"─"})
+    header, first = lines[:rule], lines[rule + 1]
+    question, prediction = (header[-1].index(name) for name in ("question", "prediction"))
+    texts_end = 2 * prediction - question - 1  # both texts are equally wide
+    assert texts_end - prediction >= 10
+    ends = [texts_end, *(at for at, character in enumerate(first) if character == "4")]
+    read = ["".join(line[a + 1 : b + 1].strip() for line in header) for a, b in zip(ends, ends[1:], strict=False)]
+    assert read == [*(name.replace("_", "") for name in NAMES), "total"]
+    assert "What is t" in first and "Paris, on" in first
+    assert ("What is the capital" in first) == (width == 120)
+
+
+QUICK = {
+    "help": (["--help"], 0, "COMMAND"),
+    "version": (["--version"], 0, f"inspector-pipeline {version('inspector-pipeline')}"),
+    "help of a command": (["score", "--help"], 0, "--batch-size"),
+    "no command": ([], 2, "COMMAND"),
+    "unknown command": (["scroe"], 2, "invalid choice: 'scroe'"),
+    "bad value": (["filter", "x.json", "--top", "2"], 2, "expects a share from 0 to 1, but got 2"),
+    "no input": (["score", "gone.json"], 1, "inspector: gone.json could not be read: No such file"),
+    "no kind": (["score", "pairs.xlsx"], 1, "expects a suffix of .json, .jsonl, .csv, .parquet, .arrow, but got"),
+}
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_help_and_mistakes_are_told_within_a_second(case, tmp_path):
+    (tmp_path / "pairs.xlsx").touch()
+    args, code, words = QUICK[case]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "inspector_cli.main", *args]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == code and words in done.stdout + done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_the_files_that_are_checked_at_once_are_those_that_can_be_read():
+    from inspector_pipeline.files.sources import SUFFIXES as READABLE
+
+    assert set(SUFFIXES) == set(READABLE)
+
+
+def teach(parser):
+    """Teach a judge.
+
+    At length.
+    """
+    parser.add_argument("--rows")
+    parser.set_defaults(command=lambda args: __import__(args.rows))
+
+
+def test_other_packages_add_commands_and_a_missing_extra_is_named(monkeypatch, capsys):
+    entry = EntryPoint("teach", f"{__name__}:teach", "inspector.commands")
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or type(sys)(__name__))
+    monkeypatch.setattr(sys.modules[__name__], "teach", teach, raising=False)
+    monkeypatch.setattr("inspector_cli.main.entry_points", lambda group: [entry] * (group == "inspector.commands"))
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "Teach a judge." in capsys.readouterr().out
+    assert main(["teach", "--rows", "nosuch"]) == 1
+    expected = "inspector: inspector teach expects nosuch. Run pip install 'inspector-pipeline[training]'\n"
+    assert capsys.readouterr().err == expected
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve"]) == 1
+    assert "inspector serve expects uvicorn. Run pip install 'inspector-pipeline[serve]'" in capsys.readouterr().err

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inspector_cli.main import main
 
 from inspector_pipeline.api.load import keep_top
-from inspector_pipeline.cli.main import main
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.jobs.filter import FilterJob, filter_job

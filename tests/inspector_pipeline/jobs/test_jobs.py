@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from inspector_cli.main import main
 from support.jobs import ADDED, contents, made_rows, parts, rejects, run, write_lines
 from support.models import aspect, chat_reading, feature
 
 from inspector_pipeline import PairTemplate, load_judge
-from inspector_pipeline.cli.main import main
 from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_rows

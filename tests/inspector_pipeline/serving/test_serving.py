@@ -239,7 +239,7 @@ def test_the_command_ends_well_on_sigterm(folder):
     command = [
         sys.executable,
         "-m",
-        "inspector_pipeline.cli.main",
+        "inspector_cli.main",
         "serve",
         str(folder),
         "--port",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspector_cli.main import main as cli
 from inspector_training.evaluation.comparison_config import CompareConfig, ScoreTokensConfig
 from inspector_training.evaluation.evidence import Procedure
 from inspector_training.evaluation.methods.base import ProbesConfig, ProbesMethod
@@ -36,7 +37,6 @@ from hub_cards.backbone_license import find_license
 from hub_cards.reload import check_reload
 from hub_cards.staging import Judge, stage
 from inspector_pipeline import InspectorConfig, load_judge
-from inspector_pipeline.cli.main import main as cli
 from inspector_pipeline.errors import DataFileError, JudgeConfigError, SettingsError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.heads import StackedHead

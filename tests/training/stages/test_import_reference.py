@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from inspector_cli.main import main as inspector
 from inspector_training.judges.classifiers import (
     Classifier,
     Metadata,
@@ -25,7 +26,6 @@ from support.models import PAIRS
 from transformers import AutoModel
 
 from inspector_pipeline import DataFileError, PairTemplate, evaluate_samples, load_judge
-from inspector_pipeline.cli.main import main as inspector
 
 METADATA = {
     "llm": "org/model",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from inspector_cli.main import main as cli
 from inspector_training.labelling.rubrics import FIVE_LEVELS, Rubric
 from inspector_training.score_tokens.feedback import load_causal, score_after_feedback, score_position
 from inspector_training.score_tokens.judge import ScoreStates
@@ -27,7 +28,6 @@ from hub_cards.backbone_license import find_license
 from hub_cards.reload import check_reload
 from hub_cards.staging import Judge, stage
 from inspector_pipeline import PairTemplate, load_judge
-from inspector_pipeline.cli.main import main as cli
 from inspector_pipeline.errors import DataFileError, ReadingError, SettingsError
 
 LEVELS = np.arange(1.0, 6.0)

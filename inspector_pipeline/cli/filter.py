@@ -1,0 +1,51 @@
+"""`inspector filter`: the best of scored rows."""
+
+import argparse
+import glob
+import sys
+
+from .arguments import check_input, positive, share, threshold
+from .score import SOME_REJECTED
+
+
+def filter_scored(parser: argparse.ArgumentParser) -> None:
+    """Keep the best of scored rows, highest first and ties in input order."""
+    parser.set_defaults(command=_filter)
+    parser.add_argument("input", metavar="SCORED", help="a scored file, or the folder of a big job")
+    parser.add_argument(
+        "--by",
+        action="append",
+        metavar="COLUMN",
+        help="what to rank by (total_score); given more than once, by the columns' mean",
+    )
+    parser.add_argument(
+        "--top", type=share, metavar="P", help="keep the best share, 0 to 1, of all rows or of each group"
+    )
+    parser.add_argument("--best", type=positive, metavar="N", help="keep the best N of all rows or of each group")
+    parser.add_argument("--per", metavar="COLUMN", help="rows with one value here are a group, such as question")
+    parser.add_argument(
+        "--at-least",
+        metavar="COLUMN=N",
+        type=threshold,
+        action="append",
+        default=[],
+        help="keep only rows with at least N here, such as factuality=4; may be given more than once",
+    )
+    parser.add_argument("--output", metavar="FILE", help="default: NAME_filtered.json beside SCORED")
+    parser.add_argument("--explain", action="store_true", help="write beside the output why each row was kept")
+
+
+def _filter(args: argparse.Namespace) -> int:
+    """Run the filter; the exit code is 3 where rows had no score to rank by."""
+    if not glob.has_magic(args.input):
+        check_input(args.input)
+
+    from inspector_pipeline.jobs.filter import FilterJob, filter_job
+
+    same = ("input", "output", "top", "best", "per", "explain")
+    settings = {name: getattr(args, name) for name in same} | ({"by": tuple(args.by)} if args.by else {})
+    found = filter_job(FilterJob(**settings, at_least=tuple(args.at_least)))
+    print(f"inspector: kept {found.kept} of {found.rows} rows in {found.output}", file=sys.stderr)
+    if found.unranked:
+        print(f"inspector: {found.unranked} rows were left out: {found.reason}", file=sys.stderr)
+    return SOME_REJECTED if found.unranked else 0

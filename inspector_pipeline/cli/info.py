@@ -1,0 +1,86 @@
+"""`inspector info`: what a judge is."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .arguments import JUDGE
+
+
+def info(parser: argparse.ArgumentParser) -> None:
+    """Describe a judge without loading its backbone."""
+    parser.set_defaults(command=_info)
+    parser.add_argument("judge", nargs="?", metavar="JUDGE", help=JUDGE)
+
+
+def _info(args: argparse.Namespace) -> None:
+    from inspector_pipeline.api.load import judge_name
+    from inspector_pipeline.configuration_inspector import InspectorConfig
+
+    judge = judge_name(args.judge)
+    config = InspectorConfig.from_pretrained(judge)
+    weights, evidence = (_file_of(judge, name) for name in ("model.safetensors", "results.json"))
+    results = json.loads(evidence.read_text(encoding="utf-8")) if evidence else {}
+    for label, value in describe(config, weights.stat().st_size if weights else None, results):
+        print(f"{label:<14}{value}")
+
+
+def _file_of(judge: str, name: str) -> Path | None:
+    """Return a file of the judge, fetched where the judge is on the Hub; None where it has none."""
+    from transformers.utils import cached_file
+
+    quiet = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
+    found = cached_file(judge, name, **dict.fromkeys(quiet, False))
+    return Path(found) if found else None
+
+
+def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say what a judge is, in (label, text) lines.
+
+    Args:
+        config: The judge's config.
+        size: Bytes of its weights.
+        results: Its results.json, empty where it has none.
+    """
+    backbone = config.backbone_config
+    origin = f"{config.backbone_id or 'unnamed'} ({config.backbone_revision or 'no revision'}), {backbone.model_type}"
+    form = "fused: backbone and probes" if config.fused else "probes only: the backbone is loaded by its id"
+    lines = [
+        ("backbone", origin),
+        ("depth", f"{config.depth} layers of width {backbone.hidden_size}"),
+        ("passes", f"{len(config.readings)} a pair"),
+        ("max length", f"{config.max_length} tokens"),
+        ("files", f"{form}; {size / 1e6:.2f} MB" if size else form),
+    ]
+    for name, reading in config.parsed_readings.items():
+        lines.append(("reading", f"{name}: {reading.text('{question}', '{prediction}')!r}"))
+    for aspect in config.parsed_aspects:
+        layers = _ranges(sorted({feature.layer for feature in aspect.features}))
+        poolings = ", ".join(dict.fromkeys(feature.pooling for feature in aspect.features))
+        states = ", ".join(dict.fromkeys(feature.state for feature in aspect.features))
+        total = "" if aspect.counts_in_total else ", not in the total"
+        classes = " ".join(map(str, aspect.classes))
+        lines.append(("aspect", f"{aspect.name}: scores {classes} by {aspect.head.rule}{total}"))
+        lines.append(("", f"layers {layers}, {poolings}, {states}"))
+        lines.append(("", _evidence(results.get("aspects", {}).get(aspect.name))))
+    return lines
+
+
+def _evidence(entry: dict[str, Any] | None) -> str:
+    if not entry or "auroc" not in entry:
+        return "no evidence: this judge was not evaluated"
+    ours, base = entry["auroc"], entry["surface"]["auroc"]
+    text = f"AUROC {ours['value']:.3f} ({ours['low']:.3f} to {ours['high']:.3f}), surface baseline {base['value']:.3f}"
+    return f"{text}, {entry['n']} pairs"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Write ascending numbers briefly: 1-4, 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

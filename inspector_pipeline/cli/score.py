@@ -1,0 +1,178 @@
+"""`inspector score`: a file at once, or an input of any size as a job into a folder."""
+
+import argparse
+import glob
+import sys
+from pathlib import Path
+from typing import Any
+
+from .arguments import (
+    JUDGE,
+    SUFFIXES,
+    add_column_options,
+    add_judge_options,
+    check_input,
+    columns_of,
+    positive,
+    shard,
+    share,
+)
+from .judge import check_judge_options, load
+from .table import show_table
+
+SOME_REJECTED = 3  # exit code
+STDIO = "-"
+
+EPILOG = f"""\
+Without --output, scores go to NAME_BACKBONE_multi_evaled.json (or _binary_) beside INPUT, and are shown: as a table
+on a terminal, as JSON Lines on a pipe. `inspector score - ` reads standard input and writes no file.
+
+A big job: where --output is a folder (it exists, or ends in /), INPUT may be a file of {", ".join(SUFFIXES)},
+a folder or glob of them, or with --split the id of a dataset. It is streamed into the folder's parts. A killed job goes
+on where it stopped when the same command is given again. Rows that cannot be scored stand with the reason in _rejects/
+there, and the exit code is 3.
+"""
+
+
+def score(parser: argparse.ArgumentParser) -> None:
+    """Score the pairs of a file of objects with `question` and `prediction`."""
+    parser.set_defaults(command=_score)
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("input", metavar="INPUT", help="file, - for standard input; for a big job see below")
+    parser.add_argument("--judge", metavar="ID_OR_PATH", help=JUDGE)
+    add_judge_options(parser)
+    parser.add_argument("--output", metavar="PATH", help="file to write, - for standard output, or a big job's folder/")
+    parser.add_argument("--top-percent", type=share, default=1.0, metavar="P", help="keep the best share, 0 to 1 (1.0)")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="pairs scored together (default: 256)")
+    shapes = ("auto", "table", "jsonl", "none")
+    parser.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
+    job = parser.add_argument_group("big jobs", "only with a folder as --output")
+    job.add_argument("--split", metavar="NAME", help="INPUT is the id of a dataset; score this split of it")
+    job.add_argument("--subset", metavar="NAME", help="the dataset's subset")
+    job.add_argument("--where", metavar="EXPR", help="score only rows such as len(prediction) > 20 and lang == 'en'")
+    job.add_argument("--limit", type=positive, metavar="N", help="score the first N rows")
+    job.add_argument(
+        "--shard", type=shard, default=(0, 1), metavar="I/N", help="score share I of N, from 0; one folder"
+    )
+    job.add_argument("--output-format", choices=("jsonl", "parquet"), help="of the parts (default: the input's kind)")
+    job.add_argument(
+        "--part-rows",
+        type=positive,
+        metavar="N",
+        help="rows of a part, a multiple of 256; a killed run scores the part that it was at again (default: 1024)",
+    )
+    add_column_options(job)
+
+
+def _score(args: argparse.Namespace) -> int:
+    return _score_job(args) if _is_job(args) else _score_file(args)
+
+
+def _is_job(args: argparse.Namespace) -> bool:
+    """Say whether the input is streamed into a folder.
+
+    Raises:
+        ValueError: It should be, but no folder is given.
+    """
+    output = args.output or ""
+    to_folder = output.endswith("/") or (output not in ("", STDIO) and Path(output).is_dir())
+    many = args.split is not None or Path(args.input).is_dir() or _is_glob(args.input)
+    of_jobs = ("subset", "column", "where", "limit", "output_format", "part_rows", "prefix")
+    if not to_folder and (many or any(getattr(args, name) for name in of_jobs) or args.shard != (0, 1)):
+        raise ValueError(
+            "--output expects a folder, which ends in / or exists, for datasets, folders, globs and the options of big "
+            f"jobs, but got {args.output or 'none'}."
+        )
+    return to_folder
+
+
+def _is_glob(place: str) -> bool:
+    return glob.has_magic(place) and not Path(place).exists()
+
+
+def _score_job(args: argparse.Namespace) -> int:
+    if args.top_percent != 1.0:
+        raise ValueError("--top-percent expects a file as --output. Run `inspector filter` on the folder afterwards.")
+    if args.format not in ("auto", "none"):
+        raise ValueError(f"--format expects a file as --output, but got {args.format} for a folder.")
+    columns = columns_of(args.column)
+
+    from inspector_pipeline.jobs.score import ScoreJob, score_job, summary_of
+
+    same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size")
+    settings = {name: getattr(args, name) for name in same} | ({"part_rows": args.part_rows} if args.part_rows else {})
+    job = ScoreJob(**settings, columns=columns, format=args.output_format)
+    check_judge_options(args)
+    counts = score_job(job, load(args))
+    print(f"inspector: {summary_of(counts, args.output)}", file=sys.stderr)
+    return SOME_REJECTED if counts["rejected"] else 0
+
+
+def _score_file(args: argparse.Namespace) -> int:
+    if args.input != STDIO:
+        check_input(args.input)
+        if args.output and Path(args.output).absolute() == Path(args.input).absolute():
+            raise ValueError(f"--output expects another file than the input, but got {args.output} for both.")
+
+    from inspector_pipeline.api.load import flatten, keep_top
+    from inspector_pipeline.files.tables import check_target, read_rows, write_rows
+    from inspector_pipeline.template import check_pair
+
+    if args.output:
+        check_target(args.output)
+    check_judge_options(args)
+    rows = read_rows(args.input)
+    keys = _needed_keys(args.judge, args.revision)
+    for index, row in enumerate(rows):
+        check_pair(row, index, keys)
+    judge = load(args)
+    target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
+    if target is not None:
+        check_target(target)
+    results = judge(rows, batch_size=args.batch_size)
+    truncated = sum(result["truncated"] for result in results)
+    if truncated:
+        cut = f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut"
+        print(f"inspector: {cut}", file=sys.stderr)
+    scored = keep_top([flatten(row, result) for row, result in zip(rows, results, strict=True)], args.top_percent)
+    if target is not None:
+        write_rows(scored, target)
+    if target != STDIO:
+        _show(scored, args.format, judge)
+    if target not in (None, STDIO):
+        print(f"inspector: wrote {len(scored)} pairs to {target}", file=sys.stderr)
+    return 0
+
+
+def _show(scored: list[dict[str, Any]], shape: str, judge: Any) -> None:
+    from inspector_pipeline.files.tables import write_rows
+
+    if shape == "table" or (shape == "auto" and sys.stdout.isatty()):
+        show_table(scored, [aspect.name for aspect in judge.model.config.parsed_aspects])
+    elif shape != "none":
+        write_rows(scored, STDIO)
+
+
+def _needed_keys(judge: str | None, revision: str | None) -> tuple[str, ...]:
+    """Return the texts that pairs need, before a judge is loaded; the embedded one needs both."""
+    from inspector_pipeline.api.load import judge_name
+    from inspector_pipeline.configuration_inspector import InspectorConfig
+    from inspector_pipeline.template import PAIR_KEYS, needed_keys
+
+    if judge is None:
+        return PAIR_KEYS
+    return needed_keys(InspectorConfig.from_pretrained(judge_name(judge), revision=revision).parsed_readings.values())
+
+
+def default_output(source: str, config: Any) -> str:
+    """Name the file of scores as the published tools do: `<name>_<backbone>_<multi|binary>_evaled.json`.
+
+    Args:
+        source: The input's path.
+        config: The judge's config.
+    """
+    path = Path(source)
+    backbone = config.backbone_id.rstrip("/").rsplit("/", 1)[-1] or config.backbone_config.model_type
+    binary = all(set(aspect.classes) <= {0, 1} for aspect in config.parsed_aspects)
+    return str(path.with_name(f"{path.stem}_{backbone}_{'binary' if binary else 'multi'}_evaled.json"))
