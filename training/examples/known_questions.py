@@ -12,9 +12,9 @@ from pathlib import Path
 
 from inspector_pipeline.files.tables import Row
 
+from ..rows.correctness import CORRECTNESS
 from ..rows.records import read_records, write_records
 from ..runs.manifest import Manifest
-from ..stages.correctness import ASPECT
 
 NAME = "examples.known_questions"
 LABEL = "known"
@@ -45,7 +45,7 @@ def run(config: Config) -> list[Row]:
     questions: dict[str, Row] = {}
     verdicts: dict[str, dict[str, int]] = {}
     for row in read_records(config.labelled, ("id", "question")):
-        name, score = str(row["id"]), (row.get("scores") or {}).get(ASPECT)
+        name, score = str(row["id"]), (row.get("scores") or {}).get(CORRECTNESS)
         questions.setdefault(name, {"id": row["id"], "question": row["question"]})
         if score is not None and row.get("prediction"):
             verdicts.setdefault(name, {})[row["prediction"]] = score
@@ -58,7 +58,7 @@ def run(config: Config) -> list[Row]:
 def _label(verdicts: Mapping[str, int]) -> Row:
     right, wrong = sum(verdicts.values()), len(verdicts) - sum(verdicts.values())
     if not verdicts:
-        return {"scores": {LABEL: None}, "reasons": {LABEL: f"no response has a label of {ASPECT}"}}
+        return {"scores": {LABEL: None}, "reasons": {LABEL: f"no response has a label of {CORRECTNESS}"}}
     if right == wrong:
         return {"scores": {LABEL: None}, "reasons": {LABEL: f"{right} responses are right and as many are wrong"}}
     return {"scores": {LABEL: int(right > wrong)}, "reasons": {}}

@@ -18,7 +18,7 @@ from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK, PairTemplate, check_pair
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
-from ..rows.probing_set import drop_foreign, read_probing_set, read_questions, read_rubrics
+from ..rows.probing_set import drop_foreign, is_probing_set, read_probing_set, read_questions, read_rubrics
 from ..rows.records import LabelledPair, labelled_pairs, read_records
 from ..score_tokens.prompts import task_reading
 from .store import CHAT, OUTPUT_STATE, QUESTION, RUBRIC, RUBRIC_PREFIX, Fingerprint
@@ -104,7 +104,7 @@ def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, Pai
     """
     rubrics: dict[str, PairTemplate] = {}
     alone = _question_only(config)
-    if Path(config.pairs).suffix == ".json" and isinstance(read_json(config.pairs), dict):
+    if is_probing_set(config.pairs):
         pairs, rubrics = read_probing_set(config.pairs)
     else:
         pairs = labelled_pairs(read_records(config.pairs), unlabelled=True, question_only=alone)

@@ -1,4 +1,4 @@
-"""The columns of a source of rows, and how one of its rows becomes a row of training/records.py."""
+"""The columns of a source of rows, and how one of its rows becomes a row of rows/records.py."""
 
 import json
 import logging
@@ -66,11 +66,10 @@ class Columns:
         if not rows:
             raise DataFileError(f"{source} expects rows, but has none.")
         present = {name for row in rows for name in row}
-        named = {name: column for name, column in vars(self).items() if name not in ("label", "question_only")}
         if self.question_only and self.prediction:
             raise DataFileError(f"{source} expects columns.question_only or columns.prediction, but got both.")
-        if self.question_only:
-            del named["prediction"]
+        no_columns = {"label", "question_only", *(["prediction"] if self.question_only else [])}
+        named = {name: column for name, column in vars(self).items() if name not in no_columns}
         for column in (*named.values(), *self.label.values()):
             if column and column not in present:
                 raise DataFileError(

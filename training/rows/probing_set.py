@@ -4,10 +4,8 @@ A probing set is JSON: aspect -> rows of {"id", "eval_prompt", "score"}. Each pr
 response; the texts common to an aspect's prompts are the rubric, what differs is the pair.
 """
 
-import json
 import os
 import random
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,22 +14,30 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PairTemplate
 
-from .records import LabelledPair, normal_text
+from .records import LabelledPair, normal_text, read_records
 
 ASPECTS = ("semantic_consistency", "logicality", "informativeness", "fluency", "factuality")  # in published order
 
 
-def read_questions(path: str | os.PathLike[str]) -> set[str]:
-    """Read the questions of a JSON Lines dataset, one object with a `question` a line.
+def read_questions(path: str | os.PathLike[str]) -> list[str]:
+    """Read a dataset's distinct questions, one row with a `question` each, in order.
 
     Raises:
-        DataFileError: The file is missing, or a line has no question.
+        DataFileError: The file is missing, or a row has no question.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        return {normal_text(json.loads(line)["question"]) for line in lines if line.strip()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataFileError(f"Expected JSON Lines with a question each at {path}, but got: {error!r}.") from error
+    questions = [row["question"] for row in read_records(path, ("question",))]
+    if not questions or not all(isinstance(question, str) for question in questions):
+        raise DataFileError(f"{path} expects a question of text in every row. Is it the dataset's file?")
+    return list(dict.fromkeys(questions))
+
+
+def is_probing_set(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is JSON with an object at its top, as of the formats only a probing set has.
+
+    Raises:
+        DataFileError: It is named as JSON but cannot be read.
+    """
+    return Path(path).suffix.lower() == ".json" and isinstance(read_json(path), dict)
 
 
 def read_probing_set(path: str | os.PathLike[str]) -> tuple[list[LabelledPair], dict[str, PairTemplate]]:
@@ -108,39 +114,32 @@ def make_probing_set(
                     f"{', '.join(map(repr, rubrics))}. Add it, or leave the aspect's labels out."
                 )
             prompt = rubrics[aspect].text(pair.question, pair.prediction)
-            row = {"id": pair.id, "eval_prompt": prompt, "score": score}
-            by_score[aspect].setdefault(score, []).append(row)
+            by_score[aspect].setdefault(score, []).append({"id": pair.id, "eval_prompt": prompt, "score": score})
     made = {}
     for aspect, groups in by_score.items():
         if balance_seed is not None and groups:
             rarest = min(map(len, groups.values()))
             draw = random.Random(balance_seed)
             groups = {score: draw.sample(rows, rarest) for score, rows in groups.items()}
-        rows = [row for group in groups.values() for row in group]
-        made[aspect] = sorted(rows, key=lambda row: (isinstance(row["id"], str), row["id"]))
-    return {aspect: rows for aspect, rows in made.items() if rows}
+        if rows := [row for group in groups.values() for row in group]:
+            made[aspect] = sorted(rows, key=lambda row: (isinstance(row["id"], str), row["id"]))
+    return made
 
 
-def drop_foreign(pairs: Iterable[LabelledPair], questions: set[str]) -> tuple[list[LabelledPair], list[LabelledPair]]:
-    """Divide pairs by whether their question stands in the dataset that they are said to come from.
+def drop_foreign(
+    pairs: Iterable[LabelledPair], questions: Iterable[str]
+) -> tuple[list[LabelledPair], list[LabelledPair]]:
+    """Divide pairs by whether their question, white space aside, stands in the dataset that they are said to come from.
 
     Returns:
         The pairs to keep and the foreign ones.
     """
+    known = {normal_text(question) for question in questions}
     kept: list[LabelledPair] = []
     foreign: list[LabelledPair] = []
     for pair in pairs:
-        (kept if normal_text(pair.question) in questions else foreign).append(pair)
+        (kept if normal_text(pair.question) in known else foreign).append(pair)
     return kept, foreign
-
-
-def observed_classes(pairs: Iterable[LabelledPair]) -> dict[str, list[int]]:
-    """Return the labels that really occur, by aspect, ascending."""
-    seen: dict[str, set[int]] = defaultdict(set)
-    for pair in pairs:
-        for aspect, score in pair.scores.items():
-            seen[aspect].add(score)
-    return {aspect: sorted(scores) for aspect, scores in seen.items()}
 
 
 def find_rubric(prompts: list[str]) -> PairTemplate:

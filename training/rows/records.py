@@ -14,6 +14,8 @@ not depend on a row's place in a file. (id, sample, generator) names a response.
 
 import hashlib
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,8 +28,6 @@ from inspector_pipeline.files.disk import write_atomically
 from inspector_pipeline.files.tables import Row, read_rows
 
 OPTIONAL = ("weights", "sample", "generator", "auxiliary")
-
-
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
 LONGEST_USUAL = 5
 
@@ -79,7 +79,7 @@ def response_key(row: Row) -> tuple[str, int, str]:
     return str(row["id"]), int(sample), str(row.get("generator") or "")
 
 
-def read_records(path: str | Path, required: Iterable[str] = ("id", "question")) -> list[Row]:
+def read_records(path: str | os.PathLike[str], required: Iterable[str] = ("id", "question")) -> list[Row]:
     """Read rows of any supported format and check their keys.
 
     Raises:
@@ -107,11 +107,63 @@ def labelled_pairs(rows: Iterable[Row], *, unlabelled: bool = False, question_on
         scores = {aspect: score for aspect, score in (row.get("scores") or {}).items() if score is not None}
         prediction = "" if question_only else row.get("prediction") or ""
         if (scores or unlabelled) and (question_only or prediction):
-            kept = {
-                key: row[key] for key in ("weights", "sample", "generator", "auxiliary") if row.get(key) is not None
-            }
+            kept = {key: row[key] for key in OPTIONAL if row.get(key) is not None}
             pairs.append(LabelledPair(row["id"], row["question"], prediction, scores, **kept))
     return pairs
+
+
+def number_samples(rows: Iterable[Row], source: str) -> list[Row]:
+    """Count the responses of each question and generator from 0, where they carry no number of their own.
+
+    Args:
+        rows: Questions, responses or labelled rows.
+        source: Where they come from, for messages.
+
+    Raises:
+        DataFileError: An id names two different questions, or two responses carry the same number.
+    """
+    questions: dict[str, str] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    keys: set[tuple[str, int, str]] = set()
+    numbered = []
+    for row in rows:
+        name = str(row["id"])
+        first = questions.setdefault(name, row["question"])
+        if question_id(first) != question_id(row["question"]):
+            raise DataFileError(
+                f"{source} expects one question for every id, but {name!r} names {first[:60]!r} and "
+                f"{row['question'][:60]!r}. Map another id column, or give --ids_from_text true."
+            )
+        if "prediction" in row:
+            if row.get("sample") is None:
+                group = (name, str(row.get("generator") or ""))
+                row = row | {"sample": counts[group]}
+                counts[group] += 1
+            key = response_key(row)
+            if key in keys:
+                raise DataFileError(
+                    f"{source} expects different samples of one question, but the id {name!r} has sample "
+                    f"{row['sample']} twice. Map another sample column, or none: they are counted from 0 then."
+                )
+            keys.add(key)
+        numbered.append(row)
+    return numbered
+
+
+def subset_of(rows: list[Row], limit: int | None, seed: int | None) -> list[Row]:
+    """Keep some questions with all their responses, in their order.
+
+    Args:
+        rows: The rows.
+        limit: How many questions; None keeps all.
+        seed: Which: those whose seed and id have the smallest hashes, so that rows added later change little; None
+            takes the first.
+    """
+    ids = list(dict.fromkeys(str(row["id"]) for row in rows))
+    if seed is not None:
+        ids.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    kept = set(ids[:limit])
+    return [row for row in rows if str(row["id"]) in kept]
 
 
 def labelled_rows(pairs: Iterable[LabelledPair]) -> list[Row]:

@@ -23,12 +23,12 @@ from inspector_pipeline.template import QUESTION_MARK
 from ..labelling.endpoint import model_label
 from ..labelling.generate import Generated, LocalConfig, chat_tokenizer
 from ..rows.answers import final_answer
+from ..rows.correctness import judge_answer
 from ..rows.records import read_records, write_records
 from ..runs.manifest import Manifest, manifest_path
 from ..students.choose import ARMS, Pool, read_pool, refuse_leaks
 from ..students.report import Outcome, summarize, table
 from ..students.train import StudentConfig, answer, student, too_long, train_student
-from .correctness import judge_answer
 
 logger = logging.getLogger(__name__)
 

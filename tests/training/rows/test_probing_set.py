@@ -7,7 +7,6 @@ import pytest
 from inspector_training.rows.probing_set import (
     drop_foreign,
     find_rubric,
-    observed_classes,
     read_probing_set,
     read_questions,
     split_prompt,
@@ -20,6 +19,10 @@ RUBRICS = {
     "logicality": "Judge the logic.\n5 - sound\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nScore it.\n",
     "fluency": "Judge the language.\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nScore it.\n",
 }
+
+
+def labels_of(pairs, aspect):
+    return {pair.scores[aspect] for pair in pairs if aspect in pair.scores}
 
 
 def made_up_pair(i):
@@ -59,7 +62,7 @@ def test_filler_is_dropped_by_its_question_and_takes_its_classes_along(probing_s
     pairs, _ = read_probing_set(probing_set / "probing.json")
     kept, foreign = drop_foreign(pairs, read_questions(probing_set / "questions.jsonl"))
     assert [pair.id for pair in foreign] == [99] and len(kept) == 60
-    assert 1 in observed_classes(pairs)["fluency"] and 1 not in observed_classes(kept)["fluency"]
+    assert 1 in labels_of(pairs, "fluency") and 1 not in labels_of(kept, "fluency")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_the_supplied_data_is_read_and_its_filler_found(data_dir):
     kept, foreign = drop_foreign(pairs, read_questions(data_dir / "gsm8k_train.jsonl"))
     assert (len(pairs), len(kept), len(foreign)) == (851, 811, 40)
     assert sum(len(pair.scores) for pair in foreign) == 93 and all(pair.id > 7472 for pair in foreign)
-    assert observed_classes(kept)["fluency"] == [3, 4, 5]
+    assert labels_of(kept, "fluency") == {3, 4, 5}
     raw = json.loads(path.read_text())
     for name, reading in readings.items():
         prompts = {row["eval_prompt"] for row in raw[name]}

@@ -7,22 +7,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inspector_training.rows.probing_set import ASPECTS, read_rubrics
-from inspector_training.rows.records import read_records, write_records
-from inspector_training.stages.convert import Config as FormatsConfig
-from inspector_training.stages.convert import (
+from inspector_training.rows.published import (
     detect,
-    filtered_path,
-    main,
     read_evaluated,
     read_probing_rows,
     read_results,
     read_teacher,
     write_evaluated,
-    write_filtered,
     write_probing_set,
     write_results,
     write_teacher,
 )
+from inspector_training.rows.records import read_records, write_records
+from inspector_training.runs.command import main
+from inspector_training.stages.convert import Config as FormatsConfig
+from inspector_training.stages.convert import filtered_path, write_filtered
 from inspector_training.stages.convert import run as convert
 
 from inspector_pipeline import DataFileError, PairTemplate
@@ -283,13 +282,13 @@ def test_evaluated_rows_without_any_aspect_are_refused(tmp_path):
         read_evaluated(tmp_path / "a.json", ["tone"])
 
 
-def test_the_command(tmp_path, monkeypatch):
+def test_the_command(tmp_path, capsys):
     (tmp_path / "a.json").write_text(as_json([{"id": 1, "question": "Why?", "gold_answer": "Y", "prediction": "So."}]))
-    monkeypatch.setattr(
-        "sys.argv", ["formats", f"--input={tmp_path / 'a.json'}", "--to=records", f"--output={tmp_path / 'b.jsonl'}"]
-    )
-    main()
+    main(["convert", f"--input={tmp_path / 'a.json'}", "--to=records", f"--output={tmp_path / 'b.jsonl'}"])
     assert read_records(tmp_path / "b.jsonl") == [{"id": 1, "question": "Why?", "answer": "Y", "prediction": "So."}]
+    with pytest.raises(SystemExit, match="0"):
+        main(["convert", "--help"])
+    assert "--top_percent TOP_PERCENT" in capsys.readouterr().out
 
 
 def test_a_phrase_that_all_questions_share_is_not_taken_for_the_rubric(tmp_path):

@@ -15,9 +15,10 @@ from inspector_training.rows.answers import (
     number_value,
     stated_answer,
 )
+from inspector_training.rows.correctness import judge_answer, same_answer
 from inspector_training.rows.records import question_id, write_records
 from inspector_training.stages.correctness import Config as CorrectnessConfig
-from inspector_training.stages.correctness import judge_answer, read_responses, same_answer
+from inspector_training.stages.correctness import read_responses
 from inspector_training.stages.correctness import run as label_correctness
 
 from inspector_pipeline.errors import DataFileError

@@ -23,8 +23,8 @@ from inspector_training.corruptions.rationale import (
     values,
 )
 from inspector_training.rows.answers import mentions
+from inspector_training.rows.correctness import judge_answer
 from inspector_training.rows.records import labelled_pairs, read_records, write_records
-from inspector_training.stages.correctness import judge_answer
 from inspector_training.stages.corrupt import DAMAGES, WEIGHTS, corrupted_rows, damaged_row
 from inspector_training.stages.corrupt import Config as CorruptConfig
 from inspector_training.stages.corrupt import run as corrupt

@@ -9,12 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_training.rows.answers import last_boxed
 from inspector_training.rows.columns import Columns, parse_label
-from inspector_training.rows.named_datasets import DATASETS, gsm8k_final_answer, plain_rationale
-from inspector_training.rows.records import labelled_pairs, question_id, read_records
-from inspector_training.rows.sources import Source, read_dataset
+from inspector_training.rows.records import labelled_pairs, number_samples, question_id, read_records, subset_of
+from inspector_training.rows.sources import (
+    DATASETS,
+    Source,
+    gsm8k_final_answer,
+    make_rows,
+    plain_rationale,
+    read_dataset,
+)
+from inspector_training.runs.command import main
 from inspector_training.runs.manifest import Manifest, manifest_path
 from inspector_training.stages.data import Config as DataConfig
-from inspector_training.stages.data import main, make_rows, number_samples, subset_of
 from inspector_training.stages.data import run as data
 
 from inspector_pipeline import DataFileError
@@ -397,7 +403,7 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
         data(replace(DataConfig(output="rows.jsonl"), **changes))
 
 
-def test_the_command_takes_columns_and_words_as_flags_and_as_yaml(tmp_path, monkeypatch):
+def test_the_command_takes_columns_and_words_as_flags_and_as_yaml(tmp_path):
     write_rows([{"q": "Why?", "a": "So.", "word": "good"}], str(tmp_path / "rated.csv"))
     flags = [
         "--columns.question",
@@ -410,13 +416,9 @@ def test_the_command_takes_columns_and_words_as_flags_and_as_yaml(tmp_path, monk
         "1",
     ]
     place = ["--path", str(tmp_path / "rated.csv"), "--output"]
-    monkeypatch.setattr("sys.argv", ["data", *place, str(tmp_path / "flags.jsonl"), *flags])
-    main()
+    main(["data", *place, str(tmp_path / "flags.jsonl"), *flags])
     yaml = "columns:\n  question: q\n  prediction: a\n  label:\n    tone: word\nwords:\n  good: 1\n"
     (tmp_path / "columns.yaml").write_text(yaml)
-    monkeypatch.setattr(
-        "sys.argv", ["data", "--config", str(tmp_path / "columns.yaml"), *place, str(tmp_path / "yaml.jsonl")]
-    )
-    main()
+    main(["data", "--config", str(tmp_path / "columns.yaml"), *place, str(tmp_path / "yaml.jsonl")])
     (row,) = read_records(tmp_path / "flags.jsonl")
     assert row["scores"] == {"tone": 1} and read_records(tmp_path / "yaml.jsonl") == [row]
