@@ -15,11 +15,11 @@ from inspector_training.examples.known_questions import Config as KnownConfig
 from inspector_training.examples.known_questions import run as known_questions
 from inspector_training.examples.rate_texts import RateConfig, rate_texts
 from inspector_training.features.plan import ExtractConfig
+from inspector_training.features.store import load_features
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.rows.records import is_good
 from inspector_training.stages.data import Config as DataConfig
 from inspector_training.stages.data import run as data
-from inspector_training.stages.extract import load_features
 from inspector_training.stages.extract import run as extract
 from inspector_training.stages.lager import Config as LagerConfig
 from inspector_training.stages.lager import run as lager

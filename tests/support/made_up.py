@@ -1,14 +1,7 @@
 """Made-up labels and features in real folders of the extract stage, so that fits can be held against plain formulas."""
 
 import numpy as np
-from inspector_training.features.store import (
-    PAIRS_FILE,
-    Fingerprint,
-    covered_rows,
-    load_features,
-    plan_shards,
-    write_shard,
-)
+from inspector_training.features.store import PAIRS_FILE, Fingerprint, load_features, plan_shards
 from inspector_training.rows.records import LabelledPair, labelled_rows, write_records
 from inspector_training.runs.manifest import Manifest
 
@@ -57,15 +50,15 @@ def make_features(folder, pairs, *, signal=0.0, seed=0, layers=(0, 1, 2, 3, 4), 
     )
     direction = rng.normal(size=(len(names), HIDDEN))
     for name in found.readings:
-        rows = covered_rows(name, pairs)
+        (shard,) = plan_shards(folder, name, pairs, 1000)
+        rows = shard.rows
         scores = np.array([[pairs[i].scores.get(a, 3) for a in names] for i in rows]) - 3.0
-        (shard,) = plan_shards(folder, name, len(rows), 1000)
         values = {}
         for layer, pooling, state in found.columns:
             x = rng.normal(size=(len(rows), HIDDEN)) * np.linspace(0.5, 3, HIDDEN) + 2
             x += signal * (layer >= 2) * scores @ direction
             values[f"{pooling}.{layer}.{state}"] = x.astype(np.float32)
-        write_shard(shard, values, found)
+        shard.write(values, found.digest)
     write_records(labelled_rows(pairs), folder / PAIRS_FILE)
     (folder / "fingerprint.json").write_text(found.text())
     settings = {"backbone": "made-up", "max_length": 64}

@@ -10,7 +10,6 @@ from typing import Literal
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from inspector_pipeline.configuration_inspector import STATE_KINDS
-from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.features import POOLINGS
 from inspector_pipeline.files.disk import file_sha256
@@ -28,7 +27,8 @@ logger = logging.getLogger(__name__)
 TEMPLATE_KEYS = {"name", "template", "add_special_tokens", "question_only"}
 READING_NAME = re.compile(r"(rubric:)?\w+")  # a shard's file is named by it
 VERSIONS = ("torch", "transformers", "tokenizers")  # what features depend on
-WEIGHT_FILES = ("*.json", "*.safetensors", "*.bin", "*.gguf")
+WEIGHT_SUFFIXES = {".json", ".safetensors", ".bin", ".gguf"}
+WINDOW_ROWS = 256  # of a shard
 
 
 @dataclass(frozen=True)
@@ -102,23 +102,25 @@ def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, Pai
         DataFileError: A file cannot be read, or no pair is left.
         PairError: A text of a pair is blank or no text.
     """
-    rubrics: dict[str, PairTemplate] = {}
     alone = _question_only(config)
+    rubrics: dict[str, PairTemplate] = {}
     if is_probing_set(config.pairs):
         pairs, rubrics = read_probing_set(config.pairs)
     else:
         pairs = labelled_pairs(read_records(config.pairs), unlabelled=True, question_only=alone)
-    rubrics = read_rubrics(config.rubrics) if config.rubrics else rubrics
-    foreign: list[LabelledPair] = []
+    if config.rubrics:
+        rubrics = read_rubrics(config.rubrics)
+    n_foreign = 0
     if config.questions:
         pairs, foreign = drop_foreign(pairs, read_questions(config.questions))
-        logger.info("Dropped %d of %d pairs: foreign to %s.", len(foreign), len(pairs) + len(foreign), config.questions)
+        n_foreign = len(foreign)
+        logger.info("Dropped %d of %d pairs: foreign to %s.", n_foreign, len(pairs) + n_foreign, config.questions)
     if not pairs:
         raise DataFileError(f"{config.pairs} expects at least one pair of a known question, but holds none.")
     for i, pair in enumerate(pairs):
-        keys = QUESTION_KEYS if alone else PAIR_KEYS
-        check_pair({"question": pair.question, "prediction": pair.prediction}, i, keys)
-    return pairs, rubrics, len(foreign)
+        texts = {"question": pair.question, "prediction": pair.prediction}
+        check_pair(texts, i, QUESTION_KEYS if alone else PAIR_KEYS)
+    return pairs, rubrics, n_foreign
 
 
 def _question_only(config: ExtractConfig) -> bool:
@@ -132,7 +134,7 @@ def make_readings(
     config: ExtractConfig,
     tokenizer: PreTrainedTokenizerBase,
     rubrics: dict[str, PairTemplate],
-    held: Fingerprint | None,
+    begun: Fingerprint | None,
 ) -> dict[str, PairTemplate]:
     """Make the readings that are asked for.
 
@@ -140,29 +142,33 @@ def make_readings(
         config: Settings.
         tokenizer: The backbone's.
         rubrics: A probing set's own, by aspect.
-        held: What the output folder was begun with.
+        begun: What the output folder was begun with.
 
     Returns:
-        Name -> reading.
+        Name -> reading. A chat template that was frozen in the folder before is kept, as it may write today's date.
 
     Raises:
         DataFileError: A file of templates is malformed, or a name is doubled or unfit for a file's name.
         ReadingError: A template is malformed.
     """
+    frozen = begun.readings if begun is not None and begun.backbone["id"] == config.backbone_id else {}
     named: list[tuple[str, PairTemplate]] = []
     for asked in config.readings:
-        if asked in (CHAT, QUESTION):
-            named.append((asked, _chat_reading(asked, config, tokenizer, held)))
-        elif asked == RUBRIC:
-            if not rubrics:
-                raise DataFileError(
-                    f"The reading {RUBRIC} expects pairs in the published format, whose prompts hold the rubrics, or "
-                    f"such a file as rubrics, but got {config.pairs}. Or give a JSON file of templates instead, named "
-                    f"{RUBRIC_PREFIX}<aspect>."
-                )
+        if asked == CHAT:
+            named.append((CHAT, frozen.get(CHAT) or PairTemplate.from_chat_template(tokenizer)))
+        elif asked == QUESTION:
+            made = frozen.get(QUESTION) or task_reading(QUESTION_MARK, tokenizer, answer="", question_only=True)
+            named.append((QUESTION, made))
+        elif asked != RUBRIC:
+            named += read_templates(asked)
+        elif rubrics:
             named += [(f"{RUBRIC_PREFIX}{aspect}", rubric) for aspect, rubric in rubrics.items()]
         else:
-            named += read_templates(asked)
+            raise DataFileError(
+                f"The reading {RUBRIC} expects pairs in the published format, whose prompts hold the rubrics, or "
+                f"such a file as rubrics, but got {config.pairs}. Or give a JSON file of templates instead, named "
+                f"{RUBRIC_PREFIX}<aspect>."
+            )
     names = [name for name, _ in named]
     wrong = [name for name in names if not READING_NAME.fullmatch(name) or names.count(name) > 1]
     if wrong:
@@ -173,19 +179,16 @@ def make_readings(
     return dict(named)
 
 
-def _chat_reading(
-    name: str, config: ExtractConfig, tokenizer: PreTrainedTokenizerBase, held: Fingerprint | None
-) -> PairTemplate:
-    """Freeze the chat template; one frozen in the folder before is kept, as templates may write today's date."""
-    if held is not None and name in held.readings and held.backbone["id"] == config.backbone_id:
-        return held.readings[name]
-    if name == QUESTION:
-        return task_reading(QUESTION_MARK, tokenizer, answer="", question_only=True)
-    return PairTemplate.from_chat_template(tokenizer)
-
-
 def read_templates(path: str) -> list[tuple[str, PairTemplate]]:
-    """Read named templates."""
+    """Read named templates.
+
+    Args:
+        path: JSON with one object of `TEMPLATE_KEYS`, or an array of such.
+
+    Raises:
+        DataFileError: It is something else.
+        ReadingError: A template is malformed.
+    """
     data = read_json(path)
     found = []
     for entry in data if isinstance(data, list) else [data]:
@@ -193,12 +196,12 @@ def read_templates(path: str) -> list[tuple[str, PairTemplate]]:
             raise DataFileError(
                 f"{path} expects objects of {', '.join(sorted(TEMPLATE_KEYS))}, but got {entry!r:.200}."
             )
-        options = {key: entry[key] for key in ("add_special_tokens", "question_only") if key in entry}
+        options = {key: entry[key] for key in entry.keys() - {"name", "template"}}
         found.append((str(entry["name"]), PairTemplate.from_template(str(entry["template"]), **options)))
     return found
 
 
-def describe(
+def fingerprint_of(
     config: ExtractConfig,
     inputs: dict[str, str],
     full: PreTrainedConfig,
@@ -226,13 +229,15 @@ def describe(
             f"depth expects 1 to {n_layers}, the layers of this backbone, and layers 0 to depth, but got depth "
             f"{config.depth} and layers {config.layers}."
         )
+    # No revision pins a local backbone, so the hash of its files stands for it.
+    weights = [path for path in sorted(Path(config.backbone_id).glob("*")) if path.suffix in WEIGHT_SUFFIXES]
     return Fingerprint(
         inputs=inputs,
         backbone={
             "id": config.backbone_id,
             "revision": config.backbone_revision,
             "commit": getattr(full, "_commit_hash", None),
-            "files": _folder_hashes(config.backbone_id),
+            "files": {path.name: file_sha256(path) for path in weights},
             "dtype": config.dtype,
         },
         max_length=config.max_length,
@@ -246,10 +251,3 @@ def describe(
         n_foreign=n_foreign,
         versions={name: version(name) for name in VERSIONS},
     )
-
-
-def _folder_hashes(backbone_id: str) -> dict[str, str]:
-    """Hash a local backbone, which no revision pins; empty for one that is not a folder."""
-    folder = Path(backbone_id)
-    files = sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern)) if folder.is_dir() else []
-    return {path.name: file_sha256(path) for path in files}

@@ -14,8 +14,9 @@ the fingerprint, so that no shard of another run is ever taken for one of this.
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from safetensors.numpy import save
 
 from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError, ReadingError
-from inspector_pipeline.files.disk import file_sha256, json_text
+from inspector_pipeline.files.disk import file_sha256, json_text, write_whole
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PairTemplate
 
@@ -36,12 +37,12 @@ from ..runs.manifest import Manifest
 STAGE = "extract"
 FINGERPRINT_FILE = "fingerprint.json"
 PAIRS_FILE = "pairs.jsonl"
-STATS_FILE = "stats.json"
 CHAT = "chat"
 QUESTION = "question"  # the chat template up to where the reply begins, with the question alone
 RUBRIC = "rubric"  # every aspect's own reading
 RUBRIC_PREFIX = "rubric:"  # and an aspect: covers only the pairs that carry a label of that aspect
 OUTPUT_STATE = "output"  # the kind of state that the backbone itself gives: raw, but final_norm at its last layer
+CHOSEN_FEATURES = ("readings", "layers", "poolings", "states")  # the fields of a fingerprint that a folder may exceed
 
 
 @dataclass(frozen=True)
@@ -79,27 +80,22 @@ class Fingerprint:
     @property
     def columns(self) -> tuple[tuple[int, str, str], ...]:
         """Every (layer, pooling, state) of a shard, with `output` told apart."""
-        found: dict[tuple[int, str, str], None] = {}
-        for layer in self.layers:
-            for state in self.states:
-                last = "final_norm" if layer == self.n_layers else "raw"
-                kind = last if state == OUTPUT_STATE else state
-                found.update({(layer, pooling, kind): None for pooling in self.poolings})
-        return tuple(found)
+        found = (
+            (layer, pooling, output_kind(layer, self.n_layers) if state == OUTPUT_STATE else state)
+            for layer in self.layers
+            for state in self.states
+            for pooling in self.poolings
+        )
+        return tuple(dict.fromkeys(found))
 
     def differences(self, other: "Fingerprint") -> list[str]:
         """Name the fields, other than those that say which features of each pair are held, in which two differ."""
-        mine, theirs = self._identity(), other._identity()
-        return [name for name in mine if mine[name] != theirs[name]]
+        return [key for key, own in vars(self).items() if key not in CHOSEN_FEATURES and own != getattr(other, key)]
 
     def covers(self, other: "Fingerprint") -> bool:
         """Whether every feature of the other is one of these."""
         same_readings = all(self.readings.get(name) == reading for name, reading in other.readings.items())
         return not self.differences(other) and same_readings and set(other.columns) <= set(self.columns)
-
-    def _identity(self) -> dict[str, Any]:
-        held = ("readings", "layers", "poolings", "states")
-        return {name: value for name, value in asdict(self).items() if name not in held}
 
     @property
     def digest(self) -> str:
@@ -120,21 +116,69 @@ class Fingerprint:
         data = read_json(folder / FINGERPRINT_FILE)
         try:
             data["readings"] = {name: PairTemplate.from_dict(reading) for name, reading in data["readings"].items()}
-            data |= {name: tuple(data[name]) for name in ("layers", "poolings", "states")}
-            return cls(**data)
+            return cls(**data | {name: tuple(data[name]) for name in ("layers", "poolings", "states")})
         except (AttributeError, KeyError, TypeError, ReadingError) as error:
             raise DataFileError(
                 f"{folder / FINGERPRINT_FILE} expects what python -m training {STAGE} writes, but: {error!r}. Delete "
                 "the folder and run the stage again."
             ) from error
 
+    def pairs(self, folder: Path) -> list[LabelledPair]:
+        """Read the pairs of a folder with this fingerprint."""
+        alone = all(reading.question_only for reading in self.readings.values())
+        return labelled_pairs(read_records(folder / PAIRS_FILE), unlabelled=True, question_only=alone)
+
+
+def output_kind(layer: int, n_layers: int) -> str:
+    """Name the kind of state that a backbone of `n_layers` itself gives after a layer."""
+    return "final_norm" if layer == n_layers else "raw"
+
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of features and how many rows it holds."""
+    """One file of features.
+
+    Attributes:
+        path: The file.
+        rows: Positions of its pairs among those of its folder, ascending.
+    """
 
     path: Path
-    n_rows: int
+    rows: list[int]
+
+    def is_of(self, digest: str) -> bool:
+        """Whether the file is there, whole, and of the fingerprint with this digest."""
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                lengths = {file.get_slice(name).get_shape()[0] for name in file.keys()}  # noqa: SIM118
+                return lengths <= {len(self.rows)} and (file.metadata() or {}).get("fingerprint") == digest
+        except (OSError, SafetensorError):
+            return False
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """Read one feature, float32 (rows, width).
+
+        Raises:
+            DataFileError: The file cannot be read or holds another number of rows.
+        """
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                values: NDArray[np.float32] = file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise DataFileError(f"{self.path} expects a tensor {name}, but could not be read: {error}.") from error
+        if len(values) != len(self.rows):
+            raise DataFileError(f"{self.path}: {name} expects {len(self.rows)} rows, but got {len(values)}.")
+        return values
+
+    def write(self, values: dict[str, NDArray[np.float32]], digest: str) -> None:
+        """Write it whole or not at all.
+
+        Args:
+            values: Column -> float32 (rows, width).
+            digest: That of the fingerprint.
+        """
+        # Not by save_file, which would make it private to its owner; one key, since their order is not fixed.
+        write_whole(self.path, save(values, metadata={"fingerprint": digest}))
 
 
 def column_name(feature: Feature) -> str:
@@ -142,62 +186,23 @@ def column_name(feature: Feature) -> str:
     return f"{feature.pooling}.{feature.layer}.{feature.state}"
 
 
-def covered_rows(reading: str, pairs: Sequence[LabelledPair]) -> NDArray[np.int64]:
-    """Return the positions of the pairs that a reading covers, ascending."""
-    if not reading.startswith(RUBRIC_PREFIX):
-        return np.arange(len(pairs), dtype=np.int64)
-    aspect = reading.removeprefix(RUBRIC_PREFIX)
-    return np.array([i for i, pair in enumerate(pairs) if aspect in pair.scores], dtype=np.int64)
-
-
-def plan_shards(folder: Path, reading: str, n_rows: int, window: int) -> tuple[Shard, ...]:
-    """Return a reading's shards: one for every `window` rows."""
-    stem = reading.replace(":", "-")
-    starts = range(0, n_rows, window)
-    return tuple(
-        Shard(folder / f"{stem}-{i:05d}.safetensors", min(window, n_rows - start)) for i, start in enumerate(starts)
-    )
-
-
-def shard_digest(shard: Shard) -> str | None:
-    """Return which run wrote a shard, or None where it is missing, damaged, or has another number of rows."""
-    try:
-        with safe_open(shard.path, framework="numpy") as file:
-            names = file.keys()
-            whole = all(file.get_slice(name).get_shape()[0] == shard.n_rows for name in names)
-            return (file.metadata() or {}).get("fingerprint") if whole else None
-    except (OSError, SafetensorError):
-        return None
-
-
-def read_column(shard: Shard, name: str) -> NDArray[np.float32]:
-    """Read one feature of a shard's rows, float32 (rows, width).
-
-    Raises:
-        DataFileError: The shard cannot be read or holds another number of rows.
-    """
-    try:
-        with safe_open(shard.path, framework="numpy") as file:
-            values: NDArray[np.float32] = file.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise DataFileError(f"{shard.path} expects a tensor {name}, but could not be read: {error}.") from error
-    if len(values) != shard.n_rows:
-        raise DataFileError(f"{shard.path}: {name} expects {shard.n_rows} rows, but got {len(values)}.")
-    return values
-
-
-def write_shard(shard: Shard, values: dict[str, NDArray[np.float32]], fingerprint: Fingerprint) -> None:
-    """Write a shard whole or not at all; what a kill leaves half written is overwritten by the next run.
+def plan_shards(
+    folder: Path, reading: str, pairs: Sequence[LabelledPair], window: int, *, prefix: str = ""
+) -> tuple[Shard, ...]:
+    """Return a reading's shards: one for every `window` of the rows that it covers.
 
     Args:
-        shard: Where.
-        values: Column -> float32 (rows, hidden).
-        fingerprint: What the features are made from.
+        folder: Where they lie.
+        reading: Its name.
+        pairs: All pairs of the folder.
+        window: Rows of a shard.
+        prefix: Of the files' names, for what else is read of the same pairs.
     """
-    scratch = shard.path.with_name(f".{shard.path.name}.tmp")
-    # Written by us, since save_file would make it private to its owner; one key, since their order is not fixed.
-    scratch.write_bytes(save(values, metadata={"fingerprint": fingerprint.digest}))
-    os.replace(scratch, shard.path)
+    aspect = reading.removeprefix(RUBRIC_PREFIX)
+    rows = [i for i, pair in enumerate(pairs) if aspect == reading or aspect in pair.scores]
+    parts = [rows[start : start + window] for start in range(0, len(rows), window)]
+    stem = f"{prefix}{reading}".replace(":", "-")
+    return tuple(Shard(folder / f"{stem}-{i:05d}.safetensors", part) for i, part in enumerate(parts))
 
 
 @dataclass(frozen=True)
@@ -236,15 +241,11 @@ class FeatureSet:
     shards: dict[str, tuple[Shard, ...]]
     n_foreign: int = 0
 
-    def holds(self, feature: Feature) -> bool:
-        """Whether a feature is there."""
-        return feature.reading in self.readings and (feature.layer, feature.pooling, feature.state) in self.columns
-
     def matrix(self, feature: Feature) -> NDArray[np.float32]:
         """Read one feature of every pair that its reading covers.
 
         Args:
-            feature: PairTemplate, layer, pooling and state.
+            feature: Reading, layer, pooling and state.
 
         Returns:
             float32 (len(rows[feature.reading]), hidden). Only this matrix and one shard's part of it are in memory.
@@ -252,17 +253,19 @@ class FeatureSet:
         Raises:
             DataFileError: The feature is not there, or a shard cannot be read.
         """
-        if not self.holds(feature):
+        column = (feature.layer, feature.pooling, feature.state)
+        if feature.reading not in self.readings or column not in self.columns:
             raise DataFileError(
                 f"These features hold the readings {', '.join(self.readings)}, layers {_listed(self.layers)}, poolings "
                 f"{', '.join(self.poolings)} and states {', '.join(self.states)}, but not {feature}. Run python -m "
-                f"training.{STAGE} with it, into another folder."
+                f"training {STAGE} with it, into another folder."
             )
         values = np.empty((len(self.rows[feature.reading]), self.hidden_size), dtype=np.float32)
         start = 0
         for shard in self.shards[feature.reading]:
-            values[start : start + shard.n_rows] = read_column(shard, column_name(feature))
-            start += shard.n_rows
+            end = start + len(shard.rows)
+            values[start:end] = shard.column(column_name(feature))
+            start = end
         return values
 
 
@@ -286,27 +289,28 @@ def load_features(folder: str | os.PathLike[str], *, check_hashes: bool = False)
                 f"{folder / name} expects the file that the manifest names, but it is gone or was changed. Delete the "
                 f"folder and run python -m training {STAGE} again."
             )
-    found = Fingerprint.read(folder)
-    alone = all(reading.question_only for reading in found.readings.values())
-    pairs = labelled_pairs(read_records(folder / PAIRS_FILE), unlabelled=True, question_only=alone)
-    rows = {name: covered_rows(name, pairs) for name in found.readings}
-    shards = {name: plan_shards(folder, name, len(own), found.window) for name, own in rows.items()}
-    for name in shards:
-        _check_shards(shards[name], found)
-    columns = found.columns
+    made_from = Fingerprint.read(folder)
+    pairs, digest = made_from.pairs(folder), made_from.digest
+    shards = {name: plan_shards(folder, name, pairs, made_from.window) for name in made_from.readings}
+    for shard in chain.from_iterable(shards.values()):
+        if not shard.is_of(digest):
+            raise DataFileError(
+                f"{shard.path} expects {len(shard.rows)} rows of the features that {FINGERPRINT_FILE} names, but is "
+                f"missing, damaged or of another run. Run python -m training {STAGE} again."
+            )
     return FeatureSet(
         pairs=pairs,
-        readings=found.readings,
-        rows=rows,
+        readings=made_from.readings,
+        rows={name: np.array([i for one in own for i in one.rows], dtype=np.int64) for name, own in shards.items()},
         manifest=manifest,
-        hidden_size=found.hidden_size,
-        n_layers=found.n_layers,
-        layers=found.layers,
-        poolings=found.poolings,
-        states=tuple(dict.fromkeys(state for _, _, state in columns)),
-        columns=frozenset(columns),
+        hidden_size=made_from.hidden_size,
+        n_layers=made_from.n_layers,
+        layers=made_from.layers,
+        poolings=made_from.poolings,
+        states=tuple(dict.fromkeys(state for _, _, state in made_from.columns)),
+        columns=frozenset(made_from.columns),
         shards=shards,
-        n_foreign=found.n_foreign,
+        n_foreign=made_from.n_foreign,
     )
 
 
@@ -324,9 +328,9 @@ def concatenate(feature_sets: Sequence[FeatureSet]) -> FeatureSet:
     """
     if not feature_sets:
         raise DataFileError("concatenate expects at least one set of features, but got none.")
-    first = feature_sets[0]
-    for other in feature_sets[1:]:
-        mine, theirs = _must_match(first), _must_match(other)
+    first, *others = feature_sets
+    mine = _must_match(first)
+    for theirs in map(_must_match, others):
         different = [name for name in mine if mine[name] != theirs[name]]
         if different:
             name = different[0]
@@ -336,37 +340,23 @@ def concatenate(feature_sets: Sequence[FeatureSet]) -> FeatureSet:
                 "that writes a date is frozen by giving the reading as a file."
             )
     starts = np.cumsum([0, *(len(one.pairs) for one in feature_sets)])
-    names = first.readings
     return replace(
         first,
         pairs=[pair for one in feature_sets for pair in one.pairs],
         rows={
             name: np.concatenate([one.rows[name] + start for one, start in zip(feature_sets, starts, strict=False)])
-            for name in names
+            for name in first.readings
         },
         manifest=_joined_manifest([one.manifest for one in feature_sets]),
-        shards={name: tuple(shard for one in feature_sets for shard in one.shards[name]) for name in names},
+        shards={name: tuple(shard for one in feature_sets for shard in one.shards[name]) for name in first.readings},
         n_foreign=sum(one.n_foreign for one in feature_sets),
     )
 
 
-def _check_shards(shards: Iterable[Shard], found: Fingerprint) -> None:
-    digest = found.digest
-    for shard in shards:
-        if shard_digest(shard) != digest:
-            raise DataFileError(
-                f"{shard.path} expects {shard.n_rows} rows of the features that {FINGERPRINT_FILE} names, but is "
-                f"missing, damaged or of another run. Run python -m training {STAGE} again."
-            )
-
-
 def _must_match(features: FeatureSet) -> dict[str, Any]:
-    settings = features.manifest.settings
     return {
-        **{name: settings.get(name) for name in ("backbone", "max_length")},
-        "readings": features.readings,
-        "n_layers": features.n_layers,
-        "hidden_size": features.hidden_size,
+        **{name: features.manifest.settings.get(name) for name in ("backbone", "max_length")},
+        **{name: getattr(features, name) for name in ("readings", "n_layers", "hidden_size")},
         "features": sorted(features.columns),
     }
 
@@ -374,14 +364,11 @@ def _must_match(features: FeatureSet) -> dict[str, Any]:
 def _joined_manifest(manifests: Sequence[Manifest]) -> Manifest:
     """Join inputs and settings; where files of one name differ, the later ones get a number."""
     inputs: dict[str, str] = {}
-    for manifest in manifests:
-        for name, sha in manifest.inputs.items():
-            free = (key for key in (name, *(f"{name} ({n})" for n in range(2, len(manifests) + 1))))
-            inputs[next(key for key in free if inputs.get(key, sha) == sha)] = sha
-    settings = {}
-    for key in manifests[0].settings:
-        values = [manifest.settings.get(key) for manifest in manifests]
-        settings[key] = values[0] if all(value == values[0] for value in values) else values
+    for name, sha in chain.from_iterable(manifest.inputs.items() for manifest in manifests):
+        free = (key for key in (name, *(f"{name} ({n})" for n in range(2, len(manifests) + 1))))
+        inputs[next(key for key in free if inputs.get(key, sha) == sha)] = sha
+    values = {key: [manifest.settings.get(key) for manifest in manifests] for key in manifests[0].settings}
+    settings = {key: own[0] if own.count(own[0]) == len(own) else own for key, own in values.items()}
     return replace(manifests[0], inputs=inputs, settings=settings, outputs={})
 
 

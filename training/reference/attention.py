@@ -7,38 +7,31 @@ of the same windows, and is not read again.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as hf_logging
 
-from inspector_pipeline.backbone import backbone_location, load_backbone
-from inspector_pipeline.engine import collate, plan_batches, windows
+from inspector_pipeline.backbone import backbone_location
+from inspector_pipeline.engine import collate, plan_batches
 from inspector_pipeline.errors import BackboneError
-from inspector_pipeline.template import EncodedPair, PairTokenizer
+from inspector_pipeline.template import EncodedPair
 from inspector_pipeline.truncation import find_decoder_parts
 
-from ..features.store import (
-    PAIRS_FILE,
-    Fingerprint,
-    Shard,
-    covered_rows,
-    plan_shards,
-    read_column,
-    shard_digest,
-    write_shard,
-)
-from ..rows.records import LabelledPair, labelled_pairs, read_records
+from ..features.extract import fill_shards, load_layers
+from ..features.store import Fingerprint, plan_shards
 
 TOKEN_BUDGET = 1024  # tokens of a batch; a layer's weights are heads x tokens x longest row
 
+Entropies = dict[int, NDArray[np.float32]]  # layer, counted from 1 -> (rows, heads)
 
-def attention_entropies(folder: str | Path, reading: str) -> dict[int, NDArray[np.float32]]:
+
+def attention_entropies(folder: str | Path, reading: str) -> Entropies:
     """Read the mean attention entropy of every head, in a pass of its own where it was not read before.
 
     The entropy of a head in a pair is -sum_k a_qk ln a_qk (nats), averaged over the pair's tokens q.
@@ -57,44 +50,30 @@ def attention_entropies(folder: str | Path, reading: str) -> dict[int, NDArray[n
     """
     folder = Path(folder)
     made_from = Fingerprint.read(folder)
-    pairs = labelled_pairs(read_records(folder / PAIRS_FILE), unlabelled=True)
-    rows = covered_rows(reading, pairs)
-    shards = plan_shards(folder, f"attention:{reading}", len(rows), made_from.window)
-    parts = list(zip(shards, windows(rows.tolist(), made_from.window), strict=True))
-    missing = [part for part in parts if shard_digest(part[0]) != made_from.digest]
+    pairs = made_from.pairs(folder)
+    shards = plan_shards(folder, reading, pairs, made_from.window, prefix="attention:")
+    missing = [shard for shard in shards if not shard.is_of(made_from.digest)]
     if missing:
-        _read_missing(missing, pairs, reading, made_from)
+        location, pinned = backbone_location(made_from.backbone["id"], made_from.backbone["revision"], None)
+        tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
+        backbone = load_layers(made_from, attn_implementation="eager")
+        read = partial(_read_columns, backbone, tokenizer.pad_token_id or 0)
+        label = f"attention {reading}"
+        fill_shards({reading: missing}, pairs, made_from, tokenizer, lambda *_: read, label=label)
     layers = range(1, max(1, *made_from.layers) + 1)
-    return {layer: np.concatenate([read_column(shard, f"entropy.{layer}") for shard in shards]) for layer in layers}
+    return {layer: np.concatenate([shard.column(_column_name(layer)) for shard in shards]) for layer in layers}
 
 
-def _read_missing(
-    missing: list[tuple[Shard, list[int]]], pairs: list[LabelledPair], reading: str, made_from: Fingerprint
-) -> None:
-    identity = made_from.backbone
-    location, pinned = backbone_location(identity["id"], identity["revision"], None)
-    tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
-    backbone = load_backbone(
-        location,
-        pinned.get("revision"),
-        max(1, *made_from.layers),
-        dtype=getattr(torch, identity["dtype"]),
-        attn_implementation="eager",
-    )
-    if torch.cuda.is_available():
-        backbone = backbone.to("cuda")
-    encoder = PairTokenizer(made_from.readings[reading], tokenizer, made_from.max_length)
-    with hf_logging.tqdm(total=sum(shard.n_rows for shard, _ in missing), desc=f"attention {reading}") as bar:
-        for shard, rows in missing:
-            encoded = [encoder(pairs[row].question, pairs[row].prediction) for row in rows]
-            values = head_entropies(backbone, encoded, tokenizer.pad_token_id or 0)
-            write_shard(shard, {f"entropy.{layer}": value for layer, value in values.items()}, made_from)
-            bar.update(len(rows))
+def _column_name(layer: int) -> str:
+    return f"entropy.{layer}"
 
 
-def head_entropies(
-    backbone: PreTrainedModel, encoded: Sequence[EncodedPair], pad_id: int = 0
-) -> dict[int, NDArray[np.float32]]:
+def _read_columns(backbone: PreTrainedModel, pad_id: int, encoded: list[EncodedPair]) -> dict[str, NDArray[np.float32]]:
+    found = head_entropies(backbone, encoded, pad_id)
+    return {_column_name(layer): values for layer, values in found.items()}
+
+
+def head_entropies(backbone: PreTrainedModel, encoded: Sequence[EncodedPair], pad_id: int = 0) -> Entropies:
     """Compute the mean attention entropy of every head.
 
     Args:
@@ -108,7 +87,7 @@ def head_entropies(
     Raises:
         BackboneError: The backbone gives no attention weights.
     """
-    found: dict[int, NDArray[np.float32]] = {}
+    found: Entropies = {}
     for batch in plan_batches([len(pair.input_ids) for pair in encoded], token_budget=TOKEN_BUDGET):
         inputs = collate([encoded[i] for i in batch], pad_id)
         mask = inputs["attention_mask"].to(backbone.device)
@@ -132,28 +111,22 @@ def _reduced_weights(backbone: PreTrainedModel, mask: Tensor) -> Iterator[dict[i
     layers = getattr(backbone.get_submodule(parts.path), parts.layers_name)
     entropies: dict[int, Tensor] = {}
 
-    def reduce(layer: int, output: Any) -> None:
+    def reduce(layer: int, module: Any, inputs: Any, output: Any) -> None:
         weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         if isinstance(weights, Tensor) and weights.ndim == 4:
             entropies[layer] = _mean_entropy(weights, mask)
 
-    def hook(layer: int) -> Any:
-        return lambda module, inputs, output: reduce(layer, output)
-
     handles = [
-        module.register_forward_hook(hook(i))
+        module.register_forward_hook(partial(reduce, i))
         for i, layer in enumerate(layers, start=1)
-        for module in _attention_modules(layer)
+        for module in layer.modules()
+        if type(module).__name__.endswith("Attention")
     ]
     try:
         yield entropies
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _attention_modules(layer: nn.Module) -> list[nn.Module]:
-    return [module for module in layer.modules() if type(module).__name__.endswith("Attention")]
 
 
 def _mean_entropy(weights: Tensor, mask: Tensor) -> Tensor:

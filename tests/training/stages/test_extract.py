@@ -174,7 +174,7 @@ def test_windows_fix_shards_and_hardly_change_values(config, tmp_path):
     small = run(config)
     whole = run(config, output=str(tmp_path / "whole"), window=256)
     assert sorted(shards(config.output)) == [f"chat-{i:05d}.safetensors" for i in range(3)]
-    assert [shard.n_rows for shard in small.shards["chat"]] == [4, 4, 3]
+    assert [len(shard.rows) for shard in small.shards["chat"]] == [4, 4, 3]
     one = Feature("chat", 4, "last", "rms_normed")
     np.testing.assert_allclose(small.matrix(one), whole.matrix(one), atol=1e-5)
 
@@ -390,7 +390,7 @@ KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 from inspector_training.features.plan import ExtractConfig
-from inspector_training.stages.extract import extract
+from inspector_training.features.extract import extract
 
 def start(config):
     pid = os.fork()

@@ -1,0 +1,188 @@
+"""Read features of pairs into a folder, a shard at a time, with the code that scores pairs later."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.configuration_inspector import Feature, norm_eps
+from inspector_pipeline.engine import FeatureReader
+from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.template import EncodedPair, PairTokenizer
+from inspector_pipeline.truncation import take_final_norm
+
+from ..rows.records import LabelledPair, labelled_rows, write_records
+from ..runs.manifest import Manifest, manifest_path
+from .plan import ExtractConfig, check_settings, fingerprint_of, make_readings, read_pairs
+from .store import FINGERPRINT_FILE, PAIRS_FILE, STAGE, Fingerprint, Shard, column_name, plan_shards
+
+logger = logging.getLogger(__name__)
+
+STATS_FILE = "stats.json"
+
+Columns = dict[str, NDArray[np.float32]]  # column -> (rows, width)
+
+
+def extract(config: ExtractConfig) -> None:
+    """Read pairs' features into a folder, which `load_features` opens.
+
+    A folder that already holds every feature asked for, perhaps among others, is used as it is, or completed.
+
+    Raises:
+        DataFileError: An input cannot be read, a setting is unknown, or the folder holds something else.
+        PairError: A pair has a blank text or fits no context of the maximum length.
+        ReadingError: A reading cannot be made or does not fit the tokenizer.
+        BackboneError: The backbone cannot be loaded, has fewer layers, or gives states that are not finite.
+        OSError: An input is missing.
+    """
+    check_settings(config)
+    folder = Path(config.output)
+    manifest = Manifest.of(STAGE, config, (config.pairs, config.questions, config.rubrics))
+    pairs, rubrics, n_foreign = read_pairs(config)
+    location, pinned = backbone_location(config.backbone_id, config.backbone_revision, None)
+    tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
+    begun = _begun(folder)
+    readings = make_readings(config, tokenizer, rubrics, begun)
+    full = AutoConfig.from_pretrained(location, **pinned)
+    wanted = fingerprint_of(config, manifest.inputs, full, readings, n_foreign)
+    made_from = begun or wanted  # which of features asked for before holds more
+    if not made_from.covers(wanted):  # features are dear, so they are not overwritten
+        different = made_from.differences(wanted) or ["readings, layers, poolings or states"]
+        raise DataFileError(
+            f"{folder} holds features with other settings (what differs: {', '.join(different)}). Choose another "
+            "output, or delete that folder if its features are not needed."
+        )
+    shards = {name: plan_shards(folder, name, pairs, made_from.window) for name in made_from.readings}
+    missing = {name: [one for one in own if not one.is_of(made_from.digest)] for name, own in shards.items()}
+    if not any(missing.values()) and manifest_path(folder).is_file() and (folder / PAIRS_FILE).is_file():
+        logger.info("%s holds these features already.", folder)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest_path(folder).unlink(missing_ok=True)  # written last, it vouches for the rest
+    write_atomically(folder / FINGERPRINT_FILE, made_from.text())
+    write_records(labelled_rows(pairs), folder / PAIRS_FILE)
+    if any(missing.values()):
+        stats = _read_states(missing, pairs, made_from, tokenizer)
+        n_rows = sum(len(one.rows) for own in shards.values() for one in own)
+        write_atomically(folder / STATS_FILE, json_text({**stats, "rows_reused": n_rows - stats["rows"]}))
+    held = {name: getattr(made_from, name) for name in ("backbone", "layers", "poolings", "states", "window")}
+    held |= {"depth": max(1, *made_from.layers), "readings": list(made_from.readings)}  # perhaps more than was asked
+    files = [folder / FINGERPRINT_FILE, folder / PAIRS_FILE, *(one.path for own in shards.values() for one in own)]
+    replace(manifest, settings={**manifest.settings, **held}).write(folder, files)
+
+
+def _begun(folder: Path) -> Fingerprint | None:
+    """Return what a folder holds or began to hold, None where it is new.
+
+    Raises:
+        DataFileError: The folder holds another stage's output.
+    """
+    if (folder / FINGERPRINT_FILE).is_file():
+        return Fingerprint.read(folder)
+    if manifest_path(folder).exists():
+        raise DataFileError(f"{folder} expects an empty folder or features, but holds something else. Choose another.")
+    return None
+
+
+def _read_states(
+    missing: Mapping[str, Sequence[Shard]],
+    pairs: Sequence[LabelledPair],
+    made_from: Fingerprint,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, Any]:
+    """Read pooled states into the shards that are missing, and say how fast it went and where."""
+    backbone = load_layers(made_from)
+    final_norm = take_final_norm(backbone)
+
+    def reader_of(encoder: PairTokenizer, name: str) -> Callable[[list[EncodedPair]], Columns]:
+        features = [Feature(name, *column) for column in made_from.columns]
+        eps, pad_id = norm_eps(backbone.config), tokenizer.pad_token_id or 0
+        reader = FeatureReader(backbone, final_norm, features, {name: encoder}, rms_norm_eps=eps, pad_id=pad_id)
+        return partial(_read_window, reader, name)
+
+    stats = fill_shards(missing, pairs, made_from, tokenizer, reader_of, label=STAGE)
+    return {**stats, "device": str(backbone.device)}
+
+
+def load_layers(made_from: Fingerprint, **options: Any) -> PreTrainedModel:
+    """Load the layers of a backbone that features are read from, onto a GPU where there is one.
+
+    Args:
+        made_from: Names backbone, dtype and layers.
+        **options: For `load_backbone`.
+
+    Raises:
+        BackboneError: It cannot be loaded.
+    """
+    location, pinned = backbone_location(made_from.backbone["id"], made_from.backbone["revision"], None)
+    dtype, depth = getattr(torch, made_from.backbone["dtype"]), max(1, *made_from.layers)
+    backbone = load_backbone(location, pinned.get("revision"), depth, dtype=dtype, **options)
+    return backbone.to("cuda") if torch.cuda.is_available() else backbone
+
+
+def fill_shards(
+    missing: Mapping[str, Sequence[Shard]],
+    pairs: Sequence[LabelledPair],
+    made_from: Fingerprint,
+    tokenizer: PreTrainedTokenizerBase,
+    reader_of: Callable[[PairTokenizer, str], Callable[[list[EncodedPair]], Columns]],
+    *,
+    label: str,
+) -> dict[str, Any]:
+    """Write shards, each as soon as its pairs are read, so that memory stays bounded and a stopped run goes on.
+
+    Args:
+        missing: Reading -> shards to write.
+        pairs: All pairs of the folder.
+        made_from: The folder's fingerprint.
+        tokenizer: The backbone's.
+        reader_of: Of a reading, given its tokenizer and name, makes what turns encoded pairs into columns.
+        label: Of the progress bar.
+
+    Returns:
+        How many rows and tokens were read, in how many seconds, and tokens per second.
+    """
+    n_rows = sum(len(shard.rows) for shards in missing.values() for shard in shards)
+    n_tokens, start = 0, time.monotonic()
+    with hf_logging.tqdm(total=n_rows, desc=label, unit="pair") as bar:
+        for name, shards in missing.items():
+            encoder = PairTokenizer(made_from.readings[name], tokenizer, made_from.max_length)
+            read = reader_of(encoder, name)
+            for shard in shards:
+                encoded = [encoder(pairs[row].question, pairs[row].prediction) for row in shard.rows]
+                shard.write(read(encoded), made_from.digest)
+                n_tokens += sum(len(pair.input_ids) for pair in encoded)
+                bar.update(len(encoded))
+                bar.set_postfix_str(f"{n_tokens / (time.monotonic() - start):.0f} tokens/s")
+    seconds = time.monotonic() - start
+    logger.info("Read %d pairs, %d tokens, %.0f tokens/s.", n_rows, n_tokens, n_tokens / seconds)
+    speed = round(n_tokens / seconds, 1)
+    return {"rows": n_rows, "tokens": n_tokens, "seconds": round(seconds, 3), "tokens_per_second": speed}
+
+
+def _read_window(reader: FeatureReader, reading: str, encoded: list[EncodedPair]) -> Columns:
+    """Read a window of pairs under one reading.
+
+    Raises:
+        BackboneError: A state is not finite.
+    """
+    with torch.inference_mode():
+        read = reader([{reading: pair} for pair in encoded])
+        values = torch.stack(list(read.values())).cpu().numpy()  # one copy to the host a window
+    if not np.isfinite(values).all():
+        raise BackboneError(
+            f"Features expect finite states, but got NaN or infinite ones in {reader.backbone.dtype}. Use bfloat16 or "
+            "float32."
+        )
+    return {column_name(feature): own for feature, own in zip(read, values, strict=True)}
