@@ -281,7 +281,7 @@ def test_labels_of_questions_must_be_asked_for(tmp_path):
     with pytest.raises(DataFileError, match=r"columns\.question_only or columns\.prediction, but got both"):
         run(question_only=True, prediction="prediction")
     table.write_text("text,mood\nFine.,5\n")
-    with pytest.raises(DataFileError, match="or give --columns.question_only true"):
+    with pytest.raises(DataFileError, match="or give --columns.question-only"):
         run()
 
 

@@ -86,7 +86,7 @@ class Columns:
         if self.label and "prediction" not in found and not self.question_only:
             raise DataFileError(
                 f"{source} expects a response beside its labels. Name it with --columns.prediction, or give "
-                "--columns.question_only true where the labels are of the questions."
+                "--columns.question-only where the labels are of the questions."
             )
         return found
 

@@ -1,20 +1,23 @@
-"""What every stage's command shares: its arguments, and how it ends."""
+"""`python -m training STAGE`: finds the stage, reads its config, runs it, and ends an expected error in one line."""
 
 import ast
 import logging
+import re
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentError, ArgumentParser
 
 from inspector_pipeline.errors import DataFileError, InspectorError
 
+from .arguments import show_help, translated
+
 Config = TypeVar("Config")
 
+FOLDER = Path(__file__).parents[1]  # `training` in a clone, `inspector_training` where it is installed
 STAGES = (  # in the order of the work
     "make_judge",
     "data",
@@ -45,11 +48,7 @@ STAGES = (  # in the order of the work
 )
 
 
-class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help that keeps the lines of a stage's docstring, so that its commands can be copied."""
-
-
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], object]) -> None:
     """Run a stage's main; what a person can act on ends as one line and exit code 1, not as a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for client in ("httpx", "httpx2"):  # the openai client's; they tell of every request
@@ -67,12 +66,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The stage and its arguments; None takes the process's own.
     """
-    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if name not in STAGES:
-        _list_stages(asked=name)
-        return
-    stage = import_stage(name)
-    run(lambda: stage.run(parse(stage.Config, stage.__doc__, name, list(rest))))
+    asked, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    name = asked.replace("-", "_")
+    if asked in ("-h", "--help"):
+        sys.stdout.write(f"usage: python -m {FOLDER.name} STAGE [settings]; STAGE --help tells which\n\n")
+        sys.stdout.writelines(f"  {stage:<18}{told}\n" for stage, told in stage_lines())
+    elif name not in STAGES:
+        sys.exit(_refusal(f"python -m {FOLDER.name}", f"expects a stage of {', '.join(STAGES)}, but got {asked!r}"))
+    else:
+        stage = import_stage(name)
+        run(lambda: stage.run(parse(stage.Config, stage.__doc__, name, rest)))
 
 
 def import_stage(name: str) -> Any:
@@ -80,20 +83,13 @@ def import_stage(name: str) -> Any:
     return import_module(f"..stages.{name}", __package__)
 
 
-def _list_stages(asked: str) -> None:
-    """Print the first line of every stage's docstring, without importing it; a name that is no stage ends with 2."""
-    out = sys.stdout if asked in ("-h", "--help") else sys.stderr
-    if out is sys.stderr:
-        out.write(f"python -m training expects a stage, but got {asked!r}.\n")
-    out.write("usage: python -m training STAGE [--config FILE] [settings]; python -m training STAGE --help\n\n")
-    for name in STAGES:
-        source = (Path(__file__).parents[1] / "stages" / f"{name}.py").read_text(encoding="utf-8")
-        out.write(f"  {name:<18}{(ast.get_docstring(ast.parse(source)) or '').partition(chr(10))[0]}\n")
-    if out is sys.stderr:
-        sys.exit(2)
+def stage_lines() -> list[tuple[str, str]]:
+    """Return each stage with the first line of its docstring, without importing it."""
+    sources = {name: (FOLDER / "stages" / f"{name}.py").read_text(encoding="utf-8") for name in STAGES}
+    return [(name, (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]) for name, text in sources.items()]
 
 
-def parse(config: type[Config], description: str | None, name: str, args: list[str] | None = None) -> Config:
+def parse(config: type[Config], description: str | None, name: str, args: Sequence[str] | None = None) -> Config:
     """Read a stage's config from the command line, from a YAML or JSON file (`--config`), or both.
 
     Args:
@@ -103,11 +99,19 @@ def parse(config: type[Config], description: str | None, name: str, args: list[s
         args: The command line; None for the process's own.
 
     Returns:
-        The config.
+        The config. Wrong arguments end the process in one line, with exit code 2.
     """
-    parser = _parser(config, prog=f"python -m training {name}", description=description)
-    parser.add_argument("--config", action="config", help="YAML or JSON file with any of these settings")
-    return _instantiate(parser, config, parser.parse_args(args))
+    words, prog = list(sys.argv[1:] if args is None else args), f"python -m {FOLDER.name} {name}"
+    if {"-h", "--help"} & set(words):
+        show_help(config, prog, description)
+        sys.exit(0)
+    parser = _parser(config, print_config="--print-config")
+    parser.add_argument("--config", action="config")
+    try:
+        return _instantiate(parser, config, parser.parse_args(translated(config, words)))
+    except ArgumentError as error:
+        told = re.sub(r'Parser key "(.*?)"', lambda found: f"--{found[1].replace('_', '-')}", str(error))
+        sys.exit(_refusal(prog, " ".join(told.split())))
 
 
 def from_settings(config: type[Config], settings: dict[str, Any], where: str) -> Config:
@@ -121,15 +125,15 @@ def from_settings(config: type[Config], settings: dict[str, Any], where: str) ->
     Raises:
         DataFileError: A setting is unknown, missing or of another type.
     """
-    parser = _parser(config, exit_on_error=False)
+    parser = _parser(config)
     try:
         return _instantiate(parser, config, parser.parse_object(settings))
     except ArgumentError as error:
         raise DataFileError(f"{where} expects the settings of that stage, but: {error}") from error
 
 
-def _parser(config: type[Config], **options: Any) -> ArgumentParser:
-    parser = ArgumentParser(formatter_class=HelpFormatter, **options)
+def _parser(config: type[Any], **options: Any) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **options)
     parser.add_class_arguments(config, as_group=False)
     return parser
 
@@ -137,3 +141,8 @@ def _parser(config: type[Config], **options: Any) -> ArgumentParser:
 def _instantiate(parser: ArgumentParser, config: type[Config], found: Any) -> Config:
     values = vars(parser.instantiate(found))
     return config(**{key: value for key, value in values.items() if key != "config"})
+
+
+def _refusal(prog: str, message: str) -> int:
+    sys.stderr.write(f"{prog}: {message}. See {prog} --help.\n")
+    return 2

@@ -1,4 +1,4 @@
-"""Does filtering help a student? Fine-tune one on the best rows, on as many at random and on all, and test each.
+"""Does filtering help a student? Fine-tune one on the best, random and all rows.
 
     python -m training ablation --config training/configs/ablation.yaml --scored scored.jsonl \
         --questions test_questions.jsonl --output work/ablation

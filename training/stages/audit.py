@@ -1,4 +1,4 @@
-"""Audit labelled pairs before a judge is fitted to them: duplicates, shifted pairing, filler, and what the labels hide.
+"""Audit labels before a judge is fitted: duplicates, shifted pairing, filler.
 
 python -m training audit --rows probing.json --questions gsm8k_train.jsonl --output work/audit --drop work/clean.json
 

@@ -1,6 +1,6 @@
-"""Measure what a judge costs, beside the published procedure, plain transformers and an encoder, in one run.
+"""Measure what a judge costs, beside the published procedure and others.
 
-    python -m training benchmark --probing_set probing.json --questions gsm8k_train.jsonl --output work/benchmark
+    python -m training benchmark --probing-set probing.json --questions gsm8k_train.jsonl --output work/benchmark
 
 Every case reads the same pairs with the same weights, in a process of its own, so that its peak memory is its own. A
 case that is done is kept in `cases/`, so a run that was killed goes on; `--cases '["judge"]'` runs some of them. The

@@ -1,7 +1,7 @@
-r"""Collect responses to questions from a generator model, behind an endpoint or on this machine.
+r"""Collect responses to questions from a generator, by an endpoint or right here.
 
 python -m training collect --questions questions.jsonl --output responses.jsonl --generator Qwen/Qwen3-1.7B \
-    --endpoint.base_url http://127.0.0.1:8000/v1
+    --endpoint.base-url http://127.0.0.1:8000/v1
 
 Without an endpoint the generator is a Hub id, folder or pypi: id, and runs here with plain transformers.
 

@@ -1,4 +1,4 @@
-"""Make a judge that stacks LAGER's score tokens with probes, from no labels to hundreds.
+"""Make a judge that stacks score tokens with probes, from no labels to hundreds.
 
     python -m training combine --judge work/lager --output work/combined
     python -m training combine --judge work/lager --pairs work/labelled.jsonl --features work/features \

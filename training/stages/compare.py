@@ -1,4 +1,4 @@
-"""Compare ways of judging in the same folds: quality with intervals and paired tests, beside what each costs.
+"""Compare ways of judging in the same folds: quality with paired tests, and cost.
 
     python -m training compare --pairs work/labelled.jsonl --output work/compare --judge length
 

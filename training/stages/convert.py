@@ -1,7 +1,7 @@
-r"""Convert files between rows (rows/records.py) and the published formats (rows/published.py).
+r"""Convert files between rows and the published formats.
 
     python -m training convert --input a_results_roscoe5dim.jsonl --to probing --rubrics probing.json \
-        --output a_roscoe5dim_probing.json --balance true
+        --output a_roscoe5dim_probing.json --balance
 
 - records: this project's rows, JSON Lines;
 - results: responses, JSON array of {"id", "question", "gold_answer", "final_answer", "prediction", ...};
@@ -72,7 +72,7 @@ def write_filtered(rows: Iterable[Row], path: Path, top_percent: float) -> None:
         DataFileError: The share is not from 0 to 1, or a row has no total_score.
     """
     if not 0.0 <= top_percent <= 1.0:
-        raise DataFileError(f"--top_percent expects a share from 0 to 1, but got {top_percent}.")
+        raise DataFileError(f"--top-percent expects a share from 0 to 1, but got {top_percent}.")
     scored = [evaluated_row(row) for row in rows]
     for i, row in enumerate(scored):
         if not isinstance(row["total_score"], (int, float)):

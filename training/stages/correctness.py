@@ -1,4 +1,4 @@
-r"""Label responses by whether their final answer is right: `correctness`, from gold answers, with no teacher.
+r"""Label responses by whether their final answer is right, without a teacher.
 
 Responses meet their questions by id, never by position, and the question's text must be the same. The label is 1 or 0
 where that is certain, else null with its reason; rows/correctness.py says how it is found.

@@ -1,4 +1,4 @@
-"""Make responses with labels and no teacher: gold solutions, damaged in known ways and degrees.
+"""Make labelled responses with no teacher: gold solutions, damaged in known ways.
 
 Every question gives one undamaged solution and others with one damage each: arithmetic slips, carried on or not,
 contradicted givens, invented facts, dropped or reordered steps, garbled language, truncation, the bare answer, another

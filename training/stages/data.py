@@ -1,4 +1,4 @@
-r"""Bring questions, responses and labels of any source into rows that every later stage reads (rows/records.py).
+r"""Bring questions, responses and labels of any source into rows for all stages.
 
     python -m training data --dataset gsm8k --split train --output work/questions.jsonl
     python -m training data --dataset gsm8k --path copy/gsm8k_train.jsonl --output work/questions.jsonl

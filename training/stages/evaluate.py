@@ -1,4 +1,4 @@
-"""Estimate a judge's quality: repeated K-fold cross-validation nested around every choice, beside the baselines.
+"""Estimate a judge's quality by nested cross-validation, beside its baselines.
 
     python -m training evaluate --features work/features --output work/results.json
 

@@ -1,4 +1,4 @@
-"""Write a judge's folder from what the other stages made: probes, evidence, audit, plots, card.
+"""Write a judge's folder: probes, evidence, audit, plots, card.
 
     python -m training export --fit work/fit --results work/results.json --output work/judge
 

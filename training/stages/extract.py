@@ -1,4 +1,4 @@
-"""Read every requested feature of pairs, in one pass per reading, with the code that scores pairs later.
+"""Read the features of pairs, in one pass per reading, by the code that scores.
 
     python -m training extract --pairs labelled.jsonl --output work/features
 

@@ -1,4 +1,4 @@
-"""Score with feedback first (LAGER's reasoning condition): the model justifies its score, which is read as it stands.
+"""Score with the model's own feedback first (LAGER's reasoning condition).
 
     python -m training feedback --judge work/lager --pairs pairs.jsonl --output scored.jsonl
 

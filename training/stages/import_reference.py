@@ -1,4 +1,4 @@
-"""Import published or own classifiers into a judge: pickles or .skops in, safetensors out.
+"""Import published or own classifiers into a judge, from pickles or .skops files.
 
     python -m training import_reference gsm8k_binary_clfs --probing-set probing.json --output judge --allow-pickle
 

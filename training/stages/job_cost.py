@@ -1,6 +1,6 @@
-"""Estimate what scoring many pairs costs, from one measured speed and the operations of a pair.
+"""Estimate what scoring many pairs costs, from one measured speed.
 
-    python -m training job_cost --seconds_per_pair 0.37 --tokens 365 --output cost.md
+    python -m training job_cost --seconds-per-pair 0.37 --tokens 365 --output cost.md
 
 Three estimates: on the cores that the speed was measured on (a product); on a machine of more such cores, at a stated
 efficiency; and on an accelerator, from the operations of its layers (training/benchmarks/flops.py) at a stated share of

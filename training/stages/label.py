@@ -1,7 +1,7 @@
-r"""Have a teacher LLM score each aspect of each response, with a justification, through any OpenAI-compatible endpoint.
+r"""Have a teacher LLM score responses, at any OpenAI-compatible endpoint.
 
 python -m training label --responses responses.jsonl --output labelled.jsonl --teacher gpt-5-mini \
-    --endpoint.base_url https://api.openai.com/v1 --prices.prompt 0.25 --prices.completion 2 --prices.max_cost 10
+    --endpoint.base-url https://api.openai.com/v1 --prices.prompt 0.25 --prices.completion 2 --prices.max-cost 10
 
 What cannot be parsed, even after one repair, is null with its reason, never a number. Tokens of every call count, those
 of repairs and of useless replies too. A killed run goes on where it stopped; only calls in flight then are paid twice.

@@ -1,4 +1,4 @@
-"""Make a judge of score tokens (LAGER): a backbone and rubrics, with no label, or with layer weights tuned on some.
+"""Make a judge of score tokens (LAGER), without labels or tuned on some.
 
     python -m training lager --output work/lager
     python -m training lager --output work/lager --labels work/labelled.jsonl --tuning.method convex

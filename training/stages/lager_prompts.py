@@ -1,4 +1,4 @@
-"""Score LAGER's own rows (user_prompt, user_prompt_feedback, score), whose prompts bring their rubrics with them.
+"""Score LAGER's own rows, whose prompts bring their rubrics with them.
 
     python -m training lager_prompts --input flask.jsonl --output work/flask
     python -m training lager_prompts --input flask.jsonl --output work/flask_feedback --feedback true \

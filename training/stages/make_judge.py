@@ -1,4 +1,4 @@
-"""Run a chain of stages from one file.
+"""Run a list of stages from one file of steps.
 
     python -m training make_judge --steps training/configs/gsm8k.yaml --variables.data downloads --variables.work work
 

@@ -1,4 +1,4 @@
-"""Draw the plots of a judge's evidence, as PNG files for its card, from nothing but its results.json.
+"""Draw the plots of a judge's evidence for its card, from its results.json alone.
 
 python -m training plots --results work/results.json --output work/plots
 """

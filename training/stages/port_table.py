@@ -1,4 +1,4 @@
-"""Compare ported probes with scikit-learn, classifier by classifier, over rows that reach every class and boundary.
+"""Compare ported probes with scikit-learn, classifier by classifier.
 
     python -m training port_table gsm8k_binary_clfs gsm8k_multi_clfs math_binary_clfs --allow-pickle
 

@@ -1,4 +1,4 @@
-"""Build the published judges as staged Hub repos: the authors' classifiers for Qwen/Qwen3-1.7B, probes only.
+"""Stage the published judges, of the authors' classifiers, as Hub repos.
 
     python -m training publish_family reference --probing-set probing.json --org my-org --output staged --allow-pickle
 

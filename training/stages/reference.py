@@ -1,4 +1,4 @@
-"""The published protocol on the same labels and backbone, for comparison beside a judge's own evidence.
+"""Run the published protocol on the same labels and backbone, for comparison.
 
     python -m training reference --pairs probing.json --features work/reference --output work/reference.json
 

@@ -1,4 +1,4 @@
-"""Bring responses that were scored by a rubric of their own into labelled rows (training/records.py).
+"""Bring responses that were scored by rubrics of their own into labelled rows.
 
     python -m training rubric_rows --input vicuna_eval.json --output work/general.jsonl
 
