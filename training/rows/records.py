@@ -132,7 +132,7 @@ def number_samples(rows: Iterable[Row], source: str) -> list[Row]:
         if question_id(first) != question_id(row["question"]):
             raise DataFileError(
                 f"{source} expects one question for every id, but {name!r} names {first[:60]!r} and "
-                f"{row['question'][:60]!r}. Map another id column, or give --ids_from_text true."
+                f"{row['question'][:60]!r}. Map another id column, or give --ids-from-text."
             )
         if "prediction" in row:
             if row.get("sample") is None:
