@@ -6,7 +6,7 @@ Its weights are random, which changes no time. It is built for speed only: no qu
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from ..evaluation.flops import LayerShape
+from ..evaluation.cost import LayerShape
 from .inputs import Inputs
 from .measure import Measurement, Work, measure, padded
 

@@ -19,7 +19,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import PairTemplate, PairTokenizer
 
-from ..evaluation.flops import LayerShape
+from ..evaluation.cost import LayerShape
 from ..rows.probing_set import drop_foreign, read_probing_set, read_questions
 from .config import BenchmarkConfig
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch.nn import functional
 
-from ..evaluation.flops import LayerShape
+from ..evaluation.cost import LayerShape
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Work:
         pairs: Pairs that get a score.
         tokens: Tokens of these pairs as the case reads them, all its passes together, without padding.
         chat_tokens: Tokens of the same pairs in the chat reading: what makes cases on different pairs comparable.
-        flops: Operations (flops.py), with the padding that is computed; every token of every pair counts, also where
+        flops: Operations (`cost.py`), with the padding that is computed; every token of every pair counts, also where
             the case reuses what it has computed.
         shape: Of the layers; None where a case is not compared with the ceiling.
         batch_tokens: Tokens of one of its batches, for the ceiling.

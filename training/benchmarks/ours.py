@@ -9,7 +9,7 @@ from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.engine import TOKEN_BUDGET
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 
-from ..evaluation.flops import LayerShape
+from ..evaluation.cost import LayerShape
 from .inputs import Inputs, Pair
 from .measure import Measurement, Work, measure
 from .rubric_judge import make_rubric_judge

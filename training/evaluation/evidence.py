@@ -1,189 +1,207 @@
-"""The evidence of a judge of score tokens, combined or plain: what a comparison of its own procedure predicted."""
+"""The evidence of judges and of comparisons: quality with intervals and paired gains, in the form of results.json."""
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.tables import read_json
-
-from ..probing.search import SearchConfig
-from ..probing.table import Labels
+from ..probing.table import Array, Labels
 from ..rows.records import is_good
-from ..runs.manifest import Manifest, checked_sha256
-from ..score_tokens.weights import TuningConfig
-from .comparison import COMBINED, CURVE, LEARNING_CURVE, METHODS, read_predictions
-from .comparison import STAGE as COMPARE
+from .cost import Cost
 from .metrics import (
     DEFINITIONS,
+    METRICS,
+    UNSET,
+    Predictions,
+    Resamples,
     averaged,
     bootstrap,
     compared,
     confusion,
+    gains,
     interval,
     label_counts,
     reliability,
     resamples,
 )
 
-BOOTSTRAPS = 1000
-SURFACE = "surface"
+Mask = NDArray[np.bool_]
+Draws = Mapping[str, Array]  # of each metric, (resamples + 1,)
+
+SHOWN = ("auroc", "spearman", "macro_f1", "qwk", "mae")
 OF_PROBABILITIES = ("brier", "ece")
-TUNED = ("layer weights",)
 
 
-@dataclass(frozen=True)
-class Procedure:
-    """A method of a comparison, as a judge's own settings name it.
+def judge_evidence(predictions: Mapping[str, Predictions], labels: Labels, samples: Resamples) -> dict[str, Any]:
+    """Measure a judge on the labelled rows, aspect by aspect and on average, beside others on the same resamples.
+
+    Args:
+        predictions: The judge's first, then those of others; what predicts no row of an aspect is left out there.
+        labels: The table; auxiliary rows are left out.
+        samples: Of its questions.
+
+    Returns:
+        `aspects` and `mean`, over the aspects that count.
+    """
+    judge = next(iter(predictions))
+    aspects: dict[str, Any] = {}
+    draws: dict[str, list[Draws]] = {name: [] for name in predictions}
+    for a, name in enumerate(labels.names):
+        rows = np.flatnonzero((labels.aspect == a) & ~labels.auxiliary)
+        if not len(rows):
+            continue
+        truth, classes, weights = labels.score[rows], labels.classes[a], samples.weights(labels.question[rows])
+        taken = {method: found.take(rows) for method, found in predictions.items()}
+        taken = {method: found for method, found in taken.items() if method == judge or (found.score != UNSET).any()}
+        own: dict[str, Draws] = {m: bootstrap(truth, classes, found, weights) for m, found in taken.items()}
+        bins = reliability(is_good(truth, classes), taken[judge].good_probability)
+        if not bins:  # the judge says no P(good)
+            own[judge] = {key: values for key, values in own[judge].items() if key not in OF_PROBABILITIES}
+        for method, values in own.items():
+            draws[method] += [values] if labels.counted[a] else []
+        scale = sorted({*classes, *taken[judge].score.ravel().tolist()})  # a score may be none of the labels'
+        aspects[name] = {
+            **label_counts(truth, classes),
+            "counts_in_total": labels.counted[a],
+            **_beside(own),
+            **({"reliability": bins} if bins else {}),
+            "confusion": confusion(truth, scale, taken[judge]),
+        }
+    means = {method: averaged(values) for method, values in draws.items() if values}
+    return {"aspects": aspects, "mean": _beside(means) if means else {}}
+
+
+def set_evidence(
+    predictions: Mapping[str, Predictions], labels: Labels, rows_of_set: Mask, bootstraps: int, seed: int
+) -> dict[str, Any]:
+    """Measure the first repeat on a set that was never fitted on; rows that no fold predicts are left out.
+
+    Returns:
+        Aspect -> what is measured, for the aspects with good and other labels.
+    """
+    judge, found = next(iter(predictions)), {}
+    for a, name in enumerate(labels.names):
+        rows = np.flatnonzero(rows_of_set & (labels.aspect == a) & (predictions[judge].score[0] != UNSET))
+        truth, questions = labels.score[rows], labels.question[rows]
+        classes = sorted({*labels.classes[a], *truth.tolist()})
+        if len(np.unique(is_good(truth, classes))) == 2:
+            weights = resamples(questions, bootstraps, seed).weights(questions)
+            first = {method: one.take(rows, slice(1)) for method, one in predictions.items()}
+            own = {method: bootstrap(truth, classes, one, weights) for method, one in first.items()}
+            found[name] = {**label_counts(truth, classes), **_beside(own)}
+    return found
+
+
+def _beside(draws: Mapping[str, Draws]) -> dict[str, Any]:
+    judge, *others = draws
+    return {**compared(draws[judge], {name: draws[name] for name in others})}
+
+
+def protocol(cross_validation: str, chosen: list[str], metrics: list[str], bootstraps: int) -> dict[str, Any]:
+    """Say how a judge was measured."""
+    return {
+        "cross_validation": cross_validation,
+        "chosen_inside_each_fold": chosen,
+        "metrics": {name: DEFINITIONS[name] for name in metrics},
+        "intervals": f"95 %, percentile, {bootstraps} resamples of questions",
+    }
+
+
+def one_repeat(folds: int, seed: int) -> str:
+    """Say how rows are divided where there is one repeat."""
+    return f"{folds} folds by question id over all aspects, stratified by label, seed {seed}; 1 repeat"
+
+
+def mean_auroc(predictions: Predictions, labels: Labels, samples: Resamples) -> dict[str, float | None] | None:
+    """Return the mean AUROC over the aspects that count and are predicted, with its interval; None where none is."""
+    covered = _covered(predictions, labels) & np.array(labels.counted)[labels.aspect]
+    draws = _draws(predictions, labels, covered, samples, ("auroc",))
+    return interval(averaged(list(draws.values()))["auroc"]) if draws else None
+
+
+class Outcome(NamedTuple):
+    """What a method of a comparison gave.
 
     Attributes:
-        method: Its name.
-        settings: What its settings in the comparison are to be: those of `method`, or of its `search`.
-        chosen: What it chooses inside each fold.
-        uncounted: Aspects that it leaves out.
+        predictions: One repeat, of every row of the table.
+        told: Its description, budget and notes, and how many folds took how many seconds.
+        cost: Of scoring a pair.
     """
 
-    method: str
-    settings: dict[str, Any]
-    chosen: tuple[str, ...]
-    uncounted: tuple[str, ...]
-
-    @classmethod
-    def combined(cls, search: SearchConfig) -> "Procedure":
-        """Probes, found by a search, that are stacked with score tokens."""
-        chosen = ("poolings", "depth", "head", "penalties", "weights of the stack", "cuts")
-        return cls(COMBINED, {"search": asdict(search)}, chosen, search.uncounted)
-
-    @classmethod
-    def lager(cls, judge: str | Path, pairs: str | Path, uncounted: tuple[str, ...]) -> "Procedure":
-        """Score tokens alone, as the lager stage made them.
-
-        Args:
-            judge: Folder of that stage.
-            pairs: The rows of the comparison.
-            uncounted: Aspects that it leaves out.
-
-        Raises:
-            DataFileError: The layer weights were tuned on other rows than these, which no comparison does.
-        """
-        made = Manifest.read(Path(judge), "lager")
-        states, tuned_on = made.settings["states"], set(made.inputs.values())
-        tuning = TuningConfig(**made.settings["tuning"])
-        if made.settings["validation"] or (made.settings["labels"] and checked_sha256(Path(pairs)) not in tuned_on):
-            raise DataFileError(
-                f"{judge} expects layer weights that are uniform or tuned on {pairs}, as a comparison tunes them in "
-                "its folds, but they were tuned on other rows. Make the judge again from these."
-            )
-        if states["layers"] == "last":
-            return cls(f"lager_last_{states['decision']}", {}, (), uncounted)
-        weights = tuning.method if made.settings["labels"] else "uniform"
-        name = f"lager_{states['aggregation']}_{weights}_{states['decision']}"
-        settings = {"adam": repr(tuning)} if weights == "adam" else {}
-        return cls(name, settings, () if weights == "uniform" else TUNED, uncounted)
-
-    def differs(self, settings: dict[str, Any]) -> str | None:
-        """Name a setting of the comparison that is another; None where there is none."""
-        if tuple(settings["uncounted"]) != self.uncounted:
-            return "the setting uncounted"
-        settings = settings["method"]
-        if "search" in self.settings:
-            mine, theirs = json.loads(json.dumps(self.settings["search"])), settings["search"]
-            return next((f"the search setting {key}" for key in mine if theirs.get(key) != mine[key]), None)
-        told = str(settings["tuning"]) if self.settings else ""
-        return None if all(f"'{key}': {own}" in told for key, own in self.settings.items()) else "the tuning"
-
-
-def comparison_files(folder: str | Path, method: str) -> list[Path]:
-    """Name the files of a comparison that the evidence is made from."""
-    path = Path(folder) / METHODS
-    curve = path / f"{method}{CURVE}"
-    return [*(path / f"{name}.json" for name in (method, SURFACE)), *([curve] if curve.is_file() else [])]
+    predictions: Predictions
+    told: dict[str, Any]
+    cost: Cost
 
 
 def comparison_evidence(
-    folder: str | Path, labels: Labels, procedure: Procedure, inputs: Iterable[str | Path]
+    outcomes: Mapping[str, Outcome], labels: Labels, judge: str, samples: Resamples
 ) -> dict[str, Any]:
-    """Measure what a comparison's folds predicted, in the form of the evaluate stage's results.json.
+    """Measure all methods and compare the judge with each on the rows that both predict.
 
     Args:
-        folder: Of the compare stage.
-        labels: All labels of the aspects that count, as the comparison numbers them.
-        procedure: The judge's own.
-        inputs: Files that the judge is made from: the labelled rows, and the manifests of features and score tokens.
+        outcomes: Name -> what a method predicted.
+        labels: The table.
+        judge: Name of the method to compare with.
+        samples: Of its questions.
 
-    Raises:
-        DataFileError: The comparison has no such method or no surface baseline, or it is of other inputs or settings.
+    Returns:
+        `judge`, and `methods`: name -> `aspects`, `mean` over the aspects that it predicts, `gain_of_judge` (with `p`),
+        the same `gain_by_aspect`, `rows` and `rows_of`, cost, description, budget and notes.
     """
-    path = Path(folder) / METHODS
-    settings, method = _settings(path, procedure, inputs), procedure.method
-    predictions = {
-        name: read_predictions(read_json(path / f"{name}.json"), len(labels.score)) for name in (method, SURFACE)
-    }
-    seed = int(settings["seed"])
-    samples = resamples(labels.question[~labels.auxiliary], BOOTSTRAPS, seed)
-    aspects, draws = {}, []
-    for a in np.unique(labels.aspect):
-        name, classes = labels.names[a], labels.classes[a]
-        rows = np.flatnonzero((labels.aspect == a) & ~labels.auxiliary)
-        truth, weights = labels.score[rows], samples.weights(labels.question[rows])
-        own = {key: bootstrap(truth, classes, found.take(rows), weights) for key, found in predictions.items()}
-        judge = predictions[method].take(rows)
-        scale = sorted({*classes, *judge.score.ravel().tolist()})  # a score may be none of the labels'
-        bins = reliability(is_good(truth, classes), judge.good_probability)
-        if not bins:  # score tokens say no P(good)
-            own[method] = {key: found for key, found in own[method].items() if key not in OF_PROBABILITIES}
-        draws.append(own)
-        aspects[name] = {
-            **label_counts(truth, classes),
-            **compared(own[method], {SURFACE: own[SURFACE]}),
-            **({"reliability": bins} if bins else {}),
-            "confusion": confusion(truth, scale, judge),
+    theirs = outcomes[judge].predictions
+    methods = {}
+    for name, outcome in outcomes.items():
+        covered = _covered(outcome.predictions, labels) & _covered(theirs, labels)
+        own, ours = (_draws(found, labels, covered, samples) for found in (outcome.predictions, theirs))
+        mean, judges_mean = (averaged(list(draws.values())) if draws else {} for draws in (own, ours))
+        methods[name] = {
+            **outcome.told,
+            **vars(outcome.cost),
+            "rows": int(covered.sum()),
+            "rows_of": int((~labels.auxiliary).sum()),
+            "aspects": {aspect: _intervals(draws) for aspect, draws in own.items()},
+            "mean": _intervals(mean),
+            "gain_of_judge": {} if name == judge else _gains(judges_mean, mean),
+            "gain_by_aspect": {} if name == judge else {aspect: _gains(ours[aspect], own[aspect]) for aspect in own},
         }
-    means = {key: averaged([own[key] for own in draws]) for key in predictions}
-    curve = _curve(path / f"{method}{CURVE}", settings)
-    n_fitted = round((~labels.auxiliary).sum() * (1 - 1 / int(settings["folds"])))
-    last = {"share": 1.0, "n": n_fitted, "auroc": interval(means[method]["auroc"])}
-    return {
-        "aspects": aspects,
-        "mean": compared(means[method], {SURFACE: means[SURFACE]}),
-        "learning_curve": [*curve, last] if curve else [],
-        "protocol": _protocol(settings, procedure, list(means[method])),
-    }
+    return {"judge": judge, "methods": methods}
 
 
-def _settings(path: Path, procedure: Procedure, inputs: Iterable[str | Path]) -> dict[str, Any]:
-    """Check that the comparison was of the same inputs and settings; return its own."""
-    manifest, surface = (Manifest.read(path / f"{name}.json", COMPARE) for name in (procedure.method, SURFACE))
-    others = {checked_sha256(Path(one)) for one in inputs} - set(manifest.inputs.values())
-    shared = [key for key in ("folds", "seed", "uncounted") if manifest.settings[key] != surface.settings[key]]
-    different = procedure.differs(manifest.settings)
-    if others or shared or different or not set(surface.inputs.values()) <= set(manifest.inputs.values()):
-        what = different or "rows, features, score tokens or folds"
-        raise DataFileError(
-            f"{path} expects the comparison of this judge's own procedure, beside the surface baseline, but {what} "
-            "differs. Run python -m training compare with the same files and settings."
-        )
-    return manifest.settings
+def _covered(predictions: Predictions, labels: Labels) -> Mask:
+    """Tell which labelled rows are predicted in the first repeat."""
+    return np.asarray((predictions.score[0] != UNSET) & ~labels.auxiliary)
 
 
-def _curve(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read a learning curve; none where there is none of these settings."""
-    if not path.is_file() or Manifest.read(path, LEARNING_CURVE).settings["fold"] != settings:
-        return []
-    points: list[dict[str, Any]] = read_json(path)
-    return points
+def _draws(
+    predictions: Predictions, labels: Labels, covered: Mask, samples: Resamples, metrics: tuple[str, ...] = SHOWN
+) -> dict[str, dict[str, Array]]:
+    found = {}
+    for a, name in enumerate(labels.names):
+        rows = np.flatnonzero(covered & (labels.aspect == a))
+        if len(rows):
+            weights = samples.weights(labels.question[rows])
+            found[name] = bootstrap(labels.score[rows], labels.classes[a], predictions.take(rows), weights, metrics)
+    return found
 
 
-def _protocol(settings: dict[str, Any], procedure: Procedure, metrics: list[str]) -> dict[str, Any]:
-    return {
-        "cross_validation": f"{settings['folds']} folds by question id over all aspects, stratified by label, seed "
-        f"{settings['seed']}; 1 repeat",
-        "chosen_inside_each_fold": list(procedure.chosen),
-        "metrics": {name: DEFINITIONS[name] for name in metrics},
-        "intervals": f"95 %, percentile, {BOOTSTRAPS} resamples of questions",
-        "settings": settings,
-    }
+def _intervals(draws: Draws) -> dict[str, Any]:
+    return {name: interval(draws[name]) for name in SHOWN if name in draws}
+
+
+def _gains(judge: Draws, other: Draws) -> dict[str, Any]:
+    kept = {name: judge[name] for name in SHOWN if name in judge and name in other}
+    found: dict[str, Any] = {**gains(kept, other)}
+    for name in kept:
+        sign = -1 if METRICS[name].lower_is_better else 1
+        found[name]["p"] = _p_value(sign * (judge[name] - other[name])[1:])
+    return found
+
+
+def _p_value(draws: Array) -> float | None:
+    """Double the smaller share of resamples on either side of 0; None where no resample defines the difference."""
+    defined = draws[~np.isnan(draws)]
+    if not len(defined):
+        return None
+    smaller = min((defined <= 0).sum(), (defined >= 0).sum())
+    return round(float(min(1.0, 2 * (smaller + 1) / (len(defined) + 1))), 4)

@@ -7,7 +7,7 @@ All methods and aspects share the resamples, so that their differences are paire
     evidence = compared(ours, {"surface": bootstrap(truth, classes, base, samples.weights(questions))})
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
@@ -38,8 +38,7 @@ class Prediction(NamedTuple):
     score: Index
 
 
-@dataclass(frozen=True)
-class Predictions:
+class Predictions(NamedTuple):
     """Predictions of rows by fits that never saw their questions, over several repeats.
 
     Attributes:
@@ -62,21 +61,16 @@ class Predictions:
 
     def put(self, repeat: int, rows: Index, prediction: Prediction) -> None:
         """Fill some of the rows of one repeat, in place."""
-        for column, values in zip(self._columns(), prediction, strict=True):
+        for column, values in zip(self, prediction, strict=True):
             column[repeat, rows] = values
 
-    def take(self, rows: Index) -> "Predictions":
-        """Return some of the rows."""
-        return Predictions(
-            self.expected[:, rows], self.good[:, rows], self.good_probability[:, rows], self.score[:, rows]
-        )
+    def take(self, rows: Index, repeats: slice = slice(None)) -> "Predictions":
+        """Return some of the rows, of all repeats or some."""
+        return self._replace(**{name: column[repeats, rows] for name, column in self._asdict().items()})
 
     def repeats(self) -> list[Prediction]:
         """Return each repeat's predictions."""
-        return [Prediction(*columns) for columns in zip(*self._columns(), strict=True)]
-
-    def _columns(self) -> tuple[Array, Array, Array, Index]:
-        return self.expected, self.good, self.good_probability, self.score
+        return [Prediction(*columns) for columns in zip(*self, strict=True)]
 
 
 WeightedMetric = Callable[[Index, list[int], Prediction, Array], Array]
@@ -188,14 +182,17 @@ def measure(truth: Index, classes: list[int], predictions: Predictions) -> dict[
     return {name: float(values[0]) for name, values in sample.items()}
 
 
-def bootstrap(truth: Index, classes: list[int], predictions: Predictions, weights: Array) -> dict[str, Array]:
-    """Compute every metric on every resample of one aspect's rows.
+def bootstrap(
+    truth: Index, classes: list[int], predictions: Predictions, weights: Array, metrics: Iterable[str] | None = None
+) -> dict[str, Array]:
+    """Compute metrics on every resample of one aspect's rows.
 
     Args:
         truth: (rows,) labels.
         classes: All scores of the aspect.
         predictions: Of these rows.
         weights: (resamples + 1, rows) of `Resamples.weights`.
+        metrics: Some of `METRICS`; None for all.
 
     Returns:
         Metric -> (resamples + 1,), the mean over repeats; the first is that of the sample itself. NaN where a metric is
@@ -209,11 +206,10 @@ def bootstrap(truth: Index, classes: list[int], predictions: Predictions, weight
         raise ValueError(
             f"bootstrap expects predictions of all rows, but {missing} of {len(truth)} have none. Take the others."
         )
-    repeats = predictions.repeats()
     return {
-        name: np.mean([metric.draws(truth, classes, repeat, weights) for repeat in repeats], axis=0)
-        for name, metric in METRICS.items()
-        if len(truth) >= metric.least_rows
+        name: np.mean([METRICS[name].draws(truth, classes, one, weights) for one in predictions.repeats()], axis=0)
+        for name in metrics or METRICS
+        if len(truth) >= METRICS[name].least_rows
     }
 
 

@@ -1,119 +1,15 @@
-"""What a comparison says: every method's quality with the judge's gain over it, as data, a table and a plot."""
+"""What a comparison says, as a Markdown table and as plots."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from ..probing.table import Array, Index, Labels
-from .cost import Cost
-from .metrics import METRICS, UNSET, Predictions, Resamples, averaged, bootstrap, gains, interval, resamples
-
-SHOWN = ("auroc", "spearman", "macro_f1", "qwk", "mae")
 HEADER = (
     "| method | AUROC (95 %) | Spearman | macro F1 | gain of the judge in AUROC (95 %) | p | s/pair | GFLOP/pair | "
     "rows | budget |\n|---|---|---|---|---|---|---|---|---|---|\n"
 )
-
-
-class Outcome(Protocol):
-    """What a method predicted, and what it costs."""
-
-    @property
-    def predictions(self) -> Predictions:
-        """One repeat, of every row of the table."""
-
-    @property
-    def cost(self) -> Cost:
-        """Of scoring a pair."""
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """Description, budget, notes."""
-
-
-def report(outcomes: Mapping[str, Outcome], labels: Labels, judge: str, bootstraps: int, seed: int) -> dict[str, Any]:
-    """Measure all methods and compare the judge with each on the rows that both predict.
-
-    Args:
-        outcomes: Name -> what a method predicted.
-        labels: The table.
-        judge: Name of the method to compare with.
-        bootstraps: Resamples of the questions.
-        seed: Of the draws.
-
-    Returns:
-        `judge`, and `methods`: name -> `aspects`, `mean` over the aspects that it predicts, `gain_of_judge` (with `p`),
-        the same `gain_by_aspect`, `rows` and `rows_of`, cost, description, budget and notes.
-    """
-    samples = resamples(labels.question[~labels.auxiliary], bootstraps, seed)
-    theirs = outcomes[judge].predictions
-    methods = {}
-    for name, outcome in outcomes.items():
-        covered = _covered(outcome.predictions) & _covered(theirs) & ~labels.auxiliary
-        own = _draws(outcome.predictions, labels, covered, samples)
-        ours = _draws(theirs, labels, covered, samples)
-        mean, judges_mean = _mean(own), _mean(ours)
-        methods[name] = {
-            **outcome.told,
-            **vars(outcome.cost),
-            "rows": int(covered.sum()),
-            "rows_of": int((~labels.auxiliary).sum()),
-            "aspects": {aspect: _intervals(draws) for aspect, draws in own.items()},
-            "mean": _intervals(mean),
-            "gain_of_judge": {} if name == judge else _gains(judges_mean, mean),
-            "gain_by_aspect": {} if name == judge else {aspect: _gains(ours[aspect], own[aspect]) for aspect in own},
-        }
-    return {"judge": judge, "methods": methods}
-
-
-def _covered(predictions: Predictions) -> Any:
-    return predictions.score[0] != UNSET
-
-
-def _draws(predictions: Predictions, labels: Labels, covered: Any, samples: Resamples) -> dict[str, dict[str, Array]]:
-    found = {}
-    for a, name in enumerate(labels.names):
-        rows: Index = np.flatnonzero(covered & (labels.aspect == a))
-        if len(rows):
-            weights = samples.weights(labels.question[rows])
-            found[name] = bootstrap(labels.score[rows], labels.classes[a], predictions.take(rows), weights)
-    return found
-
-
-def mean_auroc(predictions: Predictions, labels: Labels, bootstraps: int, seed: int) -> dict[str, float | None] | None:
-    """Return a method's mean AUROC over the aspects that it predicts, with its interval; None where it has none."""
-    samples = resamples(labels.question[~labels.auxiliary], bootstraps, seed)
-    draws = _draws(predictions, labels, _covered(predictions) & ~labels.auxiliary, samples)
-    return interval(_mean(draws)["auroc"]) if draws else None
-
-
-def _mean(draws: Mapping[str, dict[str, Array]]) -> dict[str, Array]:
-    return averaged(list(draws.values())) if draws else {}
-
-
-def _intervals(draws: Mapping[str, Array]) -> dict[str, Any]:
-    return {name: interval(draws[name]) for name in SHOWN if name in draws}
-
-
-def _gains(judge: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, Any]:
-    kept = {name: judge[name] for name in SHOWN if name in judge and name in other}
-    found: dict[str, Any] = {**gains(kept, other)}
-    for name in kept:
-        sign = -1 if METRICS[name].lower_is_better else 1
-        found[name]["p"] = _p_value(sign * (judge[name] - other[name])[1:])
-    return found
-
-
-def _p_value(draws: Array) -> float | None:
-    """Double the smaller share of resamples on either side of 0; None where no resample defines the difference."""
-    defined = draws[~np.isnan(draws)]
-    if not len(defined):
-        return None
-    smaller = min((defined <= 0).sum(), (defined >= 0).sum())
-    return round(float(min(1.0, 2 * (smaller + 1) / (len(defined) + 1))), 4)
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -16,8 +16,7 @@ Mask = NDArray[np.bool_]
 
 def mean(values: Array | Mask, weights: Array) -> Array:
     """Average values, (rows,)."""
-    average: Array = weights @ values / weights.sum(axis=1)
-    return average
+    return np.asarray(weights @ values / weights.sum(axis=1))
 
 
 def auroc(good: Mask, values: Array, weights: Array) -> Array:
@@ -43,16 +42,14 @@ def macro_f1(truth: Index, score: Index, weights: Array) -> Array:
     """Average F1 over the classes that occur in the resample's labels or scores."""
     cells, _ = confusions(truth, score, weights)
     occurs = (cells.sum(axis=1) + cells.sum(axis=2)) > 0
-    average: Array = np.where(occurs, _f1(cells), 0.0).sum(axis=1) / occurs.sum(axis=1)
-    return average
+    return np.asarray(np.where(occurs, _f1(cells), 0.0).sum(axis=1) / occurs.sum(axis=1))
 
 
 def weighted_f1(truth: Index, score: Index, weights: Array) -> Array:
     """Average F1 over classes, weighted by how often each is the label."""
     cells, _ = confusions(truth, score, weights)
     support = cells.sum(axis=2)
-    average: Array = np.where(support > 0, support * _f1(cells), 0.0).sum(axis=1) / support.sum(axis=1)
-    return average
+    return np.asarray(np.where(support > 0, support * _f1(cells), 0.0).sum(axis=1) / support.sum(axis=1))
 
 
 def quadratic_kappa(truth: Index, score: Index, weights: Array) -> Array:
@@ -60,8 +57,7 @@ def quadratic_kappa(truth: Index, score: Index, weights: Array) -> Array:
     cells, scale = confusions(truth, score, weights)
     distance = (scale[:, None] - scale) ** 2
     by_chance = cells.sum(axis=2)[:, :, None] * cells.sum(axis=1)[:, None, :] / cells.sum(axis=(1, 2))[:, None, None]
-    kappa: Array = 1 - (cells * distance).sum(axis=(1, 2)) / (by_chance * distance).sum(axis=(1, 2))
-    return kappa
+    return np.asarray(1 - (cells * distance).sum(axis=(1, 2)) / (by_chance * distance).sum(axis=(1, 2)))
 
 
 def calibration_error(good: Mask, probability: Array, bins: int, weights: Array) -> Array:
@@ -70,8 +66,7 @@ def calibration_error(good: Mask, probability: Array, bins: int, weights: Array)
     excess = ties.mass(weights * (probability - good))
     place = ties.bins(weights, bins) + bins * np.arange(len(weights))[:, None]
     by_bin = np.bincount(place.ravel(), excess.ravel(), bins * len(weights)).reshape(-1, bins)
-    error: Array = np.abs(by_bin).sum(axis=1) / weights.sum(axis=1)
-    return error
+    return np.asarray(np.abs(by_bin).sum(axis=1) / weights.sum(axis=1))
 
 
 def confusions(truth: Index, score: Index, weights: Array) -> tuple[Array, Array]:
@@ -103,31 +98,26 @@ class Ties(NamedTuple):
 
     def mass(self, weights: Array) -> Array:
         """Sum the weights of each group, (resamples, groups)."""
-        summed: Array = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
-        return summed
+        return np.asarray(np.add.reduceat(weights[:, self.order], self.starts, axis=1))
 
     def midranks(self, weights: Array) -> Array:
         """Rank every row, counted from 1/2, ties sharing the middle of theirs: (resamples, rows)."""
-        ranks: Array = self._middles(weights)[:, self.group]
-        return ranks
+        return np.asarray(self._middles(weights)[:, self.group])
 
     def bins(self, weights: Array, bins: int) -> Index:
         """Divide the groups into bins of like mass, numbered from 0: (resamples, groups)."""
         position = bins * self._middles(weights) / weights.sum(axis=1, keepdims=True)
-        numbers: Index = np.clip(np.nan_to_num(position), 0, bins - 1).astype(np.int64)
-        return numbers
+        return np.asarray(np.clip(np.nan_to_num(position), 0, bins - 1).astype(np.int64))
 
     def _middles(self, weights: Array) -> Array:
         mass = self.mass(weights)
-        middles: Array = mass.cumsum(axis=1) - mass / 2
-        return middles
+        return np.asarray(mass.cumsum(axis=1) - mass / 2)
 
 
 def _f1(cells: Array) -> Array:
     """Return F1 by class, (resamples, k), of confusion matrices."""
     hits = 2 * np.diagonal(cells, axis1=1, axis2=2)
-    f1: Array = hits / (cells.sum(axis=1) + cells.sum(axis=2))
-    return f1
+    return np.asarray(hits / (cells.sum(axis=1) + cells.sum(axis=2)))
 
 
 def _defined(values: Array) -> float:

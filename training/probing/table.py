@@ -132,6 +132,27 @@ def counted_table(pairs: Sequence[LabelledPair], uncounted: tuple[str, ...]) -> 
     return replace(labels, row=np.arange(len(labels.score)))
 
 
+def with_both_kinds(labels: Labels) -> list[int]:
+    """Return the aspects that probes can be fitted for: those with good and with other labels."""
+    positive = labels.positive
+    present = (int(a) for a in np.unique(labels.aspect))
+    return [a for a in present if len(np.unique(positive[(labels.aspect == a) & ~labels.auxiliary])) == 2]
+
+
+def check_both_kinds(train: Labels, aspects: Index) -> None:
+    """Refuse training rows from which no probe can be fitted for some aspect.
+
+    Raises:
+        TooFewLabelsError: One lacks good or other labels.
+    """
+    known = with_both_kinds(train)
+    lacking = [train.names[a] for a in aspects if a not in known]
+    if lacking:
+        raise TooFewLabelsError(
+            f"Probes expect good and other labels of {lacking[0]} among the training rows, but got none or one kind."
+        )
+
+
 def question_folds(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Index, Index]]:
     """Divide questions, with all their rows of all aspects, into folds of like label shares.
 

@@ -6,7 +6,7 @@ tokens expect; how far it trusts either is set by left-out errors, on probe valu
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -14,16 +14,12 @@ from sklearn.linear_model import RidgeCV
 
 from inspector_pipeline.errors import DataFileError
 
-from ..evaluation.cost import Cost
-from ..evaluation.methods.base import LayerLogits, Predicted, ProbesMethod, with_both_kinds
-from ..evaluation.metrics import Prediction
 from ..probing.calibration import Calibration
 from ..probing.fits import Target
 from ..probing.kernels import Design
 from ..probing.search import Choice, FittedJudge, SearchConfig, fit_judge, held_out_values, search
-from ..probing.table import Array, Index, Labels, TooFewLabelsError, question_folds
-from ..rows.records import is_good
-from ..stages.evaluate import Fold
+from ..probing.table import Array, Index, Labels, question_folds
+from .layer_logits import LayerLogits
 
 PENALTIES = np.logspace(0, 5, 11)
 # Of a score; a column that moves less is rounding, as that of the embeddings is: a reading's last token is always one.
@@ -174,81 +170,6 @@ def refuse_missing_tokens(name: str, logits: LayerLogits) -> None:
         raise DataFileError(f"{name} expects score tokens of all aspects, but those of {missing[0]} are missing.")
 
 
-class CombinedMethod:
-    """Probes and score tokens, stacked inside each fold."""
-
-    n_folds: int | None = None
-    description = "a ridge regression on a probe's value and the expectation of each layer's score tokens"
-
-    def __init__(self, name: str, probes: ProbesMethod, logits: LayerLogits) -> None:
-        """Take probes and score tokens of the same rows.
-
-        Args:
-            name: Its name in the table.
-            probes: The probes, not searched yet.
-            logits: The score tokens' logits, of every aspect of the labels.
-
-        Raises:
-            DataFileError: The score tokens lack an aspect.
-        """
-        refuse_missing_tokens(name, logits)
-        self.name, self.probes, self.logits = name, probes, logits
-        self.shares: list[float] = []
-
-    @property
-    def budget(self) -> str:
-        """That of the probes, and one more fit."""
-        return f"{self.probes.budget}; {len(PENALTIES)} penalties of the stack"
-
-    def predict(self, fold: Fold) -> Predicted:
-        """Fit on a fold's training rows and predict its test rows.
-
-        As in the judge that the combine stage makes, an aspect without good and other labels is predicted by its score
-        tokens alone, and so are all where the labels are too few for probes.
-        """
-        known = with_both_kinds(fold.train)
-        try:
-            fitted = self._fit(fold.train.take(np.flatnonzero(np.isin(fold.train.aspect, known))))
-        except TooFewLabelsError:
-            yield from self._untuned(fold.test)
-            return
-        probed = np.isin(fold.test.aspect, known)
-        yield from self._untuned(fold.test.take(np.flatnonzero(~probed)))
-        asked = fold.test.take(np.flatnonzero(probed))
-        values = fitted.values(self.probes.design, self.logits, asked)
-        for a in np.unique(asked.aspect):
-            own, classes = asked.aspect == a, asked.classes[a]
-            yield asked.row[own], _prediction(fitted.calibrations[a], values[own], classes)
-
-    def _fit(self, train: Labels) -> Combination:
-        fitted = Combination.fit(self.probes.design, self.logits, train, self.probes.search)
-        self.probes.choices.append(fitted.judge.choice)
-        self.shares.append(round(fitted.stack.probe_share, 3))
-        return fitted
-
-    def _untuned(self, test: Labels) -> Predicted:
-        """Predict by LAGER with uniform weights."""
-        for a in np.unique(test.aspect):
-            rows, name = test.row[test.aspect == a], test.names[a]
-            scale = np.array(self.logits.scales[name])
-            expected = softmax(self.logits.of(name, rows).mean(axis=1), axis=1) @ scale.astype(float)
-            nearest = scale[np.abs(expected[:, None] - scale).argmin(axis=1)]
-            yield rows, Prediction(expected, expected, np.full(len(expected), np.nan), nearest)
-
-    def cost(self, notes: Mapping[str, Any]) -> Cost:
-        """Both the probes' passes and the score tokens'; the latter alone where there were no probes."""
-        tokens = self.logits.cost()
-        if "deepest_reads" not in notes:
-            return tokens
-        probes = self.probes.cost(notes)
-        seconds = (probes.seconds_per_pair or 0.0) + (tokens.seconds_per_pair or 0.0)
-        return Cost(seconds, probes.flops_per_pair + tokens.flops_per_pair)
-
-    def notes(self) -> dict[str, Any]:
-        """What the probes chose, and how much of the stack's weight is theirs, by fold."""
-        return {**self.probes.notes(), "probe_share": self.shares}
-
-
 def _left_out(values: Array, expected: Array, rows: Labels, config: SearchConfig) -> Array:
     """Return the stack's values of rows by fits that never saw their questions: what thresholds may be fitted on."""
     found = np.full(len(values), np.nan)
@@ -272,10 +193,3 @@ def _held_out(design: Design, train: Labels, choice: Choice, config: SearchConfi
 def _places(rows: Index, wanted: Index) -> Index:
     sorter = np.argsort(rows)
     return np.asarray(sorter[np.searchsorted(rows, wanted, sorter=sorter)])
-
-
-def _prediction(calibration: Calibration, values: Array, classes: list[int]) -> Prediction:
-    scale, probabilities = np.array(classes), calibration.probabilities(values)
-    expected = probabilities @ scale
-    good = probabilities[:, is_good(scale, classes)].sum(axis=1)
-    return Prediction(expected, expected, good, scale[calibration.class_index(values)])

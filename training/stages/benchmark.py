@@ -8,7 +8,7 @@ machine should do nothing else meanwhile. The default settings take about 25 min
 which the published procedure takes half.
 
 Written are benchmark.json (every number), benchmark.md (the tables) and benchmark.png. How operations are counted
-stands in training/benchmarks/flops.py; what is left out of the published procedure in reference_procedure.py there.
+stands in training/evaluation/cost.py; what is left out of the published procedure in reference_procedure.py there.
 """
 
 import hashlib

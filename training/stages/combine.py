@@ -25,10 +25,9 @@ from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 
 from ..audits.report import audit_summary
-from ..evaluation.evidence import Procedure, comparison_evidence, comparison_files
-from ..evaluation.methods.base import ProbesConfig, ProbesMethod
-from ..evaluation.methods.score_tokens import LogitsSettings, cached_layer_logits
+from ..evaluation.methods.probes import open_design
 from ..evaluation.metrics import label_counts
+from ..evaluation.procedure import Procedure
 from ..features.store import load_features
 from ..judges.stack import build_combined, check_same_backbone
 from ..judges.write import read_card, write_judge
@@ -37,6 +36,7 @@ from ..probing.search import SearchConfig
 from ..probing.table import Labels, TooFewLabelsError, counted_table
 from ..rows.records import LabelledPair, is_good, labelled_pairs, read_records
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
+from ..score_tokens.layer_logits import LogitsSettings, cached_layer_logits
 from ..score_tokens.stack import Combination, refuse_missing_tokens
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def run(config: Config) -> None:
         BackboneError: The backbone cannot be loaded.
     """
     output = Path(config.output)
-    compared = comparison_files(config.compare, _procedure(config).method) if config.compare else []
+    compared = _procedure(config).files(config.compare) if config.compare else []
     manifest = Manifest.of(STAGE, config, (*config.inputs, *compared, config.audit, config.card))
     if manifest.is_done(output):
         return
@@ -156,19 +156,19 @@ def make_combined(config: Config) -> Made:
     if not any(p.scores for p in kept):
         return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, reasons))
     labels = counted_table(kept, uncounted)
-    probes = ProbesMethod(STAGE, ProbesConfig(config.features, config.search), pairs, labels, 0)
+    design = open_design(config.features, pairs, labels)
     settings = LogitsSettings(config.judge, config.pairs, uncounted)
     logits = cached_layer_logits(settings, pairs, labels, config.logits_file)
     refuse_missing_tokens(config.judge, logits)
     try:
-        fitted = Combination.fit(probes.design, logits, labels, config.search)
+        fitted = Combination.fit(design, logits, labels, config.search)
     except TooFewLabelsError as error:
         logger.warning("Score tokens alone give the scores: %s", error)
         names = dict.fromkeys(labels.names, f"probes could not be fitted ({error})")
         return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, {**reasons, **names}))
     told = {**_told(fitted, labels), **_untuned(tokens, reasons, labels.names)}
-    told["extract"] = asdict(probes.features.manifest)
-    return Made(build_combined(tokens, probes.design, fitted, uncounted), told)
+    told["extract"] = asdict(design.data.manifest)
+    return Made(build_combined(tokens, design, fitted, uncounted), told)
 
 
 def _read_tokens(folder: str) -> InspectorModel:
@@ -238,7 +238,7 @@ def _measured(config: Config) -> dict[str, Any]:
         return {}
     pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
     labels = counted_table(pairs, config.search.uncounted)
-    return comparison_evidence(config.compare, labels, _procedure(config), config.inputs)
+    return _procedure(config).evidence(config.compare, labels, config.inputs)
 
 
 def _evidence(config: Config, made: Made, measured: dict[str, Any]) -> dict[str, Any]:

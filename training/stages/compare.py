@@ -11,17 +11,113 @@ asked for, into learning_curve.png. A method that is done is not run again.
 """
 
 import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
+from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.heads import AGGREGATIONS, SCORE_RULES
 
-from ..evaluation.comparison import Comparison
-from ..evaluation.comparison_config import CompareConfig as Config
+from ..evaluation.cost import judge_cost
+from ..evaluation.crossval import METHODS, Candidate, CrossValidation, KeptResults
+from ..evaluation.evidence import comparison_evidence, one_repeat
+from ..evaluation.methods.finetuned import EncoderConfig, EncoderMethod, LoraConfig, LoraMethod
+from ..evaluation.methods.generated import GeneratedConfig, GeneratedMethod
+from ..evaluation.methods.probes import ProbesConfig, ProbesMethod, open_design
+from ..evaluation.methods.score_tokens import LagerMethod
+from ..evaluation.methods.stacked import CombinedMethod
+from ..evaluation.methods.text import TEXT_BASELINES, TextMethod
 from ..evaluation.metrics import DEFINITIONS
-from ..evaluation.tables import plot, plot_curves, report, table
+from ..evaluation.procedure import COMBINED
+from ..evaluation.tables import plot, plot_curves, table
+from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
+from ..probing.table import UNCOUNTED, Labels, counted_table
+from ..rows.records import LabelledPair, labelled_pairs, read_records
+from ..runs.manifest import FOLDERS_MANIFEST
+from ..score_tokens.layer_logits import LogitsSettings, cached_layer_logits
+from ..score_tokens.weights import TuningConfig
 
 logger = logging.getLogger(__name__)
+
+LAGER_VARIANTS = (  # the ten scores of the published ablation, and a convex fit of its weights
+    "last_argmax",
+    "last_expectation",
+    *(f"{what}_{weights}_{how}" for what in AGGREGATIONS for weights in ("uniform", "adam") for how in SCORE_RULES),
+    "logits_convex_expectation",
+)
+
+
+@dataclass(frozen=True)
+class ScoreTokensConfig:
+    """Methods that read or write score tokens.
+
+    Attributes:
+        judge: Folder of the lager stage, with all layers.
+        variants: Which scores of the ablation: last_<decision>, or <logits or probabilities>_<weights>_<decision> with
+            weights uniform, adam or convex, and the decision expectation or argmax.
+        adam: How `adam` tunes.
+        aspects: Which of the five aspects are the judge's, for the rubrics of free generation.
+        scale: Theirs.
+        custom_aspects: Further aspects of the judge.
+        generated: Free generation of a score; null leaves it out.
+    """
+
+    judge: str
+    variants: tuple[str, ...] = LAGER_VARIANTS
+    adam: TuningConfig = field(default_factory=TuningConfig)
+    aspects: tuple[str, ...] = tuple(FIVE_LEVELS)
+    scale: Literal["1-5", "0-1"] = "1-5"
+    custom_aspects: tuple[Rubric, ...] = ()
+    generated: GeneratedConfig | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the compare stage.
+
+    Attributes:
+        pairs: Labelled rows.
+        output: Folder to write to.
+        judge: Name of the method that the others are compared with.
+        baselines: Of majority, length, surface and tfidf.
+        probes: Name -> probes on extracted features.
+        combined: Name of the probes that are stacked with score tokens; null for no such method.
+        score_tokens: Methods that read or write score tokens.
+        encoder: An encoder to fine-tune.
+        lora: Low-rank adapters of the backbone.
+        uncounted: Aspects that are left out.
+        folds: By question id over all aspects.
+        bootstraps: Resamples of the questions for intervals and tests.
+        learning_curve: Shares of the training questions to fit on besides, 0 for no label; none to leave the curve out.
+        curve_methods: Methods whose learning curves stand beside each other.
+        timed_pairs: Pairs that each method is timed on.
+        seed: Of folds, fits and resamples.
+    """
+
+    pairs: str
+    output: str
+    judge: str = "probes"
+    baselines: tuple[str, ...] = tuple(TEXT_BASELINES)
+    probes: dict[str, ProbesConfig] = field(default_factory=dict)
+    combined: str | None = None
+    score_tokens: ScoreTokensConfig | None = None
+    encoder: EncoderConfig | None = None
+    lora: LoraConfig | None = None
+    uncounted: tuple[str, ...] = UNCOUNTED
+    folds: int = 5
+    bootstraps: int = 1000
+    learning_curve: tuple[float, ...] = ()
+    curve_methods: tuple[str, ...] = (
+        "probes",
+        "lager_logits_uniform_expectation",
+        "lager_logits_adam_expectation",
+        "combined",
+    )
+    timed_pairs: int = 16
+    seed: int = 731
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -35,12 +131,11 @@ def run(config: Config) -> dict[str, Any]:
         SettingsError: A method is unknown.
         BackboneError: A model cannot be loaded.
     """
-    comparison = Comparison(config)
-    outcomes = comparison.outcomes()
-    results = report(outcomes, comparison.labels, config.judge, config.bootstraps, config.seed)
+    kept, candidates = prepare(config)
+    outcomes, samples = kept.outcomes(candidates, config.timed_pairs), kept.validation.resamples(config.bootstraps)
+    results = comparison_evidence(outcomes, kept.validation.labels, config.judge, samples)
     results["protocol"] = {
-        "cross_validation": f"{config.folds} folds by question id over all aspects, stratified by label, seed "
-        f"{config.seed}; 1 repeat",
+        "cross_validation": one_repeat(config.folds, config.seed),
         "intervals": f"95 %, percentile, {config.bootstraps} resamples of questions, the same for all methods",
         "tests": "two-sided, the share of resamples on the other side of no difference, doubled; not corrected for the "
         "number of methods",
@@ -48,13 +143,109 @@ def run(config: Config) -> dict[str, Any]:
         "cost": f"scoring a pair on all aspects, timed on {config.timed_pairs} pairs, warm, once all methods had "
         "predicted; operations by formula, two for each weight and token, and those of attention",
     }
-    if config.learning_curve:
-        results["learning_curve"] = comparison.learning_curve(outcomes)
     output = Path(config.output)
+    if config.learning_curve:
+        by_name = {one.name: one for one in candidates}
+        results["learning_curve"] = {
+            name: kept.curve(by_name[name], outcomes[name], config.learning_curve, config.bootstraps)
+            for name in config.curve_methods
+        }
+        plot_curves(results["learning_curve"], output / "learning_curve.png")
     write_atomically(output / "results.json", json_text(results))
     write_atomically(output / "table.md", table(results))
     plot(results, output / "quality_cost.png")
-    if config.learning_curve:
-        plot_curves(results["learning_curve"], output / "learning_curve.png")
     logger.info("%s", table(results))
     return results
+
+
+def prepare(config: Config) -> tuple[KeptResults, list[Candidate]]:
+    """Read the pairs and name the methods, none of which is loaded yet.
+
+    Raises:
+        DataFileError: The pairs cannot be read or are too few.
+        SettingsError: A method is unknown, two share a name, the judge is none of them, or the learning curve names
+            what is not compared or a share out of range.
+    """
+    pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
+    labels = counted_table(pairs, config.uncounted)
+    candidates = list(_candidates(config, pairs, labels))
+    names = [one.name for one in candidates]
+    if config.judge not in names or len(set(names)) != len(names):
+        raise SettingsError(
+            f"judge expects one of the methods, which have distinct names, but got {config.judge!r} of "
+            f"{', '.join(names)}."
+        )
+    if not all(0 <= share < 1 for share in config.learning_curve):
+        raise SettingsError(f"learning_curve expects shares from 0 to below 1, but got {config.learning_curve}.")
+    unknown = [name for name in config.curve_methods if name not in names]
+    if config.learning_curve and unknown:
+        raise SettingsError(f"curve_methods expects methods that are compared, but got {unknown[0]!r}.")
+    validation = CrossValidation(labels, config.folds, config.seed)
+    return KeptResults(Path(config.output) / METHODS, validation, config.pairs, config.uncounted), candidates
+
+
+def _candidates(config: Config, pairs: list[LabelledPair], labels: Labels) -> Iterator[Candidate]:
+    """Name the methods that are asked for, in the order of the settings."""
+    sample = config.timed_pairs
+    for name in config.baselines:
+        if name not in TEXT_BASELINES:
+            raise SettingsError(f"baselines expects some of {', '.join(TEXT_BASELINES)}, but got {name!r}.")
+        baseline = TEXT_BASELINES[name]
+        yield Candidate(name, repr(baseline), (), partial(TextMethod, baseline, pairs, config.seed))
+
+    def probes(name: str, own: ProbesConfig) -> ProbesMethod:
+        options: dict[str, Any] = {"description": own.description, "both_kinds": True, "timed": pairs[:sample]}
+        return ProbesMethod(name, open_design(own.features, pairs, labels), own.search, **options)
+
+    for name, own in config.probes.items():
+        yield Candidate(name, own, (_manifest(own.features),), partial(probes, name, own))
+    if config.score_tokens is not None:
+        yield from _score_tokens(config, config.score_tokens, pairs, labels, probes)
+    elif config.combined is not None:
+        _refuse_combined(config)
+    if config.encoder is not None:
+        yield Candidate("encoder", config.encoder, (), partial(EncoderMethod, config.encoder, pairs, labels, sample))
+    if config.lora is not None:
+        yield Candidate("lora", config.lora, (), partial(LoraMethod, config.lora, pairs, labels, sample))
+
+
+def _score_tokens(
+    config: Config,
+    tokens: ScoreTokensConfig,
+    pairs: list[LabelledPair],
+    labels: Labels,
+    probes: Callable[[str, ProbesConfig], ProbesMethod],
+) -> Iterator[Candidate]:
+    """Name the methods that read or write score tokens; their logits are read once for all, and so are the costs."""
+    settings, inputs = LogitsSettings(tokens.judge, config.pairs, config.uncounted), (_manifest(tokens.judge),)
+    path = Path(config.output) / METHODS / "layer_logits.safetensors"
+    logits = cache(partial(cached_layer_logits, settings, pairs, labels, path))
+    cost = cache(partial(judge_cost, tokens.judge, pairs[: config.timed_pairs]))
+    tuning = {"adam": tokens.adam, "convex": TuningConfig(method="convex")}
+
+    def lager(variant: str) -> LagerMethod:
+        return LagerMethod(variant, logits(), tuning, cost)
+
+    for variant in tokens.variants:
+        described = {"variant": variant, "tuning": repr(tuning)}
+        yield Candidate(f"lager_{variant}", described, inputs, partial(lager, variant))
+    if tokens.generated is not None:
+        rubrics = chosen_rubrics(tokens.aspects, tokens.scale, tokens.custom_aspects)
+        asked = [rubric for rubric in rubrics if rubric.name in labels.names]
+        build = partial(GeneratedMethod, tokens.generated, tokens.judge, asked, pairs, config.timed_pairs)
+        yield Candidate("generated", {"generated": tokens.generated, "rubrics": repr(rubrics)}, inputs, build)
+    if config.combined is not None:
+        name, own = config.combined, config.probes.get(config.combined) or _refuse_combined(config)
+        both = (_manifest(own.features), *inputs)
+        yield Candidate(COMBINED, own, both, lambda: CombinedMethod(COMBINED, probes(name, own), logits(), cost))
+
+
+def _refuse_combined(config: Config) -> NoReturn:
+    raise SettingsError(
+        f"combined expects score_tokens and the name of probes, {', '.join(config.probes) or 'none'}, but got "
+        f"{config.combined!r}."
+    )
+
+
+def _manifest(folder: str) -> str:
+    return str(Path(folder) / FOLDERS_MANIFEST)

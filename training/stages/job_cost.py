@@ -3,7 +3,7 @@
     python -m training job_cost --seconds-per-pair 0.37 --tokens 365 --output cost.md
 
 Three estimates: on the cores that the speed was measured on (a product); on a machine of more such cores, at a stated
-efficiency; and on an accelerator, from the operations of its layers (training/benchmarks/flops.py) at a stated share of
+efficiency; and on an accelerator, from the operations of its layers (training/evaluation/cost.py) at a stated share of
 a stated peak. Only the first rests on a measurement. Written is a Markdown table with the arithmetic.
 """
 
@@ -16,7 +16,7 @@ from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.disk import write_atomically
 
-from ..evaluation.flops import LayerShape
+from ..evaluation.cost import LayerShape
 from ..runs.command import parse
 
 logger = logging.getLogger(__name__)

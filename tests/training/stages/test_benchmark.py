@@ -24,7 +24,7 @@ from inspector_training.benchmarks.profile import kind_of, shares
 from inspector_training.benchmarks.reference import attention_entropy
 from inspector_training.benchmarks.report import comparisons, draw, markdown
 from inspector_training.benchmarks.rubric_judge import PUBLISHED_LAYERS, rubric_layers
-from inspector_training.evaluation.flops import LayerShape
+from inspector_training.evaluation.cost import LayerShape
 from inspector_training.rows.probing_set import ASPECTS, make_probing_set
 from inspector_training.rows.records import LabelledPair
 from inspector_training.stages.benchmark import CASES, PLOT, RESULTS, TABLES, BenchmarkConfig

@@ -10,23 +10,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_cli.main import main as cli
-from inspector_training.evaluation.comparison_config import CompareConfig, ScoreTokensConfig
-from inspector_training.evaluation.evidence import Procedure
-from inspector_training.evaluation.methods.base import ProbesConfig, ProbesMethod
-from inspector_training.evaluation.methods.score_tokens import LogitsSettings, cached_layer_logits
+from inspector_training.evaluation.methods.base import Fold
+from inspector_training.evaluation.methods.probes import ProbesConfig, ProbesMethod, open_design
+from inspector_training.evaluation.methods.stacked import CombinedMethod
+from inspector_training.evaluation.procedure import Procedure
 from inspector_training.features.plan import ExtractConfig
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.search import SearchConfig
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair, labelled_pairs, read_records
 from inspector_training.score_tokens.judge import ScoreStates
-from inspector_training.score_tokens.stack import Combination, CombinedMethod, Stack
+from inspector_training.score_tokens.layer_logits import LogitsSettings, cached_layer_logits
+from inspector_training.score_tokens.stack import Combination, Stack
 from inspector_training.score_tokens.weights import TuningConfig
 from inspector_training.stages.combine import NO_LABELS, ONE_KIND, counted_table, left_out
 from inspector_training.stages.combine import Config as CombineConfig
 from inspector_training.stages.combine import run as combine
+from inspector_training.stages.compare import Config as CompareConfig
+from inspector_training.stages.compare import ScoreTokensConfig
 from inspector_training.stages.compare import run as compare
-from inspector_training.stages.evaluate import Fold
 from inspector_training.stages.extract import run as extract
 from inspector_training.stages.lager import Config as LagerConfig
 from inspector_training.stages.lager import run as lager
@@ -112,7 +114,7 @@ def opened(folder):
     config = config_in(folder, folder / "combined")
     pairs = labelled_pairs(read_records(config.pairs), unlabelled=True)
     labels = counted_table(pairs, SEARCH.uncounted)
-    probes = ProbesMethod("probes", ProbesConfig(config.features, SEARCH), pairs, labels, 2)
+    probes = ProbesMethod("probes", open_design(config.features, pairs, labels), SEARCH)
     settings = LogitsSettings(config.judge, config.pairs, SEARCH.uncounted)
     return pairs, labels, probes, cached_layer_logits(settings, pairs, labels, config.logits_file)
 
@@ -189,7 +191,7 @@ def test_the_judge_scores_as_the_compared_method_predicts(both):
     judge = load_judge(both / "combined", device="cpu")
     results = judge([{"question": pair.question, "prediction": pair.prediction} for pair in pairs])
     seen = []
-    for rows, prediction in method.predict(Fold(0, 0, labels, labels)):
+    for rows, prediction in method.fit(Fold(0, 0, labels, labels))(labels):
         name = labels.names[labels.aspect[rows[0]]]
         own = [results[i] for i in labels.pair[rows]]
         np.testing.assert_allclose([r["expected"][name] for r in own], prediction.expected, atol=1e-4)
@@ -382,7 +384,7 @@ def test_a_comparison_is_its_evidence_and_it_can_be_published(compared, tmp_path
     assert "2 folds by question id" in card and "surface AUROC" in card and "learning_curve.png" in card
     with caplog.at_level("INFO"):
         push([str(tmp_path / "combined"), "org/combined", "--dry-run", "--backbone-license", "mit"])
-    assert "the same expected scores on 4 example pairs" in caplog.text and "stacked.py" in caplog.text
+    assert "the same expected scores on 4 example pairs" in caplog.text and "heads.py" in caplog.text
 
 
 def test_a_plain_judge_of_score_tokens_has_its_evidence_too(compared, tmp_path, caplog):
@@ -407,7 +409,7 @@ def test_a_plain_judge_of_score_tokens_has_its_evidence_too(compared, tmp_path, 
         assert one["expected"] == pytest.approx(other["expected"], abs=1e-5)
     with caplog.at_level("INFO"):
         push([str(output), "org/lager", "--dry-run", "--backbone-license", "mit"])
-    assert "the same expected scores on 4 example pairs" in caplog.text and "score_tokens.py" in caplog.text
+    assert "the same expected scores on 4 example pairs" in caplog.text and "heads.py" in caplog.text
 
 
 def test_the_method_that_is_cited_is_the_judges_own(compared, tmp_path):
@@ -437,7 +439,7 @@ def test_a_repo_of_probes_alone_runs_by_its_own_code_where_the_backbone_is_not_a
     judge = Judge.read(made / "combined", with_backbone=False, allow_unevaluated=True)
     license_ = find_license(judge.config.backbone_id, "mit", "The licence.\n", None)
     stage(judge, tmp_path / "repo", repo_id="org/combined", license_=license_, probes_only=True)
-    assert {"stacked.py", "score_tokens.py", "probes.py"} <= {path.name for path in (tmp_path / "repo").iterdir()}
+    assert {"heads.py", "decisions.py"} <= {path.name for path in (tmp_path / "repo").iterdir()}
     assert "random rows on a random backbone" in check_reload(judge, tmp_path / "repo")
 
 

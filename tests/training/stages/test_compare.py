@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from inspector_training.evaluation.comparison import Comparison
-from inspector_training.evaluation.comparison_config import LAGER_VARIANTS, CompareConfig, ScoreTokensConfig
-from inspector_training.evaluation.cost import Cost, pass_flops
-from inspector_training.evaluation.methods.base import LagerMethod, LayerLogits, ProbesConfig
+from inspector_training.evaluation.cost import pass_flops
 from inspector_training.evaluation.methods.finetuned import (
+    EncoderConfig,
+    EncoderMethod,
+    LoraConfig,
+    LoraMethod,
     PairClassifier,
     TrainingConfig,
     add_gradients,
@@ -19,14 +20,9 @@ from inspector_training.evaluation.methods.finetuned import (
     targets_of,
     train,
 )
-from inspector_training.evaluation.methods.generated import (
-    EncoderConfig,
-    EncoderMethod,
-    GeneratedConfig,
-    LoraConfig,
-    LoraMethod,
-    read_score,
-)
+from inspector_training.evaluation.methods.generated import GeneratedConfig, read_score
+from inspector_training.evaluation.methods.probes import ProbesConfig
+from inspector_training.evaluation.methods.score_tokens import LagerMethod
 from inspector_training.evaluation.methods.text import TfIdf
 from inspector_training.evaluation.metrics import METRICS
 from inspector_training.evaluation.tables import table
@@ -35,7 +31,10 @@ from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.search import SearchConfig
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair, read_records
+from inspector_training.score_tokens.layer_logits import LayerLogits
 from inspector_training.score_tokens.weights import TuningConfig
+from inspector_training.stages.compare import LAGER_VARIANTS, ScoreTokensConfig, prepare
+from inspector_training.stages.compare import Config as CompareConfig
 from inspector_training.stages.compare import run as compare
 from inspector_training.stages.extract import run as extract
 from inspector_training.stages.lager import Config as LagerConfig
@@ -174,9 +173,9 @@ def test_what_is_done_is_not_run_again(config, tmp_path):
 
 
 def test_every_row_is_predicted_by_a_fit_that_never_saw_its_question(config):
-    comparison = Comparison(config)
+    kept, _ = prepare(config)
     tested = []
-    for fold in comparison.folds():
+    for fold in kept.validation.divided:
         assert not set(fold.train.question) & set(fold.test.question)
         tested += fold.test.row.tolist()
     assert sorted(tested) == list(range(80))
@@ -197,12 +196,12 @@ def test_every_row_is_predicted_by_a_fit_that_never_saw_its_question(config):
 )
 def test_unknown_methods_are_refused(config, changes, message):
     with pytest.raises(SettingsError, match=message):
-        Comparison(replace(config, **changes))
+        prepare(replace(config, **changes))
 
 
 @pytest.mark.parametrize("variant", ["logits_guessed_expectation", "last_uniform", "argmax", "logits_uniform_mean"])
 def test_variants_that_are_none_are_refused(labelled, variant):
-    logits = LayerLogits({}, {}, Labels.of(labelled), Cost)
+    logits = LayerLogits({}, {}, Labels.of(labelled))
     with pytest.raises(SettingsError, match=rf"A variant of score tokens expects .* but got '{variant}'"):
         LagerMethod(variant, logits, {"adam": TuningConfig()})
 
@@ -277,9 +276,9 @@ def test_adapters_alone_are_trained(made, labelled):
 
 
 def test_the_test_rows_are_never_trained_on(encoder, labelled, config):
-    fold = Comparison(config).folds()[0]
+    fold = prepare(config)[0].validation.divided[0]
     with pytest.raises(DataFileError, match="A fold expects test questions that are not trained on"):
-        next(encoder.predict(replace(fold, train=fold.test)))
+        encoder.fit(replace(fold, train=fold.test))
 
 
 def test_the_learning_rate_rises_for_less_than_the_training_and_falls_to_zero():

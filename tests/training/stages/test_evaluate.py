@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from inspector_training.evaluation.crossval import CrossValidation
 from inspector_training.probing.search import SearchConfig
 from inspector_training.rows.records import LabelledPair
 from inspector_training.stages.evaluate import Config as EvaluateConfig
-from inspector_training.stages.evaluate import Evaluation, _named, evaluate, report
+from inspector_training.stages.evaluate import Table, _named, evaluate, report
 from inspector_training.stages.evaluate import run as evaluate_stage
 from support.made_up import make_features, make_pairs
 
@@ -37,20 +38,20 @@ def test_a_rival_is_paired_and_sets_are_predicted_by_folds_that_never_saw_their_
     others.append(LabelledPair("x0", "Only damaged?", "x", {"logic": 5}))  # every fold may fit on its auxiliary row
     other = make_features(tmp_path / "other", others, seed=1, signal=1.0)
     config = replace(CONFIG, rival=SEARCH, learning_curve=(0.01, 0.5))
-    evaluation = Evaluation(features, {"other": other}, config)
+    table = Table.of(features, {"other": other}, config.search.uncounted)
     seen = []
-    for fold in evaluation.folds(1):
-        rows = evaluation.transfer_rows(fold)
-        assert not set(rows.question) & set(fold.train.question)
+    for fold in CrossValidation(table.labels, config.folds, config.seed, 1, table.source > 0).divided:
+        test, rows = fold.asked
+        assert not {*rows.question, *test.question} & set(fold.train.question)
         seen += rows.row.tolist()
-    own = (evaluation.source == 1) & (evaluation.labels.question != "x0")
+    own = (table.source == 1) & (table.labels.question != "x0")
     assert sorted(seen) == np.flatnonzero(own).tolist()
     with_rival = evaluate(features, config)
     assert with_rival["mean"]["rival"] == {k: with_rival["mean"][k] for k in with_rival["mean"]["rival"]}
     assert all(g["value"] == g["low"] == g["high"] == 0 for g in with_rival["mean"]["gain_over_rival"].values())
     assert [point["share"] for point in with_rival["learning_curve"]] == [0.5, 1.0]
     found = evaluate(features, CONFIG, transfer={"other": other})["transfer"]["other"]["logic"]
-    assert found["n"] == int((own & (evaluation.labels.aspect == 0)).sum())
+    assert found["n"] == int((own & (table.labels.aspect == 0)).sum())
 
 
 def test_folders_of_one_name_are_told_apart():

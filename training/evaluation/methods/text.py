@@ -1,9 +1,12 @@
-"""Probabilities of all classes, from a fit that may not have seen all of them."""
+"""Baselines that read texts alone: the majority, lengths, surface features, and words.
+
+Each fits an aspect's labels of some pairs and predicts others; `TextMethod` runs one of them fold by fold.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,47 +14,39 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
+from ...probing.table import Labels, TooFewLabelsError
 from ...rows.records import LabelledPair, is_good
 from ..metrics import Array, Index, Prediction
+from .base import Fold, Method, Predicted
+
+FEATURE_NAMES = (
+    "question_characters",
+    "question_words",
+    "response_characters",
+    "response_words",
+    "response_lines",
+    "response_digits",
+    "response_equals_signs",
+    "question_digits",
+    "share_of_question_words_in_response",
+    "share_of_response_numbers_in_question",
+)
+TOKEN = r"\w+|[^\w\s]"  # signs are words too: an equals sign says more of mathematics than most words
 
 
-def fitted_probabilities(model: Any, train: Array, labels: Index, test: Array, classes: list[int]) -> Array:
-    """Fit a scikit-learn classifier and predict.
+class Baseline(Protocol):
+    """What predicts an aspect's labels of some pairs from those of others."""
 
-    Args:
-        model: The classifier; it is not needed where only one class is seen, which then is certain.
-        train: (train rows, features).
-        labels: (train rows,).
-        test: (test rows, features).
-        classes: All classes, ascending.
+    @property
+    def name(self) -> str:
+        """Its name in results.json."""
 
-    Returns:
-        (test rows, classes); 0 for a class that was not seen.
-    """
-    seen = np.unique(labels)
-    probabilities = np.zeros((len(test), len(classes)))
-    certain = len(seen) == 1
-    probabilities[:, np.searchsorted(classes, seen)] = 1.0 if certain else model.fit(train, labels).predict_proba(test)
-    return probabilities
-
-
-@dataclass(frozen=True)
-class Length:
-    """Logarithms of lengths with their squares and products, in L2-regularised logistic regressions.
-
-    Labels rise or fall smoothly with length or have a best length, which a square can say, and products compare
-    response and question. A forest on three features would need more labels than an aspect has to say as much.
-
-    One regression is of good labels, for P(good) and the ranking; one is of the scores. A score is given as often as
-    it was a label in training, in the order of the expected score, which is how a judge gives its scores: so the
-    difference of the two lies in what they know, not in how they decide.
-    """
-
-    name: str = "length"
-    description: str = "logistic regressions on the lengths of question and response"
+    @property
+    def description(self) -> str:
+        """What it is, in a few words for the protocol in results.json."""
 
     def predict(
         self,
@@ -61,26 +56,44 @@ class Length:
         classes: list[int],
         seed: int,
     ) -> Prediction:
-        """Predict as `Baseline.predict` says; the fit has no chance in it, so the seed does not matter."""
-        train, both = _features(train_pairs), _features([*train_pairs, *test_pairs])
-        test = both[len(train) :]
-        train_good = is_good(train_scores, classes).astype(np.int64)
-        good = fitted_probabilities(_classifier(), train, train_good, test, [0, 1])[:, 1]
-        expected = fitted_probabilities(_classifier(), train, train_scores, both, classes) @ np.array(classes, float)
-        seen, counts = np.unique(train_scores, return_counts=True)
-        cuts = np.quantile(expected[: len(train)], counts.cumsum()[:-1] / counts.sum())
-        score = seen[np.searchsorted(cuts, expected[len(train) :])]
-        return Prediction(expected[len(train) :], good, good, score)
+        """Fit on some pairs of one aspect and predict others.
+
+        Args:
+            train_pairs: Pairs to fit on.
+            train_scores: (train pairs,) their labels.
+            test_pairs: Pairs of other questions.
+            classes: All scores of the aspect, ascending; those to fit on may lack some.
+            seed: Of the fit, where there is chance in it.
+
+        Returns:
+            The predictions of the test pairs.
+        """
 
 
-def _features(pairs: Sequence[LabelledPair]) -> Array:
-    """Count response characters, response words and question characters, as logarithms: (pairs, 3)."""
-    counts = [(len(p.prediction), len(p.prediction.split()), len(p.question)) for p in pairs]
-    return np.log1p(np.array(counts, dtype=np.float64))
+class TextMethod(Method):
+    """A baseline, fitted for each aspect by itself."""
 
+    budget = "one fit, nothing tuned"
 
-def _classifier() -> Pipeline:
-    return make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(max_iter=1000))
+    def __init__(self, baseline: Baseline, pairs: Sequence[LabelledPair], seed: int) -> None:
+        """Keep a baseline and all pairs."""
+        self.baseline, self.pairs, self.seed = baseline, pairs, seed
+        self.name, self.description = baseline.name, baseline.description
+
+    def fit(self, fold: Fold) -> Callable[[Labels], Predicted]:
+        """Keep the training rows; they are fitted once it is known what is asked."""
+        return partial(self._predict, fold.train.take(np.flatnonzero(~fold.train.auxiliary)), self.seed + fold.repeat)
+
+    def _predict(self, train: Labels, seed: int, rows: Labels) -> Predicted:
+        for a in np.unique(rows.aspect):
+            fitted, asked = np.flatnonzero(train.aspect == a), np.flatnonzero(rows.aspect == a)
+            if not len(fitted):
+                raise TooFewLabelsError(f"{self.name} expects labels of {train.names[a]} to fit on, but got none.")
+            train_pairs, test_pairs = ([self.pairs[i] for i in own] for own in (train.pair[fitted], rows.pair[asked]))
+            yield (
+                rows.row[asked],
+                self.baseline.predict(train_pairs, train.score[fitted], test_pairs, train.classes[a], seed),
+            )
 
 
 @dataclass(frozen=True)
@@ -113,18 +126,46 @@ class Majority:
         return Prediction(np.full(n, float(commonest)), np.zeros(n), np.full(n, share), np.full(n, commonest))
 
 
-FEATURE_NAMES = (
-    "question_characters",
-    "question_words",
-    "response_characters",
-    "response_words",
-    "response_lines",
-    "response_digits",
-    "response_equals_signs",
-    "question_digits",
-    "share_of_question_words_in_response",
-    "share_of_response_numbers_in_question",
-)
+@dataclass(frozen=True)
+class Length:
+    """Logarithms of lengths with their squares and products, in L2-regularised logistic regressions.
+
+    Labels rise or fall smoothly with length or have a best length, which a square can say, and products compare
+    response and question. A forest on three features would need more labels than an aspect has to say as much.
+
+    One regression is of good labels, for P(good) and the ranking; one is of the scores. A score is given as often as
+    it was a label in training, in the order of the expected score, which is how a judge gives its scores: so the
+    difference of the two lies in what they know, not in how they decide.
+    """
+
+    name: str = "length"
+    description: str = "logistic regressions on the lengths of question and response"
+
+    def predict(
+        self,
+        train_pairs: Sequence[LabelledPair],
+        train_scores: Index,
+        test_pairs: Sequence[LabelledPair],
+        classes: list[int],
+        seed: int,
+    ) -> Prediction:
+        """Predict as `Baseline.predict` says; the fit has no chance in it, so the seed does not matter."""
+        train, both = _lengths(train_pairs), _lengths([*train_pairs, *test_pairs])
+        test = both[len(train) :]
+        polynomial = PolynomialFeatures(2, include_bias=False)
+        model = make_pipeline(StandardScaler(), polynomial, LogisticRegression(max_iter=1000))
+        good = _good_probabilities(model, train, train_scores, test, classes)[:, 1]
+        expected = fitted_probabilities(model, train, train_scores, both, classes) @ np.array(classes, float)
+        seen, counts = np.unique(train_scores, return_counts=True)
+        cuts = np.quantile(expected[: len(train)], counts.cumsum()[:-1] / counts.sum())
+        score = seen[np.searchsorted(cuts, expected[len(train) :])]
+        return Prediction(expected[len(train) :], good, good, score)
+
+
+def _lengths(pairs: Sequence[LabelledPair]) -> Array:
+    """Count response characters, response words and question characters, as logarithms: (pairs, 3)."""
+    counts = [(len(p.prediction), len(p.prediction.split()), len(p.question)) for p in pairs]
+    return np.log1p(np.array(counts, dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -155,13 +196,14 @@ class Surface:
         seed: int,
     ) -> Prediction:
         """Predict as `Baseline.predict` says."""
-        train, test, scale = _matrix(train_pairs), _matrix(test_pairs), np.array(classes)
-        train_good = is_good(train_scores, classes)
-        forest = RandomForestClassifier(
-            n_estimators=self.trees, min_samples_leaf=3, class_weight="balanced", random_state=seed
+        train, test = (np.array([surface_features(pair) for pair in own]) for own in (train_pairs, test_pairs))
+        options = {"n_estimators": self.trees, "min_samples_leaf": 3, "class_weight": "balanced"}
+        forest, scale = RandomForestClassifier(**options, random_state=seed), np.array(classes)
+        by_good, prior = (
+            _good_probabilities(forest, train, train_scores, test, classes),
+            is_good(train_scores, classes).mean(),
         )
-        by_good = fitted_probabilities(forest, train, train_good.astype(np.int64), test, [0, 1])
-        good_probability = _unbalanced(by_good, np.array([1 - train_good.mean(), train_good.mean()]))[:, 1]
+        good_probability = _unbalanced(by_good, np.array([1 - prior, prior]))[:, 1]
         by_score = fitted_probabilities(forest, train, train_scores, test, classes)
         return Prediction(by_score @ scale, by_good[:, 1], good_probability, scale[by_score.argmax(axis=1)])
 
@@ -190,22 +232,14 @@ def _counts(question: str, response: str) -> tuple[float, ...]:
     )
 
 
-def _matrix(pairs: Sequence[LabelledPair]) -> Array:
-    return np.array([surface_features(pair) for pair in pairs])
-
-
 def _unbalanced(probabilities: Array, shares: Array) -> Array:
     """Take probabilities, (n, classes), from equally frequent classes to classes of given shares (Saerens 2002)."""
     weighed = probabilities * shares
-    normed: Array = weighed / weighed.sum(axis=1, keepdims=True)
-    return normed
+    return np.asarray(weighed / weighed.sum(axis=1, keepdims=True))
 
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]+", text.lower()))
-
-
-TOKEN = r"\w+|[^\w\s]"  # signs are words too: an equals sign says more of mathematics than most words
 
 
 @dataclass(frozen=True)
@@ -231,56 +265,42 @@ class TfIdf:
         seed: int,
     ) -> Prediction:
         """Predict as `Baseline.predict` says; the fit has no chance in it, so the seed does not matter."""
-        train, test = _texts(train_pairs), _texts(test_pairs)
-        train_good = is_good(train_scores, classes).astype(np.int64)
-        good = fitted_probabilities(self._classifier(), train, train_good, test, [0, 1])[:, 1]
-        by_score = fitted_probabilities(self._classifier(), train, train_scores, test, classes)
-        scale = np.array(classes)
-        return Prediction(by_score @ scale, good, good, scale[by_score.argmax(axis=1)])
-
-    def _classifier(self) -> Pipeline:
+        train, test = (
+            np.array([(p.question, p.prediction) for p in own], dtype=object) for own in (train_pairs, test_pairs)
+        )
         options = {"ngram_range": (1, 2), "sublinear_tf": True, "token_pattern": TOKEN}
         columns = [(name, TfidfVectorizer(**options), place) for place, name in enumerate(("question", "prediction"))]
-        return make_pipeline(ColumnTransformer(columns), LogisticRegression(C=self.inverse_penalty, max_iter=2000))
+        regression = LogisticRegression(C=self.inverse_penalty, max_iter=2000)
+        model, scale = make_pipeline(ColumnTransformer(columns), regression), np.array(classes)
+        good = _good_probabilities(model, train, train_scores, test, classes)[:, 1]
+        by_score = fitted_probabilities(model, train, train_scores, test, classes)
+        return Prediction(by_score @ scale, good, good, scale[by_score.argmax(axis=1)])
 
 
-def _texts(pairs: Sequence[LabelledPair]) -> np.ndarray:
-    return np.array([(pair.question, pair.prediction) for pair in pairs], dtype=object)
+def _good_probabilities(model: Any, train: Array, scores: Index, test: Array, classes: list[int]) -> Array:
+    """Fit good labels against others and predict both, (test rows, 2)."""
+    return fitted_probabilities(model, train, is_good(scores, classes).astype(np.int64), test, [0, 1])
 
 
-class Baseline(Protocol):
-    """What predicts an aspect's labels of some pairs from those of others."""
+def fitted_probabilities(model: Any, train: Array, labels: Index, test: Array, classes: list[int]) -> Array:
+    """Fit a scikit-learn classifier and predict.
 
-    @property
-    def name(self) -> str:
-        """Its name in results.json."""
+    Args:
+        model: The classifier; it is not needed where only one class is seen, which then is certain.
+        train: (train rows, features).
+        labels: (train rows,).
+        test: (test rows, features).
+        classes: All classes, ascending.
 
-    @property
-    def description(self) -> str:
-        """What it is, in a few words for the protocol in results.json."""
-
-    def predict(
-        self,
-        train_pairs: Sequence[LabelledPair],
-        train_scores: Index,
-        test_pairs: Sequence[LabelledPair],
-        classes: list[int],
-        seed: int,
-    ) -> Prediction:
-        """Fit on some pairs of one aspect and predict others.
-
-        Args:
-            train_pairs: Pairs to fit on.
-            train_scores: (train pairs,) their labels.
-            test_pairs: Pairs of other questions.
-            classes: All scores of the aspect, ascending; those to fit on may lack some.
-            seed: Of the fit.
-
-        Returns:
-            The predictions of the test pairs.
-        """
+    Returns:
+        (test rows, classes); 0 for a class that was not seen.
+    """
+    seen = np.unique(labels)
+    probabilities = np.zeros((len(test), len(classes)))
+    certain = len(seen) == 1
+    probabilities[:, np.searchsorted(classes, seen)] = 1.0 if certain else model.fit(train, labels).predict_proba(test)
+    return probabilities
 
 
-BASELINES: tuple[Baseline, ...] = (Majority(), Length(), Surface())
-
-__all__ = ["BASELINES", "Baseline", "Length", "Majority", "Surface"]
+BASELINES: tuple[Baseline, ...] = (Majority(), Length(), Surface())  # those of the evaluate stage
+TEXT_BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in (*BASELINES, TfIdf())}
