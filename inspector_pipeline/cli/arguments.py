@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+SOME_REJECTED = 3  # exit code
 JUDGE = "Hub id, folder or embedded-fast (embedded)"
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".arrow")  # those of files.sources, which takes seconds to import
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".arrow")  # those of files.tables, which takes seconds to import
 DTYPES = ("float32", "bfloat16", "float16")
 
 

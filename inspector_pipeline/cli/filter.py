@@ -4,8 +4,7 @@ import argparse
 import glob
 import sys
 
-from .arguments import check_input, positive, share, threshold
-from .score import SOME_REJECTED
+from .arguments import SOME_REJECTED, check_input, positive, share, threshold
 
 
 def filter_scored(parser: argparse.ArgumentParser) -> None:

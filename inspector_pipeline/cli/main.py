@@ -13,16 +13,17 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points, version
-
-from .export import export
-from .filter import filter_scored
-from .info import info
-from .score import score
-from .serve import serve
+from importlib.metadata import EntryPoint, entry_points, version
 
 PACKAGE = "inspector-pipeline"
-OWN_COMMANDS = {"score": score, "filter": filter_scored, "info": info, "export": export, "serve": serve}
+GROUP = "inspector.commands"
+OWN_COMMANDS = {
+    "score": "inspector_cli.score:score",
+    "filter": "inspector_cli.filter:filter_scored",
+    "info": "inspector_cli.info:info",
+    "export": "inspector_cli.export:export",
+    "serve": "inspector_cli.serve:serve",
+}
 EXTRAS = {"score": "[jobs]", "filter": "", "info": "", "export": "", "serve": "[serve]"}
 EXTRA_OF_OTHERS = "[training]"
 
@@ -61,10 +62,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="inspector", description="Score (question, response) pairs with a judge.")
     parser.add_argument("--version", action="version", version=f"{PACKAGE} {version(PACKAGE)}")
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
-    others = {entry.name: entry.load() for entry in entry_points(group="inspector.commands")}
-    for name, add_arguments in {**others, **OWN_COMMANDS}.items():
+    own = [EntryPoint(name, value, GROUP) for name, value in OWN_COMMANDS.items()]
+    for entry in {entry.name: entry for entry in [*own, *entry_points(group=GROUP)]}.values():
+        add_arguments = entry.load()
         line = (add_arguments.__doc__ or "").strip().partition("\n")[0]
-        add_arguments(commands.add_parser(name, help=line.replace("%", "%%"), description=line))
+        add_arguments(commands.add_parser(entry.name, help=line.replace("%", "%%"), description=line))
     return parser
 
 

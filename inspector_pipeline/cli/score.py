@@ -8,6 +8,7 @@ from typing import Any
 
 from .arguments import (
     JUDGE,
+    SOME_REJECTED,
     SUFFIXES,
     add_column_options,
     add_judge_options,
@@ -20,7 +21,6 @@ from .arguments import (
 from .judge import check_judge_options, load
 from .table import show_table
 
-SOME_REJECTED = 3  # exit code
 STDIO = "-"
 
 EPILOG = f"""\

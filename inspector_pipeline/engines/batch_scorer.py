@@ -8,10 +8,9 @@ import pyarrow as pa
 from ..api.load import Judge, load_judge
 from ..engine import WINDOW_ROWS
 from ..errors import SettingsError
-from ..files.entries import cut
-from ..files.tables import Row
+from ..files.entries import Row, cut
 from ..jobs.input import check_columns
-from ..jobs.window import Outcome, ScoreColumns, score_window
+from ..jobs.window import Outcome, added_values, score_schema, score_window
 
 
 class InspectorBatchScorer:
@@ -43,8 +42,9 @@ class InspectorBatchScorer:
         check_columns(columns or {})
         self.judge = load_judge(judge, **kwargs)
         self.columns = {key: (columns or {}).get(key, key) for key in self.judge.encode.keys}
-        self.added = ScoreColumns.of(self.judge, prefix)
+        self.scores = score_schema(self.judge, prefix)
         self.error = f"{prefix}score_error"
+        self.schema = self.scores.append(pa.field(self.error, pa.string()))  # of the added columns
 
     def __call__(self, batch: Any) -> Any:
         """Score a batch.
@@ -61,8 +61,9 @@ class InspectorBatchScorer:
         names = batch.column_names if isinstance(batch, pa.Table) else list(batch)
         self._check(names)
         texts = [_values(batch[column]) for column in self.columns.values()]
-        outcomes = self.outcomes([dict(zip(self.columns, pair, strict=True)) for pair in zip(*texts, strict=True)])
-        rows = [self.values(outcome) for outcome in outcomes]
+        pairs = [dict(zip(self.columns, pair, strict=True)) for pair in zip(*texts, strict=True)]
+        windows = [score_window(self.judge, window) for window in cut(pairs, WINDOW_ROWS)]
+        rows = [self.values(outcome) for outcomes in windows for outcome in outcomes]
         if isinstance(batch, pa.Table):
             found = pa.Table.from_pylist(rows, self.schema)
             for field in self.schema:
@@ -70,20 +71,11 @@ class InspectorBatchScorer:
             return batch
         return {**batch, **{name: [row[name] for row in rows] for name in self.schema.names}}
 
-    @property
-    def schema(self) -> pa.Schema:
-        """The added columns."""
-        return pa.schema([*self.added.schema, (self.error, pa.string())])
-
-    def outcomes(self, pairs: Sequence[Row]) -> list[Outcome]:
-        """Score pairs, window by window."""
-        return [outcome for window in cut(pairs, WINDOW_ROWS) for outcome in score_window(self.judge, window)]
-
     def values(self, outcome: Outcome) -> Row:
         """Flatten an outcome into the added columns."""
         if outcome.result is None:
-            return {**dict.fromkeys(self.added.names), self.error: outcome.reason}
-        return {**self.added.values(outcome.result), self.error: None}
+            return {**dict.fromkeys(self.scores.names), self.error: outcome.reason}
+        return {**added_values(self.scores, outcome.result), self.error: None}
 
     def _check(self, names: Sequence[str]) -> None:
         missing = [name for name in self.columns.values() if name not in names]
@@ -96,6 +88,5 @@ class InspectorBatchScorer:
 
 
 def _values(column: Any) -> list[Any]:
-    if isinstance(column, (pa.ChunkedArray, pa.Array)):
-        return list(column.to_pylist())
-    return list(column.tolist() if hasattr(column, "tolist") else column)
+    to_list = getattr(column, "to_pylist", None) or getattr(column, "tolist", None)
+    return list(to_list() if to_list else column)

@@ -34,22 +34,22 @@ must be on a disk that all nodes share.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import islice
 from typing import Any
 
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
+from ..api.load import load_judge
 from ..engine import WINDOW_ROWS
 from ..errors import SettingsError
 from ..files.entries import Entry, cut
 from ..files.sources import find_sources
-from ..jobs.input import Intake
+from ..jobs.input import JobInput
 from ..jobs.where import Where
-from ..jobs.window import score_window
+from ..jobs.window import added_values, score_schema, score_window
 from ..template import PAIR_KEYS
-from .batch_scorer import InspectorBatchScorer
 
 ERROR = "score_error"
 
@@ -91,17 +91,16 @@ class InspectorReader(PipelineStep):
         """Give a task's documents, after those of a step before."""
         yield from data or ()
         where = Where(self.where) if self.where is not None else None
-        intake = Intake(find_sources(self.input, self.split), self.columns, where, self.limit, keys=self.keys)
-        for index, window in zip(count(), cut(intake, WINDOW_ROWS), strict=False):
-            if index % world_size == rank:
-                for entry in window:
-                    document = self._document(entry, intake)
-                    self.update_doc_stats(document)
-                    yield document
+        job_input = JobInput(find_sources(self.input, self.split), self.columns, where, self.limit, keys=self.keys)
+        for window in islice(cut(job_input, WINDOW_ROWS), rank, None, world_size):
+            for entry in window:
+                document = self._document(entry, job_input)
+                self.update_doc_stats(document)
+                yield document
 
-    def _document(self, entry: Entry, intake: Intake) -> Document:
+    def _document(self, entry: Entry, job_input: JobInput) -> Document:
         row = entry.row or {}
-        pair = intake.pair(row)
+        pair = job_input.pair(row)
         metadata = {**row, "question": pair.get("question"), "place": entry.place, ERROR: entry.fault}
         metadata.pop(self.columns.get("prediction", "prediction"), None)
         text = pair.get("prediction")
@@ -131,22 +130,23 @@ class InspectorAnnotator(PipelineStep):
 
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Score a task's documents."""
-        scorer = InspectorBatchScorer(self.judge, prefix=self.prefix, **self.kwargs)
+        judge = load_judge(self.judge, **self.kwargs)
+        schema = score_schema(judge, self.prefix)
         for window in cut(data or (), WINDOW_ROWS):
             with self.track_time("window"):
-                self._annotate(window, scorer)
+                self._annotate(window, judge, schema)
             yield from window
 
-    def _annotate(self, window: list[Document], scorer: InspectorBatchScorer) -> None:
+    def _annotate(self, window: list[Document], judge: Any, schema: Any) -> None:
         sound = [document for document in window if document.metadata.get(ERROR) is None]
         pairs = [{"question": one.metadata.get("question"), "prediction": one.text} for one in sound]
-        outcomes = score_window(scorer.judge, pairs)
+        outcomes = score_window(judge, pairs)
         for document in window:
-            document.metadata.update(dict.fromkeys(scorer.added.names))
+            document.metadata.update(dict.fromkeys(schema.names))
         for document, outcome in zip(sound, outcomes, strict=True):
             document.metadata[ERROR] = outcome.reason
             if outcome.result is not None:
-                document.metadata.update(scorer.added.values(outcome.result))
+                document.metadata.update(added_values(schema, outcome.result))
                 self.stat_update("tokens", value=outcome.tokens, unit="pair")
 
 

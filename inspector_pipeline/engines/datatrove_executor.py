@@ -11,9 +11,9 @@ of memory, say. This one takes its place:
 
 import json
 import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import multiprocess  # type: ignore[import-untyped]
@@ -21,19 +21,11 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
 from multiprocess.connection import wait  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from ..errors import DataFileError
 
 PRELOADED = ["__main__", "inspector_pipeline.engines.datatrove"]  # so that a process starts in no time
-
-
-@dataclass(frozen=True)
-class _Running:
-    """A process that runs a task; `slot` is the place that it takes among the workers."""
-
-    process: Any
-    rank: int
-    slot: int
 
 
 class RestartingExecutor(LocalPipelineExecutor):
@@ -90,41 +82,43 @@ class RestartingExecutor(LocalPipelineExecutor):
         if self.start_method == "forkserver":
             context.set_forkserver_preload(PRELOADED)
         waiting, free = deque(ranks), list(range(self.workers))
-        running: dict[int, _Running] = {}
+        running: dict[int, tuple[Any, int, int]] = {}  # a slot is the place that a task takes among the workers
         deaths: Counter[int] = Counter()
         failed = []
         try:
             while waiting or running:
                 while waiting and free:
                     rank, slot = waiting.popleft(), free.pop(0)
-                    process = context.Process(target=self._run_for_rank, args=(rank, slot))
+                    process = context.Process(target=self._run_alone, args=(rank, slot))
                     process.start()
-                    running[process.sentinel] = _Running(process, rank, slot)
+                    running[process.sentinel] = process, rank, slot
                 for sentinel in wait(list(running)):
-                    one = running.pop(sentinel)
-                    free.append(one.slot)
-                    one.process.join()
-                    code = one.process.exitcode
-                    deaths[one.rank] += code < 0
-                    if code < 0 and deaths[one.rank] < self.attempts:
-                        logger.warning(f"Task {one.rank} was ended by {_name(code)}, and is run again.")
-                        waiting.append(one.rank)
+                    process, rank, slot = running.pop(sentinel)
+                    free.append(slot)
+                    process.join()
+                    code = process.exitcode
+                    deaths[rank] += code < 0
+                    if code < 0 and deaths[rank] < self.attempts:
+                        logger.warning(f"Task {rank} was ended by {_name(code)}, and is run again.")
+                        waiting.append(rank)
                     elif code < 0:
-                        failed.append(f"task {one.rank} was ended by {_name(code)} for the {self.attempts}. time")
+                        failed.append(f"task {rank} was ended by {_name(code)} for the {self.attempts}. time")
                     elif code > 0:
-                        failed.append(f"task {one.rank} failed with exit code {code}")
+                        failed.append(f"task {rank} failed with exit code {code}")
         finally:
-            for one in running.values():
-                one.process.terminate()
-                one.process.join()
+            for process, _, _ in running.values():
+                process.terminate()
+                process.join()
         return failed
 
+    def _run_alone(self, rank: int, slot: int) -> None:
+        """Run a task in this process; the lock of its bars is its own, as a killed one gives no shared lock back."""
+        tqdm.set_lock(threading.RLock())
+        self._run_for_rank(rank, slot)
+
     def _merged_stats(self, ranks: Sequence[int]) -> Any:
-        found = []
-        for rank in ranks:
-            with self.logging_dir.open(f"stats/{rank:05d}.json") as file:
-                found.append(PipelineStats.from_json(json.load(file)))
-        merged = sum(found, start=PipelineStats())
+        found = [json.loads(self.logging_dir.read_text(f"stats/{rank:05d}.json")) for rank in ranks]
+        merged = sum(map(PipelineStats.from_json, found), start=PipelineStats())
         with self.logging_dir.open("stats.json", "wt") as file:
             merged.save_to_disk(file)
         logger.success(merged.get_repr(f"All {self.local_tasks} tasks"))

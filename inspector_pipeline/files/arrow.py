@@ -9,58 +9,27 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..errors import DataFileError
-from .entries import Entry
-from .tables import Row
+from .entries import Entry, Row
 
 BATCH_ROWS = 256
 UNHELD = (ValueError, OverflowError)  # of values that Python cannot hold
 
 
-def parquet_schema(path: Path) -> pa.Schema:
-    """Read a Parquet file's columns.
-
-    Raises:
-        DataFileError: It is not Parquet.
-    """
-    with _reading(path, "Parquet"):
-        return pyarrow.parquet.read_schema(path)
-
-
-def parquet_batches(path: Path) -> Iterator[Any]:
-    """Read a Parquet file's rows.
-
-    Raises:
-        DataFileError: The file is damaged.
-    """
-    with _reading(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=BATCH_ROWS)
-
-
-def arrow_schema(path: Path) -> pa.Schema:
-    """Read an Arrow file's columns; both the file and the stream format are known.
-
-    Raises:
-        DataFileError: It is not Arrow.
-    """
-    with _reading(path, "Arrow"), pa.memory_map(str(path)) as data:
-        return _arrow_reader(data).schema
-
-
-def arrow_batches(path: Path) -> Iterator[Any]:
-    """Read an Arrow file's rows.
-
-    Raises:
-        DataFileError: The file is damaged.
-    """
-    with _reading(path, "Arrow"), pa.memory_map(str(path)) as data:
-        reader = _arrow_reader(data)
-        if isinstance(reader, pa.ipc.RecordBatchStreamReader):
-            batches: Iterable[Any] = reader
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
+    """Open a file of Parquet, or of Arrow's file or stream format; gives its columns and its rows."""
+    is_parquet = path.suffix.lower() == ".parquet"
+    try:
+        if is_parquet:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                yield file.schema.to_arrow_schema(), file.iter_batches(batch_size=BATCH_ROWS)
         else:
-            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-        for batch in batches:
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield batch.slice(start, BATCH_ROWS)
+            with pa.memory_map(str(path)) as data:
+                reader = _arrow_reader(data)
+                yield reader.schema, _arrow_batches(reader)
+    except (pa.ArrowException, OSError) as error:
+        kind = "Parquet" if is_parquet else "Arrow"
+        raise DataFileError(f"{path} expects {kind}, but: {str(error).rstrip('.')}.") from error
 
 
 def _arrow_reader(data: Any) -> Any:
@@ -71,12 +40,33 @@ def _arrow_reader(data: Any) -> Any:
         return pa.ipc.open_stream(data)
 
 
-@contextmanager
-def _reading(path: Path, kind: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise DataFileError(f"{path} expects {kind}, but: {str(error).rstrip('.')}.") from error
+def _arrow_batches(reader: Any) -> Iterator[pa.RecordBatch]:
+    is_stream = isinstance(reader, pa.ipc.RecordBatchStreamReader)
+    for batch in reader if is_stream else map(reader.get_batch, range(reader.num_record_batches)):
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            yield batch.slice(start, BATCH_ROWS)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Read a file's columns.
+
+    Raises:
+        DataFileError: It is not what its suffix says, or names a column twice.
+    """
+    with _opened(path) as (schema, _):
+        if len(set(schema.names)) < len(schema.names):
+            raise DataFileError(f"{path} expects to name every column once, but has {', '.join(schema.names)}.")
+        return schema
+
+
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Read a file's rows.
+
+    Raises:
+        DataFileError: The file is damaged.
+    """
+    with _opened(path) as (_, batches):
+        yield from batches
 
 
 def table_entries(batches: Iterable[Any], name: str, columns: Iterable[str] | None) -> Iterator[Entry]:
@@ -94,6 +84,18 @@ def table_entries(batches: Iterable[Any], name: str, columns: Iterable[str] | No
         for at, (row, fault) in enumerate(_rows(table.select(wanted))):
             number += 1
             yield Entry(f"{name}: row {number}", row, fault, cells=(table, at))
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[Row | None, str | None]]:
+    """Turn rows into Python values, one by one where some cannot: text that is no UTF-8, times between microseconds."""
+    try:
+        yield from [(row, None) for row in table.to_pylist()]
+    except UNHELD:
+        for at in range(table.num_rows):
+            try:
+                yield table.slice(at, 1).to_pylist()[0], None
+            except UNHELD as error:
+                yield None, f"expects values that Python can hold, but: {error}"
 
 
 def rows_of(table: pa.Table) -> list[Row]:
@@ -114,15 +116,3 @@ def _value(cell: pa.ChunkedArray) -> Any:
         return f"{cell.type} with bytes that are not UTF-8"
     except UNHELD:
         return str(cell.cast(pa.string()).to_pylist()[0])
-
-
-def _rows(table: pa.Table) -> Iterator[tuple[Row | None, str | None]]:
-    """Turn rows into Python values, one by one where some cannot: text that is no UTF-8, times between microseconds."""
-    try:
-        yield from [(row, None) for row in table.to_pylist()]
-    except UNHELD:
-        for at in range(table.num_rows):
-            try:
-                yield table.slice(at, 1).to_pylist()[0], None
-            except UNHELD as error:
-                yield None, f"expects values that Python can hold, but: {error}"

@@ -1,4 +1,4 @@
-"""One row of a job's input, whether or not it could be read."""
+"""One row of an input, whether or not it could be read."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from .tables import Row
-
 T = TypeVar("T")
+Row = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -45,12 +44,3 @@ def json_line(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8") + b"\n"
     except UnicodeEncodeError:
         return json.dumps(value, default=str).encode() + b"\n"
-
-
-def is_unicode(value: Any) -> bool:
-    """Say whether UTF-8 can hold all keys and texts of a row."""
-    try:
-        json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

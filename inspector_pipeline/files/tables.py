@@ -1,21 +1,67 @@
-"""Read and write files of rows: JSON, JSON Lines, CSV and Parquet, told by their suffix; `-` is standard input."""
+"""Read and write whole files of rows, told by their suffix; `-` is standard input and output."""
 
 import csv
 import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import DataFileError
-from .disk import write_whole
+from .disk import file_sha256, write_whole
+from .entries import Entry, json_line
+from .entries import Row as Row
+from .text import BOM, TEXT_READERS, json_entries, jsonl_entries, text_entries
 
-Row = dict[str, Any]
-
+SUFFIXES = (*TEXT_READERS, ".parquet", ".arrow")
 STDIO = "-"
-MAX_CSV_FIELD = 2**30  # characters; the csv module's own limit is shorter than some responses
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to read, of one file or dataset.
+
+    Attributes:
+        name: What places and the manifest call it.
+        sha256: Hashes its bytes.
+        schema: Its columns, a `pyarrow.Schema`; None for text, whose columns are known only once it was read.
+        entries: Reads its rows. Of Arrow rows only the named columns become Python values; None takes all.
+    """
+
+    name: str
+    sha256: Callable[[], str]
+    schema: Any
+    entries: Callable[[Iterable[str] | None], Iterator[Entry]]
+
+
+def file_source(path: Path, name: str) -> Source:
+    """Open a file of rows, in the format of its suffix.
+
+    Args:
+        path: The file.
+        name: What to call it.
+
+    Raises:
+        DataFileError: It is missing, of an unknown kind, or not what its suffix says.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataFileError(f"{path} expects a suffix of {', '.join(SUFFIXES)}, but got {path.suffix or 'none'!r}.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DataFileError(f"{path} could not be read: {error.strerror or error}. Check the path.") from error
+    sha256 = partial(file_sha256, path)
+    if suffix in TEXT_READERS:
+        return Source(name, sha256, None, lambda _: text_entries(path))
+
+    from .arrow import read_batches, read_schema, table_entries  # pyarrow, which text does not need
+
+    return Source(name, sha256, read_schema(path), lambda columns: table_entries(read_batches(path), name, columns))
 
 
 def read_rows(source: str) -> list[Row]:
@@ -31,27 +77,22 @@ def read_rows(source: str) -> list[Row]:
         DataFileError: The file is missing, of another kind, or malformed; the message says where.
     """
     if source == STDIO:
-        text = _decode(sys.stdin.buffer.read(), "standard input")
-        return (
-            _parse_json(text, "standard input")
-            if text.lstrip().startswith("[")
-            else _parse_jsonl(text, "standard input")
-        )
-    path = Path(source)
-    read = _READERS.get(path.suffix.lower())
-    if read is None:
-        raise DataFileError(f"{source} expects a suffix of {', '.join(_READERS)}, but got {path.suffix or 'none'!r}.")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataFileError(f"{source} could not be read: {error.strerror or error}. Check the path.") from error
-    return read(data, source)
+        path, data = Path("standard input"), sys.stdin.buffer.read()
+        read = json_entries if data.removeprefix(BOM).lstrip().startswith(b"[") else jsonl_entries
+        entries = read(path, io.BytesIO(data))
+    else:
+        path = Path(source)
+        entries = file_source(path, path.name).entries(None)
+    rows = []
+    for entry in entries:
+        if entry.row is None or entry.fault is not None:
+            raise DataFileError(f"{path.with_name(entry.place)} {entry.fault}.")
+        rows.append(entry.row)
+    return rows
 
 
 def write_rows(rows: list[Row], target: str) -> None:
     """Write all rows to a file, in the format of its suffix.
-
-    JSON is an array with an indent of 4 and ASCII escapes, as the published tools write it.
 
     Args:
         rows: One dict a row.
@@ -62,12 +103,13 @@ def write_rows(rows: list[Row], target: str) -> None:
     """
     if target == STDIO:
         sys.stdout.flush()
-        sys.stdout.buffer.write(_dump_jsonl(rows))
+        write_jsonl(rows, sys.stdout.buffer)
         return
     check_target(target)
-    path = Path(target)
+    path, data = Path(target), io.BytesIO()
     try:
-        write_whole(path, _WRITERS[path.suffix.lower()](rows))
+        WRITERS[path.suffix.lower()](rows, data)
+        write_whole(path, data.getvalue())
     except (OSError, TypeError, ValueError) as error:
         raise DataFileError(f"{target} could not be written: {error}.") from error
 
@@ -91,111 +133,53 @@ def check_target(target: str) -> None:
         DataFileError: The suffix is unknown, or the folder is missing.
     """
     path = Path(target)
-    if target != STDIO and path.suffix.lower() not in _WRITERS:
-        raise DataFileError(f"{target} expects a suffix of {', '.join(_WRITERS)}, but got {path.suffix or 'none'!r}.")
-    if target != STDIO and path.is_dir():
+    if target == STDIO:
+        return
+    if path.suffix.lower() not in WRITERS:
+        raise DataFileError(f"{target} expects a suffix of {', '.join(WRITERS)}, but got {path.suffix or 'none'!r}.")
+    if path.is_dir():
         raise DataFileError(f"{target} expects a file, but is a folder.")
-    if target != STDIO and not path.parent.is_dir():
+    if not path.parent.is_dir():
         raise DataFileError(f"{target} expects an existing folder, but {path.parent} is none. Make it first.")
 
 
-def _decode(data: bytes, source: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataFileError(f"{source} expects UTF-8, but byte {error.start} is not. Convert the file.") from error
+def write_json(rows: Iterable[Row], file: BinaryIO) -> None:
+    """Write what `json.dumps(rows, indent=4)` gives, as the published tools do, row by row."""
+    before = b"[\n    "
+    for row in rows:
+        file.write(before + json.dumps(row, indent=4, default=str).replace("\n", "\n    ").encode())
+        before = b",\n    "
+    file.write(b"[]" if before.startswith(b"[") else b"\n]")
 
 
-def _parse_json(text: str, source: str) -> list[Row]:
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise DataFileError(f"{source} expects JSON, but: {error}.") from error
-    if not isinstance(data, list):
-        raise DataFileError(f"{source} expects a JSON array of objects, but got {type(data).__name__}.")
-    return [_checked(row, source, f"item {i}") for i, row in enumerate(data)]
+def write_jsonl(rows: Iterable[Row], file: BinaryIO) -> None:
+    """Write JSON Lines, row by row."""
+    file.writelines(json_line(row) for row in rows)
 
 
-def _parse_jsonl(text: str, source: str) -> list[Row]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataFileError(f"{source} expects a JSON object a line, but line {number}: {error}.") from error
-        rows.append(_checked(row, source, f"line {number}"))
-    return rows
+def _columns(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
-def _checked(row: Any, source: str, where: str) -> Row:
-    if not isinstance(row, dict):
-        raise DataFileError(
-            f"{source} expects objects with question and prediction, but {where} is {type(row).__name__}."
-        )
-    return row
-
-
-def _parse_csv(data: bytes, source: str) -> list[Row]:
-    csv.field_size_limit(MAX_CSV_FIELD)
-    reader = csv.DictReader(io.StringIO(_decode(data, source), newline=""), strict=True)
-    try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise DataFileError(f"{source} expects CSV, but line {reader.line_num}: {error}.") from error
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise DataFileError(
-                f"{source} expects {len(reader.fieldnames or [])} fields in every row, but row {number} differs."
-            )
-    return rows
-
-
-def _parse_parquet(data: bytes, source: str) -> list[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows: list[Row] = pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataFileError(f"{source} expects Parquet, but: {error}.") from error
-    return rows
-
-
-def _dump_jsonl(rows: list[Row]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode(
-        "utf-8", "surrogatepass"
-    )
-
-
-def _dump_csv(rows: list[Row]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
+def _write_csv(rows: list[Row], file: BinaryIO) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=_columns(rows))
     writer.writeheader()
     writer.writerows(rows)
-    return buffer.getvalue().encode()
+    file.write(text.getvalue().encode())
 
 
-def _dump_parquet(rows: list[Row]) -> bytes:
+def _write_parquet(rows: list[Row], file: BinaryIO) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    buffer = io.BytesIO()
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{n: row.get(n) for n in names} for row in rows]), buffer)
-    return buffer.getvalue()
+    names = _columns(rows)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{n: row.get(n) for n in names} for row in rows]), file)
 
 
-_READERS: dict[str, Callable[[bytes, str], list[Row]]] = {
-    ".json": lambda data, source: _parse_json(_decode(data, source), source),
-    ".jsonl": lambda data, source: _parse_jsonl(_decode(data, source), source),
-    ".csv": _parse_csv,
-    ".parquet": _parse_parquet,
-}
-_WRITERS: dict[str, Callable[[list[Row]], bytes]] = {
-    ".json": lambda rows: json.dumps(rows, indent=4, default=str).encode(),
-    ".jsonl": _dump_jsonl,
-    ".csv": _dump_csv,
-    ".parquet": _dump_parquet,
+WRITERS: dict[str, Callable[[list[Row], BinaryIO], None]] = {
+    ".json": write_json,
+    ".jsonl": write_jsonl,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
 }

@@ -1,40 +1,39 @@
 """Read JSON Lines, JSON and CSV row by row, in constant memory; a row that cannot be read is told, never dropped."""
 
 import csv
+import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from ..errors import DataFileError
 from .entries import Entry
-from .tables import MAX_CSV_FIELD
 
 BOM = b"\xef\xbb\xbf"
 CHUNK = 1 << 20  # characters of a JSON array that are read at a time
 LONGEST_ITEM = 1 << 26  # characters
 LONGEST_TOKEN = 16  # characters of a literal or an escape that may be cut at the end of what was read
+MAX_CSV_FIELD = 2**30  # characters; the csv module's own limit is shorter than some responses
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
 UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as Python's surrogateescape keeps them
 
 
-def jsonl_entries(path: Path) -> Iterator[Entry]:
+def jsonl_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Read JSON Lines; blank lines are no rows."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            data = line.removeprefix(BOM) if number == 1 else line
-            if data.strip():
-                yield _json_entry(data, f"{path.name}:{number}")
+    for number, line in enumerate(file, start=1):
+        data = line.removeprefix(BOM) if number == 1 else line
+        if data.strip():
+            yield _json_entry(data, f"{path.name}:{number}")
 
 
 def _json_entry(data: bytes, place: str) -> Entry:
     try:
-        row = json.loads(data.decode("utf-8"))
+        return _object_entry(json.loads(data.decode("utf-8")), place)
     except (ValueError, RecursionError) as error:
         raw = data.decode("utf-8", "backslashreplace").rstrip("\r\n")
-        return Entry(place, None, f"expects a JSON object in UTF-8, but: {_said(error)}", raw)
-    return _object_entry(row, place)
+        return Entry(place, None, f"expects a JSON object in UTF-8, but: {_in_words(error)}", raw)
 
 
 def _object_entry(row: Any, place: str) -> Entry:
@@ -43,29 +42,33 @@ def _object_entry(row: Any, place: str) -> Entry:
     return Entry(place, row)
 
 
-def _said(error: Exception) -> str:
-    return str(error) if str(error) else type(error).__name__
+def _in_words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
-def json_entries(path: Path) -> Iterator[Entry]:
+def json_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Read the objects of a JSON array one by one; what follows a broken one cannot be read, and is one entry.
 
     Raises:
         DataFileError: The file holds no array.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        text = file.read(CHUNK).lstrip()
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as characters:
+        text = characters.read(CHUNK).lstrip()
         if not text.startswith("["):
             raise DataFileError(f"{path} expects a JSON array of objects, but begins with {text[:20]!r}.")
-        yield from _array_entries(file, text[1:], path)
+        yield from _array_entries(path, characters, text)
 
 
-def _array_entries(file: TextIO, text: str, path: Path) -> Iterator[Entry]:
-    decoder, at, number = json.JSONDecoder(), 0, 1
+def _array_entries(path: Path, characters: TextIO, text: str) -> Iterator[Entry]:
+    decoder, at, number = json.JSONDecoder(), 1, 1
     while True:
+        place = f"{path.name}: item {number}"
         found = BETWEEN_ITEMS.match(text, at)
         at = found.end() if found else at
         if text.startswith("]", at):
+            rest = text[at + 1 :].strip() or characters.read(CHUNK).strip()
+            if rest:
+                yield _unread(place, "expects nothing after the array's end", rest)
             return
         fault: Exception | None = None
         item, end = None, len(text)
@@ -74,18 +77,20 @@ def _array_entries(file: TextIO, text: str, path: Path) -> Iterator[Entry]:
         except (ValueError, RecursionError) as error:
             fault = error
         if end == len(text) and not (fault and _is_certain(fault, text, at)):
-            more = file.read(max(CHUNK, len(text) - at))  # twice as much keeps the work linear
+            more = characters.read(max(CHUNK, len(text) - at))  # twice as much keeps the work linear
             if more:
                 text, at = text[at:] + more, 0
                 continue
             fault = fault or ValueError("the array does not end")
-        place = f"{path.name}: item {number}"
         if fault is not None:
-            rest = UNDECODED.sub("\ufffd", text[at : at + CHUNK])
-            yield Entry(place, None, f"expects JSON from here to the array's end, but: {_said(fault)}", rest)
+            yield _unread(place, f"expects JSON from here to the array's end, but: {_in_words(fault)}", text[at:])
             return
         yield _decoded(_object_entry(item, place))
         at, number = end, number + 1
+
+
+def _unread(place: str, fault: str, rest: str) -> Entry:
+    return Entry(place, None, fault, UNDECODED.sub("\ufffd", rest[:CHUNK]))
 
 
 def _is_certain(fault: Exception, text: str, at: int) -> bool:
@@ -102,27 +107,30 @@ def _decoded(entry: Entry) -> Entry:
     return entry
 
 
-def csv_entries(path: Path) -> Iterator[Entry]:
+def csv_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Read CSV with a header; a row with more or fewer fields is told as such.
 
     Raises:
         DataFileError: The header is missing, or names a column twice.
     """
     csv.field_size_limit(MAX_CSV_FIELD)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as characters:
+        reader = csv.reader(characters, strict=True)
         names = _header(reader, path)
         while True:
-            first = reader.line_num + 1
+            place = f"{path.name}:{reader.line_num + 1}"
             try:
                 fields = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Entry(f"{path.name}:{first}", None, f"expects CSV, but line {reader.line_num}: {error}", "")
+                yield Entry(place, None, f"expects CSV, but line {reader.line_num}: {error}", "")
                 continue
-            if fields:
-                yield _csv_entry(names, fields, f"{path.name}:{first}")
+            if len(fields) not in (0, len(names)):
+                text = UNDECODED.sub("\ufffd", json.dumps(fields, ensure_ascii=False))
+                yield Entry(place, None, f"expects {len(names)} fields, but got {len(fields)}", text)
+            elif fields:
+                yield _decoded(Entry(place, dict(zip(names, fields, strict=True))))
 
 
 def _header(reader: Any, path: Path) -> list[str]:
@@ -135,8 +143,14 @@ def _header(reader: Any, path: Path) -> list[str]:
     return names
 
 
-def _csv_entry(names: list[str], fields: list[str], place: str) -> Entry:
-    if len(fields) != len(names):
-        text = UNDECODED.sub("\ufffd", json.dumps(fields, ensure_ascii=False))
-        return Entry(place, None, f"expects {len(names)} fields, but got {len(fields)}", text)
-    return _decoded(Entry(place, dict(zip(names, fields, strict=True))))
+TEXT_READERS: dict[str, Callable[[Path, BinaryIO], Iterator[Entry]]] = {
+    ".json": json_entries,
+    ".jsonl": jsonl_entries,
+    ".csv": csv_entries,
+}
+
+
+def text_entries(path: Path) -> Iterator[Entry]:
+    """Read a file in the format of its suffix, which is one of `TEXT_READERS`."""
+    with path.open("rb") as file:
+        yield from TEXT_READERS[path.suffix.lower()](path, file)

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from ..api.mean_scores import mean_scores
+from inspector_pipeline.api.mean_scores import mean_scores
 
 _DESCRIPTION = """\
 Scores responses to questions by linear probes on the hidden states of a small frozen language model, one score per

@@ -1,20 +1,24 @@
 """What a job is to score: its input's rows, chosen, numbered and checked, always in the same order."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from ..errors import DataFileError, PairError, SettingsError
-from ..files.entries import Entry, cut, is_unicode
-from ..files.sources import Source
-from ..files.tables import Row
+from ..files.entries import Entry, Row, cut
+from ..files.tables import Source
 from ..template import PAIR_KEYS, check_pair
 from .progress import counted
 from .where import Where
+
+SURROGATE = re.compile("[\ud800-\udfff]")  # which UTF-8 cannot hold
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
@@ -29,7 +33,7 @@ def check_columns(columns: Mapping[str, str]) -> None:
 
 
 @dataclass(frozen=True)
-class Intake:
+class JobInput:
     """Reads the rows of all sources as often as it is iterated.
 
     A row that cannot be scored comes with its fault, and takes its place in a window as every other.
@@ -54,61 +58,49 @@ class Intake:
 
     def __iter__(self) -> Iterator[Entry]:
         """Read the rows."""
-        taken = 0
-        for entry in self._numbered():
-            if self.limit is not None and taken >= self.limit:
-                return
-            if entry.row is not None and entry.fault is None and not self._chooses(entry):
-                continue
-            if entry.row is not None and entry.fault is None:
-                entry.fault = self._fault(entry.row)
-            taken += 1
-            yield entry
+        entries = chain.from_iterable(source.entries(self._wanted()) for source in self.sources)
+        return islice((entry for number, entry in enumerate(entries) if self._takes(entry, number)), self.limit)
 
     def pair(self, row: Row) -> Row:
         """Take from a row what a judge reads."""
-        return {key: row[self.columns.get(key, key)] for key in self.keys if self.columns.get(key, key) in row}
+        return {key: row[column] for key, column in self.key_columns.items() if column in row}
 
-    def _numbered(self) -> Iterator[Entry]:
-        number = 0
-        for source in self.sources:
-            for entry in source.entries(self._wanted()):
-                entry.number = number
-                number += 1
-                yield entry
+    @property
+    def key_columns(self) -> dict[str, str]:
+        """The column of each text that is needed."""
+        return {key: self.columns.get(key, key) for key in self.keys}
 
     def _wanted(self) -> list[str] | None:
         """Name the columns that are read as Python values; None is all."""
         if self.whole_rows or (self.where is not None and self.where.takes_all):
             return None
-        chosen = self.where.columns if self.where is not None else set()
-        return sorted(chosen | {self.columns.get(key, key) for key in self.keys})
+        return sorted({*self.key_columns.values(), *(self.where.columns if self.where is not None else ())})
 
-    def _chooses(self, entry: Entry) -> bool:
-        if self.where is None or entry.row is None:
+    def _takes(self, entry: Entry, number: int) -> bool:
+        """Number a row, and say whether it is taken; one that cannot be scored is, with its fault."""
+        entry.number = number
+        if entry.row is None or entry.fault is not None:
             return True
         try:
-            return self.where(entry.row)
-        except DataFileError as error:
+            if self.where is not None and not self.where(entry.row):
+                return False
+            entry.fault = self._fault(entry.row)
+        except (DataFileError, PairError) as error:
             entry.fault = str(error)
-            return True
+        return True
 
     def _fault(self, row: Row) -> str | None:
-        for key in self.keys:
-            column = self.columns.get(key, key)
+        for key, column in self.key_columns.items():
             if column not in row:
                 return f"expects the column {column!r} for the {key}, but has {sorted(map(str, row))!r:.200}"
-        try:
-            check_pair(self.pair(row), keys=self.keys)
-        except PairError as error:
-            return str(error)
-        if self.unicode_only and not is_unicode(row):
+        check_pair(self.pair(row), keys=self.keys)
+        if self.unicode_only and SURROGATE.search(json.dumps(row, ensure_ascii=False, default=str)):
             return "expects text that UTF-8 can hold in every column, as Parquet does, but got a lone surrogate"
         return None
 
 
 SAMPLE_ROWS = 256
-_CONFLICTS = (pa.ArrowException, OverflowError, TypeError, ValueError)
+CONFLICTS = (pa.ArrowException, OverflowError, TypeError, ValueError)  # of values that have no type in common
 
 
 @dataclass(frozen=True)
@@ -128,24 +120,25 @@ class Survey:
     as_json: tuple[str, ...] = ()
 
 
-def survey(intake: Intake, *, typed: bool) -> Survey:
+def survey_input(job_input: JobInput, *, typed: bool) -> Survey:
     """Read the whole input once.
 
     Args:
-        intake: The input.
+        job_input: The input.
         typed: Whether types are wanted of text files, whose columns have none of their own.
 
     Raises:
         DataFileError: Arrow sources differ in their columns' types, or --where names a column that is nowhere.
     """
-    schemas = [source.schema for source in intake.sources if source.schema is not None]
+    schemas = [source.schema for source in job_input.sources if source.schema is not None]
     if schemas:
-        columns = {field.name: pa.null() for schema in schemas for field in schema}
-        found = Survey(sum(1 for _ in counted(intake)), tuple(columns), unified(schemas))
+        columns = dict.fromkeys(name for schema in schemas for name in schema.names)
+        found = Survey(sum(1 for _ in counted(job_input)), tuple(columns), unified(schemas))
     else:
-        found = _text_survey(intake, typed)
-    if intake.where is not None and intake.where.unseen:
-        raise DataFileError(f"--where expects columns of the input, but no row has {sorted(intake.where.unseen)[0]!r}.")
+        found = _survey_text(job_input, typed)
+    where = job_input.where
+    if where is not None and where.unseen:
+        raise DataFileError(f"--where expects columns of the input, but no row has {sorted(where.unseen)[0]!r}.")
     return found
 
 
@@ -165,33 +158,28 @@ def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
         ) from error
 
 
-def _text_survey(intake: Intake, typed: bool) -> Survey:
+def _survey_text(job_input: JobInput, typed: bool) -> Survey:
     types: dict[str, pa.DataType | None] = {}  # None for a column of no single type
     n_rows = 0
-    for window in cut(counted(intake), SAMPLE_ROWS):
-        n_rows += len(window)
-        _merge(types, _usable_rows(window), typed)
+    for sample in cut(counted(job_input), SAMPLE_ROWS):
+        n_rows += len(sample)
+        rows = [entry.row for entry in sample if entry.row is not None and entry.fault is None]
+        for name in dict.fromkeys(name for row in rows for name in row):
+            known = types.setdefault(name, pa.null())
+            if typed and known is not None:
+                types[name] = _merged_type(known, [row.get(name) for row in rows])
+    if not typed:
+        return Survey(n_rows, tuple(types), pa.schema([]))
     kept = {name: kind for name, kind in types.items() if kind is not None and is_parquet(kind)}
-    schema = pa.schema([(name, kept.get(name, pa.string())) for name in types]) if typed else pa.schema([])
-    return Survey(n_rows, tuple(types), schema, tuple(name for name in types if name not in kept) if typed else ())
+    schema = pa.schema([(name, kept.get(name, pa.string())) for name in types])
+    return Survey(n_rows, tuple(types), schema, tuple(name for name in types if name not in kept))
 
 
-def _usable_rows(entries: Iterable[Entry]) -> list[Row]:
-    return [entry.row for entry in entries if entry.row is not None and entry.fault is None]
-
-
-def _merge(types: dict[str, pa.DataType | None], rows: list[Row], typed: bool) -> None:
-    for name in dict.fromkeys(name for row in rows for name in row):
-        known = types.setdefault(name, pa.null())
-        if typed and known is not None:
-            types[name] = _merged(known, [row.get(name) for row in rows])
-
-
-def _merged(known: pa.DataType, values: list[Any]) -> pa.DataType | None:
+def _merged_type(known: pa.DataType, values: list[Any]) -> pa.DataType | None:
     try:
         pair = [pa.schema([("x", kind)]) for kind in (known, pa.array(values).type)]
         return pa.unify_schemas(pair, promote_options="permissive").field("x").type
-    except _CONFLICTS:
+    except CONFLICTS:
         return None
 
 

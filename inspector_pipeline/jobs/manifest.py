@@ -15,13 +15,15 @@ import torch
 
 from ..engine import WINDOW_ROWS, token_budget
 from ..errors import DataFileError
-from ..files.sources import Source
+from ..files.disk import json_text
+from ..files.tables import Source
 from ..pipeline_inspector import InspectorPipeline
 from .input import Survey
-from .output import MANIFEST, BusyFileError, read_manifest, whole_file
+from .output import BusyFileError, whole_file
 
 logger = logging.getLogger(__name__)
 
+MANIFEST = "_manifest.json"
 WAIT_S = 0.1
 PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow")
 NOT_SETTINGS = ("input", "output", "shard")  # where things are; and shards of one job share their folder
@@ -41,7 +43,7 @@ def job_manifest(job: Any, judge: InspectorPipeline, sources: Sequence[Source], 
     return {
         "format": 1,
         "judge": judge_fingerprint(judge),
-        "input": [{"name": source.name, "sha256": source.sha256} for source in sources],
+        "input": [{"name": source.name, "sha256": source.sha256()} for source in sources],
         "rows": survey.rows,
         "columns_as_json": list(survey.as_json),
         "settings": {**settings, "window_rows": WINDOW_ROWS, "token_budget": token_budget(judge.model.device)},
@@ -86,7 +88,7 @@ def settle_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """
     path = folder / MANIFEST
     expected = json.loads(json.dumps(manifest))
-    if not path.exists():
+    while not path.exists():
         others = [entry.name for entry in folder.iterdir() if not entry.name.startswith((".", "_"))]
         if others:
             raise DataFileError(f"{folder} expects an empty or new folder, but holds {others[0]}. Choose another one.")
@@ -94,25 +96,19 @@ def settle_manifest(folder: Path, manifest: dict[str, Any]) -> None:
             write_json(path, expected)
         except BusyFileError:  # another shard of this job begins too
             time.sleep(WAIT_S)
-        return settle_manifest(folder, manifest)
     found = read_manifest(path)
-    _warn_of_threads(folder, found.pop("threads", None), expected.pop("threads"))
+    before, now = found.pop("threads", None), expected.pop("threads")
+    if before != now:  # a sum depends, in its last digits, on how many threads divide it
+        logger.warning(
+            "%s was begun with %s threads and goes on with %s, so scores may differ in their last digits from those of "
+            "one run. Set OMP_NUM_THREADS=%s to have the same bytes.",
+            *(folder, before, now, before),
+        )
     changed = _differences(found, expected)
     if changed:
         raise DataFileError(
             f"{folder} expects to go on with the job that it holds, but these differ: {'; '.join(changed)}. Choose "
             "another folder, or delete this one."
-        )
-    return None
-
-
-def _warn_of_threads(folder: Path, before: int | None, now: int | None) -> None:
-    """Say that a sum depends, in its last digits, on how many threads divide it; other settings are refused."""
-    if before != now:
-        logger.warning(
-            "%s was begun with %s threads and goes on with %s, so scores may differ in their last digits from those of "
-            "one run. Set OMP_NUM_THREADS=%s to have the same bytes.",
-            *(folder, before, now, before),
         )
 
 
@@ -124,7 +120,42 @@ def _differences(found: Any, expected: Any, name: str = "") -> list[str]:
     return [] if found == expected else [f"{name} was {found!r:.80}, is {expected!r:.80}"]
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a job's manifest.
+
+    Raises:
+        DataFileError: The file is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if {"rows", "settings"} <= found.keys() and found["settings"]["part_rows"]:
+            return dict(found)
+        fault = f"it holds {', '.join(found)}"
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        fault = repr(error)
+    raise DataFileError(f"{path} expects a job's manifest, but: {fault:.200}. Choose another folder.")
+
+
+def check_finished(folder: Path) -> None:
+    """Refuse a job's folder that lacks parts; any other folder or file passes.
+
+    Raises:
+        DataFileError: The job was stopped, or not all of its shards were run.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    manifest = read_manifest(path)
+    expected = max(1, -(-manifest["rows"] // manifest["settings"]["part_rows"]))
+    found = len(list(folder.glob("part-*")))
+    if found < expected:
+        raise DataFileError(
+            f"{folder} expects {expected} parts, but holds {found}. Give the command that scores it again, or run the "
+            "other shards."
+        )
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write a small JSON file whole or not at all."""
     with whole_file(path) as file:
-        file.write(json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        file.write(json_text(data).encode("utf-8", "backslashreplace"))

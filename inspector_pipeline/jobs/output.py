@@ -7,176 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from ..errors import DataFileError
 from ..files.arrow import rows_of
-from ..files.entries import Entry, json_line
-from ..files.tables import Row
-from .input import Survey
+from ..files.entries import Entry, Row, json_line
+from .input import CONFLICTS, Survey
 
 REJECTS = "_rejects"
-MANIFEST = "_manifest.json"
-SUMMARY = "_summary.json"
 
 
 class BusyFileError(DataFileError):
     """Another process is writing the same file."""
-
-
-class RowWriter(Protocol):
-    """Writes the rows of one part."""
-
-    def misfits(self, entries: Sequence[Entry]) -> list[str | None]:
-        """Say of each row why it cannot be written; None where it can."""
-
-    def write(self, entries: Sequence[Entry], scores: Sequence[Row]) -> None:
-        """Append rows with their scores."""
-
-    def close(self) -> None:
-        """Finish the part."""
-
-
-class JsonlWriter:
-    """Writes a part as JSON Lines."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        """Write to an open file."""
-        self._file = file
-
-    def misfits(self, entries: Sequence[Entry]) -> list[str | None]:
-        """Return None for each: JSON holds whatever was read."""
-        return [None] * len(entries)
-
-    def write(self, entries: Sequence[Entry], scores: Sequence[Row]) -> None:
-        """Append rows with their scores."""
-        for entry, more in zip(entries, scores, strict=True):
-            self._file.write(json_line({**(entry.row or {}), **more}))
-
-    def close(self) -> None:
-        """Do nothing: every line is written."""
-
-
-class ParquetWriter:
-    """Writes a part as Parquet, one row group a window."""
-
-    def __init__(self, file: BinaryIO, survey: Survey, score_schema: pa.Schema) -> None:
-        """Write to an open file.
-
-        Args:
-            file: The file.
-            survey: The input's columns.
-            score_schema: The columns that are added.
-        """
-        self._as_json = survey.as_json
-        self._schema = pa.schema([_in_parquet(field) for field in survey.schema])
-        self._score_schema = score_schema
-        self._writer = pyarrow.parquet.ParquetWriter(file, pa.schema([*self._schema, *score_schema]))
-
-    def misfits(self, entries: Sequence[Entry]) -> list[str | None]:
-        """Say of each row why it cannot be written: its values do not fit the columns' types."""
-        try:
-            if entries:
-                self._table(entries)
-        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-            if len(entries) == 1:
-                return [f"expects values that fit the columns' types in Parquet, but: {error}"]
-            return [self.misfits([entry])[0] for entry in entries]
-        return [None] * len(entries)
-
-    def write(self, entries: Sequence[Entry], scores: Sequence[Row]) -> None:
-        """Append rows with their scores."""
-        if entries:
-            table = self._table(entries)
-            added = pa.Table.from_pylist(list(scores), self._score_schema)
-            for field, column in zip(self._score_schema, added.itercolumns(), strict=True):
-                table = table.append_column(field, column)
-            self._writer.write_table(table, row_group_size=len(entries))
-
-    def close(self) -> None:
-        """Write the footer."""
-        self._writer.close()
-
-    def _table(self, entries: Sequence[Entry]) -> pa.Table:
-        schema = self._schema
-        if entries[0].cells is None:
-            return pa.Table.from_pylist([self._flat(entry.row or {}) for entry in entries], schema)
-        pieces = [table.slice(at, 1) for table, at in (entry.cells for entry in entries if entry.cells)]
-        known = pa.schema([field for field in schema if field.name not in pieces[0].column_names])
-        table = pa.concat_tables([*pieces, known.empty_table()], promote_options="permissive")
-        return table.select(schema.names).cast(schema).combine_chunks()
-
-    def _flat(self, row: Row) -> Row:
-        as_json = {name: json_line(row[name]).decode().rstrip() for name in self._as_json if name in row}
-        return {**row, **as_json}
-
-
-def _in_parquet(field: pa.Field) -> pa.Field:
-    """Return a column as Parquet holds it: it has no times in seconds, and a date too far away fits no other unit."""
-    is_seconds = pa.types.is_timestamp(field.type) and field.type.unit == "s"
-    return field.with_type(pa.timestamp("ms", field.type.tz)) if is_seconds else field
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A folder of parts.
-
-    Attributes:
-        folder: The folder.
-        suffix: `.jsonl` or `.parquet`.
-    """
-
-    folder: Path
-    suffix: str
-
-    def path(self, index: int) -> Path:
-        """Return where a part stands."""
-        return self.folder / f"part-{index:06d}{self.suffix}"
-
-    def rejects_path(self, index: int) -> Path:
-        """Return where the rows of a part that could not be scored stand, if there are any."""
-        return self.folder / REJECTS / f"part-{index:06d}.jsonl"
-
-    def is_done(self, index: int) -> bool:
-        """Say whether a part is whole; its rejects are in place before it is."""
-        return self.path(index).is_file()
-
-    def counts(self, index: int, rows: int, truncated: str) -> dict[str, int]:
-        """Count the rows of a whole part.
-
-        Args:
-            index: Which part.
-            rows: How many rows of the input it stands for.
-            truncated: Name of the column that says whether a pair was cut.
-        """
-        path, rejects = self.path(index), self.rejects_path(index)
-        try:
-            values = _column(path, truncated)
-        except (OSError, ValueError, KeyError) as error:
-            raise DataFileError(f"{path} expects a whole part, but: {error}. Delete it and run again.") from error
-        n_rejected = _count_lines(rejects) if rejects.is_file() else 0
-        if len(values) + n_rejected != rows:
-            raise DataFileError(
-                f"{path} expects a whole part, but: it and its rejects hold {len(values) + n_rejected} of {rows} rows. "
-                "Delete it and run again."
-            )
-        return {"scored": len(values), "rejected": n_rejected, "truncated": sum(values)}
-
-
-def _column(path: Path, name: str) -> list[bool]:
-    if path.suffix == ".parquet":
-        values: list[bool] = pyarrow.parquet.read_table(path, columns=[name])[name].to_pylist()
-        return values
-    with path.open("rb") as file:
-        return [json.loads(line)[name] for line in file]
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
 
 
 @contextmanager
@@ -203,51 +48,147 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         file.flush()
         os.fsync(file.fileno())
         os.replace(scratch, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(folder)  # so that the name survives a power cut
     finally:
-        os.close(handle)
+        os.close(folder)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a job's manifest.
+class JsonlWriter:
+    """Writes a part as JSON Lines."""
 
-    Raises:
-        DataFileError: The file is none.
+    def __init__(self, file: BinaryIO) -> None:
+        """Write to an open file."""
+        self._file = file
+
+    def misfits(self, entries: Sequence[Entry]) -> list[str | None]:
+        """Say of each row why it cannot be written: nothing, as JSON holds whatever was read."""
+        return [None] * len(entries)
+
+    def write(self, entries: Sequence[Entry], scores: Sequence[Row]) -> None:
+        """Append rows with their scores."""
+        for entry, added in zip(entries, scores, strict=True):
+            self._file.write(json_line({**(entry.row or {}), **added}))
+
+    def close(self) -> None:
+        """Do nothing: every line is written."""
+
+
+class ParquetWriter:
+    """Writes a part as Parquet, one row group a window."""
+
+    def __init__(self, file: BinaryIO, survey: Survey, score_schema: pa.Schema) -> None:
+        """Write to an open file.
+
+        Args:
+            file: The file.
+            survey: The input's columns.
+            score_schema: The columns that are added.
+        """
+        self._as_json = survey.as_json
+        self._schema = pa.schema([_in_parquet(field) for field in survey.schema])
+        self._score_schema = score_schema
+        self._writer = pyarrow.parquet.ParquetWriter(file, pa.schema([*self._schema, *score_schema]))
+
+    def misfits(self, entries: Sequence[Entry]) -> list[str | None]:
+        """Say of each row why it cannot be written: its values do not fit the columns' types."""
+        try:
+            if entries:
+                self._table(entries)
+        except CONFLICTS as error:
+            if len(entries) == 1:
+                return [f"expects values that fit the columns' types in Parquet, but: {error}"]
+            return [self.misfits([entry])[0] for entry in entries]
+        return [None] * len(entries)
+
+    def write(self, entries: Sequence[Entry], scores: Sequence[Row]) -> None:
+        """Append rows with their scores."""
+        if entries:
+            table = self._table(entries)
+            added = pa.Table.from_pylist(list(scores), self._score_schema)
+            for field, column in zip(self._score_schema, added.itercolumns(), strict=True):
+                table = table.append_column(field, column)
+            self._writer.write_table(table, row_group_size=len(entries))
+
+    def close(self) -> None:
+        """Write the footer."""
+        self._writer.close()
+
+    def _table(self, entries: Sequence[Entry]) -> pa.Table:
+        if entries[0].cells is None:
+            return pa.Table.from_pylist([self._flat(entry.row or {}) for entry in entries], self._schema)
+        pieces = [table.slice(at, 1) for table, at in (entry.cells for entry in entries if entry.cells)]
+        return joined(pieces, self._schema)
+
+    def _flat(self, row: Row) -> Row:
+        return {**row, **{name: json_line(row[name]).decode().rstrip() for name in self._as_json if name in row}}
+
+
+def _in_parquet(field: pa.Field) -> pa.Field:
+    """Return a column as Parquet holds it: it has no times in seconds, and a date too far away fits no other unit."""
+    is_seconds = pa.types.is_timestamp(field.type) and field.type.unit == "s"
+    return field.with_type(pa.timestamp("ms", field.type.tz)) if is_seconds else field
+
+
+def joined(pieces: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Join tables of some of a schema's columns into one that has all of them, in its types."""
+    missing = pa.schema([field for field in schema if field.name not in pieces[0].column_names])
+    table = pa.concat_tables([*pieces, missing.empty_table()], promote_options="permissive")
+    return table.select(schema.names).cast(schema).combine_chunks()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A folder of parts.
+
+    Attributes:
+        folder: The folder.
+        suffix: `.jsonl` or `.parquet`.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if {"rows", "settings"} <= found.keys() and found["settings"]["part_rows"]:
-            return dict(found)
-        fault = f"it holds {', '.join(found)}"
-    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
-        fault = repr(error)
-    raise DataFileError(f"{path} expects a job's manifest, but: {fault:.200}. Choose another folder.")
+
+    folder: Path
+    suffix: str
+
+    def path(self, index: int) -> Path:
+        """Return where a part stands; it is there once it is whole, and its rejects before it."""
+        return self.folder / f"part-{index:06d}{self.suffix}"
+
+    def rejects_path(self, index: int) -> Path:
+        """Return where the rows of a part that could not be scored stand, if there are any."""
+        return self.folder / REJECTS / f"part-{index:06d}.jsonl"
+
+    def counts(self, index: int, rows: int, truncated: str) -> dict[str, int]:
+        """Count the rows of a whole part.
+
+        Args:
+            index: Which part.
+            rows: How many rows of the input it stands for.
+            truncated: Name of the column that says whether a pair was cut.
+
+        Raises:
+            DataFileError: It cannot be read, or rows are missing.
+        """
+        path, rejects = self.path(index), self.rejects_path(index)
+        try:
+            values = _column(path, truncated)
+        except (OSError, ValueError, KeyError) as error:
+            raise DataFileError(f"{path} expects a whole part, but: {error}. Delete it and run again.") from error
+        n_rejected = rejects.read_bytes().count(b"\n") if rejects.is_file() else 0
+        if len(values) + n_rejected != rows:
+            raise DataFileError(
+                f"{path} expects a whole part, but: it and its rejects hold {len(values) + n_rejected} of {rows} rows. "
+                "Delete it and run again."
+            )
+        return {"scored": len(values), "rejected": n_rejected, "truncated": sum(values)}
 
 
-def check_finished(folder: Path) -> None:
-    """Refuse a job's folder that lacks parts; any other folder or file passes.
-
-    Raises:
-        DataFileError: The job was stopped, or not all of its shards were run.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return
-    manifest = read_manifest(path)
-    expected = max(1, -(-manifest["rows"] // manifest["settings"]["part_rows"]))
-    found = len(list(folder.glob("part-*")))
-    if found < expected:
-        raise DataFileError(
-            f"{folder} expects {expected} parts, but holds {found}. Give the command that scores it again, or run the "
-            "other shards."
-        )
+def _column(path: Path, name: str) -> list[bool]:
+    if path.suffix == ".parquet":
+        values: list[bool] = pyarrow.parquet.read_table(path, columns=[name])[name].to_pylist()
+        return values
+    with path.open("rb") as file:
+        return [json.loads(line)[name] for line in file]
 
 
 def reject_row(entry: Entry) -> dict[str, Any]:

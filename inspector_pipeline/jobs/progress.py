@@ -1,10 +1,10 @@
 """A job's progress: rows while its input is read; then pairs, pairs/s, tokens/s and the time that is left."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -14,17 +14,28 @@ EVERY_S_IN_A_LOG = 30.0
 T = TypeVar("T")
 
 
+class Bar(tqdm):
+    """A bar on standard error; in a log it is written seldom."""
+
+    monitor_interval = 0  # no thread of its own
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Begin; the arguments are tqdm's."""
+        seconds = EVERY_S if sys.stderr.isatty() else EVERY_S_IN_A_LOG
+        super().__init__(*args, mininterval=seconds, miniters=1, file=sys.stderr, **kwargs)
+
+
+# tqdm's own lock is shared by all processes that were forked from one, and a killed one would never give it back.
+Bar.set_lock(threading.RLock())
+
+
 def counted(rows: Iterable[T]) -> Iterator[T]:
     """Pass on the rows of an input, and say on standard error that it is read, and how many there were."""
-    yield from tqdm(rows, desc="reading the input", unit=" rows", mininterval=_every(), file=sys.stderr)
+    yield from Bar(rows, desc="reading the input", unit=" rows")
 
 
-def _every() -> float:
-    return EVERY_S if sys.stderr.isatty() else EVERY_S_IN_A_LOG
-
-
-class Progress:
-    """A bar on standard error; in a log it is written seldom."""
+class Progress(Bar):
+    """The bar of a job's pairs."""
 
     def __init__(self, rows: int, name: str) -> None:
         """Begin.
@@ -33,29 +44,19 @@ class Progress:
             rows: How many rows there are to do.
             name: What the bar is called.
         """
-        self._bar = tqdm(total=rows, desc=name, unit=" pairs", mininterval=_every(), file=sys.stderr, smoothing=0.05)
+        super().__init__(total=rows, desc=name, unit=" pairs", smoothing=0.05)
         self._tokens = 0
         self._started = time.monotonic()
 
-    def __enter__(self) -> "Progress":
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the bar as it is."""
-        self._bar.close()
-
     def skip(self, rows: int) -> None:
         """Count rows of an earlier run, which say nothing of the speed."""
-        self._bar.initial += rows
-        self._bar.n += rows
-        self._bar.refresh()
+        self.initial += rows
+        self.n += rows
+        self.refresh()
 
     def add(self, rows: int, tokens: int) -> None:
         """Count rows that were done."""
         self._tokens += tokens
         speed = self._tokens / max(time.monotonic() - self._started, 1e-9)
-        self._bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
-        self._bar.update(rows)
+        self.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+        self.update(rows)

@@ -3,20 +3,21 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..engine import WINDOW_ROWS
 from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, cut, json_line
-from ..files.sources import Source, find_sources
+from ..files.sources import find_sources
 from ..pipeline_inspector import InspectorPipeline
-from .input import Intake, check_columns, is_parquet, survey
+from .input import JobInput, check_columns, is_parquet, survey_input
 from .manifest import job_manifest, settle_manifest, write_json
-from .output import REJECTS, SUMMARY, JsonlWriter, ParquetWriter, Parts, RowWriter, reject_row, whole_file
+from .output import REJECTS, JsonlWriter, ParquetWriter, Parts, reject_row, whole_file
 from .progress import Progress
 from .where import Where
-from .window import ScoreColumns, score_window
+from .window import added_values, score_schema, score_window
 
 FORMATS = ("jsonl", "parquet")
 PART_ROWS = 4 * WINDOW_ROWS
@@ -90,64 +91,86 @@ class _Run:
         self.job = job
         self.judge = judge
         sources = find_sources(job.input, job.split, job.subset)
-        shape = job.format or ("parquet" if sources[0].schema is not None else "jsonl")
-        self.parts = Parts(Path(job.output), f".{shape}")
-        self.columns = ScoreColumns.of(judge, job.prefix)
         is_text = sources[0].schema is None
-        self.intake = Intake(
+        self.format = job.format or ("jsonl" if is_text else "parquet")
+        self.parts = Parts(Path(job.output), f".{self.format}")
+        self.added = score_schema(judge, job.prefix)
+        self.input = JobInput(
             sources,
             job.columns,
             Where(job.where) if job.where is not None else None,
             job.limit,
-            whole_rows=is_text or shape == "jsonl",
-            unicode_only=is_text and shape == "parquet",
+            whole_rows=is_text or self.format == "jsonl",
+            unicode_only=is_text and self.format == "parquet",
             keys=judge.encode.keys,
         )
-        self.survey = survey(self.intake, typed=is_text and shape == "parquet")
-        self._check_columns(sources, shape)
+        self.survey = survey_input(self.input, typed=is_text and self.format == "parquet")
+        self._check_columns(is_text)
+
+    def _check_columns(self, is_text: bool) -> None:
+        columns, schema = self.survey.columns, self.survey.schema
+        taken = [name for name in self.added.names if name in columns]
+        if taken:
+            raise SettingsError(
+                f"The input expects no column of the judge's, but has {', '.join(taken)}. Give --prefix, such as "
+                "--prefix judge_."
+            )
+        missing = [name for name in self.input.key_columns.values() if name not in columns]
+        if missing and not is_text:
+            raise SettingsError(
+                f"The input expects the column {missing[0]!r}, but has {', '.join(columns)}. Name it by --column "
+                "question=... or --column prediction=...."
+            )
+        for one in schema:
+            if self.format == "parquet" and not is_parquet(one.type):
+                raise SettingsError(
+                    f"Parquet cannot hold the column {one.name!r} of {one.type}. Give --output-format jsonl."
+                )
+            if self.format == "jsonl" and "binary" in str(one.type):
+                raise SettingsError(
+                    f"JSON expects text, but the column {one.name!r} holds bytes. Give --output-format parquet."
+                )
 
     def run(self) -> dict[str, int]:
         """Score what is not scored yet."""
-        _make_folder(self.parts.folder)
-        settle_manifest(self.parts.folder, job_manifest(self.job, self.judge, self.intake.sources, self.survey))
+        job, folder, rows = self.job, self.parts.folder, self.survey.rows
+        try:
+            (folder / REJECTS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataFileError(
+                f"{folder} expects to be a folder that can be written, but: {error.strerror}."
+            ) from error
+        settle_manifest(folder, job_manifest(job, self.judge, self.input.sources, self.survey))
+        index, of = job.shard
+        starts = range(index * job.part_rows, rows, of * job.part_rows)
+        mine = sum(min(job.part_rows, rows - start) for start in starts)
         counts = {"scored": 0, "rejected": 0, "truncated": 0}
-        with Progress(self._my_rows(), f"shard {self.job.shard[0]}/{self.job.shard[1]}") as progress:
-            for index, windows in self._my_parts():
-                if self.parts.is_done(index):
+        with Progress(mine, f"shard {index}/{of}") as progress:
+            for part, windows in self._my_parts():
+                if self.parts.path(part).is_file():
                     progress.skip(sum(len(window) for window in windows))
                 else:
-                    self._write_part(index, windows, progress)
-                expected = min(self.job.part_rows, self.survey.rows - index * self.job.part_rows)
-                for key, number in self.parts.counts(index, expected, self.columns.truncated).items():
+                    self._write_part(part, windows, progress)
+                expected = min(job.part_rows, rows - part * job.part_rows)
+                for key, number in self.parts.counts(part, expected, self.added.names[-1]).items():
                     counts[key] += number
-        name = SUMMARY if self.job.shard[1] == 1 else SUMMARY.replace(".", "-{}-of-{}.".format(*self.job.shard))
-        write_json(self.parts.folder / name, counts)
+        write_json(folder / ("_summary.json" if of == 1 else f"_summary-{index}-of-{of}.json"), counts)
         return counts
-
-    def _my_rows(self) -> int:
-        size = self.job.part_rows
-        index, of = self.job.shard
-        starts = range(index * size, self.survey.rows, of * size)
-        return sum(min(size, self.survey.rows - start) for start in starts)
 
     def _my_parts(self) -> Iterator[tuple[int, Iterator[list[Entry]]]]:
         """Deal out the parts; each comes as a stream of its windows, which ends before the next one comes."""
-        windows = cut(self.intake, WINDOW_ROWS)
-        index = 0
-        first = next(windows, [])
-        while first or index == 0:  # an input without rows makes one part without rows
-            mine = index % self.job.shard[1] == self.job.shard[0]
-            stream = _some(first, windows, self.job.part_rows // WINDOW_ROWS)
-            if mine:
-                yield index, stream
-            for _ in stream:
-                pass
-            first, index = next(windows, []), index + 1
+        index, of = self.job.shard
+        windows = cut(self.input, WINDOW_ROWS) if self.survey.rows else iter([[]])  # without rows it is one part
+        size = self.job.part_rows // WINDOW_ROWS
+        for part, group in groupby(enumerate(windows), key=lambda numbered: numbered[0] // size):
+            if part % of == index:
+                yield part, (window for _, window in group)
 
     def _write_part(self, index: int, windows: Iterator[list[Entry]], progress: Progress) -> None:
         with ExitStack() as files:
             file = files.enter_context(whole_file(self.parts.path(index)))
-            writer = self._writer(file)
+            is_jsonl = self.format == "jsonl"
+            writer = JsonlWriter(file) if is_jsonl else ParquetWriter(file, self.survey, self.added)
             rejects: BinaryIO | None = None
             for window in windows:
                 rejected, tokens = self._write_window(window, writer)
@@ -158,69 +181,20 @@ class _Run:
                 progress.add(len(window), tokens)
             writer.close()
 
-    def _write_window(self, window: list[Entry], writer: RowWriter) -> tuple[list[Entry], int]:
+    def _write_window(self, window: list[Entry], writer: JsonlWriter | ParquetWriter) -> tuple[list[Entry], int]:
         """Score and write one window; returns what was rejected, and how many tokens were read."""
         sound = [entry for entry in window if entry.fault is None]
         for entry, misfit in zip(sound, writer.misfits(sound), strict=True):
             entry.fault = misfit
         sound = [entry for entry in sound if entry.fault is None]
-        pairs = [self.intake.pair(entry.row or {}) for entry in sound]
-        outcomes = score_window(self.judge, pairs, self.job.batch_size)
-        scored, values = [], []
+        outcomes = score_window(self.judge, [self.input.pair(entry.row or {}) for entry in sound], self.job.batch_size)
+        scored = []
         for entry, outcome in zip(sound, outcomes, strict=True):
             entry.fault = outcome.reason
             if outcome.result is not None:
-                scored.append(entry)
-                values.append(self.columns.values(outcome.result))
-        writer.write(scored, values)
-        rejected = [entry for entry in window if entry.fault is not None]
-        return rejected, sum(outcome.tokens for outcome in outcomes)
-
-    def _writer(self, file: BinaryIO) -> RowWriter:
-        if self.parts.suffix == ".jsonl":
-            return JsonlWriter(file)
-        return ParquetWriter(file, self.survey, self.columns.schema)
-
-    def _check_columns(self, sources: list[Source], shape: str) -> None:
-        taken = [name for name in self.columns.names if name in self.survey.columns]
-        if taken:
-            raise SettingsError(
-                f"The input expects no column of the judge's, but has {', '.join(taken)}. Give --prefix, such as "
-                "--prefix judge_."
-            )
-        wanted = [self.job.columns.get(key, key) for key in self.intake.keys]
-        missing = [name for name in wanted if name not in self.survey.columns]
-        if sources[0].schema is not None and missing:
-            raise SettingsError(
-                f"The input expects the column {missing[0]!r}, but has {', '.join(self.survey.columns)}. Name it by "
-                "--column question=... or --column prediction=...."
-            )
-        unheld = [one for one in self.survey.schema if shape == "parquet" and not is_parquet(one.type)]
-        if unheld:
-            raise SettingsError(
-                f"Parquet cannot hold the column {unheld[0].name!r} of {unheld[0].type}. Give --output-format jsonl."
-            )
-        held = [one.name for one in self.survey.schema if "binary" in str(one.type)] if shape == "jsonl" else []
-        if held:
-            raise SettingsError(
-                f"JSON expects text, but the column {held[0]!r} holds bytes. Give --output-format parquet."
-            )
-
-
-def _some(first: list[Entry], windows: Iterator[list[Entry]], count: int) -> Iterator[list[Entry]]:
-    yield first
-    for _ in range(count - 1):
-        window = next(windows, None)
-        if window is None:
-            return
-        yield window
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        (folder / REJECTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataFileError(f"{folder} expects to be a folder that can be written, but: {error.strerror}.") from error
+                scored.append((entry, added_values(self.added, outcome.result)))
+        writer.write([entry for entry, _ in scored], [values for _, values in scored])
+        return [entry for entry in window if entry.fault is not None], sum(outcome.tokens for outcome in outcomes)
 
 
 def summary_of(counts: dict[str, Any], folder: str) -> str:

@@ -3,7 +3,7 @@
 import ast
 
 from ..errors import DataFileError, SettingsError
-from ..files.tables import Row
+from ..files.entries import Row
 
 FUNCTIONS = {"len": len, "abs": abs, "min": min, "max": max, "int": int, "float": float, "str": str}
 
@@ -12,7 +12,13 @@ class Where:
     """A condition in Python's syntax: comparisons, `and`, `or`, `not`, `in`, arithmetic and a few functions.
 
     Columns are named as they are, or as `row['any name']`; a column that a row lacks is None. Nothing else of Python
-    can be reached: simpleeval walks the expression's tree. `unseen` are the named columns that no row had so far.
+    can be reached: simpleeval walks the expression's tree.
+
+    Attributes:
+        expression: As it was given.
+        columns: The columns that it names.
+        takes_all: Whether it may ask for any column.
+        unseen: The named columns that no row had so far.
 
     Example:
         >>> Where("len(prediction) > 3")({"prediction": "four"})
@@ -40,18 +46,10 @@ class Where:
             self._tree = self._evaluator.parse(expression)
         except (simpleeval.InvalidExpression, SyntaxError, ValueError) as error:
             raise SettingsError(f"--where expects an expression such as len(prediction) > 20, but: {error}.") from error
-        self.unseen = self.columns
-
-    @property
-    def columns(self) -> set[str]:
-        """The columns that the expression names."""
         names = {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}
-        return names - set(FUNCTIONS) - {"row"}
-
-    @property
-    def takes_all(self) -> bool:
-        """Whether any column may be asked for."""
-        return any(isinstance(node, ast.Name) and node.id == "row" for node in ast.walk(self._tree))
+        self.takes_all = "row" in names
+        self.columns = names - set(FUNCTIONS) - {"row"}
+        self.unseen = set(self.columns)
 
     def __call__(self, row: Row) -> bool:
         """Say whether a row is chosen.

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ..engine import WINDOW_ROWS, windows
 from ..errors import BackboneError, PairError
-from ..files.tables import Row
+from ..files.entries import Row
 from ..pipeline_inspector import InspectorPipeline
 from ..template import EncodedPair
 
@@ -28,55 +28,27 @@ class Outcome:
     tokens: int = 0
 
 
-@dataclass(frozen=True)
-class ScoreColumns:
-    """The columns that a job adds to a row.
+def score_schema(judge: InspectorPipeline, prefix: str = "") -> pa.Schema:
+    """Return the columns that are added to a row, in the order in which they are written.
 
-    Attributes:
-        aspects: The judge's aspects.
-        prefix: What their names begin with.
+    Args:
+        judge: A loaded judge.
+        prefix: What the columns' names begin with.
+
+    Returns:
+        int64 for each aspect's score and `total_score`, float64 for the `expected_` scores, bool for `truncated`, which
+        is the last and says whether a pair was longer than the judge's limit and was cut.
     """
+    aspects = [aspect.name for aspect in judge.model.config.parsed_aspects]
+    integers = [(prefix + name, pa.int64()) for name in (*aspects, "total_score")]
+    floats = [(f"{prefix}expected_{name}", pa.float64()) for name in aspects]
+    return pa.schema([*integers, *floats, (f"{prefix}truncated", pa.bool_())])
 
-    aspects: tuple[str, ...]
-    prefix: str = ""
 
-    @classmethod
-    def of(cls, judge: InspectorPipeline, prefix: str = "") -> "ScoreColumns":
-        """Name the columns for a judge."""
-        return cls(tuple(aspect.name for aspect in judge.model.config.parsed_aspects), prefix)
-
-    @property
-    def integers(self) -> tuple[str, ...]:
-        """Scores and their total."""
-        return tuple(self.prefix + name for name in (*self.aspects, "total_score"))
-
-    @property
-    def floats(self) -> tuple[str, ...]:
-        """Expected scores."""
-        return tuple(f"{self.prefix}expected_{name}" for name in self.aspects)
-
-    @property
-    def truncated(self) -> str:
-        """Whether a pair was longer than the judge's limit and was cut."""
-        return f"{self.prefix}truncated"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All of them, in the order in which they are written."""
-        return (*self.integers, *self.floats, self.truncated)
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Their types in Arrow."""
-        kinds = [(self.integers, pa.int64()), (self.floats, pa.float64()), ((self.truncated,), pa.bool_())]
-        return pa.schema([(name, kind) for names, kind in kinds for name in names])
-
-    def values(self, result: Row) -> Row:
-        """Flatten a judge's result."""
-        scores, expected = result["scores"], result["expected"]
-        numbers = [*(scores[name] for name in self.aspects), result["total_score"]]
-        values = [*numbers, *(expected[name] for name in self.aspects), result["truncated"]]
-        return dict(zip(self.names, values, strict=True))
+def added_values(schema: pa.Schema, result: Row) -> Row:
+    """Flatten a judge's result into the columns of `score_schema`."""
+    values = [*result["scores"].values(), result["total_score"], *result["expected"].values(), result["truncated"]]
+    return dict(zip(schema.names, values, strict=True))
 
 
 def score_window(judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int | None = None) -> list[Outcome]:
@@ -91,20 +63,16 @@ def score_window(judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int
         One outcome a pair, in order. They depend on nothing but this window's pairs.
     """
     outcomes: list[Outcome] = []
-    sound: list[int] = []
-    window: list[dict[str, EncodedPair]] = []
-    for pair in pairs:
+    sound: dict[int, dict[str, EncodedPair]] = {}
+    for index, pair in enumerate(pairs):
         try:
-            encoded = judge.encode(pair)
+            sound[index] = judge.encode(pair)
+            outcomes.append(Outcome(None, None, sum(len(one.input_ids) for one in sound[index].values())))
         except PairError as error:
             outcomes.append(Outcome(None, str(error)))
-            continue
-        sound.append(len(outcomes))
-        window.append(encoded)
-        outcomes.append(Outcome(None, None, sum(len(one.input_ids) for one in encoded.values())))
-    for at, found in zip(sound, _results(judge, window, batch_size), strict=True):
-        tokens = outcomes[at].tokens
-        outcomes[at] = Outcome(None, found, tokens) if isinstance(found, str) else Outcome(found, None, tokens)
+    for index, found in zip(sound, _results(judge, list(sound.values()), batch_size), strict=True):
+        tokens = outcomes[index].tokens
+        outcomes[index] = Outcome(None, found, tokens) if isinstance(found, str) else Outcome(found, None, tokens)
     return outcomes
 
 

@@ -12,8 +12,7 @@ Retry-After where too many pairs wait, 500 where the server has failed. On SIGTE
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -23,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import PairError, SettingsError
 from ..jobs.window import Outcome
@@ -30,17 +30,10 @@ from ..pipeline_inspector import InspectorPipeline
 from ..template import check_pair
 from .batcher import Batcher, QueueFullError, ScoringFailedError
 
-logger = logging.getLogger(__name__)
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 SCORE = "/score"
 DRAIN_S = 10.0  # how long a body that is too large is read, so that its sender can be told
 WINDOW_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CODES: dict[type[Exception], int] = {PairError: 422, QueueFullError: 503, ScoringFailedError: 500}
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,7 @@ class Problem(BaseModel):
 class BodyLimit:
     """Refuses a request whose body is too large, before it is read whole."""
 
-    def __init__(self, app: App, body_bytes: int, on_refusal: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, body_bytes: int, on_refusal: Callable[[], None]) -> None:
         """Wrap an app; `on_refusal` is called at each request to /score that is refused."""
         self.app = app
         self.body_bytes = body_bytes
@@ -205,7 +198,6 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         worker = asyncio.create_task(batcher.run())
-        worker.add_done_callback(_log_failure)
         yield
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
@@ -250,11 +242,6 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
     return app
 
 
-def _log_failure(worker: asyncio.Task[None]) -> None:
-    if not worker.cancelled() and worker.exception() is not None:
-        logger.error("The server scores no more, and must be started again.", exc_info=worker.exception())
-
-
 async def _score(batcher: Batcher, request: ScoreRequest | QuestionsRequest, limits: Limits) -> list[Any]:
     if len(request.pairs) > limits.pairs:
         raise HTTPException(
@@ -265,12 +252,9 @@ async def _score(batcher: Batcher, request: ScoreRequest | QuestionsRequest, lim
         for index, pair in enumerate(pairs):
             check_pair(pair, index, batcher.judge.encode.keys)
         outcomes = await batcher.score(pairs)
-    except PairError as error:
-        raise HTTPException(422, str(error)) from error
-    except QueueFullError as error:
-        raise HTTPException(503, str(error), {"Retry-After": str(error.seconds)}) from error
-    except ScoringFailedError as error:
-        raise HTTPException(500, str(error)) from error
+    except tuple(CODES) as error:
+        headers = {"Retry-After": str(error.seconds)} if isinstance(error, QueueFullError) else None
+        raise HTTPException(CODES[type(error)], str(error), headers) from error
     for index, outcome in enumerate(outcomes):
         if outcome.reason is not None:
             raise HTTPException(422, f"Pair {index} cannot be scored: {outcome.reason}")

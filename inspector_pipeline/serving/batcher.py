@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 from ..engine import WINDOW_ROWS
-from ..files.tables import Row
+from ..files.entries import Row
 from ..jobs.window import Outcome, score_window
 from ..pipeline_inspector import InspectorPipeline
 
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 SMOOTHING = 0.2  # of the measured speed
 FIRST_GUESS = 50.0  # pairs a second, before anything was measured
+
+PairAndAnswer = tuple[Row, asyncio.Future[Outcome]]
 
 
 class QueueFullError(Exception):
@@ -31,23 +33,6 @@ class QueueFullError(Exception):
 
 class ScoringFailedError(Exception):
     """Pairs could not be scored by no fault of theirs; the log says why."""
-
-
-@dataclass(eq=False)
-class Request:
-    """Pairs of one request, which may be scored in more than one window.
-
-    Attributes:
-        pairs: What to score.
-        done: Gets one outcome a pair.
-        outcomes: What there is so far.
-        taken: How many pairs were taken into windows.
-    """
-
-    pairs: list[Row]
-    done: asyncio.Future[list[Outcome]]
-    outcomes: list[Outcome] = field(default_factory=list)
-    taken: int = 0
 
 
 class Batcher:
@@ -68,13 +53,17 @@ class Batcher:
         """
         self.judge = judge
         self.max_queue = max_queue
-        self.waiting = 0  # pairs
         self.ended = False  # nothing can be scored any more
         self._on_window = on_window
-        self._requests: deque[Request] = deque()  # with pairs that were not taken into a window
-        self._unanswered: set[Request] = set()
+        self._queue: deque[PairAndAnswer] = deque()
+        self._window: list[PairAndAnswer] = []  # that is being scored
         self._arrived = asyncio.Event()
         self._speed = FIRST_GUESS
+
+    @property
+    def waiting(self) -> int:
+        """How many pairs wait or are being scored."""
+        return len(self._queue) + len(self._window)
 
     async def score(self, pairs: list[Row]) -> list[Outcome]:
         """Score the pairs of a request.
@@ -87,76 +76,52 @@ class Batcher:
             raise ScoringFailedError("The server scores no more, and must be started again.")
         if self.waiting + len(pairs) > self.max_queue:
             raise QueueFullError(max(1, math.ceil(self.waiting / self._speed)))
-        request = Request(pairs, asyncio.get_running_loop().create_future())
-        self.waiting += len(pairs)
-        self._requests.append(request)
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in pairs]
+        self._queue.extend(zip(pairs, answers, strict=True))
         self._arrived.set()
-        self._unanswered.add(request)
-        try:
-            return await request.done
-        finally:
-            self._unanswered.remove(request)
+        return await asyncio.gather(*answers)
 
     async def run(self) -> None:
         """Score until cancelled; what waits when it ends, for whatever reason, is told so."""
         try:
-            await self._score_windows()
+            with ThreadPoolExecutor(1, "judge") as thread:
+                while True:
+                    await self._arrived.wait()
+                    await self._score_window(thread)
         finally:
             self.ended = True
-            self._fail(self._unanswered, "The server has stopped scoring.")
+            if not isinstance(sys.exception(), asyncio.CancelledError):
+                logger.error("The server scores no more, and must be started again.", exc_info=True)
+            _fail([*self._window, *self._queue], "The server has stopped scoring.")
 
-    async def _score_windows(self) -> None:
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "judge") as thread:
-            while True:
-                await self._arrived.wait()
-                window = self._next_window()
-                if not window:
-                    self._arrived.clear()
-                    continue
-                started = time.monotonic()
-                pairs = [pair for _, some in window for pair in some]
-                work = loop.run_in_executor(thread, score_window, self.judge, pairs)
-                found = (await asyncio.gather(work, return_exceptions=True))[0]
-                self.waiting -= len(pairs)
-                if isinstance(found, BaseException):
-                    logger.error("A window of %d pairs failed.", len(pairs), exc_info=found)
-                    self._fail((request for request, _ in window), f"Scoring failed: {type(found).__name__}.")
-                    continue
-                seconds = time.monotonic() - started
-                self._speed += SMOOTHING * (len(pairs) / max(seconds, 1e-9) - self._speed)
-                self._on_window(found, seconds)
-                self._deliver(window, found)
+    async def _score_window(self, thread: ThreadPoolExecutor) -> None:
+        """Score the pairs that came first; those of requests that nobody waits for any more are left out."""
+        while self._queue and len(self._window) < WINDOW_ROWS:
+            pair, answer = self._queue.popleft()
+            if not answer.done():
+                self._window.append((pair, answer))
+        if not self._window:
+            self._arrived.clear()
+            return
+        started = time.monotonic()
+        pairs = [pair for pair, _ in self._window]
+        work = asyncio.get_running_loop().run_in_executor(thread, score_window, self.judge, pairs)
+        found = (await asyncio.gather(work, return_exceptions=True))[0]
+        if isinstance(found, BaseException):
+            logger.error("A window of %d pairs failed.", len(pairs), exc_info=found)
+            _fail(self._window, f"Scoring failed: {type(found).__name__}.")
+        else:
+            seconds = time.monotonic() - started
+            self._speed += SMOOTHING * (len(pairs) / max(seconds, 1e-9) - self._speed)
+            self._on_window(found, seconds)
+            for (_, answer), outcome in zip(self._window, found, strict=True):
+                if not answer.done():
+                    answer.set_result(outcome)
+        self._window = []
 
-    def _next_window(self) -> list[tuple[Request, list[Row]]]:
-        """Take pairs in the order of their arrival; a request that nobody waits for any more is left out."""
-        window: list[tuple[Request, list[Row]]] = []
-        room = WINDOW_ROWS
-        while self._requests and room:
-            request = self._requests[0]
-            some = request.pairs[request.taken : request.taken + room]
-            request.taken += len(some)
-            if request.done.done():
-                self.waiting -= len(some) + len(request.pairs) - request.taken
-                request.taken = len(request.pairs)
-            else:
-                window.append((request, some))
-                room -= len(some)
-            if request.taken == len(request.pairs):
-                self._requests.popleft()
-        return window
 
-    @staticmethod
-    def _deliver(window: list[tuple[Request, list[Row]]], outcomes: list[Outcome]) -> None:
-        at = 0
-        for request, some in window:
-            request.outcomes += outcomes[at : at + len(some)]
-            at += len(some)
-            if len(request.outcomes) == len(request.pairs) and not request.done.done():
-                request.done.set_result(request.outcomes)
-
-    @staticmethod
-    def _fail(requests: Iterable[Request], why: str) -> None:
-        for request in requests:
-            if not request.done.done():
-                request.done.set_exception(ScoringFailedError(f"{why} The server's log says more."))
+def _fail(window: Iterable[PairAndAnswer], why: str) -> None:
+    for _, answer in window:
+        if not answer.done():
+            answer.set_exception(ScoringFailedError(f"{why} The server's log says more."))

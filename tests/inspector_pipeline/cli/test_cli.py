@@ -197,7 +197,7 @@ def test_help_and_mistakes_are_told_within_a_second(case, tmp_path):
 
 
 def test_the_files_that_are_checked_at_once_are_those_that_can_be_read():
-    from inspector_pipeline.files.sources import SUFFIXES as READABLE
+    from inspector_pipeline.files.tables import SUFFIXES as READABLE
 
     assert set(SUFFIXES) == set(READABLE)
 

@@ -40,16 +40,21 @@ def test_standard_output_is_json_lines(capsys):
 
 
 BAD = {
-    "x.json": (b'{"question": "a"}', "expects a JSON array of objects, but got dict"),
-    "y.json": (b"[1, 2", "expects JSON, but"),
-    "z.json": (b"[1]", "item 0 is int"),
-    "x.jsonl": (b'{"question": "a"}\n{"quest', "line 2"),
-    "y.jsonl": (b"[]\n", "line 1 is list"),
-    "z.jsonl": (b"\xff\xfe{}", "expects UTF-8, but byte 0"),
-    "x.csv": (b"question,prediction\na\n", "row 1 differs"),
-    "y.csv": (b"question,prediction\na,b,c\n", "row 1 differs"),
+    "x.json": (b'{"question": "a"}', "expects a JSON array of objects, but begins with"),
+    "y.json": (
+        b'[{}, {"question": ',
+        r"y\.json: item 2 expects JSON from here to the array's end, but: ",
+    ),
+    "z.json": (b"[1]", r"z\.json: item 1 expects an object, but got int"),
+    "two.json": (b"[{}] [{}]", r"two\.json: item 2 expects nothing after the array's end"),
+    "x.jsonl": (b'{"question": "a"}\n{"quest', r"x\.jsonl:2 expects a JSON object in UTF-8, but: Unterminated string"),
+    "y.jsonl": (b"[]\n", r"y\.jsonl:1 expects an object, but got list"),
+    "z.jsonl": (b"\xff\xfe{}", r"z\.jsonl:1 expects .* UTF-8, but: .*byte 0xff in position 0"),
+    "x.csv": (b"question,prediction\na\n", r"x\.csv:2 expects 2 fields, but got 1"),
+    "y.csv": (b"question,prediction\na,b,c\n", r"y\.csv:2 expects 2 fields, but got 3"),
+    "z.csv": (b"question,prediction\na,\xff\n", r"z\.csv:2 expects UTF-8, but some of its bytes are not"),
     "x.parquet": (b"not parquet", "expects Parquet"),
-    "x.txt": (b"", "expects a suffix of .json, .jsonl, .csv, .parquet, but got '.txt'"),
+    "x.txt": (b"", "expects a suffix of .json, .jsonl, .csv, .parquet, .arrow, but got '.txt'"),
 }
 
 

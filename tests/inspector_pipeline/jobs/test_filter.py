@@ -88,9 +88,8 @@ def test_any_groups(tmp_path_factory, pairs, best):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_a_folder_of_parts_larger_than_a_block(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr("inspector_pipeline.jobs.filter.BLOCK_ROWS", 7)
-    monkeypatch.setattr("inspector_pipeline.jobs.filter.BUFFER_ROWS", 3)
+def test_a_folder_of_parts_larger_than_what_is_held(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr("inspector_pipeline.jobs.reorder.BUFFER_ROWS", 3)
     rows = scored_rows(300)
     folder = tmp_path / "scored"
     (folder / "_rejects").mkdir(parents=True)
