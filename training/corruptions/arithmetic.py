@@ -12,26 +12,30 @@ from fractions import Fraction
 from itertools import combinations, product
 
 from ..rows.answers import mentions
-from .damage import Damaged, Source
 from .rationale import (
     NUMBER,
+    Damaged,
     Equation,
     Rationale,
+    Source,
+    all_equations,
+    all_values,
     equalities,
     equations,
     evaluate,
     has_unknowns,
     plain,
     replace_values,
-    value_of,
     values,
     written,
 )
 
 CONSTANTS = frozenset(Fraction(n) for n in (1, 2, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000))
-SMALL = (Fraction(1), Fraction(2), Fraction(-1), Fraction(-2))  # units of the last digit that is not 0
-PLAIN = (Fraction(7, 10), Fraction(13, 10), Fraction(14, 10), Fraction(3, 2), Fraction(6, 10))
-GROSS = (Fraction(2), Fraction(3), Fraction(4), Fraction(5), Fraction(10), Fraction(1, 10))
+SMALL = (1, 2, -1, -2)  # units of the last digit that is not 0
+FACTORS = {
+    2: (Fraction(7, 10), Fraction(13, 10), Fraction(14, 10), Fraction(3, 2), Fraction(6, 10)),  # plainly another
+    3: (Fraction(2), Fraction(3), Fraction(4), Fraction(5), Fraction(10), Fraction(1, 10)),  # grossly
+}
 
 
 @dataclass(frozen=True)
@@ -46,27 +50,25 @@ class Site:
 def arithmetic_slip(source: Source, degree: int, rng: random.Random) -> Damaged | None:
     """Make one result false; later steps use the right one."""
     rationale = source.rationale
-    for site, new in _tries(rationale, degree, rng):
+    for site, new in _slips(rationale, degree, rng):
         line, later = rationale.lines[site.line], rationale.lines[site.line + 1 :]
-        used_later = any(site.result in equation.operands for text in later for equation in equations(text))
-        once = _all_values(plain(line)).count(site.result) == 1
-        if not used_later or not (once or _clear(source, site)):
-            continue
-        lines = [plain(text) for text in rationale.lines]
-        lines[site.line] = plain(replace_values(line, {site.result: new}))
-        if _broken(rationale, lines) == 1:
-            return Damaged(tuple(lines), rationale.final, f"{written(site.result)} -> {written(new)}")
+        used_later = any(site.result in equation.operands for equation in all_equations(later))
+        once = all_values(plain(line)).count(site.result) == 1
+        if used_later and (once or _means_one_thing(source, site)):
+            lines = rationale.plain_lines
+            lines[site.line] = plain(replace_values(line, {site.result: new}))
+            if _broken(rationale, lines) == 1:
+                return Damaged(tuple(lines), rationale.final, f"{written(site.result)} -> {written(new)}")
     return None
 
 
 def arithmetic_slip_carried(source: Source, degree: int, rng: random.Random) -> Damaged | None:
     """Make one result false and recompute all that follows from it, up to the final answer."""
-    rationale = source.rationale
-    if has_unknowns(rationale):
+    if has_unknowns(source.rationale):
         return None
-    for site, new in _tries(rationale, degree, rng):
+    for site, new in _slips(source.rationale, degree, rng):
         carried = carry(source, {}, (site, new))
-        if carried and _broken(rationale, carried[0]) == 1:
+        if carried and _broken(source.rationale, carried[0]) == 1:
             lines, final = carried
             return Damaged(tuple(lines), final, f"{written(site.result)} -> {written(new)}, carried to {final}")
     return None
@@ -81,13 +83,14 @@ def contradicted_given(source: Source, degree: int, rng: random.Random) -> Damag
     for group in _givens(source, 2 if degree == 3 else 1, rng):
         choices = [[new for new in _others(value, min(degree, 2), rng) if new not in taken] for value in group]
         for news in product(*choices):
-            changes = dict(zip(group, news, strict=True))
             if len(set(news)) < len(news):
                 continue
+            changes = dict(zip(group, news, strict=True))
             carried = carry(source, changes)
             if carried and _broken(rationale, carried[0]) == 0:
+                lines, final = carried
                 told = ", ".join(f"{written(old)} -> {written(new)}" for old, new in changes.items())
-                return Damaged(tuple(carried[0]), carried[1], f"given {told}, carried to {carried[1]}")
+                return Damaged(tuple(lines), final, f"given {told}, carried to {final}")
     return None
 
 
@@ -114,12 +117,11 @@ def carry(
                 return None
             if new == known.get(site.result, site.result):
                 continue
-            if site.result in known or not _clear(source, site):
+            if site.result in known or not _means_one_thing(source, site):
                 return None
             known[site.result] = new
         lines.append(plain(replace_values(line, known)))
-    final = evaluate(source.rationale.final)
-    if final not in known or len(set(known.values())) < len(known):
+    if evaluate(source.rationale.final) not in known or len(set(known.values())) < len(known):
         return None
     return lines, replace_values(source.rationale.final, known)
 
@@ -133,9 +135,9 @@ def _recomputed(source: Source, equation: Equation, known: Mapping[Fraction, Fra
 
 def _givens(source: Source, size: int, rng: random.Random) -> list[tuple[Fraction, ...]]:
     """Return groups of numbers that the question gives once and the solution computes with, in random order."""
-    found = [equation for line in source.rationale.lines for equation in equations(line)]
+    found = all_equations(source.rationale.lines)
     operands = {value for equation in found for value in equation.operands}
-    asked = _all_values(source.question)
+    asked = all_values(source.question)
     givens = [
         value
         for value in sorted(operands - {equation.result for equation in found} - CONSTANTS)
@@ -148,16 +150,16 @@ def _givens(source: Source, size: int, rng: random.Random) -> list[tuple[Fractio
 
 def exact(rationale: Rationale) -> bool:
     """Whether a solution has marked equations, all of them exact, and a plain number as its answer."""
-    found = [equation for line in rationale.lines for equation in equations(line)]
+    found = all_equations(rationale.lines)
     return (
         bool(found)
         and all(evaluate(equation.left) == equation.result for equation in found)
         and evaluate(rationale.final) is not None
-        and False not in [holds for line in rationale.lines for holds in equalities(plain(line))]
+        and False not in [holds for line in rationale.plain_lines for holds in equalities(line)]
     )
 
 
-def _tries(rationale: Rationale, degree: int, rng: random.Random) -> Iterator[tuple[Site, Fraction]]:
+def _slips(rationale: Rationale, degree: int, rng: random.Random) -> Iterator[tuple[Site, Fraction]]:
     """Yield equations with false results for them, in random order."""
     if not exact(rationale):
         return
@@ -170,27 +172,22 @@ def _tries(rationale: Rationale, degree: int, rng: random.Random) -> Iterator[tu
     rng.shuffle(sites)
     taken = values(" ".join(rationale.lines))
     for site in sites:
-        for new in _others(site.result, degree, rng):
-            if new not in taken:
-                yield site, new
+        yield from ((site, new) for new in _others(site.result, degree, rng) if new not in taken)
 
 
 def _others(value: Fraction, degree: int, rng: random.Random) -> list[Fraction]:
     """Return values that differ from one by a little (1), plainly (2) or grossly (3), in random order."""
+    parts = 1 if value.denominator == 1 else 100
     if degree == 1:
-        unit = Fraction(1, 100) if value.denominator > 1 else Fraction(1)
-        while value.denominator == 1 and value >= unit * 100 and value % (unit * 10) == 0:
+        unit = Fraction(1, parts)
+        while parts == 1 and value >= unit * 100 and value % (unit * 10) == 0:
             unit *= 10
         found = [value + step * unit for step in SMALL]
     else:
-        found = [_rounded(value * factor, value) for factor in (PLAIN if degree == 2 else GROSS)]
+        found = [Fraction(round(value * factor * parts), parts) for factor in FACTORS[degree]]
     found = [new for new in dict.fromkeys(found) if new != value and _writable(new, value)]
     rng.shuffle(found)
     return found
-
-
-def _rounded(new: Fraction, old: Fraction) -> Fraction:
-    return Fraction(round(new)) if old.denominator == 1 else Fraction(round(new * 100), 100)
 
 
 def _writable(new: Fraction, old: Fraction) -> bool:
@@ -198,23 +195,17 @@ def _writable(new: Fraction, old: Fraction) -> bool:
     return new > 0 and (new.denominator == 1 if old.denominator == 1 else (new * 100).denominator == 1)
 
 
-def _clear(source: Source, site: Site) -> bool:
+def _means_one_thing(source: Source, site: Site) -> bool:
     """Whether a result's value means only that result, from its line on."""
-    lines = source.rationale.lines
-    onwards = [value for line in lines[site.line :] for value in _all_values(plain(line))]
-    if _in_words(lines[site.line :], site.result):
+    lines, onwards = source.rationale.lines, source.rationale.lines[site.line :]
+    if _in_words(onwards, site.result):
         return False
-    if onwards.count(site.result) == 1:
+    if [value for line in onwards for value in all_values(plain(line))].count(site.result) == 1:
         return True
-    results = [equation.result for line in lines for equation in equations(line)]
-    operands = {value for line in lines[site.line :] for equation in equations(line) for value in equation.operands}
+    results = [equation.result for equation in all_equations(lines)]
     before = values(" ".join([source.question, *map(plain, lines[: site.line])]))
-    constant = site.result in CONSTANTS and site.result in operands
+    constant = site.result in CONSTANTS and any(site.result in found.operands for found in all_equations(onwards))
     return results.count(site.result) == 1 and site.result not in before and not constant
-
-
-def _all_values(text: str) -> list[Fraction]:
-    return [value_of(number) for number in NUMBER.findall(text)]
 
 
 def _in_words(lines: Iterable[str], value: Fraction) -> bool:
@@ -224,9 +215,8 @@ def _in_words(lines: Iterable[str], value: Fraction) -> bool:
 
 def _broken(rationale: Rationale, lines: list[str]) -> int:
     """Count the equations of the text that held in a solution and do not in its damaged lines."""
-    pairs = zip(rationale.lines, lines, strict=True)
     return sum(
         was is True and now is not True
-        for old, new in pairs
-        for was, now in zip(equalities(plain(old)), equalities(new), strict=True)
+        for old, new in zip(rationale.plain_lines, lines, strict=True)
+        for was, now in zip(equalities(old), equalities(new), strict=True)
     )

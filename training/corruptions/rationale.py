@@ -1,12 +1,14 @@
-"""Gold solutions as steps with equations.
+"""Gold solutions as steps with equations, and what a damage takes and gives.
 
 GSM8K marks its arithmetic, as in `48/2 = <<48/2=24>>24`: the marks say where the equations are, and are taken out of
 the text that a judge sees. A line without marks gets them where it says `a op b = c`.
 """
 
 import ast
+import operator
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -24,6 +26,7 @@ _AFTER = re.compile(_EXPRESSION)
 _SIGNS = tuple("-+*/×÷−–")
 _PLAIN_RESULT = re.compile(r"(?<==)\s*\$?\s*(?=\d)")
 _HASHES = re.compile(r"\s*####.*", re.DOTALL)
+_BOX = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
 _TIMES = re.compile(r"(?<=[\d\s).])[x×](?=[\s(\d.$])")
 _UNKNOWN = re.compile(r"(?<![A-Za-z'’.])(?:[B-HJ-Zb-fi-km-z]|(?<!\d)(?<!\d )[ghl])(?![A-Za-z'’.])")
 _SAID = (
@@ -33,7 +36,21 @@ _SAID = (
     (re.compile(r"\bplus\b"), "+"),
     (re.compile(r"\bminus\b"), "-"),
 )
-_OPERATORS = {ast.Add: "__add__", ast.Sub: "__sub__", ast.Mult: "__mul__", ast.Div: "__truediv__"}
+_AS_PYTHON = (
+    (re.compile(r"(?<=\d),(?=\d{3})|\$"), ""),
+    (_TIMES, "*"),
+    (re.compile("÷"), "/"),
+    (re.compile("[−–]"), "-"),
+    (re.compile(r"(?:/\s?)?[A-Za-z]+"), " "),
+    (re.compile(r"([\d.]+)\s*%"), r"(\1/100)"),
+    (re.compile(r"(?<![\d.])0+(?=\d)"), ""),
+)
+_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 @dataclass(frozen=True)
@@ -43,17 +60,15 @@ class Equation:
     Attributes:
         left: Its left-hand side, as the mark writes it.
         result: What the mark says that it gives.
-        end: Where the mark ends in its line, that is where the result stands in the text.
     """
 
     left: str
     result: Fraction
-    end: int
 
     @property
     def operands(self) -> set[Fraction]:
         """The numbers of the left-hand side."""
-        return {value_of(number) for number in NUMBER.findall(self.left)}
+        return values(self.left)
 
     @property
     def computes(self) -> bool:
@@ -73,12 +88,53 @@ class Rationale:
     lines: tuple[str, ...]
     final: str
 
+    @property
+    def plain_lines(self) -> list[str]:
+        """Its steps without marks."""
+        return [plain(line) for line in self.lines]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a response is made from.
+
+    Attributes:
+        question: The question's text.
+        rationale: Its gold solution.
+        donor: The gold solution of another question.
+    """
+
+    question: str
+    rationale: Rationale
+    donor: Rationale
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A damaged solution.
+
+    Attributes:
+        lines: Its steps, without marks; empty for a bare answer.
+        final: The final answer that it states; None where it states none.
+        detail: What was done, for people.
+        bare: Whether the final answer stands alone, without a sentence.
+    """
+
+    lines: tuple[str, ...]
+    final: str | None
+    detail: str
+    bare: bool = False
+
+
+Damage = Callable[[Source, int, random.Random], Damaged | None]
+"""Damages a solution to a degree; None where that is not possible."""
+
 
 def read_rationale(question: Row) -> Rationale | None:
     """Read a question's gold solution; None where it has no steps or no final answer."""
     answer = question.get("answer") or ""
     final = question.get("final_answer") or final_answer(answer)
-    text = re.sub(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", r"\1", _HASHES.sub("", answer))  # the closing states it
+    text = _BOX.sub(r"\1", _HASHES.sub("", answer))  # the closing sentence states it
     lines = [line.strip() for line in text.split("\n") if re.search(r"\w", line)]
     if not lines or not final:
         return None
@@ -93,12 +149,13 @@ def plain(line: str) -> str:
 @lru_cache(maxsize=4096)
 def equations(line: str) -> tuple[Equation, ...]:
     """Return a line's marked equations, in order; marks that are not plain arithmetic are left out."""
-    found = []
-    for mark in MARK.finditer(line):
-        value = evaluate(mark[2])
-        if value is not None and evaluate(mark[1]) is not None:
-            found.append(Equation(mark[1], value, mark.end()))
-    return tuple(found)
+    found = [(left, evaluate(left), evaluate(result)) for left, result in MARK.findall(line)]
+    return tuple(Equation(left, result) for left, value, result in found if value is not None and result is not None)
+
+
+def all_equations(lines: Iterable[str]) -> list[Equation]:
+    """Return the marked equations of lines, in order."""
+    return [equation for line in lines for equation in equations(line)]
 
 
 def has_unknowns(rationale: Rationale) -> bool:
@@ -112,13 +169,8 @@ def evaluate(expression: str) -> Fraction | None:
     Args:
         expression: Numbers with + - * / x ×, ÷, brackets, $, % (a hundredth) and words as units.
     """
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", expression).replace("$", "")
-    text = _TIMES.sub("*", text).replace("÷", "/")
-    text = re.sub(r"(?:/\s?)?[A-Za-z]+", " ", re.sub("[−–]", "-", text))
-    text = re.sub(r"([\d.]+)\s*%", r"(\1/100)", text)
-    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text.strip())
     try:
-        return _value(ast.parse(text, mode="eval").body)
+        return _value(ast.parse(_rewritten(expression, _AS_PYTHON).strip(), mode="eval").body)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
         return None
 
@@ -126,22 +178,30 @@ def evaluate(expression: str) -> Fraction | None:
 @lru_cache(maxsize=4096)
 def equalities(line: str) -> tuple[bool | None, ...]:
     """Say of every "=" or "equals" of an unmarked line whether it holds; None where a side is no arithmetic."""
-    for words, sign in _SAID:
-        line = words.sub(sign, line)
-    return tuple(_equalities(line))
+    return tuple(_equalities(_rewritten(line, _SAID)))
 
 
 def _equalities(line: str) -> list[bool | None]:
     found: list[bool | None] = []
     for sign in re.finditer("=", line):
         before, after = _before(line[: sign.start()]), _AFTER.match(line[sign.end() :])
-        sides = [evaluate(side[0]) if side else None for side in (before, after)]
-        if sides[0] is None or sides[1] is None:
+        left, right = (evaluate(side[0]) if side else None for side in (before, after))
+        if left is None or right is None:
             found.append(None)
         else:
-            percent = (sides[1] * 100, sides[1] / 100) if "%" in line else ()  # "1/4 = 25", "1/4 x 100 = 25%"
-            found.append(sides[0] in (sides[1], *percent))
+            percent = (right * 100, right / 100) if "%" in line else ()  # "1/4 = 25", "1/4 x 100 = 25%"
+            found.append(left in (right, *percent))
     return found
+
+
+def all_values(text: str) -> list[Fraction]:
+    """Return the values of all numbers of a text, in order."""
+    return [value_of(number) for number in NUMBER.findall(text)]
+
+
+def values(text: str) -> set[Fraction]:
+    """Return the different values of all numbers of a text."""
+    return set(all_values(text))
 
 
 def value_of(number: str) -> Fraction:
@@ -149,28 +209,29 @@ def value_of(number: str) -> Fraction:
     return Fraction(number.replace(",", ""))
 
 
-def values(text: str) -> set[Fraction]:
-    """Return the values of all numbers of a text."""
-    return {value_of(number) for number in NUMBER.findall(text)}
-
-
 def replace_values(text: str, changes: Mapping[Fraction, Fraction]) -> str:
     """Write other values where a text has certain ones, in the same style (commas, cents)."""
-    return NUMBER.sub(lambda found: _restyled(found[0], changes), text)
+
+    def restyled(found: re.Match[str]) -> str:
+        new = changes.get(value_of(found[0]))
+        return found[0] if new is None else written(new, found[0])
+
+    return NUMBER.sub(restyled, text)
 
 
 def written(value: Fraction, like: str = "") -> str:
     """Write a value of at most two decimals, with commas and cents where the number it replaces has them."""
-    comma = "," if "," in like else ""
-    if value.denominator == 1 and not re.search(r"\.\d\d$", like):
+    comma, cents = "," if "," in like else "", re.search(r"\.\d\d$", like)
+    if value.denominator == 1 and not cents:
         return f"{int(value):{comma}}"
     text = f"{float(value):{comma}.2f}"
-    return text if re.search(r"\.\d\d$", like) else text.rstrip("0").rstrip(".")
+    return text if cents else text.rstrip("0").rstrip(".")
 
 
-def _restyled(number: str, changes: Mapping[Fraction, Fraction]) -> str:
-    new = changes.get(value_of(number))
-    return number if new is None else written(new, number)
+def _rewritten(text: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, replacement in rules:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def _value(node: ast.expr) -> Fraction:
@@ -179,8 +240,7 @@ def _value(node: ast.expr) -> Fraction:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_value(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        result: Fraction = getattr(_value(node.left), _OPERATORS[type(node.op)])(_value(node.right))
-        return result
+        return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
     raise ValueError("no plain arithmetic")
 
 

@@ -6,22 +6,22 @@ pass for any row (401, 402, 404, nobody listening) stops the run with an `Endpoi
 """
 
 import asyncio
+import hashlib
 import os
+import random
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
 
 from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, RateLimitError
 from openai.types.chat import ChatCompletion
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, stop_when_event_set
-from tenacity.wait import wait_exponential_jitter
 
 from inspector_pipeline.errors import EndpointError
 
-from ..runs.manifest import Manifest
-
+MAX_SEED = 2**31
 LONGEST_WAIT = 60.0  # seconds between two attempts, where the server names none
 LONGEST_RETRY_AFTER = 600.0  # seconds; a server that asks for more is waited for so long only
 FAILURES_IN_A_ROW = 20  # after so many units without one success, the run stops
@@ -88,25 +88,20 @@ class Failure(NamedTuple):
     retry_after: float | None = None
 
 
-def lasting(manifest: Manifest, run_only: Iterable[str], **named: Any) -> Manifest:
-    """Reduce a manifest to what answers from an endpoint are made from.
-
-    How fast, how patiently and how dearly a model was asked may change between a run and its resume; so may the
-    packages here, since none of them computes an answer.
-
-    Args:
-        manifest: The run's.
-        run_only: Settings that do not touch the answers.
-        **named: Settings to say in other words.
-    """
-    settings = {key: value for key, value in manifest.settings.items() if key not in {"endpoint", *run_only}}
-    extra_body = manifest.settings["endpoint"]["extra_body"]
-    return replace(manifest, settings={**settings, "extra_body": extra_body, **named}, versions={})
-
-
 def model_label(model: str) -> str:
     """Name a model in rows and manifests: a local path by its last part, anything else as it is."""
     return os.path.basename(os.path.normpath(model)) if model.startswith(("/", ".", "~")) else model
+
+
+def derived_seed(seed: int, *parts: object) -> int:
+    """Derive a seed from a run's seed and a unit's name, the same on every machine."""
+    name = "\x00".join(map(str, (seed, *parts)))
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:4], "big") % MAX_SEED
+
+
+def whole(text: str) -> str:
+    """Replace halves of surrogate pairs, which cut-off replies hold and UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Endpoint:
@@ -126,7 +121,6 @@ class Endpoint:
         self._succeeded = False
         key = os.environ.get(config.api_key_env) or "none"
         self._client = AsyncOpenAI(base_url=config.base_url, api_key=key, timeout=config.timeout, max_retries=0)
-        self._wait = wait_exponential_jitter(multiplier=config.backoff, max=LONGEST_WAIT, jitter=config.backoff)
 
     async def __aenter__(self) -> "Endpoint":
         """Return itself."""
@@ -152,15 +146,20 @@ class Endpoint:
         """
         fields = {key: value for key, value in request.items() if value is not None}
         body = {"model": self.model, "messages": messages, self.config.max_tokens_key: max_tokens, **fields}
-        retrying: AsyncRetrying = AsyncRetrying(
-            retry=retry_if_result(lambda answer: isinstance(answer, Failure) and answer.passing),
-            wait=self._pause,
-            stop=stop_after_attempt(self.config.attempts) | stop_when_event_set(self.stopping),  # type: ignore[arg-type]
-            sleep=self._sleep,
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-        )
-        answer: Reply | Failure = await retrying(self._once, body)
-        return answer
+        backoff, attempts_left = self.config.backoff, self.config.attempts
+        delay = backoff
+        while True:
+            answer = await self._once(body)
+            attempts_left -= 1
+            if isinstance(answer, Reply) or not (answer.passing and attempts_left) or self.stopping.is_set():
+                return answer
+            if answer.retry_after is None:
+                wait = min(delay + random.uniform(0, backoff), LONGEST_WAIT)
+            else:
+                wait = min(answer.retry_after, LONGEST_RETRY_AFTER)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), wait)
+            delay = min(2 * delay, LONGEST_WAIT)
 
     async def each(self, units: Iterable[Unit], work: Callable[[Unit], Awaitable[bool]]) -> None:
         """Work through units, a bounded number at a time; after an error, what is in flight is still finished.
@@ -193,18 +192,6 @@ class Endpoint:
         for outcome in await asyncio.gather(*workers, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-
-    def _pause(self, state: RetryCallState) -> float:
-        failure = state.outcome.result() if state.outcome else None
-        if isinstance(failure, Failure) and failure.retry_after is not None:
-            return min(failure.retry_after, LONGEST_RETRY_AFTER)
-        return self._wait(state)
-
-    async def _sleep(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except TimeoutError:
-            return
 
     async def _once(self, body: dict[str, Any]) -> Reply | Failure:
         try:
@@ -252,31 +239,24 @@ def _one_line(message: str) -> str:
 def _reply(completion: object) -> Reply | Failure:
     """Check the shape of an answer; the client does not."""
     choices = completion.choices if isinstance(completion, ChatCompletion) else None
-    if not isinstance(completion, ChatCompletion) or not isinstance(choices, list) or not choices:
+    if not isinstance(choices, list) or not choices:
         return Failure(f"the answer is not a chat completion: {_one_line(str(completion))[:100]}", passing=True)
     message = getattr(choices[0], "message", None)
     text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
     if message is None or not isinstance(text, str | None) or not isinstance(refusal, str | None):
         return Failure(f"the answer holds no message: {_one_line(str(choices[0]))[:100]}", passing=True)
-    counts = {name: getattr(completion.usage, name, None) for name in ("prompt_tokens", "completion_tokens")}
+    counted = getattr(completion, "usage", None)
+    counts = {name: getattr(counted, name, None) for name in ("prompt_tokens", "completion_tokens")}
     usage = {name: count for name, count in counts.items() if isinstance(count, int) and count >= 0}
     finish_reason = getattr(choices[0], "finish_reason", None)
     return Reply(whole(text or ""), finish_reason, whole(refusal or ""), {**usage, "calls": 1})
 
 
-def whole(text: str) -> str:
-    """Replace halves of surrogate pairs, which cut-off replies hold and UTF-8 cannot."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _retry_after(error: APIStatusError) -> float | None:
     """Read how many seconds the server asks to wait, from a number or a date."""
     said = error.response.headers.get("retry-after", "")
-    try:
+    with suppress(ValueError):
         return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError, TypeError):
         return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
+    return None

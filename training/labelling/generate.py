@@ -1,6 +1,5 @@
 """Generate responses on this machine with plain transformers, in batches of like length."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,8 +19,6 @@ from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.errors import BackboneError
 
 from .endpoint import Message
-
-MAX_SEED = 2**31
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,9 @@ class LocalGenerator:
             )
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         self.model = self.model.eval().to(config.device or accelerator or "cpu")
-        self.ends = self._end_tokens()
+        own = self.model.generation_config.eos_token_id
+        ends = {*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id}
+        self.ends = sorted(token for token in ends if token is not None)  # by the checkpoint or the tokenizer
         self.max_length: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
@@ -136,10 +135,8 @@ class LocalGenerator:
         self.model.generation_config = GenerationConfig(
             max_new_tokens=max_tokens, do_sample=False, pad_token_id=pad, eos_token_id=self.ends
         )
-        processors = LogitsProcessorList()
-        if temperature:
-            processors.append(RowSampler(temperature, top_p, seeds, self.model.device))
         device = self.model.device
+        processors = LogitsProcessorList([RowSampler(temperature, top_p, seeds, device)] if temperature else [])
         tokens = self.model.generate(
             input_ids=input_ids.to(device), attention_mask=mask.to(device), logits_processor=processors
         )
@@ -150,12 +147,6 @@ class LocalGenerator:
         kept = tokens if end is None else tokens[:end]
         text = self.tokenizer.decode(kept, skip_special_tokens=True)
         return Generated(text, "length" if end is None else "stop", len(kept) + (end is not None))
-
-    def _end_tokens(self) -> list[int]:
-        """Return every token that ends a response, by the checkpoint or the tokenizer."""
-        own: Any = self.model.generation_config.eos_token_id
-        own = own if isinstance(own, list) else [own]
-        return sorted({token for token in (*own, self.tokenizer.eos_token_id) if token is not None})
 
 
 class RowSampler(LogitsProcessor):
@@ -191,9 +182,3 @@ class RowSampler(LogitsProcessor):
             noise = torch.empty_like(row).exponential_(generator=generator)
             row -= noise.clamp_min(torch.finfo(torch.float32).tiny).log()
         return scores
-
-
-def derived_seed(seed: int, *parts: object) -> int:
-    """Derive a seed from a run's seed and a unit's name, the same on every machine."""
-    name = "\x00".join(map(str, (seed, *parts)))
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:4], "big") % MAX_SEED

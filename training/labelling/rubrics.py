@@ -61,116 +61,94 @@ class Rubric:
         return f"integer from {self.lowest} to {self.highest}"
 
 
-def _five(name: str, description: str, *levels: str) -> Rubric:
-    return Rubric(name, description, 1, 5, dict(enumerate(levels, start=1)))
-
-
-def _binary(name: str, description: str, no: str, yes: str) -> Rubric:
-    return Rubric(name, description, 0, 1, {0: no, 1: yes})
-
-
-_LOOKED_AT = {
+_ASPECTS = {
+    # aspect: (what is looked at, what deserves 1 to 5, what deserves 0 and 1)
     "semantic_consistency": (
-        "Does every step of the response stay with what the question says and asks, and with the steps before it? "
-        "Look for quantities, names or conditions that change their meaning on the way, and for another question "
-        "being answered than the one asked. Whether outside facts are right does not matter here."
+        "Does every step of the response stay with what the question says and asks, and with the steps before "
+        "it? Look for quantities, names or conditions that change their meaning on the way, and for another "
+        "question being answered than the one asked. Whether outside facts are right does not matter here.",
+        (
+            "Has little to do with the question, or contradicts it from the start.",
+            "Takes up the question but misreads a central quantity or condition.",
+            "Follows the main line; a condition is lost or a quantity changes its meaning on the way.",
+            "Consistent but for a slip that changes nothing of substance.",
+            "Every statement agrees with the question and with all the others.",
+        ),
+        (
+            "Somewhere the response departs from the question or from itself in a way that matters.",
+            "It does so nowhere.",
+        ),
     ),
     "logicality": (
-        "Does each step follow from the question and the steps before it? Look for wrong inferences, wrong arithmetic, "
-        "missing steps that the conclusion needs, contradictions, and a conclusion that the steps do not support."
+        "Does each step follow from the question and the steps before it? Look for wrong inferences, wrong "
+        "arithmetic, missing steps that the conclusion needs, contradictions, and a conclusion that the steps "
+        "do not support.",
+        (
+            "No recognisable line of reasoning, or one that is wrong throughout.",
+            "Some steps hold, but a serious error carries the conclusion.",
+            "Sound in outline, with an error or a gap that a reader must repair.",
+            "Every step that matters is sound; a minor one is loose or skipped.",
+            "Each step follows and together they lead to the conclusion.",
+        ),
+        (
+            "A step that matters is wrong, missing or does not follow.",
+            "All steps that matter are there and follow.",
+        ),
     ),
     "informativeness": (
-        "Does the response give what a reader needs to follow the solution and use its answer, and little else? Look "
-        "for missing reasons or a missing answer on the one side, and repetition and padding on the other."
+        "Does the response give what a reader needs to follow the solution and use its answer, and little else?"
+        " Look for missing reasons or a missing answer on the one side, and repetition and padding on the "
+        "other.",
+        (
+            "Gives nothing that helps: empty, off the subject or endless repetition.",
+            "Gives a fragment; most of what is needed is missing or buried.",
+            "Gives the main points, but leaves out something useful or pads a lot.",
+            "Gives all that is needed, slightly too short or too long.",
+            "Gives all that is needed, in full and without waste.",
+        ),
+        (
+            "Something needed is missing, or it is lost in padding.",
+            "What is needed is there, without much waste.",
+        ),
     ),
     "fluency": (
-        "Is the response well-formed, readable text in its language, with clear sentences and correct notation? Judge "
-        "the writing only: a wrong answer may be written fluently."
+        "Is the response well-formed, readable text in its language, with clear sentences and correct notation?"
+        " Judge the writing only: a wrong answer may be written fluently.",
+        (
+            "Cannot be read as text.",
+            "Hard to read: broken sentences or notation in most places.",
+            "Understandable, with frequent errors or clumsy passages.",
+            "Reads well, with a rare error.",
+            "Clear, correct and natural throughout.",
+        ),
+        (
+            "Errors in the writing get in the reader's way.",
+            "It reads well.",
+        ),
     ),
     "factuality": (
-        "Are the statements of the response true: the facts it takes from the question, the general knowledge and "
-        "formulas it uses, the results it computes, and its final answer?"
+        "Are the statements of the response true: the facts it takes from the question, the general knowledge "
+        "and formulas it uses, the results it computes, and its final answer?",
+        (
+            "Nearly everything stated is false.",
+            "A central statement or the final answer is false, and so is much that leads to it.",
+            "True and false statements are mixed; the final answer is false or cannot be relied on.",
+            "The final answer is right; a side statement is inexact.",
+            "Every statement that can be checked is true, the final answer too.",
+        ),
+        (
+            "A statement that matters, or the final answer, is false.",
+            "All statements that matter, and the final answer, are true.",
+        ),
     ),
 }
-
 FIVE_LEVELS = {
-    "semantic_consistency": _five(
-        "semantic_consistency",
-        _LOOKED_AT["semantic_consistency"],
-        "Has little to do with the question, or contradicts it from the start.",
-        "Takes up the question but misreads a central quantity or condition.",
-        "Follows the main line; a condition is lost or a quantity changes its meaning on the way.",
-        "Consistent but for a slip that changes nothing of substance.",
-        "Every statement agrees with the question and with all the others.",
-    ),
-    "logicality": _five(
-        "logicality",
-        _LOOKED_AT["logicality"],
-        "No recognisable line of reasoning, or one that is wrong throughout.",
-        "Some steps hold, but a serious error carries the conclusion.",
-        "Sound in outline, with an error or a gap that a reader must repair.",
-        "Every step that matters is sound; a minor one is loose or skipped.",
-        "Each step follows and together they lead to the conclusion.",
-    ),
-    "informativeness": _five(
-        "informativeness",
-        _LOOKED_AT["informativeness"],
-        "Gives nothing that helps: empty, off the subject or endless repetition.",
-        "Gives a fragment; most of what is needed is missing or buried.",
-        "Gives the main points, but leaves out something useful or pads a lot.",
-        "Gives all that is needed, slightly too short or too long.",
-        "Gives all that is needed, in full and without waste.",
-    ),
-    "fluency": _five(
-        "fluency",
-        _LOOKED_AT["fluency"],
-        "Cannot be read as text.",
-        "Hard to read: broken sentences or notation in most places.",
-        "Understandable, with frequent errors or clumsy passages.",
-        "Reads well, with a rare error.",
-        "Clear, correct and natural throughout.",
-    ),
-    "factuality": _five(
-        "factuality",
-        _LOOKED_AT["factuality"],
-        "Nearly everything stated is false.",
-        "A central statement or the final answer is false, and so is much that leads to it.",
-        "True and false statements are mixed; the final answer is false or cannot be relied on.",
-        "The final answer is right; a side statement is inexact.",
-        "Every statement that can be checked is true, the final answer too.",
-    ),
+    name: Rubric(name, description, 1, 5, dict(enumerate(five, start=1)))
+    for name, (description, five, _) in _ASPECTS.items()
 }
-
 TWO_LEVELS = {
-    "semantic_consistency": _binary(
-        "semantic_consistency",
-        _LOOKED_AT["semantic_consistency"],
-        "Somewhere the response departs from the question or from itself in a way that matters.",
-        "It does so nowhere.",
-    ),
-    "logicality": _binary(
-        "logicality",
-        _LOOKED_AT["logicality"],
-        "A step that matters is wrong, missing or does not follow.",
-        "All steps that matter are there and follow.",
-    ),
-    "informativeness": _binary(
-        "informativeness",
-        _LOOKED_AT["informativeness"],
-        "Something needed is missing, or it is lost in padding.",
-        "What is needed is there, without much waste.",
-    ),
-    "fluency": _binary(
-        "fluency", _LOOKED_AT["fluency"], "Errors in the writing get in the reader's way.", "It reads well."
-    ),
-    "factuality": _binary(
-        "factuality",
-        _LOOKED_AT["factuality"],
-        "A statement that matters, or the final answer, is false.",
-        "All statements that matter, and the final answer, are true.",
-    ),
+    name: Rubric(name, description, 0, 1, dict(enumerate(two))) for name, (description, _, two) in _ASPECTS.items()
 }
-
 SCALES = {"1-5": FIVE_LEVELS, "0-1": TWO_LEVELS}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from inspector_pipeline.files.tables import Row
 
-from .endpoint import Message, whole
+from .endpoint import Failure, Message, Reply, whole
 from .rubrics import Rubric
 
 SYSTEM = (
@@ -27,6 +27,8 @@ REPAIR = (
     "That reply cannot be used: {problem}. Reply again with one JSON object of this form and nothing else, its "
     "justification in one or two sentences:\n{form}"
 )
+STOPPED = {"length": "the reply was cut off at max_tokens", "content_filter": "the content filter stopped the reply"}
+NOTHING = dict.fromkeys(("scores", "reasons", "justifications", "agreement", "sample_scores"))
 
 
 @dataclass
@@ -45,11 +47,9 @@ class Verdict:
 
     def completed_by(self, repaired: "Verdict") -> "Verdict":
         """Fill what is missing from a second reply; what was valid stands."""
-        merged = Verdict(
-            {**repaired.scores, **self.scores}, {**repaired.justifications, **self.justifications}, repaired.reasons
-        )
-        merged.reasons = {aspect: why for aspect, why in repaired.reasons.items() if aspect not in merged.scores}
-        return merged
+        scores = {**repaired.scores, **self.scores}
+        reasons = {aspect: why for aspect, why in repaired.reasons.items() if aspect not in scores}
+        return Verdict(scores, {**repaired.justifications, **self.justifications}, reasons)
 
 
 def grading_messages(row: Row, rubrics: Sequence[Rubric], reference: str | None) -> list[Message]:
@@ -90,8 +90,7 @@ def reply_form(rubrics: Sequence[Rubric]) -> str:
     one = '{{"justification": "<text>", "score": <{}>}}'
     if len(rubrics) == 1:
         return one.format(rubrics[0].form)
-    inner = (f"{json.dumps(rubric.name)}: {one.format(rubric.form)}" for rubric in rubrics)
-    return "{" + ", ".join(inner) + "}"
+    return "{" + ", ".join(f"{json.dumps(rubric.name)}: {one.format(rubric.form)}" for rubric in rubrics) + "}"
 
 
 def response_format(rubrics: Sequence[Rubric], structured: str) -> dict[str, Any] | None:
@@ -106,10 +105,24 @@ def response_format(rubrics: Sequence[Rubric], structured: str) -> dict[str, Any
     if structured == "json_object":
         return {"type": "json_object"}
     parts = {
-        rubric.name: _object({"justification": {"type": "string"}, "score": _integer(rubric)}) for rubric in rubrics
+        rubric.name: _object({"justification": {"type": "string"}, "score": {"type": "integer", "enum": rubric.scores}})
+        for rubric in rubrics
     }
     schema = parts[rubrics[0].name] if len(rubrics) == 1 else _object(parts)
     return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+
+
+def read_answer(answer: Reply | Failure, rubrics: Sequence[Rubric]) -> Verdict:
+    """Read what a call brought: a reply, whole or cut off, a refusal, or a failure."""
+    names = [rubric.name for rubric in rubrics]
+    if isinstance(answer, Failure):
+        return Verdict(reasons=dict.fromkeys(names, answer.reason))
+    if answer.refusal:
+        return Verdict(reasons=dict.fromkeys(names, f"the teacher refused: {answer.refusal:.200}"))
+    verdict = read_reply(answer.text, rubrics)
+    if stopped := STOPPED.get(answer.finish_reason or ""):
+        verdict.reasons = dict.fromkeys(verdict.reasons, stopped)
+    return verdict
 
 
 def read_reply(text: str, rubrics: Sequence[Rubric]) -> Verdict:
@@ -164,19 +177,11 @@ def combine(aspect: str, entries: Sequence[Row], unanswerable: str | None = None
         reason = unanswerable or next(e["reasons"][aspect] for e in entries if aspect in e["reasons"])
         if len(entries) > 1:
             reason = f"{len(scores)} of {len(entries)} replies can be used; another: {reason}"
-        return {
-            **{"scores": None, "reasons": reason, "justifications": None},
-            **{"agreement": None, "sample_scores": given or None},
-        }
+        return {**NOTHING, "reasons": reason, "sample_scores": given or None}
     score = median_low(scores)
     justification = next(entry["justifications"][aspect] for entry in entries if entry["scores"].get(aspect) == score)
-    return {
-        "scores": score,
-        "reasons": None,
-        "justifications": justification,
-        "agreement": scores.count(score) / len(scores),
-        "sample_scores": given,
-    }
+    agreement = scores.count(score) / len(scores)
+    return {**NOTHING, "scores": score, "justifications": justification, "agreement": agreement, "sample_scores": given}
 
 
 def _problem(entry: Any, rubric: Rubric) -> str | None:
@@ -231,7 +236,3 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
-
-
-def _integer(rubric: Rubric) -> dict[str, Any]:
-    return {"type": "integer", "enum": rubric.scores}

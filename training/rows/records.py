@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -90,6 +90,32 @@ def read_records(path: str | os.PathLike[str], required: Iterable[str] = ("id", 
         missing = [key for key in required if row.get(key) is None]
         if missing:
             raise DataFileError(f"{path}: row {i} expects the keys {', '.join(required)}, but lacks {missing[0]!r}.")
+    return rows
+
+
+def checked_rows(path: str, rows: list[Row], key: Callable[[Row], Hashable], texts: Iterable[str]) -> list[Row]:
+    """Refuse rows that answers could not be joined to, or that could not be sent.
+
+    Args:
+        path: Where they come from.
+        rows: Questions or responses.
+        key: What names a row.
+        texts: Keys whose values are texts, or None.
+
+    Raises:
+        DataFileError: Two rows have one name, a text is none or not valid Unicode, or a question is blank.
+    """
+    seen: set[Hashable] = set()
+    for i, row in enumerate(rows):
+        if key(row) in seen:
+            raise DataFileError(f"{path}: row {i} expects a name of its own, but {key(row)} occurs twice. Remove one.")
+        seen.add(key(row))
+        for name in texts:
+            text = row.get(name)
+            if text is not None and (not isinstance(text, str) or any("\ud800" <= c <= "\udfff" for c in text)):
+                raise DataFileError(f"{path}: row {i} expects Unicode text as {name}, but got {text!r:.60}.")
+        if not (row.get("question") or "").strip():
+            raise DataFileError(f"{path}: row {i} expects a question, but it is blank. Remove the row.")
     return rows
 
 

@@ -12,9 +12,9 @@ tried again by the next run where the reason may have passed (429, 5xx, time-out
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from transformers.utils import logging as hf_logging
 
@@ -22,17 +22,15 @@ from inspector_pipeline.engine import plan_batches
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import Row
 
-from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, lasting, model_label
-from ..labelling.generate import LocalConfig, LocalGenerator, derived_seed
-from ..labelling.journal import Journal, Key, checked_rows, is_settled
-from ..rows.records import read_records
+from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, derived_seed, model_label
+from ..labelling.generate import LocalConfig, LocalGenerator
+from ..labelling.journal import Journal, Key, answers_manifest, is_settled
+from ..rows.records import checked_rows, read_records
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
 QUESTION_MARK = "{question}"
-
-Unit = tuple[Row, int]
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,18 @@ class Config:
             raise SettingsError(f"prompt expects {QUESTION_MARK} in it, but got {self.prompt!r:.80}.")
 
 
+class Unit(NamedTuple):
+    """One response to collect: a question, and which of its samples."""
+
+    row: Row
+    sample: int
+
+    @property
+    def key(self) -> Key:
+        """Name of the unit: the question's id and the sample."""
+        return str(self.row["id"]), self.sample
+
+
 def run(config: Config) -> None:
     """Run the stage: questions -> responses.
 
@@ -95,37 +105,24 @@ def run(config: Config) -> None:
         BackboneError: The local model cannot be loaded.
     """
     output = Path(config.output)
-    manifest = _manifest(config)
+    manifest = answers_manifest(
+        Manifest.of("collect", config, (config.questions,)),
+        ("retry_failed", "local") if config.endpoint else ("retry_failed",),
+        generator=model_label(config.generator),
+    )
     if is_settled(output, manifest, config.retry_failed):
         return
     rows = checked_rows(config.questions, read_records(config.questions), lambda row: (str(row["id"]),), ("question",))
+    units = [Unit(row, sample) for row in rows for sample in range(config.samples)]
     with Journal(output, manifest) as journal:
         if config.endpoint is None:
-            _generate(config, rows, journal)
+            _generate(config, units, journal)
         else:
-            asyncio.run(_ask(config, config.endpoint, rows, journal))
-        responses = [_response(config, row, sample, journal) for row, sample in _units(config, rows)]
+            asyncio.run(_ask(config, config.endpoint, units, journal))
+        responses = [_response(config, unit, journal) for unit in units]
         journal.finish(responses)
     failed = sum(row["prediction"] is None for row in responses)
     logger.info("Wrote %d responses to %s; %d without a prediction.", len(responses), output, failed)
-
-
-def _manifest(config: Config) -> Manifest:
-    """Describe the run by what its responses are made from."""
-    manifest = Manifest.of("collect", config, (config.questions,))
-    named = {"generator": model_label(config.generator)}
-    if config.endpoint is not None:
-        return lasting(manifest, ("retry_failed", "local"), **named)
-    settings = {key: value for key, value in manifest.settings.items() if key not in ("retry_failed", "endpoint")}
-    return replace(manifest, settings={**settings, **named})
-
-
-def _units(config: Config, rows: list[Row]) -> Iterator[Unit]:
-    return ((row, sample) for row in rows for sample in range(config.samples))
-
-
-def _key(unit: Unit) -> Key:
-    return str(unit[0]["id"]), unit[1]
 
 
 def _messages(config: Config, row: Row) -> list[Message]:
@@ -133,83 +130,70 @@ def _messages(config: Config, row: Row) -> list[Message]:
     return [*system, {"role": "user", "content": config.prompt.replace(QUESTION_MARK, row["question"])}]
 
 
-def _response(config: Config, row: Row, sample: int, journal: Journal) -> Row:
+def _response(config: Config, unit: Unit, journal: Journal) -> Row:
     """Join a question with what the journal holds under its id."""
-    key = _key((row, sample))
-    entry = journal.entries[key]
+    entry = journal.entries[unit.key]
     return {
-        **row,
-        "sample": sample,
+        **unit.row,
+        "sample": unit.sample,
         "prediction": entry.get("prediction"),
         "generator": model_label(config.generator),
         "error": entry.get("error"),
         "finish_reason": entry.get("finish_reason"),
-        "usage": journal.usage[key],
+        "usage": journal.usage[unit.key],
     }
 
 
 def _entry(key: Key, text: str, finish_reason: str | None, usage: dict[str, int], refusal: str = "") -> Row:
     """Write a journal entry; an empty reply is no response."""
     error = None if text.strip() else f"refused: {refusal}" if refusal else "the reply is empty"
-    prediction = text if error is None else None
-    described = {"prediction": prediction, "error": error, "finish_reason": finish_reason, "usage": usage}
+    described = {"prediction": None if error else text, "error": error, "finish_reason": finish_reason, "usage": usage}
     return {"key": list(key), **described}
 
 
-async def _ask(config: Config, settings: EndpointConfig, rows: list[Row], journal: Journal) -> None:
+async def _ask(config: Config, settings: EndpointConfig, units: list[Unit], journal: Journal) -> None:
     """Ask the endpoint for every response that the journal lacks."""
-    n_units = len(rows) * config.samples
-    todo = (unit for unit in _units(config, rows) if not journal.is_done(_key(unit), config.retry_failed))
-    n_done = sum(journal.is_done(_key(unit), config.retry_failed) for unit in _units(config, rows))
-    with hf_logging.tqdm(total=n_units, initial=n_done, desc="collect", unit="response") as bar:
-        async with Endpoint(settings, config.generator) as endpoint:
-            await endpoint.each(todo, _asker(config, endpoint, journal, bar.update))
-
-
-def _asker(
-    config: Config, endpoint: Endpoint, journal: Journal, step: Callable[[], object]
-) -> Callable[[Unit], Awaitable[bool]]:
-    """Return what asks for one response and records it."""
     sampling = {"temperature": config.temperature, "top_p": config.top_p if config.top_p < 1 else None}
+    async with Endpoint(settings, config.generator) as endpoint:
 
-    async def ask(unit: Unit) -> bool:
-        seed = derived_seed(config.seed, *_key(unit)) if config.temperature else None
-        answer = await endpoint.ask(_messages(config, unit[0]), config.max_tokens, seed=seed, **sampling)
-        step()
-        if isinstance(answer, Failure):
-            if not (answer.passing and endpoint.stopping.is_set()):  # then it was not tried to the end
-                journal.fail(_key(unit), answer)
-            return False
-        journal.append(_entry(_key(unit), answer.text, answer.finish_reason, answer.usage, answer.refusal))
-        return True
+        async def ask(unit: Unit) -> bool:
+            seed = derived_seed(config.seed, *unit.key) if config.temperature else None
+            answer = await endpoint.ask(_messages(config, unit.row), config.max_tokens, seed=seed, **sampling)
+            if isinstance(answer, Failure):
+                if not (answer.passing and endpoint.stopping.is_set()):  # then it was not tried to the end
+                    journal.fail(unit.key, answer)
+                return False
+            journal.append(_entry(unit.key, answer.text, answer.finish_reason, answer.usage, answer.refusal))
+            return True
 
-    return ask
+        await journal.ask_for_missing(endpoint, units, ask, retry_failed=config.retry_failed, unit="response")
 
 
-def _generate(config: Config, rows: list[Row], journal: Journal) -> None:
+def _generate(config: Config, units: list[Unit], journal: Journal) -> None:
     """Generate every batch that the journal lacks; batches depend on the questions only, not on what is done."""
-    units = list(_units(config, rows))
-    missing = {_key(unit) for unit in units if not journal.is_done(_key(unit), retry_failed=False)}
+    missing = {unit.key for unit in units if not journal.is_done(unit.key, retry_failed=False)}
     if not missing:
         return
     model = LocalGenerator(config.generator, config.local)
-    prompts = {str(row["id"]): model.encode(_messages(config, row)) for row in rows}
+    rows = {unit.key[0]: unit.row for unit in units}
+    prompts = {name: model.encode(_messages(config, row)) for name, row in rows.items()}
     room = (model.max_length or sys.maxsize) - config.max_tokens
     for name, sample in missing:
-        if len(prompts[str(name)]) > room:
-            reason = f"the prompt has {len(prompts[str(name)])} tokens, but the model has room for {room}"
+        if len(prompts[name]) > room:
+            reason = f"the prompt has {len(prompts[name])} tokens, but the model has room for {room}"
             journal.append({"key": [name, sample], "error": reason})
-    keys = [_key(unit) for unit in units if len(prompts[str(unit[0]["id"])]) <= room]
-    batches = plan_batches([len(prompts[str(name)]) for name, _ in keys], config.local.batch_size)
+    keys = [unit.key for unit in units if len(prompts[unit.key[0]]) <= room]
+    batches = plan_batches([len(prompts[name]) for name, _ in keys], config.local.batch_size)
     for batch in hf_logging.tqdm(batches, desc="collect", unit="batch"):
         chosen = [keys[i] for i in batch]
         if missing.isdisjoint(chosen):
             continue
-        ids = [prompts[str(name)] for name, _ in chosen]
+        ids = [prompts[name] for name, _ in chosen]
         seeds = [derived_seed(config.seed, *key) for key in chosen]
         made = model.generate(ids, config.max_tokens, config.temperature, config.top_p, seeds)
         entries = [
             _entry(key, one.text, one.finish_reason, {"prompt_tokens": len(prompt), "completion_tokens": one.n_tokens})
             for key, prompt, one in zip(chosen, ids, made, strict=True)
+            if key in missing
         ]
-        journal.append(*(entry for key, entry in zip(chosen, entries, strict=True) if key in missing))
+        journal.append(*entries)

@@ -10,29 +10,30 @@ of repairs and of useless replies too. A killed run goes on where it stopped; on
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from transformers.utils import logging as hf_logging
-
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import Row
 
-from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, Reply, lasting, model_label
-from ..labelling.generate import derived_seed
-from ..labelling.journal import Journal, Key, checked_rows, is_settled
+from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, Reply, derived_seed, model_label
+from ..labelling.journal import (
+    Journal,
+    Key,
+    Ledger,
+    Prices,
+    answers_manifest,
+    is_settled,
+    most_tokens,
+)
 from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
-from ..labelling.spending import Ledger, Prices, most_tokens
-from ..labelling.teacher import Verdict, combine, grading_messages, read_reply, repair_messages, response_format
-from ..rows.records import read_records, response_key
+from ..labelling.teacher import combine, grading_messages, read_answer, repair_messages, response_format
+from ..rows.records import checked_rows, read_records, response_key
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
-RUN_ONLY = ("retry_failed", "prices")
-STOPPED = {"length": "the reply was cut off at max_tokens", "content_filter": "the content filter stopped the reply"}
 MOST_PROBLEM = 400  # bytes that the description of one aspect's problem may take
 
 
@@ -126,24 +127,20 @@ def run(config: Config) -> None:
         EndpointError: The endpoint cannot be used or the limit of cost is reached; what was answered is kept.
     """
     output = Path(config.output)
-    manifest = lasting(Manifest.of("label", config, (config.responses,)), RUN_ONLY, teacher=model_label(config.teacher))
+    manifest = Manifest.of("label", config, (config.responses,))
+    manifest = answers_manifest(manifest, ("retry_failed", "prices"), teacher=model_label(config.teacher))
     if is_settled(output, manifest, config.retry_failed):
         return
     texts = ("question", "prediction", "answer") if config.show_reference else ("question", "prediction")
     rows = checked_rows(config.responses, read_records(config.responses), response_key, texts)
     with Journal(output, manifest) as journal:
-        spent = asyncio.run(_ask(config, rows, journal))
+        grader = Grader(config, journal)
+        asyncio.run(grader.grade_all(rows))
         labelled = [_labelled(config, row, journal) for row in rows]
         journal.finish(labelled)
     n_null = sum(score is None for row in labelled for score in row["scores"].values())
-    logger.info("Wrote %d rows to %s; %d scores are null. Used: %s.", len(rows), output, n_null, spent)
-
-
-def _units(config: Config, rows: list[Row]) -> Iterator[Unit]:
-    groups = config.groups()
-    for row in rows:
-        if not _unanswerable(row):
-            yield from (Unit(row, group, k) for group in groups for k in range(config.samples))
+    used = grader.ledger.summary()
+    logger.info("Wrote %d rows to %s; %d scores are null. Used: %s.", len(rows), output, n_null, used)
 
 
 def _unanswerable(row: Row) -> str | None:
@@ -153,71 +150,54 @@ def _unanswerable(row: Row) -> str | None:
     return None if row["prediction"].strip() else "no response: it is blank"
 
 
-async def _ask(config: Config, rows: list[Row], journal: Journal) -> str:
-    """Ask for every score that the journal lacks, and say what was used in all."""
-    ledger = Ledger(config.prices, journal.usage.values())
-    done = [journal.is_done(unit.key, config.retry_failed) for unit in _units(config, rows)]
-    todo = (unit for unit in _units(config, rows) if not journal.is_done(unit.key, config.retry_failed))
-    with hf_logging.tqdm(total=len(done), initial=sum(done), desc="label", unit="call") as bar:
-        async with Endpoint(config.endpoint, config.teacher) as endpoint:
-            await endpoint.each(todo, Grader(config, endpoint, journal, ledger, bar.update).grade)
-    return ledger.summary()
-
-
 class Grader:
-    """Asks the teacher for one unit at a time and records what comes of it.
+    """Asks the teacher for one score at a time and records what comes of it.
 
     Args:
         config: Settings of the stage.
-        endpoint: The teacher.
         journal: Where results go.
-        ledger: Where costs go.
-        step: Called after each unit.
     """
 
-    def __init__(
-        self, config: Config, endpoint: Endpoint, journal: Journal, ledger: Ledger, step: Callable[[], object]
-    ) -> None:
-        """Keep what grading needs."""
+    def __init__(self, config: Config, journal: Journal) -> None:
+        """Begin with the costs of earlier runs."""
         self.config = config
-        self.endpoint = endpoint
         self.journal = journal
-        self.ledger = ledger
-        self.step = step
+        self.ledger = Ledger(config.prices, journal.usage.values())
+        self.endpoint = Endpoint(config.endpoint, config.teacher)
 
-    async def grade(self, unit: Unit) -> bool:
-        """Ask for a unit's scores, with one repair, and record them.
-
-        Args:
-            unit: What to ask for.
-
-        Returns:
-            Whether the teacher replied at all.
+    async def grade_all(self, rows: list[Row]) -> None:
+        """Ask for every score that the journal lacks.
 
         Raises:
             EndpointError: No call can succeed, or the limit of cost is reached.
         """
+        asked, config = [row for row in rows if not _unanswerable(row)], self.config
+        units = [Unit(row, group, k) for row in asked for group in config.groups() for k in range(config.samples)]
+        async with self.endpoint:
+            await self.journal.ask_for_missing(
+                self.endpoint, units, self.grade, retry_failed=config.retry_failed, unit="call"
+            )
+
+    async def grade(self, unit: Unit) -> bool:
+        """Ask for a unit's scores, with one repair, record them, and say whether the teacher replied at all."""
         reference = unit.row.get("answer") if self.config.show_reference else None
         messages = grading_messages(unit.row, unit.rubrics, reference)
-        bound, repair_bound = self._bounds(unit, messages)
-        async with self.ledger.room_for(Counter(bound) + Counter(repair_bound)):
-            answer, verdict = await self._call(unit, messages, bound)
+        call, repair = self._most_used(unit, messages)
+        async with self.ledger.room_for(Counter(call) + Counter(repair)):
+            answer = await self._ask(unit, messages, call)
+            verdict = read_answer(answer, unit.rubrics)
             if isinstance(answer, Reply) and verdict.reasons and not answer.refusal:
                 problem = "; ".join(verdict.reasons.values())
                 again = repair_messages(messages, answer.text, unit.rubrics, problem)
-                answer, repaired = await self._call(unit, again, repair_bound)
-                verdict = verdict.completed_by(repaired)
-        self.step()
-        failed = isinstance(answer, Failure)
+                answer = await self._ask(unit, again, repair)
+                verdict = verdict.completed_by(read_answer(answer, unit.rubrics))
         passing = isinstance(answer, Failure) and answer.passing
         if not (passing and self.endpoint.stopping.is_set()):  # then it was not tried to the end
             self.journal.append({"key": list(unit.key), "passing": passing, **asdict(verdict)})
-        return not failed
+        return isinstance(answer, Reply)
 
-    async def _call(
-        self, unit: Unit, messages: list[Message], bound: dict[str, int]
-    ) -> tuple[Reply | Failure, Verdict]:
-        """Ask once, put what it took into the journal at once, and read the reply."""
+    async def _ask(self, unit: Unit, messages: list[Message], most: dict[str, int]) -> Reply | Failure:
+        """Ask once, and put what it took, at most so much, into the journal at once."""
         config = self.config
         seeded = config.seed is not None and config.temperature != 0
         answer = await self.endpoint.ask(
@@ -227,26 +207,17 @@ class Grader:
             seed=derived_seed(config.seed or 0, *unit.key) if seeded else None,
             response_format=response_format(unit.rubrics, config.structured),
         )
-        names = [rubric.name for rubric in unit.rubrics]
-        if isinstance(answer, Failure):
-            return answer, Verdict(reasons=dict.fromkeys(names, answer.reason))
-        counted = "prompt_tokens" in answer.usage and "completion_tokens" in answer.usage
-        usage = answer.usage if counted else {**bound, **answer.usage, "calls_not_counted_by_the_server": 1}
-        self.ledger.add(usage)
-        self.journal.append({"key": list(unit.key), "usage": usage, "partial": True})
-        if answer.refusal:
-            return answer, Verdict(reasons=dict.fromkeys(names, f"the teacher refused: {answer.refusal:.200}"))
-        verdict = read_reply(answer.text, unit.rubrics)
-        stopped = STOPPED.get(answer.finish_reason or "")
-        if stopped:
-            verdict.reasons = dict.fromkeys(verdict.reasons, stopped)
-        return answer, verdict
+        if isinstance(answer, Reply):
+            counted = most.keys() <= answer.usage.keys()
+            usage = answer.usage if counted else {**most, **answer.usage, "calls_not_counted_by_the_server": 1}
+            self.ledger.used.update(usage)
+            self.journal.append({"key": list(unit.key), "usage": usage, "partial": True})
+        return answer
 
-    def _bounds(self, unit: Unit, messages: list[Message]) -> tuple[dict[str, int], dict[str, int]]:
+    def _most_used(self, unit: Unit, messages: list[Message]) -> tuple[dict[str, int], dict[str, int]]:
         """Bound from above what a unit's call and its repair can use."""
         new = self.config.max_tokens
-        schema = len(str(response_format(unit.rubrics, self.config.structured)))
-        first = most_tokens(messages) + schema
+        first = most_tokens(messages) + len(str(response_format(unit.rubrics, self.config.structured)))
         added = new + most_tokens(repair_messages((), "", unit.rubrics, "")) + MOST_PROBLEM * len(unit.rubrics)
         call = {"prompt_tokens": first, "completion_tokens": new}
         return call, {"prompt_tokens": first + added, "completion_tokens": new}
@@ -260,20 +231,15 @@ def _labelled(config: Config, row: Row, journal: Journal) -> Row:
     for group in config.groups():
         keys = [Unit(row, group, k).key for k in range(config.samples)]
         entries = [] if unanswerable else [journal.entries[key] for key in keys]
-        usage.update(sum((Counter(journal.usage.get(key, {})) for key in keys), Counter()))
+        for key in keys:
+            usage.update(journal.usage.get(key, {}))
         for rubric in group:
-            label_of_aspect = combine(rubric.name, entries, unanswerable)
-            for name, value in label_of_aspect.items():
-                found.setdefault(name, {})[rubric.name] = value
-    kept = ["scores", "reasons", "justifications"]
-    if config.samples > 1:
-        kept += ["agreement", "sample_scores"]
-    merged = {name: {**(row.get(name) or {}), **_given(found[name], name)} for name in kept}
+            for name, value in combine(rubric.name, entries, unanswerable).items():
+                if value is not None or name == "scores":  # there, null says that there is no label
+                    found.setdefault(name, {})[rubric.name] = value
+    names = ["scores", "reasons", "justifications", *(["agreement", "sample_scores"] if config.samples > 1 else [])]
     if config.weight_by_agreement:
-        merged["weights"] = {**(row.get("weights") or {}), **_given(found["agreement"], "weights")}
+        found["weights"] = found.get("agreement", {})
+        names.append("weights")
+    merged = {name: {**(row.get(name) or {}), **found.get(name, {})} for name in names}
     return {**row, **merged, "teacher": model_label(config.teacher), "teacher_usage": dict(usage)}
-
-
-def _given(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """Leave out aspects that have nothing to say; in scores, null says that there is no label."""
-    return {aspect: value for aspect, value in values.items() if value is not None or name == "scores"}

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_training.labelling.endpoint import Failure
-from inspector_training.labelling.journal import Journal, checked_rows, is_settled, journal_path
+from inspector_training.labelling.journal import Journal, is_settled, journal_path
+from inspector_training.rows.records import checked_rows
 from inspector_training.runs.manifest import Manifest
 
 from inspector_pipeline.errors import DataFileError

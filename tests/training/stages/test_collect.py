@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from inspector_training.labelling.endpoint import FAILURES_IN_A_ROW, EndpointConfig
-from inspector_training.labelling.generate import LocalConfig, LocalGenerator, RowSampler, derived_seed
+from inspector_training.labelling.endpoint import FAILURES_IN_A_ROW, EndpointConfig, derived_seed
+from inspector_training.labelling.generate import LocalConfig, LocalGenerator, RowSampler
 from inspector_training.labelling.journal import journal_path
-from inspector_training.runs.command import run
-from inspector_training.stages import collect as stage
+from inspector_training.runs.command import main
 from inspector_training.stages.collect import Config as CollectConfig
 from inspector_training.stages.collect import run as collect
 from support.fault_server import Answer, FaultServer, kill_and_resume, user_text
@@ -176,15 +175,14 @@ def test_cut_off_responses_say_so_and_half_a_surrogate_pair_does_no_harm(config)
         (Answer(status=429, raw=b'{"error": {"message": "no money", "code": "insufficient_quota"}}'), "no money"),
     ],
 )
-def test_refusals_stop_the_stage_with_one_line(config, answer, message, monkeypatch, caplog):
+def test_refusals_stop_the_stage_with_one_line(config, answer, message, caplog):
     with FaultServer(lambda body, times: answer) as server:
         with pytest.raises(EndpointError, match=message):
             collect(config(server.url))
         assert len(server.requests) <= 4
         arguments = ["--questions", config().questions, "--output", config().output, "--generator", "m"]
-        monkeypatch.setattr("sys.argv", ["collect", *arguments, "--endpoint.base_url", server.url])
         with pytest.raises(SystemExit, match="1"):
-            run(stage.main)
+            main(["collect", *arguments, "--endpoint.base_url", server.url])
     lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(lines) == 1 and lines[0].startswith("EndpointError: ") and "\n" not in lines[0]
 

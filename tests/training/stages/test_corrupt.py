@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_training.corruptions.arithmetic import exact
-from inspector_training.corruptions.damage import Source
-from inspector_training.corruptions.labels import ASPECTS, KINDS, LABELS, degrees
+from inspector_training.corruptions.damage import ASPECTS, DAMAGES, LABELS, WEIGHTS, corrupted_rows, damaged_row
 from inspector_training.corruptions.rationale import (
+    Source,
     equalities,
     equations,
     evaluate,
@@ -25,7 +25,6 @@ from inspector_training.corruptions.rationale import (
 from inspector_training.rows.answers import mentions
 from inspector_training.rows.correctness import judge_answer
 from inspector_training.rows.records import labelled_pairs, read_records, write_records
-from inspector_training.stages.corrupt import DAMAGES, WEIGHTS, corrupted_rows, damaged_row
 from inspector_training.stages.corrupt import Config as CorruptConfig
 from inspector_training.stages.corrupt import run as corrupt
 
@@ -72,21 +71,21 @@ def plain_lines(question):
 
 
 def test_the_table_covers_every_kind_and_says_why():
-    assert set(KINDS) == set(DAMAGES)
-    assert set(KINDS) >= set(WEIGHTS)
-    for (kind, degree), labels in LABELS.items():
-        assert degree in degrees(kind)
+    assert {kind for kind, _ in LABELS} == set(DAMAGES)
+    assert set(DAMAGES) >= set(WEIGHTS)
+    for (kind, _), labels in LABELS.items():
         assert labels.reason
-        assert set(labels.scores()) == set(ASPECTS)
-        assert labels.correctness in (0, 1)
-        assert all(score in (None, 1, 2, 3, 4, 5) for name, score in labels.scores().items() if name != "correctness")
-        assert kind == "clean" or any(score != 5 for score in list(labels.scores().values())[:5] if score)
+        assert set(labels.scores) == set(ASPECTS)
+        assert labels.scores["correctness"] in (0, 1)
+        assert all(score in (None, 1, 2, 3, 4, 5) for name, score in labels.scores.items() if name != "correctness")
+        assert kind == "clean" or any(score != 5 for score in list(labels.scores.values())[:5] if score)
 
 
 def test_more_damage_never_means_a_better_label():
-    for kind in KINDS:
+    assert list(LABELS) == sorted(LABELS, key=lambda name: (list(DAMAGES).index(name[0]), name[1]))
+    for kind in DAMAGES:
         for aspect in ASPECTS:
-            scores = [LABELS[kind, degree].scores()[aspect] for degree in degrees(kind)]
+            scores = [labels.scores[aspect] for (name, _), labels in LABELS.items() if name == kind]
             known = [score for score in scores if score is not None]
             assert known == sorted(known, reverse=True)
 
@@ -263,7 +262,7 @@ def test_a_value_with_two_meanings_is_not_changed():
             assert damaged(twofold, "arithmetic_slip_carried", degree, seed) is None
 
 
-@given(seeds, st.sampled_from(KINDS), st.sampled_from(FEW))
+@given(seeds, st.sampled_from(list(DAMAGES)), st.sampled_from(FEW))
 @times
 def test_rows_carry_the_labels_of_their_damage(seed, kind, question):
     row = damaged_row(question, source(question, CLIPS if question is CAKES else CAKES), kind, seed)
@@ -272,7 +271,7 @@ def test_rows_carry_the_labels_of_their_damage(seed, kind, question):
         return
     degree = row["damage"]["degree"]
     assert row["generator"] == f"corrupt:{kind}:{degree}"
-    assert row["scores"] == LABELS[kind, degree].scores()
+    assert row["scores"] == LABELS[kind, degree].scores
     assert row["auxiliary"] is True
     assert row["id"] == question["id"]
     assert "<<" not in row["prediction"]
@@ -337,7 +336,7 @@ def test_real_solutions_allow_slips(gsm8k):
 def test_an_independent_reader_agrees_on_the_answers_of_real_solutions(gsm8k):
     rows, counts = corrupted_rows(gsm8k, 150, 5, 731)
     assert len(rows) >= 0.98 * 750
-    assert {name.split(":")[0] for name in counts if not name.startswith("skipped")} == set(KINDS)
+    assert {name.split(":")[0] for name in counts if not name.startswith("skipped")} == set(DAMAGES)
     golds = {question["id"]: read_rationale(question).final for question in gsm8k}
     for row in rows:
         verdict = judge_answer(row["prediction"], golds[row["id"]], row["question"])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_training.labelling.endpoint import EndpointConfig
+from inspector_training.labelling.journal import Prices
 from inspector_training.labelling.rubrics import FIVE_LEVELS, TWO_LEVELS, Rubric
-from inspector_training.labelling.spending import Prices
 from inspector_training.labelling.teacher import combine, grading_messages, read_reply, reply_form, response_format
 from inspector_training.rows.records import labelled_pairs
 from inspector_training.stages.label import Config as LabelConfig
