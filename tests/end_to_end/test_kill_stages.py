@@ -5,7 +5,6 @@ kill falls into the work, not into the start; the last run, to the end, is a pla
 test_collect.py, test_label.py and test_extract.py kill the stages that keep what they have.
 """
 
-import importlib
 import json
 import random
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from inspector_training.rows.records import read_records, response_key
-from inspector_training.runs.command import run
+from inspector_training.runs.command import main as command
 from inspector_training.runs.manifest import checked_sha256, manifest_path
 from inspector_training.stages.make_judge import Config as MakeJudgeConfig
 from inspector_training.stages.make_judge import run as make_judge
@@ -41,12 +40,6 @@ MEASURED = "stats.json"  # holds seconds
 def _imported():
     """Have the fork server import everything, so that no run is measured with it."""
     start(time.sleep, 0).join(LONGEST)
-
-
-def command(arguments):
-    """Run a stage as `python -m training STAGE ...` does."""
-    sys.argv = arguments
-    run(importlib.import_module(f"training.{arguments[0]}").main)
 
 
 def finish(stage, config):
@@ -237,7 +230,7 @@ def test_killed_at_any_moment_a_stage_leaves_nothing_that_passes_for_its_output(
     assert kills and halves
     kill(replaced(second / ROWS), command, arguments)
     assert refused_or_whole(second, old, whole)
-    subprocess.run([sys.executable, "-m", f"training.{stage}", *arguments[1:]], cwd=ROOT, check=True, timeout=LONGEST)
+    subprocess.run([sys.executable, "-m", "training", *arguments], cwd=ROOT, check=True, timeout=LONGEST)
     assert contents(second) == whole
 
 

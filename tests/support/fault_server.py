@@ -10,7 +10,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-PRELOADED = ["pytest", "inspector_training.stages.make_judge"]  # and with it every stage
+KILLED = (
+    "make_judge",
+    "data",
+    "collect",
+    "label",
+    "correctness",
+    "corrupt",
+    "audit",
+    "extract",
+    "fit",
+    "evaluate",
+    "export",
+)
+PRELOADED = ["pytest", *(f"inspector_training.stages.{stage}" for stage in KILLED)]
 
 
 @dataclass
