@@ -34,10 +34,10 @@ def _line(name: str, entry: Mapping[str, Any], is_judge: bool) -> str:
     seconds, flops = entry["seconds_per_pair"], entry["flops_per_pair"]
     cells = (
         f"**{name}**" if is_judge else name,
-        _shown(mean.get("auroc")),
-        _value(mean.get("spearman")),
-        _value(mean.get("macro_f1")),
-        "the judge" if is_judge else _shown(gain, signed=True),
+        _shown(mean.get("auroc"), "{value:.3f} ({low:.3f} to {high:.3f})"),
+        _shown(mean.get("spearman"), "{value:.3f}"),
+        _shown(mean.get("macro_f1"), "{value:.3f}"),
+        "the judge" if is_judge else _shown(gain, "{value:+.3f} ({low:+.3f} to {high:+.3f})"),
         "" if gain.get("p") is None else f"{gain['p']:.3f}",
         "no model" if not flops else f"{seconds:.3f}",
         "0" if not flops else f"{flops / 1e9:.1f}",
@@ -65,16 +65,8 @@ def _sentence(judge: str, name: str, entry: Mapping[str, Any]) -> str:
     return f"- {judge} does not differ reliably from {name}: {by}.\n"
 
 
-def _shown(found: Mapping[str, Any] | None, *, signed: bool = False) -> str:
-    if not found or found.get("value") is None:
-        return "undefined"
-    sign = "+" if signed else ""
-    value, low, high = (f"{found[key]:{sign}.3f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
-
-
-def _value(found: Mapping[str, Any] | None) -> str:
-    return "undefined" if not found or found.get("value") is None else f"{found['value']:.3f}"
+def _shown(found: Mapping[str, Any] | None, form: str) -> str:
+    return "undefined" if not found or found.get("value") is None else form.format_map(found)
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:
@@ -88,17 +80,13 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
         costs = {name: entry[key] for name, entry in shown.items() if entry["flops_per_pair"] and entry[key]}
         edge = min(costs.values(), default=1.0) / 5
         for name, entry in shown.items():
-            auroc = entry["mean"]["auroc"]
-            x = costs.get(name, edge)
-            marker = "o" if name in costs else "<"
+            auroc, x, marker = entry["mean"]["auroc"], costs.get(name, edge), "o" if name in costs else "<"
             spread = [[auroc["value"] - auroc["low"]], [auroc["high"] - auroc["value"]]]
             axis.errorbar([x], [auroc["value"]], yerr=spread, fmt=marker, capsize=2)
             axis.annotate(name, (x, auroc["value"]), xytext=(5, 3), textcoords="offset points", fontsize=7)
-        axis.set_xscale("log")
-        axis.set_xlabel(what)
+        axis.set(xscale="log", xlabel=what)
         axis.grid(visible=True, alpha=0.3)
     axes[0].set_ylabel("mean AUROC of a good score, 95 %")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
@@ -113,9 +101,7 @@ def plot_curves(curves: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
         low, high = ([auroc[end] for _, auroc in shown] for end in ("low", "high"))
         axis.fill_between([n for n, _ in shown], low, high, alpha=0.12, color=line.get_color())
     axis.set_xscale("symlog", linthresh=10)  # no labels stand at the left edge
-    axis.set_xlabel("labels of training rows")
-    axis.set_ylabel("mean AUROC of a good score, 95 %")
+    axis.set(xlabel="labels of training rows", ylabel="mean AUROC of a good score, 95 %")
     axis.grid(visible=True, alpha=0.3)
     axis.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

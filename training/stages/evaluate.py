@@ -20,7 +20,7 @@ from inspector_pipeline.files.disk import json_text, write_atomically
 
 from ..evaluation.crossval import CrossValidation
 from ..evaluation.evidence import judge_evidence, protocol, set_evidence
-from ..evaluation.methods.probes import ProbesMethod
+from ..evaluation.methods.probes import ProbesMethod, identities
 from ..evaluation.methods.text import BASELINES, TextMethod
 from ..evaluation.metrics import METRICS
 from ..features.store import FeatureSet, concatenate, load_features
@@ -119,9 +119,8 @@ def evaluate(
     texts = {one.name: TextMethod(one, table.design.data.pairs, config.seed) for one in BASELINES}
     folds, samples = validation.divided, validation.resamples(config.bootstraps)
     predictions = {method.name: validation.predict(method, folds) for method in (judge, *texts.values())}
-    counted = [fold.that_counts() for fold in folds]
-    rivalling = {rival.name: validation.predict(rival, counted) for rival in rivals}
-    results = judge_evidence({**predictions, **rivalling}, table.labels, samples)
+    of_rival = {rival.name: validation.predict(rival, [fold.that_counts() for fold in folds]) for rival in rivals}
+    results = judge_evidence({**predictions, **of_rival}, table.labels, samples)
     results |= {"protocol": _protocol(config, judge.choices), "candidates_tried": config.candidates_tried}
     if config.learning_curve:
         few = ProbesMethod(JUDGE, table.design, replace(config.search, heads=()), both_kinds=True)
@@ -168,10 +167,9 @@ def _rival_design(table: Table, features: FeatureSet | None) -> Design:
     if features is None:
         return table.design
     pairs = table.features.pairs
-    theirs = [(str(pair.id), pair.prediction, pair.scores) for pair in features.pairs]
-    ours = [(str(pair.id), pair.prediction, pair.scores) for pair in pairs if not pair.auxiliary]
+    ours = [pair for pair in pairs if not pair.auxiliary]
     # A rival is fitted without auxiliary rows; those of the features come last, so that the others keep their numbers.
-    if theirs != ours or any(pair.auxiliary for pair in pairs[: len(ours)]):
+    if identities(features.pairs) != identities(ours) or any(pair.auxiliary for pair in pairs[: len(ours)]):
         raise DataFileError(
             f"rival_features expects the same {len(ours)} labelled pairs as features, in the same order and before any "
             f"auxiliary ones, but got {len(features.pairs)} others. Extract both from one file, without auxiliary or "
@@ -188,15 +186,12 @@ def _protocol(config: Config, choices: Sequence[Choice]) -> dict[str, Any]:
         "heads_chosen": [choice.settings[0].head for choice in choices],
         "auxiliary_weights_chosen": [choice.settings[0].auxiliary for choice in choices],
     }
-    settings = {"search": asdict(config.search), "rival": asdict(config.rival) if config.rival else None}
+    fits = {"search": asdict(config.search), "rival": asdict(config.rival) if config.rival else None}
     return {
         **protocol(folds, list(CHOSEN), list(METRICS), config.bootstraps),
         "baselines": {baseline.name: baseline.description for baseline in BASELINES},
         **{name: {str(one): own.count(one) for one in sorted(set(own))} for name, own in chosen.items()},
-        "settings": {
-            **settings,
-            **{name: getattr(config, name) for name in ("folds", "repeats", "bootstraps", "seed")},
-        },
+        "settings": {**fits, **{name: getattr(config, name) for name in ("folds", "repeats", "bootstraps", "seed")}},
     }
 
 

