@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .api.load import EMBEDDED_JUDGE, EXAMPLES, evaluate_samples, load_judge
-from .configuration_inspector import Aspect, Feature, Head, InspectorConfig
+from .configuration_inspector import Aspect, Head, InspectorConfig
 from .errors import BackboneError, DataFileError, InspectorError, JudgeConfigError, PairError, ReadingError
+from .features import Feature
 from .modeling_inspector import InspectorModel, InspectorOutput
 from .pipeline_inspector import TASK, InspectorPipeline
 from .reward import InspectorReward, RewardFunction

@@ -11,11 +11,10 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .decisions import RULES
 from .errors import JudgeConfigError, ReadingError
-from .features import POOLINGS
+from .features import POOLINGS, STATE_KINDS, Feature
 from .heads import AGGREGATIONS, SCORE_RULES, STACKED_RULES
 from .template import PairTemplate
 
-STATE_KINDS = ("raw", "rms_normed", "final_norm")
 HEADS = {"linear": 1, "score_tokens": 1, "stacked": 2}  # and the first format_version that has each
 FORMAT_VERSION = max(HEADS.values())
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
@@ -30,23 +29,6 @@ REQUIRED_FIELDS = (
     "max_length",
     "format_version",
 )
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One vector read from one pass.
-
-    Attributes:
-        reading: Name of the reading whose pass it is read from.
-        layer: Which state, in Hugging Face's numbering: 0 = embeddings, i = after i decoder layers.
-        pooling: One of mean, last, response_mean, min, max.
-        state: raw, rms_normed (unit root mean square, no weight) or final_norm (the backbone's own last norm).
-    """
-
-    reading: str
-    layer: int
-    pooling: str
-    state: str = "raw"
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .backbone import read_features
-from .configuration_inspector import Feature
+from .devices import TOKEN_BUDGET, to_device, token_budget
 from .errors import BackboneError
-from .pack_pooling import PackPooling, Pooled
-from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, pack, prefix_tree, to_device
+from .features import Feature, PackPooling, Pooled, read_features
+from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, pack, prefix_tree
 from .template import EncodedPair, PairTokenizer
 from .truncation import shallow_view, with_attention
 
@@ -287,15 +286,8 @@ def _runs_packs(family: _Family) -> bool:
 
 
 WINDOW_ROWS = 256
-TOKEN_BUDGET = 3072  # tokens of one batch, padding included, on a CPU; 4096 is no faster and takes .4 GB more
-ACCELERATOR_TOKEN_BUDGET = 16384
 
 T = TypeVar("T")
-
-
-def token_budget(device: torch.device) -> int:
-    """Return how many tokens one pass takes: enough to keep a device busy, few enough for its memory."""
-    return TOKEN_BUDGET if device.type == "cpu" else ACCELERATOR_TOKEN_BUDGET
 
 
 def windows(items: Iterable[T], rows: int) -> Iterator[list[T]]:

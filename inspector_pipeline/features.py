@@ -1,15 +1,41 @@
-"""Masked pooling of hidden states: pure functions from tensors to tensors.
+"""Features: one vector read from one pass, pooled over its tokens in a padded batch or in a pack (`packing.py`).
 
-Padding may lie on either side. Nothing here ever looks at a padded position, so a pooled vector does not depend on
-the batch that a pair happened to be in.
+Both forms of pooling give the same numbers. Padding may lie on either side of a batch's rows. Nothing here ever looks
+at a padded position, so a pooled vector does not depend on the batch that a pair happened to be in.
 """
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from .devices import to_device
 from .errors import BackboneError
 
 POOLINGS = ("mean", "last", "response_mean", "min", "max")
+STATE_KINDS = ("raw", "rms_normed", "final_norm")
+Range = tuple[int, int]  # half-open
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One vector read from one pass.
+
+    Attributes:
+        reading: Name of the reading whose pass it is read from.
+        layer: Which state, in Hugging Face's numbering: 0 = embeddings, i = after i decoder layers.
+        pooling: One of mean, last, response_mean, min, max.
+        state: raw, rms_normed (unit root mean square, no weight) or final_norm (the backbone's own last norm).
+    """
+
+    reading: str
+    layer: int
+    pooling: str
+    state: str = "raw"
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: str, response_mask: Tensor | None = None) -> Tensor:
@@ -100,3 +126,177 @@ def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     weights = mask.to(states.device).bool().float()
     kept = states.float().masked_fill(~weights.bool().unsqueeze(-1), 0.0)
     return kept.sum(dim=1) / weights.sum(dim=1, keepdim=True)
+
+
+def read_features(
+    backbone: PreTrainedModel,
+    final_norm: nn.Module | None,
+    features: Iterable[Feature],
+    *,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    response_mask: Tensor | None,
+    rms_norm_eps: float,
+) -> dict[Feature, Tensor]:
+    """Run one pass and pool the states that the features ask for; no other state is kept.
+
+    Args:
+        backbone: A decoder without its final norm (`take_final_norm`).
+        final_norm: That norm, where a feature needs it.
+        features: What to read; all of one reading.
+        input_ids: int64 (batch, tokens).
+        attention_mask: (batch, tokens), non-zero on real tokens; padding left or right.
+        response_mask: (batch, tokens), non-zero on the response's tokens; None where no feature needs it.
+        rms_norm_eps: Epsilon of rms_normed states.
+
+    Returns:
+        float32 (batch, hidden) for each feature.
+    """
+    features = list(dict.fromkeys(features))
+    attention_mask = attention_mask.bool().long()
+    layers = sorted({feature.layer for feature in features})
+    accepts = inspect.signature(backbone.forward).parameters
+    kwargs: dict[str, Any] = {"attention_mask": attention_mask, "output_hidden_states": layers}
+    if "position_ids" in accepts:
+        kwargs["position_ids"] = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
+    if "use_cache" in accepts:
+        kwargs["use_cache"] = False
+    states = backbone(input_ids, **kwargs).hidden_states
+    if len(states) != backbone.config.num_hidden_layers + 1:
+        raise BackboneError(
+            f"A backbone expects the embeddings and a state per layer, {backbone.config.num_hidden_layers + 1} states, "
+            f"but {type(backbone).__name__} gives {len(states)}, whose numbering is unknown."
+        )
+    return {
+        feature: _read(states[feature.layer], feature, final_norm, attention_mask, response_mask, rms_norm_eps)
+        for feature in features
+    }
+
+
+def _read(
+    states: Tensor,
+    feature: Feature,
+    final_norm: nn.Module | None,
+    attention_mask: Tensor,
+    response_mask: Tensor | None,
+    rms_norm_eps: float,
+) -> Tensor:
+    """Normalise token by token, then pool; the last token is picked first, which gives the same and costs less."""
+    if feature.pooling == "last":
+        return normalized(last_token(states, attention_mask), feature.state, rms_norm_eps, final_norm)
+    states = normalized(states, feature.state, rms_norm_eps, final_norm)
+    return pool(states, attention_mask, feature.pooling, response_mask)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What tokens that are not in the pack add to one feature of the rows that begin with them.
+
+    Attributes:
+        total: float32 (hidden,), the sum over the tokens.
+        low: float32 (hidden,), their minimum.
+        high: float32 (hidden,), their maximum.
+    """
+
+    total: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, states: Tensor, feature: Feature, eps: float, final_norm: nn.Module | None) -> "Pooled":
+        """Pool the states (tokens, hidden) of such tokens."""
+        values = normalized(states, feature.state, eps, final_norm)
+        return cls(values.sum(dim=0), values.amin(dim=0), values.amax(dim=0))
+
+
+@dataclass(frozen=True)
+class PackPooling:
+    """Where the tokens of a pack's rows lie.
+
+    Attributes:
+        ranges: For each row, its tokens in the pack, in order.
+        responses: For each row, those of its response.
+        lengths: Tokens of each row, those outside the pack included.
+        n_tokens: Tokens of the pack.
+    """
+
+    ranges: list[list[Range]]
+    responses: list[list[Range]]
+    lengths: list[int]
+    n_tokens: int
+    _made: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls, ranges: list[list[Range]], responses: Sequence[Range], lengths: list[int], n_tokens: int
+    ) -> "PackPooling":
+        """Find each row's response among its tokens.
+
+        Args:
+            ranges: For each row, its tokens in the pack.
+            responses: For each row, where the response lies in the row.
+            lengths: Tokens of each row; those that the ranges do not hold are at its beginning.
+            n_tokens: Tokens of the pack.
+        """
+        found = []
+        for own, (first, last), length in zip(ranges, responses, lengths, strict=True):
+            at = length - _size(own)
+            parts = []
+            for start, end in own:
+                low, high = max(first, at), min(last, at + end - start)
+                if low < high:
+                    parts.append((start + low - at, start + high - at))
+                at += end - start
+            found.append(parts)
+        return cls(ranges, found, lengths, n_tokens)
+
+    def __call__(
+        self, states: Tensor, feature: Feature, eps: float, final_norm: nn.Module | None, past: Pooled | None = None
+    ) -> Tensor:
+        """Pool a pack's states.
+
+        Args:
+            states: (tokens, hidden) of the pack, at the feature's layer.
+            feature: Which pooling, of which kind of state.
+            eps: Epsilon of rms_normed states.
+            final_norm: The backbone's final norm, where the feature needs it.
+            past: What the tokens outside the pack add.
+
+        Returns:
+            float32 (rows, hidden).
+        """
+        if feature.pooling == "last":
+            last = torch.tensor([own[-1][1] - 1 for own in self.ranges], device=states.device)
+            return normalized(states[last], feature.state, eps, final_norm)
+        if feature.pooling == "response_mean":
+            return self._response_weights(states.device) @ normalized(states, feature.state, eps, final_norm)
+        if feature.pooling == "mean":
+            mean = self._mean_weights(states.device) @ normalized(states, feature.state, eps, final_norm)
+            if past is None:
+                return mean
+            return mean + past.total / torch.tensor(self.lengths, device=states.device).unsqueeze(1)
+        values = normalized(states, feature.state, eps, final_norm)
+        reduce = torch.amin if feature.pooling == "min" else torch.amax
+        outside = [] if past is None else [past.low if feature.pooling == "min" else past.high]
+        rows = [[reduce(values[start:end], dim=0) for start, end in own] for own in self.ranges]
+        return torch.stack([reduce(torch.stack([*parts, *outside]), dim=0) for parts in rows])
+
+    def _response_weights(self, device: torch.device) -> Tensor:
+        return self._weights("response", self.responses, [_size(own) for own in self.responses], device)
+
+    def _mean_weights(self, device: torch.device) -> Tensor:
+        return self._weights("mean", self.ranges, self.lengths, device)
+
+    def _weights(self, key: str, ranges: list[list[Range]], counts: list[int], device: torch.device) -> Tensor:
+        """Return float32 (rows, tokens), by which states are averaged as one product of matrices; made once."""
+        if key not in self._made:
+            weights = torch.zeros(len(ranges), self.n_tokens)
+            for row, (own, count) in enumerate(zip(ranges, counts, strict=True)):
+                for start, end in own:
+                    weights[row, start:end] = 1 / count
+            self._made[key] = to_device(weights, device)
+        return self._made[key]
+
+
+def _size(ranges: list[Range]) -> int:
+    return sum(end - start for start, end in ranges)

@@ -12,9 +12,11 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import CONFIG_NAME, ModelOutput, cached_file, extract_commit_hash
 
-from .backbone import load_backbone, preferred_dtype, read_features
-from .configuration_inspector import Aspect, Feature, InspectorConfig
+from .backbone import load_backbone
+from .configuration_inspector import Aspect, InspectorConfig
+from .devices import preferred_dtype
 from .errors import BackboneError, JudgeConfigError
+from .features import Feature, read_features
 from .handler import EndpointHandler
 from .heads import LinearProbe, ScoreTokens, StackedHead, frozen_parameter
 from .judge_checks import check_shareable, refuse_broken_weights, refuse_missing, refuse_with_shared

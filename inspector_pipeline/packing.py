@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from .devices import to_device
 from .errors import BackboneError
 
 ATTENTION = "inspector_packed"
@@ -283,13 +284,6 @@ class _Gather(NamedTuple):
             batches.append(to_device(batch, device))
             offset += batch.numel()
         return cls(batches, to_device(back, device))
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the host, without waiting for it where the device allows that."""
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def packed_attention(

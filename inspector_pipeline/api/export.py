@@ -23,10 +23,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
-from ..configuration_inspector import Feature
 from ..engine import collate
 from ..errors import BackboneError, JudgeConfigError
-from ..features import rms_normalize
+from ..features import Feature, rms_normalize
 from ..heads import LinearProbe
 from ..modeling_inspector import InspectorModel, probe_key
 from ..pipeline_inspector import InspectorPipeline

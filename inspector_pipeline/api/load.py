@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..backbone import preferred_dtype
+from ..devices import preferred_dtype
 from ..modeling_inspector import InspectorModel
 from ..pipeline_inspector import TASK, InspectorPipeline, load_tokenizer
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from .. import InspectorPipeline, load_judge
+from inspector_pipeline import InspectorPipeline, load_judge
 
 TITLE = "Inspector"
 DESCRIPTION = (

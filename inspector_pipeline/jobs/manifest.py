@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ..engine import WINDOW_ROWS, token_budget
+from ..devices import token_budget
+from ..engine import WINDOW_ROWS
 from ..errors import DataFileError
 from ..files.disk import json_text
 from ..files.tables import Source

@@ -15,7 +15,9 @@ from transformers import (
 from transformers.models.bert import BertConfig
 
 from inspector_pipeline import BackboneError, Feature, InspectorModel, load_judge
-from inspector_pipeline.backbone import load_backbone, preferred_dtype, read_features
+from inspector_pipeline.backbone import load_backbone
+from inspector_pipeline.devices import preferred_dtype
+from inspector_pipeline.features import read_features
 from inspector_pipeline.truncation import find_decoder_parts, shallow_view, take_final_norm, truncated_config
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}

@@ -19,9 +19,8 @@ from transformers import (
 
 from inspector_pipeline import PairTemplate
 from inspector_pipeline import packing as packing_module
-from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.engine import FeatureReader
-from inspector_pipeline.features import POOLINGS, pool, rms_normalize
+from inspector_pipeline.features import POOLINGS, Feature, pool, rms_normalize
 from inspector_pipeline.template import PairTokenizer
 from inspector_pipeline.truncation import take_final_norm
 

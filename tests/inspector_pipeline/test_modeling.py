@@ -10,8 +10,7 @@ from support.models import aspect, chat_reading, config_of, feature, random_prob
 from transformers import AutoModel
 
 from inspector_pipeline import BackboneError, InspectorModel, JudgeConfigError
-from inspector_pipeline.configuration_inspector import STATE_KINDS
-from inspector_pipeline.features import POOLINGS
+from inspector_pipeline.features import POOLINGS, STATE_KINDS
 
 LITERAL = {"prefix": "Q: ", "middle": " A: ", "suffix": "", "add_special_tokens": True}
 

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from inspector_pipeline.api.load import load_judge
-from inspector_pipeline.engine import TOKEN_BUDGET
+from inspector_pipeline.devices import TOKEN_BUDGET
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 
 from ..evaluation.cost import LayerShape

@@ -15,8 +15,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
 
 from inspector_pipeline.backbone import backbone_location, load_backbone
-from inspector_pipeline.configuration_inspector import Feature, InspectorConfig, norm_eps
+from inspector_pipeline.configuration_inspector import InspectorConfig, norm_eps
 from inspector_pipeline.engine import FeatureReader
+from inspector_pipeline.features import Feature
 from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer
 from inspector_pipeline.truncation import take_final_norm, truncated_config
 

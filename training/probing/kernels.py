@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.features import Feature
 
 from ..features.store import OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX, FeatureSet
 from .table import Labels

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers.utils import logging as hf_logging
 
-from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_json
 

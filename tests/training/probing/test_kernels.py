@@ -6,8 +6,8 @@ from inspector_training.probing.kernels import Design, Rows, View, joint_kernel
 from inspector_training.probing.table import Labels
 from support.made_up import make_features, make_pairs
 
-from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.features import Feature
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from inspector_training.stages.extract import run as extract
 from support.models import N_LAYERS, PAIRS, aspect, feature
 
 from inspector_pipeline import load_judge
-from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.engine import collate
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, ReadingError
+from inspector_pipeline.features import Feature
 from inspector_pipeline.template import PairTemplate, PairTokenizer
 
 RUBRICS = {

@@ -41,8 +41,8 @@ from sklearn.preprocessing import StandardScaler
 from support.models import N_LAYERS, PAIRS
 from transformers import AutoModel
 
-from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.features import Feature
 from inspector_pipeline.template import PairTemplate, PairTokenizer
 
 RUBRICS = {
