@@ -15,9 +15,10 @@ from .api.load import EMBEDDED_JUDGE, EXAMPLES, evaluate_samples, load_judge
 from .configuration_inspector import Aspect, Head, InspectorConfig
 from .errors import BackboneError, DataFileError, InspectorError, JudgeConfigError, PairError, ReadingError
 from .features import Feature
-from .modeling_inspector import InspectorModel, InspectorOutput
+from .judge_model import InspectorOutput
+from .modeling_inspector import InspectorModel, InspectorReward
 from .pipeline_inspector import TASK, InspectorPipeline
-from .reward import InspectorReward, RewardFunction
+from .reward import RewardFunction
 from .template import PairTemplate
 
 __version__ = "0.1.0"

@@ -1,7 +1,8 @@
 """The judge's config: backbone, depth, readings and aspects, strictly checked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -13,22 +14,28 @@ from .decisions import RULES
 from .errors import JudgeConfigError, ReadingError
 from .features import POOLINGS, STATE_KINDS, Feature
 from .heads import AGGREGATIONS, SCORE_RULES, STACKED_RULES
-from .template import PairTemplate
+from .template import PairTemplate, take_fields
 
 HEADS = {"linear": 1, "score_tokens": 1, "stacked": 2}  # and the first format_version that has each
+HEAD_FIELDS: dict[str, dict[str, type]] = {
+    "linear": {"type": str, "rule": str, "members": int},
+    "score_tokens": {"type": str, "rule": str, "aggregation": str, "token_ids": list},
+    "stacked": {"type": str, "rule": str, "token_ids": list, "n_probe_features": int},
+}
+HEAD_RULES = {"linear": tuple(RULES), "score_tokens": SCORE_RULES, "stacked": STACKED_RULES}
+FEATURE_FIELDS = {"reading": str, "layer": int, "pooling": str, "state": str}
+ASPECT_FIELDS = {"name": str, "features": list, "head": dict, "classes": list, "counts_in_total": bool}
 FORMAT_VERSION = max(HEADS.values())
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
-    "backbone_config",
-    "backbone_id",
-    "backbone_revision",
-    "fused",
-    "depth",
-    "readings",
-    "aspects",
-    "max_length",
-    "format_version",
+    *("backbone_config", "backbone_id", "backbone_revision", "fused", "depth"),
+    *("readings", "aspects", "max_length", "format_version"),
 )
+FIELDS_OF_TRANSFORMERS = {
+    *("model_type", "auto_map", "custom_pipelines", "torch_dtype", "attn_implementation", "output_attentions"),
+    *("_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "_from_model_config"),
+    *("tie_last_hidden_states", "quantization_config"),
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,11 @@ class Aspect:
         return self.features[len(self.probe_features) :]
 
 
+def unique_features(aspects: Iterable[Aspect]) -> tuple[Feature, ...]:
+    """Return every feature that one of these aspects reads, once, in order of first appearance."""
+    return tuple(dict.fromkeys(feature for aspect in aspects for feature in aspect.features))
+
+
 @strict
 class InspectorConfig(PreTrainedConfig):
     """Config of a judge.
@@ -131,24 +143,20 @@ class InspectorConfig(PreTrainedConfig):
         Raises:
             JudgeConfigError: A field is missing, wrong or unknown.
         """
-        version = config_dict.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise JudgeConfigError(
-                f"This version reads judges up to format_version {FORMAT_VERSION}, but got {version}. Upgrade "
-                "inspector-pipeline."
-            )
-        if config_dict.get("model_type") != cls.model_type:
-            raise JudgeConfigError(
-                f"model_type expects {cls.model_type!r}, but got {config_dict.get('model_type')!r}. This is no judge."
-            )
+        version, model_type = config_dict.get("format_version"), config_dict.get("model_type")
+        _require(
+            not isinstance(version, int) or version <= FORMAT_VERSION,
+            f"This version reads judges up to format_version {FORMAT_VERSION}, but got {version}. Upgrade "
+            "inspector-pipeline.",
+        )
+        _require(
+            model_type == cls.model_type,
+            f"model_type expects {cls.model_type!r}, but got {model_type!r}. This is no judge.",
+        )
         missing = [name for name in REQUIRED_FIELDS if name not in config_dict]
-        if missing:
-            raise JudgeConfigError(f"A judge's config needs the field(s) {', '.join(missing)}, which are missing.")
-        unknown = set(config_dict) - _known_top_level(cls)
-        if unknown:
-            raise JudgeConfigError(
-                f"A judge's config has no field(s) named {', '.join(sorted(unknown))}. Check the spelling."
-            )
+        _require(not missing, f"A judge's config needs the field(s) {', '.join(missing)}, which are missing.")
+        unknown = sorted(set(config_dict) - {item.name for item in fields(cls)} - FIELDS_OF_TRANSFORMERS)
+        _require(not unknown, f"A judge's config has no field(s) named {', '.join(unknown)}. Check the spelling.")
         try:
             result = super().from_dict(config_dict, **kwargs)
         except JudgeConfigError:
@@ -164,29 +172,22 @@ class InspectorConfig(PreTrainedConfig):
         Raises:
             JudgeConfigError: A field is wrong or missing; the message names it.
         """
-        if self.max_length < 1:
-            raise JudgeConfigError(f"max_length expects a positive number of tokens, but got {self.max_length}.")
+        _require(self.max_length >= 1, f"max_length expects a positive number of tokens, but got {self.max_length}.")
         aspects = self.parsed_aspects
-        if not aspects:
-            raise JudgeConfigError("aspects expects at least one aspect, but got none.")
+        _require(bool(aspects), "aspects expects at least one aspect, but got none.")
         version = max(HEADS[aspect.head.type] for aspect in aspects)
-        if self.format_version != version:
-            raise JudgeConfigError(f"format_version expects {version}, but got {self.format_version!r}.")
-        if len({aspect.name for aspect in aspects}) != len(aspects):
-            raise JudgeConfigError("aspects expects distinct names, but some are equal.")
-        unread = self.readings.keys() - {feature.reading for aspect in aspects for feature in aspect.features}
-        if unread:
-            raise JudgeConfigError(
-                f"readings expects only readings that a feature reads, but got also {sorted(unread)}."
-            )
-        deepest = max(feature.layer for aspect in aspects for feature in aspect.features)
-        if self.depth != max(deepest, 1):
-            raise JudgeConfigError(
-                f"depth expects {max(deepest, 1)}, the deepest layer a feature reads, but got {self.depth}."
-            )
+        _require(self.format_version == version, f"format_version expects {version}, but got {self.format_version!r}.")
+        names = {aspect.name for aspect in aspects}
+        _require(len(names) == len(aspects), "aspects expects distinct names, but some are equal.")
+        features = [feature for aspect in aspects for feature in aspect.features]
+        unread = sorted(self.readings.keys() - {feature.reading for feature in features})
+        _require(not unread, f"readings expects only readings that a feature reads, but got also {unread}.")
+        depth = max(1, *(feature.layer for feature in features))
+        _require(
+            self.depth == depth, f"depth expects {depth}, the deepest layer a feature reads, but got {self.depth}."
+        )
         layers = getattr(self.backbone_config, "num_hidden_layers", None)
-        if layers != self.depth:
-            raise JudgeConfigError(f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
+        _require(layers == depth, f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
 
     @property
     def parsed_readings(self) -> dict[str, PairTemplate]:
@@ -196,11 +197,9 @@ class InspectorConfig(PreTrainedConfig):
             JudgeConfigError: A reading is malformed.
         """
         try:
-            return {
-                name: PairTemplate.from_dict(_mapping(data, f"readings.{name}")) for name, data in self.readings.items()
-            }
+            return {name: PairTemplate.from_dict(data, f"readings.{name}") for name, data in self.readings.items()}
         except ReadingError as error:
-            raise JudgeConfigError(f"readings: {error}") from error
+            raise JudgeConfigError(str(error)) from error
 
     @property
     def parsed_aspects(self) -> tuple[Aspect, ...]:
@@ -209,8 +208,8 @@ class InspectorConfig(PreTrainedConfig):
         Raises:
             JudgeConfigError: An aspect is malformed; the message names the field.
         """
-        names = self.parsed_readings.keys()
-        return tuple(_parse_aspect(data, f"aspects[{i}]", names) for i, data in enumerate(self.aspects))
+        readings = tuple(self.parsed_readings)
+        return tuple(_parse_aspect(data, f"aspects[{i}]", readings) for i, data in enumerate(self.aspects))
 
     @property
     def rms_norm_eps(self) -> float:
@@ -220,128 +219,93 @@ class InspectorConfig(PreTrainedConfig):
 
 def norm_eps(backbone_config: PreTrainedConfig) -> float:
     """Return the epsilon of a backbone's norms, or 1e-6 where its config names none."""
-    for name in ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"):
-        value = getattr(backbone_config, name, None)
-        if value is not None:
-            return float(value)
-    return 1e-6
+    names = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon")
+    values = (getattr(backbone_config, name, None) for name in names)
+    return float(next((value for value in values if value is not None), 1e-6))
 
 
-def _known_top_level(cls: type[PreTrainedConfig]) -> set[str]:
-    own = {item.name for item in fields(cls)}
-    written_by_transformers = {"model_type", "auto_map", "custom_pipelines", "torch_dtype", "attn_implementation"}
-    private = {
-        "_name_or_path",
-        "_commit_hash",
-        "_attn_implementation",
-        "_attn_implementation_autoset",
-        "_from_model_config",
-    }
-    return (
-        own | written_by_transformers | private | {"output_attentions", "tie_last_hidden_states", "quantization_config"}
-    )
+_take = partial(take_fields, error=JudgeConfigError)
 
 
-def _mapping(data: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping):
-        raise JudgeConfigError(f"{where} expects a JSON object, but got {data!r}.")
-    return data
+def _require(holds: bool, message: str) -> None:
+    """Raise where a condition on the config does not hold."""
+    if not holds:
+        raise JudgeConfigError(message)
 
 
-def _take(
-    data: Mapping[str, Any], where: str, types: dict[str, type], optional: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Check an object's fields by name and type, and return them."""
-    for name, value in _mapping(data, where).items():
-        if name not in types:
-            raise JudgeConfigError(f"{where} has no field named {name!r}; it has {', '.join(types)}.")
-        if not isinstance(value, types[name]) or (isinstance(value, bool) and types[name] is not bool):
-            raise JudgeConfigError(f"{where}.{name} expects {types[name].__name__}, but got {value!r}.")
-    missing = [name for name in types if name not in data and name not in optional]
-    if missing:
-        raise JudgeConfigError(f"{where} needs the field(s) {', '.join(missing)}, which are missing.")
-    return dict(data)
+def _one_of(value: Any, choices: tuple[str, ...], where: str) -> None:
+    _require(value in choices, f"{where} expects one of {', '.join(choices) or 'nothing'}, but got {value!r}.")
 
 
-def _one_of(value: Any, choices: Any, where: str) -> None:
-    if value not in choices:
-        raise JudgeConfigError(
-            f"{where} expects one of {', '.join(map(str, choices)) or 'nothing'}, but got {value!r}."
-        )
-
-
-def _parse_feature(data: Any, where: str, reading_names: Any) -> Feature:
-    feature = Feature(**_take(data, where, {"reading": str, "layer": int, "pooling": str, "state": str}))
-    _one_of(feature.reading, reading_names, f"{where}.reading")
-    _one_of(feature.pooling, POOLINGS, f"{where}.pooling")
-    _one_of(feature.state, STATE_KINDS, f"{where}.state")
-    if feature.layer < 0:
-        raise JudgeConfigError(f"{where}.layer expects 0 or more, but got {feature.layer}.")
+def _parse_feature(data: Any, where: str, readings: tuple[str, ...]) -> Feature:
+    feature = Feature(**_take(data, where, FEATURE_FIELDS))
+    for name, choices in (("reading", readings), ("pooling", POOLINGS), ("state", STATE_KINDS)):
+        _one_of(getattr(feature, name), choices, f"{where}.{name}")
+    _require(feature.layer >= 0, f"{where}.layer expects 0 or more, but got {feature.layer}.")
     return feature
 
 
-def _parse_aspect(data: Any, where: str, reading_names: Any) -> Aspect:
-    types = {"name": str, "features": list, "head": dict, "classes": list, "counts_in_total": bool}
-    values = _take(data, where, types)
-    name = values["name"]
-    if not name.strip() or "." in name or name in RESERVED_NAMES:
-        raise JudgeConfigError(
-            f"{where}.name expects a name without dots other than {', '.join(RESERVED_NAMES)}, but got {name!r}."
-        )
-    features = [
-        _parse_feature(item, f"{where}.features[{i}]", reading_names) for i, item in enumerate(values["features"])
-    ]
-    if not features:
-        raise JudgeConfigError(f"{where}.features expects at least one feature, but got none.")
+def _parse_aspect(data: Any, where: str, readings: tuple[str, ...]) -> Aspect:
+    values = _take(data, where, ASPECT_FIELDS)
+    name, classes, described = values["name"], values["classes"], values["features"]
+    _require(
+        bool(name.strip()) and "." not in name and name not in RESERVED_NAMES,
+        f"{where}.name expects a name without dots other than {', '.join(RESERVED_NAMES)}, but got {name!r}.",
+    )
+    features = tuple(_parse_feature(item, f"{where}.features[{i}]", readings) for i, item in enumerate(described))
+    _require(bool(features), f"{where}.features expects at least one feature, but got none.")
     head = _parse_head(values["head"], f"{where}.head")
-    classes = values["classes"]
-    whole = all(isinstance(c, int) and not isinstance(c, bool) for c in classes)
-    if not whole or len(classes) < 2 or sorted(set(classes)) != classes:
-        raise JudgeConfigError(f"{where}.classes expects two or more ascending whole numbers, but got {classes!r}.")
-    aspect = Aspect(name, tuple(features), head, tuple(classes), values["counts_in_total"])
+    _require(
+        _are_whole(classes) and len(classes) >= 2 and sorted(set(classes)) == classes,
+        f"{where}.classes expects two or more ascending whole numbers, but got {classes!r}.",
+    )
+    aspect = Aspect(name, features, head, tuple(classes), values["counts_in_total"])
     if head.type != "linear":
         _check_score_tokens(aspect, where)
     return aspect
 
 
 def _parse_head(data: Any, where: str) -> Head:
-    _one_of(_mapping(data, where).get("type"), HEADS, f"{where}.type")
-    if data["type"] == "score_tokens":
-        values = _take(data, where, {"type": str, "rule": str, "aggregation": str, "token_ids": list})
-        _one_of(values["rule"], SCORE_RULES, f"{where}.rule")
-        _one_of(values["aggregation"], AGGREGATIONS, f"{where}.aggregation")
-        return Head(**{**values, "token_ids": tuple(values["token_ids"])})
-    if data["type"] == "stacked":
-        values = _take(data, where, {"type": str, "rule": str, "token_ids": list, "n_probe_features": int})
-        _one_of(values["rule"], STACKED_RULES, f"{where}.rule")
-        return Head(**{**values, "token_ids": tuple(values["token_ids"])})
-    head = Head(**_take(data, where, {"type": str, "rule": str, "members": int}, ("members",)))
-    _one_of(head.rule, RULES, f"{where}.rule")
-    if head.members < 1 or (head.members > 1 and not RULES[head.rule].takes_members):
-        raise JudgeConfigError(f"{where}.members expects 1 for the rule {head.rule!r}, but got {head.members}.")
+    kind = data.get("type")
+    _one_of(kind, tuple(HEADS), f"{where}.type")
+    values = _take(data, where, HEAD_FIELDS[kind], optional=("members",))
+    _one_of(values["rule"], HEAD_RULES[kind], f"{where}.rule")
+    _one_of(values.get("aggregation", AGGREGATIONS[0]), AGGREGATIONS, f"{where}.aggregation")
+    head = Head(**{**values, "token_ids": tuple(values.get("token_ids", ()))})
+    _require(
+        head.members == 1 or (head.members > 1 and RULES[head.rule].takes_members),
+        f"{where}.members expects 1 for the rule {head.rule!r}, but got {head.members}.",
+    )
     return head
+
+
+def _are_whole(values: list[Any] | tuple[Any, ...]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
 
 
 def _check_score_tokens(aspect: Aspect, where: str) -> None:
     """Check that score tokens are read where they are produced: at one reading's last token, one state a layer."""
-    head, n_probe, n_classes = aspect.head, len(aspect.probe_features), len(aspect.classes)
+    head, n_probe, n_classes, ids = aspect.head, len(aspect.probe_features), len(aspect.classes), aspect.head.token_ids
     stacked = head.type == "stacked"
-    if stacked and not 0 < head.n_probe_features < len(aspect.features):
-        raise JudgeConfigError(
-            f"{where}.head.n_probe_features expects 1 to {len(aspect.features) - 1}, so that the probe and the score "
-            f"tokens both have features, but got {head.n_probe_features}."
-        )
-    ids = head.token_ids
-    whole = all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids)
-    if not whole or len(set(ids)) != len(ids) or (len(ids) < 2 if stacked else len(ids) != n_classes):
-        asked = "2 or more distinct token ids" if stacked else f"{n_classes} distinct token ids, one a class"
-        raise JudgeConfigError(f"{where}.head.token_ids expects {asked}, but got {list(ids)}.")
-    for i, feature in enumerate(aspect.token_features, start=n_probe):
+    _require(
+        not stacked or 0 < head.n_probe_features < len(aspect.features),
+        f"{where}.head.n_probe_features expects 1 to {len(aspect.features) - 1}, so that the probe and the score "
+        f"tokens both have features, but got {head.n_probe_features}.",
+    )
+    asked = "2 or more distinct token ids" if stacked else f"{n_classes} distinct token ids, one a class"
+    distinct = _are_whole(ids) and min(ids, default=0) >= 0 and len(set(ids)) == len(ids)
+    _require(
+        distinct and (len(ids) >= 2 if stacked else len(ids) == n_classes),
+        f"{where}.head.token_ids expects {asked}, but got {list(ids)}.",
+    )
+    states = aspect.token_features
+    for i, feature in enumerate(states, start=n_probe):
         _one_of(feature.pooling, ("last",), f"{where}.features[{i}].pooling")
         _one_of(feature.state, ("raw", "final_norm"), f"{where}.features[{i}].state")
-    states = aspect.token_features
-    if len({feature.reading for feature in states}) > 1 or len({f.layer for f in states}) != len(states):
-        raise JudgeConfigError(f"{where}.features expects states of one reading, each of another layer.")
+    _require(
+        len({feature.reading for feature in states}) == 1 and len({f.layer for f in states}) == len(states),
+        f"{where}.features expects states of one reading, each of another layer.",
+    )
 
 
 InspectorConfig.register_for_auto_class()

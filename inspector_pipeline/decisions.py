@@ -33,8 +33,7 @@ def decide_logistic(decision_values: Tensor) -> Decision:
         decision_values: float32 (batch, classes), or (batch, 1) for two classes, positive for the second.
     """
     if decision_values.shape[1] == 1:
-        positive = torch.sigmoid(decision_values)
-        probabilities = torch.cat([torch.sigmoid(-decision_values), positive], dim=1)
+        probabilities = torch.cat([torch.sigmoid(-decision_values), torch.sigmoid(decision_values)], dim=1)
         return Decision((decision_values[:, 0] > 0).long(), probabilities)
     return Decision(decision_values.argmax(dim=1), decision_values.softmax(dim=1))
 
@@ -45,8 +44,7 @@ def decide_one_vs_rest(decision_values: Tensor) -> Decision:
     Args:
         decision_values: float32 (batch, classes), three classes or more.
     """
-    sigmoids = torch.sigmoid(decision_values)
-    return Decision(decision_values.argmax(dim=1), _divided_by_sum(sigmoids))
+    return Decision(decision_values.argmax(dim=1), _divided_by_sum(torch.sigmoid(decision_values)))
 
 
 def decide_margin(decision_values: Tensor) -> Decision:
@@ -57,9 +55,7 @@ def decide_margin(decision_values: Tensor) -> Decision:
     Args:
         decision_values: float32 (batch, classes), or (batch, 1) for two classes, positive for the second.
     """
-    if decision_values.shape[1] == 1:
-        return _certain((decision_values[:, 0] > 0).long(), 2)
-    return _certain(decision_values.argmax(dim=1), decision_values.shape[1])
+    return _certain(decide_logistic(decision_values).class_index, max(2, decision_values.shape[1]))
 
 
 def decide_ordinal(decision_values: Tensor, thresholds: Tensor, cuts: Tensor) -> Decision:
@@ -159,9 +155,8 @@ def decide_calibrated_votes(decision_values: Tensor, slope: Tensor, offset: Tens
         offset: float32 (members x classes,).
         n_classes: Number of classes.
     """
-    n_pairs = n_classes * (n_classes - 1) // 2
-    values = decision_values.reshape(len(decision_values), -1, n_pairs)
-    members = [_votes_with_confidence(values[:, member]) for member in range(values.shape[1])]
+    values = decision_values.reshape(len(decision_values), -1, _pairs(n_classes))
+    members = [_votes_with_confidence(member) for member in values.unbind(dim=1)]
     return decide_calibrated(torch.cat(members, dim=1), slope, offset, n_classes)
 
 

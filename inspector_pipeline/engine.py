@@ -2,7 +2,11 @@
 
 Readings that differ only after the pair share its pass; each pass stops at the deepest layer that is read from it. On
 a backbone with plain causal attention pairs run in packs (`packing.py`); whether a backbone is such a one is found out
-by running it, not by its name. Any other runs in padded batches of like length.
+by running it, not by its name. Any other runs in padded batches: by a token budget, longest rows first.
+
+Passes form inside fixed windows of input rows. Windows make a job repeatable: in bfloat16 a score depends a little on
+its batch, so every run, resume and shard that starts at a window's border forms the same passes and gives the same
+output.
 """
 
 import logging
@@ -10,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +23,15 @@ from transformers import PreTrainedModel
 from .devices import TOKEN_BUDGET, to_device, token_budget
 from .errors import BackboneError
 from .features import Feature, PackPooling, Pooled, read_features
-from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, pack, prefix_tree
+from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, Segment, pack, prefix_tree
 from .template import EncodedPair, PairTokenizer
 from .truncation import shallow_view, with_attention
 
 logger = logging.getLogger(__name__)
+
+WINDOW_ROWS = 256
+
+T = TypeVar("T")
 
 _CHECK_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative; else _ROUGH_TOLERANCE
 _ROUGH_TOLERANCE = 0.05
@@ -42,6 +50,12 @@ class _Opening:
     ids: list[int]
     states: dict[int, tuple[Tensor, Tensor]]
     pooled: dict[Feature, Pooled]
+
+
+class _Row(NamedTuple):
+    number: int  # of the pair in its window
+    reading: str
+    pair: EncodedPair
 
 
 class _Family:
@@ -106,15 +120,15 @@ class FeatureReader:
             self.features.setdefault(feature.reading, []).append(feature)
         groups: dict[tuple[Any, ...], dict[str, list[Feature]]] = {}
         for name, own in self.features.items():
-            reading = encoders[name].reading
-            same_until_the_end = (reading.prefix, reading.middle, reading.add_special_tokens)
+            template = encoders[name].template
+            same_until_the_end = (template.prefix, template.middle, template.add_special_tokens)
             groups.setdefault(same_until_the_end, {})[name] = own
         self.families = [_Family(backbone, group) for group in groups.values()]
         # The deepest family runs the layers of all others, so it speaks for them.
         self.is_packed = _runs_packs(max(self.families, key=lambda family: family.depth))
         if not self.is_packed:
             logger.info("%s runs in padded batches.", type(backbone).__name__)
-        self._openings: dict[int, _Opening | None] = {}
+        self._openings: dict[_Family, _Opening | None] = {}
 
     def __call__(
         self, window: Sequence[Mapping[str, EncodedPair]], *, share_prefixes: bool = True
@@ -128,117 +142,104 @@ class FeatureReader:
         Returns:
             float32 (pairs, hidden) for each feature, on the backbone's last device.
         """
-        found: dict[Feature, Tensor] = {}
-        for index, family in enumerate(self.families):
+        columns: dict[Feature, Tensor] = {}
+        for family in self.families:
             longest = max(len(pair[name].input_ids) for pair in window for name in family.features)
             if self.is_packed and longest <= _attention_span(self.backbone.config):
-                opening = self._opening(index) if share_prefixes else None
-                found |= self._read_packs(family, window, opening, MIN_SHARED_TOKENS if share_prefixes else None)
+                self._read_packs(family, window, share_prefixes, columns)
             else:
                 for name in family.features:
-                    found |= self._read_padded(family, name, [pair[name] for pair in window])
-        return found
+                    self._read_padded(family, name, [pair[name] for pair in window], columns)
+        return columns
 
     def _read_packs(
         self,
         family: _Family,
         window: Sequence[Mapping[str, EncodedPair]],
-        opening: _Opening | None,
-        min_shared: int | None,
-    ) -> dict[Feature, Tensor]:
+        share_prefixes: bool,
+        columns: dict[Feature, Tensor],
+    ) -> None:
         """Pack all pairs under all readings of a family; those that do not begin with its opening by themselves."""
-        rows = [(number, name) for name in family.features for number in range(len(window))]
-        starts_so = [
-            opening is not None and window[number][name].input_ids[: len(opening.ids)] == opening.ids
-            for number, name in rows
-        ]
-        columns: dict[Feature, Tensor] = {}
-        for begins in (True, False):
-            group = [row for row, so in zip(rows, starts_so, strict=True) if so is begins]
-            if not group:
-                continue
-            shared = opening if begins else None
-            pairs = [window[number][name] for number, name in group]
-            tree = prefix_tree([pair.input_ids for pair in pairs], len(shared.ids) if shared else 0, min_shared)
+        opening = self._opening(family) if share_prefixes else None
+        min_shared = MIN_SHARED_TOKENS if share_prefixes else None
+        opened: list[_Row] = []
+        others: list[_Row] = []
+        for name in family.features:
+            for number, encoded in enumerate(window):
+                begins = opening is not None and encoded[name].input_ids[: len(opening.ids)] == opening.ids
+                (opened if begins else others).append(_Row(number, name, encoded[name]))
+        for rows, shared in ((opened, opening), (others, None)):
+            tree = prefix_tree([row.pair.input_ids for row in rows], len(shared.ids) if shared else 0, min_shared)
             for one in pack(tree, token_budget(self.backbone.device)):
-                packed_rows = [group[i] for i in one.sequences]
-                read = self._read_pack(family, one, [pairs[i] for i in one.sequences], packed_rows, shared)
-                for feature, (numbers, values) in read.items():
-                    if feature not in columns:
-                        columns[feature] = values.new_empty(len(window), values.shape[1])
-                    columns[feature][to_device(torch.tensor(numbers), values.device)] = values
-        return columns
+                self._read_pack(family, one, [rows[i] for i in one.sequences], shared, (len(window), columns))
 
     def _read_pack(
         self,
         family: _Family,
         one: Pack,
-        pairs: Sequence[EncodedPair],
-        rows: Sequence[tuple[int, str]],
+        rows: Sequence[_Row],
         opening: _Opening | None,
-    ) -> dict[Feature, tuple[list[int], Tensor]]:
-        """Run one pack; for each feature, the numbers of the pairs it was read of and its values."""
+        target: tuple[int, dict[Feature, Tensor]],
+    ) -> None:
+        """Run one pack and write its rows' features into the columns of a window of so many rows."""
         states = family.states(one.input_ids, one.positions, Packing(one.segments, opening.states if opening else {}))
-        read: dict[Feature, tuple[list[int], Tensor]] = {}
         for name, features in family.features.items():
-            members = [i for i, (_, reading) in enumerate(rows) if reading == name]
+            members = [i for i, row in enumerate(rows) if row.reading == name]
             if not members:
                 continue
             pooling = PackPooling.of(
                 [[one.segments[s][:2] for s in one.paths[i]] for i in members],
-                [pairs[i].response for i in members],
-                [len(pairs[i].input_ids) for i in members],
+                [rows[i].pair.response for i in members],
+                [len(rows[i].pair.input_ids) for i in members],
                 len(one.input_ids),
             )
             for feature in features:
                 past = opening.pooled.get(feature) if opening else None
                 values = pooling(states[feature.layer], feature, self.rms_norm_eps, self.final_norm, past)
-                read[feature] = [rows[i][0] for i in members], values
-        return read
+                _write(values, feature, [rows[i].number for i in members], *target)
 
-    def _opening(self, index: int) -> _Opening | None:
+    def _opening(self, family: _Family) -> _Opening | None:
         """Read what a family's pairs begin with, once; None where that is too short to matter."""
-        if index not in self._openings:
-            family = self.families[index]
+        if family not in self._openings:
             openings = [self.encoders[name].opening_ids for name in family.features]
             ids = min(openings, key=len)
             worth = len(ids) >= MIN_SHARED_TOKENS and all(own[: len(ids)] == ids for own in openings)
-            self._openings[index] = self._read_opening(family, ids) if worth else None
-        return self._openings[index]
+            self._openings[family] = self._read_opening(family, ids) if worth else None
+        return self._openings[family]
 
     def _read_opening(self, family: _Family, ids: list[int]) -> _Opening:
-        whole = prefix_tree([ids])
-        (one,) = pack(whole, len(ids))
-        kept: dict[int, tuple[Tensor, Tensor]] = {}
-        states = family.states(one.input_ids, one.positions, Packing(one.segments, record=kept))
+        recorded: dict[int, tuple[Tensor, Tensor]] = {}
+        states = family.states(ids, list(range(len(ids))), Packing([Segment(0, len(ids), ())], record=recorded))
         pooled = {
             feature: Pooled.of(states[feature.layer], feature, self.rms_norm_eps, self.final_norm)
             for features in family.features.values()
             for feature in features
         }
         # Cloned, since keys and values may be views of far larger tensors.
-        kept = {layer: (key.clone(), value.clone()) for layer, (key, value) in kept.items()}
-        return _Opening(ids, kept, pooled)
+        return _Opening(ids, {layer: (key.clone(), value.clone()) for layer, (key, value) in recorded.items()}, pooled)
 
-    def _read_padded(self, family: _Family, name: str, pairs: Sequence[EncodedPair]) -> dict[Feature, Tensor]:
-        features = family.features[name]
-        columns: dict[Feature, Tensor] = {}
+    def _read_padded(
+        self, family: _Family, name: str, pairs: Sequence[EncodedPair], columns: dict[Feature, Tensor]
+    ) -> None:
         device = self.backbone.device
-        lengths = [len(pair.input_ids) for pair in pairs]
-        for batch in plan_batches(lengths, token_budget=token_budget(device)):
+        for batch in plan_batches([len(pair.input_ids) for pair in pairs], token_budget=token_budget(device)):
             inputs = collate([pairs[i] for i in batch], self.pad_id)
             read = read_features(
                 family.plain,
                 self.final_norm,
-                features,
+                family.features[name],
                 rms_norm_eps=self.rms_norm_eps,
                 **{key: to_device(tensor, device) for key, tensor in inputs.items()},
             )
             for feature, values in read.items():
-                if feature not in columns:
-                    columns[feature] = values.new_empty(len(pairs), values.shape[1])
-                columns[feature][to_device(torch.tensor(batch), values.device)] = values
-        return columns
+                _write(values, feature, batch, len(pairs), columns)
+
+
+def _write(values: Tensor, feature: Feature, rows: list[int], n_rows: int, columns: dict[Feature, Tensor]) -> None:
+    """Write a feature (rows, hidden) into the rows of its column (n_rows, hidden), made where it is not there."""
+    if feature not in columns:
+        columns[feature] = values.new_empty(n_rows, values.shape[1])
+    columns[feature][to_device(torch.tensor(rows), values.device)] = values
 
 
 def _attention_span(config: Any) -> float:
@@ -256,18 +257,16 @@ def _runs_packs(family: _Family) -> bool:
     """
     backbone = family.plain
     config = backbone.config
-    if getattr(backbone, "hf_device_map", None) is not None or not getattr(
-        backbone, "_supports_attention_backend", False
-    ):
+    can_switch_attention = getattr(backbone, "_supports_attention_backend", False)
+    if not can_switch_attention or getattr(backbone, "hf_device_map", None) is not None:
         return False
     ids = [(7919 * i + 11) % config.vocab_size for i in range(40)]
     sequences = [ids[:30], ids[:20] + ids[32:39], ids[:9]]
     with torch.inference_mode():
         try:
-            opening = Packing([one.segments for one in pack(prefix_tree([ids[:5]]), 5)][0], record={})
+            opening = Packing([Segment(0, 5, ())], record={})
             family.states(ids[:5], list(range(5)), opening)
-            tree = prefix_tree(sequences, 5, min_shared=4)
-            (one,) = pack(tree, 100)
+            (one,) = pack(prefix_tree(sequences, 5, min_shared=4), 100)
             packing = Packing(one.segments, opening.record or {})
             states = family.states(one.input_ids, one.positions, packing)[family.layers[-1]]
         except (BackboneError, TypeError, AttributeError, KeyError, IndexError, ValueError, NotImplementedError):
@@ -283,11 +282,6 @@ def _runs_packs(family: _Family) -> bool:
             if not error < _CHECK_TOLERANCE.get(states.dtype, _ROUGH_TOLERANCE):
                 return False
     return True
-
-
-WINDOW_ROWS = 256
-
-T = TypeVar("T")
 
 
 def windows(items: Iterable[T], rows: int) -> Iterator[list[T]]:
@@ -310,15 +304,13 @@ def plan_batches(
     Returns:
         Batches of row positions, longest rows first, every row once.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batches: list[list[int]] = []
-    for i in order:
-        full = not batches or (
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not batches or (
             len(batches[-1]) >= batch_size
             if batch_size is not None
             else (len(batches[-1]) + 1) * lengths[batches[-1][0]] > token_budget
-        )
-        if full:
+        ):
             batches.append([])
         batches[-1].append(i)
     return batches
@@ -336,14 +328,12 @@ def collate(pairs: Sequence[EncodedPair], pad_id: int, padding_side: str = "righ
         int64 (batch, tokens) tensors `input_ids`, `attention_mask` and `response_mask`.
     """
     width = max(len(pair.input_ids) for pair in pairs)
-    shape = (len(pairs), width)
-    input_ids = torch.full(shape, pad_id, dtype=torch.long)
-    attention_mask = torch.zeros(shape, dtype=torch.long)
-    response_mask = torch.zeros(shape, dtype=torch.long)
+    batch = {name: torch.zeros(len(pairs), width, dtype=torch.long) for name in ("attention_mask", "response_mask")}
+    batch["input_ids"] = torch.full((len(pairs), width), pad_id, dtype=torch.long)
     for row, pair in enumerate(pairs):
         n = len(pair.input_ids)
         start = width - n if padding_side == "left" else 0
-        input_ids[row, start : start + n] = torch.tensor(pair.input_ids)
-        attention_mask[row, start : start + n] = 1
-        response_mask[row, start + pair.response.start : start + pair.response.end] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "response_mask": response_mask}
+        batch["input_ids"][row, start : start + n] = torch.tensor(pair.input_ids)
+        batch["attention_mask"][row, start : start + n] = 1
+        batch["response_mask"][row, start + pair.response.start : start + pair.response.end] = 1
+    return batch

@@ -20,6 +20,8 @@ POOLINGS = ("mean", "last", "response_mean", "min", "max")
 STATE_KINDS = ("raw", "rms_normed", "final_norm")
 Range = tuple[int, int]  # half-open
 
+_EXTREMES = {"min": (torch.amin, float("inf")), "max": (torch.amax, float("-inf"))}
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -58,22 +60,19 @@ def pool(states: Tensor, attention_mask: Tensor, pooling: str, response_mask: Te
         >>> pool(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[1, 1, 0]]), "mean")
         tensor([[2.]])
     """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pool expects one of {', '.join(POOLINGS)}, but got {pooling!r}.")
     if pooling == "last":
         return last_token(states, attention_mask).float()
-    if pooling == "mean":
-        return _masked_mean(states, attention_mask)
-    if pooling == "response_mean":
-        if response_mask is None:
-            raise ValueError(
-                "pool expects a response_mask for 'response_mean', but got None. Pass the response's mask."
-            )
-        return _masked_mean(states, response_mask)
-    if pooling in ("min", "max"):
-        padding = ~attention_mask.to(states.device).bool().unsqueeze(-1)
-        if pooling == "min":
-            return states.float().masked_fill(padding, float("inf")).amin(dim=1)
-        return states.float().masked_fill(padding, float("-inf")).amax(dim=1)
-    raise ValueError(f"pool expects one of {', '.join(POOLINGS)}, but got {pooling!r}.")
+    mask = response_mask if pooling == "response_mean" else attention_mask
+    if mask is None:
+        raise ValueError("pool expects a response_mask for 'response_mean', but got None. Pass the response's mask.")
+    real = mask.to(states.device).bool()
+    padding = ~real.unsqueeze(-1)
+    if pooling in _EXTREMES:
+        reduce, filling = _EXTREMES[pooling]
+        return reduce(states.float().masked_fill(padding, filling), dim=1)
+    return states.float().masked_fill(padding, 0.0).sum(dim=1) / real.float().sum(dim=1, keepdim=True)
 
 
 def last_token(states: Tensor, attention_mask: Tensor) -> Tensor:
@@ -122,12 +121,6 @@ def normalized(states: Tensor, kind: str, eps: float, final_norm: nn.Module | No
     return states.float()
 
 
-def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    weights = mask.to(states.device).bool().float()
-    kept = states.float().masked_fill(~weights.bool().unsqueeze(-1), 0.0)
-    return kept.sum(dim=1) / weights.sum(dim=1, keepdim=True)
-
-
 def read_features(
     backbone: PreTrainedModel,
     final_norm: nn.Module | None,
@@ -167,25 +160,16 @@ def read_features(
             f"A backbone expects the embeddings and a state per layer, {backbone.config.num_hidden_layers + 1} states, "
             f"but {type(backbone).__name__} gives {len(states)}, whose numbering is unknown."
         )
-    return {
-        feature: _read(states[feature.layer], feature, final_norm, attention_mask, response_mask, rms_norm_eps)
-        for feature in features
-    }
-
-
-def _read(
-    states: Tensor,
-    feature: Feature,
-    final_norm: nn.Module | None,
-    attention_mask: Tensor,
-    response_mask: Tensor | None,
-    rms_norm_eps: float,
-) -> Tensor:
-    """Normalise token by token, then pool; the last token is picked first, which gives the same and costs less."""
-    if feature.pooling == "last":
-        return normalized(last_token(states, attention_mask), feature.state, rms_norm_eps, final_norm)
-    states = normalized(states, feature.state, rms_norm_eps, final_norm)
-    return pool(states, attention_mask, feature.pooling, response_mask)
+    pooled: dict[Feature, Tensor] = {}
+    for feature in features:
+        state = states[feature.layer]
+        if feature.pooling == "last":  # picked first, which gives the same and costs less
+            state = last_token(state, attention_mask)
+            pooled[feature] = normalized(state, feature.state, rms_norm_eps, final_norm)
+        else:
+            state = normalized(state, feature.state, rms_norm_eps, final_norm)
+            pooled[feature] = pool(state, attention_mask, feature.pooling, response_mask)
+    return pooled
 
 
 @dataclass(frozen=True)
@@ -224,7 +208,7 @@ class PackPooling:
     responses: list[list[Range]]
     lengths: list[int]
     n_tokens: int
-    _made: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _weights_of: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -266,36 +250,32 @@ class PackPooling:
             float32 (rows, hidden).
         """
         if feature.pooling == "last":
-            last = torch.tensor([own[-1][1] - 1 for own in self.ranges], device=states.device)
-            return normalized(states[last], feature.state, eps, final_norm)
-        if feature.pooling == "response_mean":
-            return self._response_weights(states.device) @ normalized(states, feature.state, eps, final_norm)
-        if feature.pooling == "mean":
-            mean = self._mean_weights(states.device) @ normalized(states, feature.state, eps, final_norm)
-            if past is None:
-                return mean
-            return mean + past.total / torch.tensor(self.lengths, device=states.device).unsqueeze(1)
+            states = states[torch.tensor([own[-1][1] - 1 for own in self.ranges], device=states.device)]
         values = normalized(states, feature.state, eps, final_norm)
-        reduce = torch.amin if feature.pooling == "min" else torch.amax
-        outside = [] if past is None else [past.low if feature.pooling == "min" else past.high]
-        rows = [[reduce(values[start:end], dim=0) for start, end in own] for own in self.ranges]
-        return torch.stack([reduce(torch.stack([*parts, *outside]), dim=0) for parts in rows])
+        if feature.pooling == "last":
+            return values
+        if feature.pooling in _EXTREMES:
+            reduce, _ = _EXTREMES[feature.pooling]
+            outside = [] if past is None else [past.low if feature.pooling == "min" else past.high]
+            rows = [[reduce(values[start:end], dim=0) for start, end in own] for own in self.ranges]
+            return torch.stack([reduce(torch.stack([*parts, *outside]), dim=0) for parts in rows])
+        mean = self._weights(feature.pooling, states.device) @ values
+        if feature.pooling == "mean" and past is not None:
+            mean = mean + past.total / torch.tensor(self.lengths, device=states.device).unsqueeze(1)
+        return mean
 
-    def _response_weights(self, device: torch.device) -> Tensor:
-        return self._weights("response", self.responses, [_size(own) for own in self.responses], device)
-
-    def _mean_weights(self, device: torch.device) -> Tensor:
-        return self._weights("mean", self.ranges, self.lengths, device)
-
-    def _weights(self, key: str, ranges: list[list[Range]], counts: list[int], device: torch.device) -> Tensor:
+    def _weights(self, pooling: str, device: torch.device) -> Tensor:
         """Return float32 (rows, tokens), by which states are averaged as one product of matrices; made once."""
-        if key not in self._made:
+        if pooling not in self._weights_of:
+            ranges, counts = self.ranges, self.lengths
+            if pooling == "response_mean":
+                ranges, counts = self.responses, [_size(own) for own in self.responses]
             weights = torch.zeros(len(ranges), self.n_tokens)
             for row, (own, count) in enumerate(zip(ranges, counts, strict=True)):
                 for start, end in own:
                     weights[row, start:end] = 1 / count
-            self._made[key] = to_device(weights, device)
-        return self._made[key]
+            self._weights_of[pooling] = to_device(weights, device)
+        return self._weights_of[pooling]
 
 
 def _size(ranges: list[Range]) -> int:

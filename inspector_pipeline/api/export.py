@@ -26,8 +26,8 @@ from transformers.utils import logging as hf_logging
 from ..engine import collate
 from ..errors import BackboneError, JudgeConfigError
 from ..features import Feature, rms_normalize
-from ..heads import LinearProbe
-from ..modeling_inspector import InspectorModel, probe_key
+from ..heads import LinearProbe, probe_key
+from ..modeling_inspector import InspectorModel
 from ..pipeline_inspector import InspectorPipeline
 from ..template import PairTemplate, PairTokenizer
 from ..truncation import find_decoder_parts
@@ -70,17 +70,18 @@ def export_sequence_classification(judge: InspectorPipeline, output: str | os.Pa
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"An export expects a new or empty folder, but {target} holds something.")
     feature = exported_feature(judge.model)
-    if judge.encode.encoders[feature.reading].reading.question_only:
-        raise _refusal("a reading with question and prediction, but this judge's holds the question alone")
-    reading = judge.model.config.parsed_readings[feature.reading]
-    tokenizer = _exported_tokenizer(judge, reading)
+    template = judge.encode.encoders[feature.reading].template
+    _require(
+        not template.question_only, "a reading with question and prediction, but this judge's holds the question alone"
+    )
+    tokenizer = _exported_tokenizer(judge, template)
     model = _sequence_classifier(judge.model, tokenizer.pad_token_id)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         folder = Path(scratch) / "export"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(_readme(judge, reading, type(model).__name__), encoding="utf-8")
+        (folder / "README.md").write_text(_readme(judge, template, type(model).__name__), encoding="utf-8")
         evidence = _evidence(judge.model)
         if evidence is not None:
             shutil.copyfile(evidence, folder / EVIDENCE)
@@ -97,24 +98,24 @@ def exported_feature(model: InspectorModel) -> Feature:
     Raises:
         JudgeConfigError: The judge is of another shape; the message says where.
     """
-    if len(model.features) != 1:
-        raise _refusal(f"aspects that all read one feature, but this judge's read {len(model.features)}")
+    _require(
+        len(model.features) == 1,
+        f"aspects that all read one feature, but this judge's read {len(model.features)}",
+    )
     feature = model.features[0]
     for name, expected in (("layer", model.config.depth), ("pooling", "last"), ("state", "rms_normed")):
         found = getattr(feature, name)
-        if found != expected:
-            raise _refusal(f"a feature of {name} {expected}, but this judge's has {name} {found}")
-    if model.centers.any():
-        raise _refusal("states that are not centred, but this judge's are: its centers are not zero")
+        _require(found == expected, f"a feature of {name} {expected}, but this judge's has {name} {found}")
+    _require(not model.centers.any(), "states that are not centred, but this judge's are: its centers are not zero")
     for aspect in model.aspects:
-        probe = _probe(model, aspect.name)
-        if aspect.head.rule != "regression":
-            raise _refusal(f"the rule regression, but {aspect.name} has {aspect.head.rule}")
-        if probe.bias.any():
-            raise _refusal(f"no intercept, but that of {aspect.name} is {probe.bias.item():.4g}")
+        rule, probe = aspect.head.rule, _probe(model, aspect.name)
+        _require(rule == "regression", f"the rule regression, but {aspect.name} has {rule}")
+        _require(not probe.bias.any(), f"no intercept, but that of {aspect.name} is {probe.bias.item():.4g}")
         levels = probe.get_parameter("levels").tolist()
-        if levels != [float(c) for c in aspect.classes]:
-            raise _refusal(f"levels that are the classes, but those of {aspect.name} are {levels}")
+        _require(
+            levels == [float(c) for c in aspect.classes],
+            f"levels that are the classes, but those of {aspect.name} are {levels}",
+        )
     return feature
 
 
@@ -122,21 +123,24 @@ def _probe(model: InspectorModel, aspect_name: str) -> LinearProbe:
     return cast(LinearProbe, model.probes[probe_key(aspect_name)])
 
 
-def _refusal(reason: str) -> JudgeConfigError:
-    return JudgeConfigError(
-        f"An export to sequence-classification expects {reason}. Its one shape is a linear map, without a bias, of the "
-        "RMS-normed last token of the deepest layer: fit a judge for it, or run this one with inspector_pipeline."
-    )
+def _require(holds: bool | Tensor, reason: str) -> None:
+    """Refuse a judge of another shape."""
+    if not holds:
+        raise JudgeConfigError(
+            f"An export to sequence-classification expects {reason}. Its one shape is a linear map, without a bias, of "
+            "the RMS-normed last token of the deepest layer: fit a judge for it, or run this one with "
+            "inspector_pipeline."
+        )
 
 
-def _exported_tokenizer(judge: InspectorPipeline, reading: PairTemplate) -> Any:
-    """Copy the tokenizer, with a pad token that no pair ends on and the reading as its chat template.
+def _exported_tokenizer(judge: InspectorPipeline, template: PairTemplate) -> Any:
+    """Copy the tokenizer, with a pad token that no pair ends on and the judge's template as its chat template.
 
     Plain classifiers find the last token as the last one that is not the pad id. Where a reading ends on the pad token,
     as SmolLM2's does, they would read one token early.
     """
     tokenizer = copy.deepcopy(judge.tokenizer)
-    encoder = PairTokenizer(reading, tokenizer, judge.model.config.max_length)
+    encoder = PairTokenizer(template, tokenizer, judge.model.config.max_length)
     last = {encoder(*pair).input_ids[-1] for pair in _TRIED}
     n_rows = judge.model.config.backbone_config.vocab_size
     preferred = (tokenizer.pad_token_id, tokenizer.unk_token_id, *sorted(encoder.control_ids, reverse=True))
@@ -148,15 +152,15 @@ def _exported_tokenizer(judge: InspectorPipeline, reading: PairTemplate) -> Any:
         )
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(fit[0])
     tokenizer.padding_side = "right"
-    tokenizer.chat_template = None if reading.add_special_tokens else _chat_template(reading)
+    tokenizer.chat_template = None if template.add_special_tokens else _chat_template(template)
     return tokenizer
 
 
-def _chat_template(reading: PairTemplate) -> str:
-    """Write a reading as a chat template: one user turn and one assistant turn, verbatim between its literals."""
+def _chat_template(template: PairTemplate) -> str:
+    """Write a judge's template as a chat template: a user's and an assistant's turn, verbatim between its literals."""
     # JSON's escapes are Jinja's too, as long as no character is written as two surrogates.
     prefix, middle, suffix = (
-        json.dumps(text, ensure_ascii=False) for text in (reading.prefix, reading.middle or "", reading.suffix)
+        json.dumps(text, ensure_ascii=False) for text in (template.prefix, template.middle or "", template.suffix)
     )
     return (
         "{% if messages | map(attribute='role') | list != ['user', 'assistant'] %}"
@@ -253,9 +257,9 @@ def _compare(judge: InspectorPipeline, folder: Path, reading_name: str) -> None:
     finally:
         hf_logging.enable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = [encoder.reading.text(*pair) for pair in _TRIED]
+    texts = [encoder.template.text(*pair) for pair in _TRIED]
     plain = tokenizer(
-        texts, padding=True, return_tensors="pt", add_special_tokens=encoder.reading.add_special_tokens
+        texts, padding=True, return_tensors="pt", add_special_tokens=encoder.template.add_special_tokens
     ).to(device)
     batch = collate([encoder(*pair) for pair in _TRIED], tokenizer.pad_token_id)
     with torch.no_grad():
@@ -284,9 +288,8 @@ def _evidence(model: InspectorModel) -> str | None:
     return path
 
 
-def _readme(judge: InspectorPipeline, reading: PairTemplate, class_name: str) -> str:
-    config = judge.model.config
-    aspects = config.parsed_aspects
+def _readme(judge: InspectorPipeline, template: PairTemplate, class_name: str) -> str:
+    config, aspects = judge.model.config, judge.model.aspects
     rows = [
         f"| {i} | {a.name} | {', '.join(map(str, a.classes))} | {'yes' if a.counts_in_total else 'no'} |"
         for i, a in enumerate(aspects)
@@ -296,11 +299,11 @@ def _readme(judge: InspectorPipeline, reading: PairTemplate, class_name: str) ->
         "depth": config.depth,
         "backbone": config.backbone_id or "its backbone",
         "aspects": "\n".join(rows),
-        "prefix": repr(reading.prefix),
-        "middle": repr(reading.middle),
-        "suffix": repr(reading.suffix),
-        "add_special_tokens": reading.add_special_tokens,
-        "add_special_tokens_json": json.dumps(reading.add_special_tokens),
+        "prefix": repr(template.prefix),
+        "middle": repr(template.middle),
+        "suffix": repr(template.suffix),
+        "add_special_tokens": template.add_special_tokens,
+        "add_special_tokens_json": json.dumps(template.add_special_tokens),
         "lowest": [a.classes[0] for a in aspects],
         "highest": [a.classes[-1] for a in aspects],
         "max_length": config.max_length,

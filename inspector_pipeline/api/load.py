@@ -10,7 +10,7 @@ import torch
 
 from ..devices import preferred_dtype
 from ..modeling_inspector import InspectorModel
-from ..pipeline_inspector import TASK, InspectorPipeline, load_tokenizer
+from ..pipeline_inspector import TASK, InspectorPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -49,26 +49,18 @@ def load_judge(judge: Judge = None, **kwargs: Any) -> InspectorPipeline:
     options = {key: kwargs.pop(key) for key in ("device", "batch_size", "num_workers") if key in kwargs}
     shared = kwargs.get("share_backbone_with")
     if shared is not None:
-        options["device"] = _device_of(shared, options.get("device"))
+        asked = options.setdefault("device", shared.device)
+        if asked is not None and torch.device(asked) != shared.device:
+            raise ValueError(
+                f"share_backbone_with brings its own backbone, on {shared.device}, but got device={str(asked)!r}. "
+                "Leave device out."
+            )
+        options["device"] = shared.device
     elif kwargs.get("dtype", "auto") == "auto" and kwargs.get("device_map") is None:
         kwargs["dtype"] = preferred_dtype(options.get("device"))
     model = InspectorModel.from_pretrained(name, **kwargs)
-    tokenizer = load_tokenizer(model, **{key: kwargs[key] for key in HUB_KWARGS if key in kwargs})
+    tokenizer = model.load_tokenizer(**{key: kwargs[key] for key in HUB_KWARGS if key in kwargs})
     return InspectorPipeline(model=model, tokenizer=tokenizer, task=TASK, **options)
-
-
-def _device_of(shared: InspectorModel, asked: Any) -> torch.device:
-    """Return where a shared backbone is.
-
-    Raises:
-        ValueError: Another device was asked for.
-    """
-    if asked is not None and torch.device(asked) != shared.device:
-        raise ValueError(
-            f"share_backbone_with brings its own backbone, on {shared.device}, but got device={str(asked)!r}. Leave "
-            "device out."
-        )
-    return shared.device
 
 
 def judge_name(judge: str | os.PathLike[str] | None) -> str:
@@ -77,10 +69,8 @@ def judge_name(judge: str | os.PathLike[str] | None) -> str:
     Raises:
         FileNotFoundError: It looks like a local path, but there is none.
     """
-    if judge is None:
-        return str(EMBEDDED_JUDGE)
-    if isinstance(judge, str) and judge in EMBEDDED_JUDGES:
-        return str(EMBEDDED_JUDGES[judge])
+    if judge is None or (isinstance(judge, str) and judge in EMBEDDED_JUDGES):
+        return str(EMBEDDED_JUDGES[judge or EMBEDDED_JUDGE.name])
     name = os.fspath(judge)
     if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(

@@ -38,7 +38,7 @@ def test_bad_templates_are_refused(template, message):
     ("data", "message"),
     [
         ({"prefix": "", "middle": "", "suffix": ""}, "add_special_tokens"),
-        ({"prefix": 1, "middle": "", "suffix": "", "add_special_tokens": True}, "prefix is a str"),
+        ({"prefix": 1, "middle": "", "suffix": "", "add_special_tokens": True}, "prefix expects str"),
         ({**RUBRIC.to_dict(), "sufix": ""}, "'sufix'"),
     ],
 )

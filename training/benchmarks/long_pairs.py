@@ -83,7 +83,7 @@ def qwen3_judge(inputs: Inputs, dtype: str) -> InspectorPipeline:
             backbone_config=config,
             backbone_id="",
             depth=QWEN3_LAYERS,
-            readings={"chat": inputs.chat.reading.to_dict()},
+            readings={"chat": inputs.chat.template.to_dict()},
             aspects=[aspect],
             max_length=2048,
         )

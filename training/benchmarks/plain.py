@@ -12,7 +12,7 @@ def plain(inputs: Inputs, dtype: str) -> Measurement:
     """Read the run's pairs in the chat reading and pool every state over the real tokens."""
     name, pinned = inputs.location
     backbone = AutoModel.from_pretrained(name, dtype=getattr(torch, dtype), attn_implementation="sdpa", **pinned).eval()
-    texts = [inputs.chat.reading.text(**pair) for pair in inputs.pairs]
+    texts = [inputs.chat.template.text(**pair) for pair in inputs.pairs]
     lengths = inputs.chat_lengths(inputs.pairs)
     size = inputs.config.batch_size
     computed = padded(lengths, size)

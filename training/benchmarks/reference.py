@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from inspector_pipeline.configuration_inspector import Aspect, InspectorConfig
-from inspector_pipeline.modeling_inspector import probe_key, unique_features
+from inspector_pipeline.configuration_inspector import Aspect, InspectorConfig, unique_features
+from inspector_pipeline.heads import probe_key
 from inspector_pipeline.template import PairTemplate
 
 from .inputs import Inputs, Pair

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from inspector_pipeline.configuration_inspector import InspectorConfig
-from inspector_pipeline.modeling_inspector import InspectorModel, probe_key
+from inspector_pipeline.heads import probe_key
+from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.truncation import truncated_config
 
 from .inputs import Inputs

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from inspector_pipeline.errors import JudgeConfigError
-from inspector_pipeline.modeling_inspector import InspectorModel, probe_key
+from inspector_pipeline.heads import probe_key
+from inspector_pipeline.modeling_inspector import InspectorModel
 
 from .port import ProbeWeights
 

@@ -11,8 +11,8 @@ from transformers import AutoConfig
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.configuration_inspector import HEADS, Aspect, InspectorConfig
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.heads import ScoreTokens, StackedHead
-from inspector_pipeline.modeling_inspector import InspectorModel, probe_key
+from inspector_pipeline.heads import ScoreTokens, StackedHead, probe_key
+from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.truncation import truncated_config
 
 from ..features.store import RUBRIC_PREFIX, FeatureSet

@@ -13,8 +13,7 @@ from transformers.utils import logging as hf_logging
 from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.engine import FeatureReader, windows
 from inspector_pipeline.errors import BackboneError, SettingsError
-from inspector_pipeline.heads import ScoreTokens
-from inspector_pipeline.modeling_inspector import probe_key
+from inspector_pipeline.heads import ScoreTokens, probe_key
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import EncodedPair
 from inspector_pipeline.wheel_backbone import is_wheel_id

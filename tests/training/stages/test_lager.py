@@ -309,7 +309,7 @@ def test_a_staged_repo_scores_by_its_own_code(config, tmp_path):
     judge = Judge.read(tmp_path / "lager", allow_unevaluated=True)
     license_ = find_license(judge.config.backbone_id, "mit", "The licence.\n", None)
     stage(judge, tmp_path / "repo", repo_id="org/lager", license_=license_)
-    assert (tmp_path / "repo" / "score_tokens.py").is_file()
+    assert (tmp_path / "repo" / "heads.py").is_file()
     assert check_reload(judge, tmp_path / "repo") == "4 example pairs"
 
 

@@ -1,0 +1,236 @@
+"""What a judge computes: its backbone's pass, and one head per aspect on the pooled states."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Union, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_inspector import Aspect, InspectorConfig, unique_features
+from .errors import BackboneError
+from .features import Feature, read_features
+from .heads import LinearProbe, ScoreTokens, StackedHead, frozen_parameter, probe_key
+from .truncation import take_final_norm
+
+# One tensor where the judge has one reading, else one per reading's name.
+PerReading = Union[Tensor, Mapping[str, Tensor]]  # noqa: UP007 (evaluated in remote code too)
+
+
+@dataclass
+class InspectorOutput(ModelOutput):
+    """What a judge says of a batch of pairs; aspects in the config's order.
+
+    Attributes:
+        scores: int64 (batch, aspects), the predicted classes.
+        expected: float32 (batch, aspects), sum over classes of class * probability.
+        probabilities: For each aspect, float32 (batch, classes).
+        decision_values: For each aspect, float32 (batch, outputs) before the decision rule.
+    """
+
+    scores: Tensor | None = None
+    expected: Tensor | None = None
+    probabilities: tuple[Tensor, ...] | None = None
+    decision_values: tuple[Tensor, ...] | None = None
+
+
+class JudgeModel(PreTrainedModel):
+    """A frozen decoder cut at the deepest layer that any head reads, and the heads.
+
+    Args:
+        config: The judge's config.
+
+    Raises:
+        JudgeConfigError: The config is incomplete or contradicts itself.
+    """
+
+    config_class = InspectorConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _keys_to_ignore_on_load_unexpected = [r"^backbone\.", r"^final_norm\."]
+
+    def __init__(self, config: InspectorConfig) -> None:
+        """Build the probes, and the backbone where the config says that the judge's files hold it."""
+        super().__init__(config)
+        config.check()
+        self.aspects = config.parsed_aspects
+        self.features = unique_features(self.aspects)
+        self.reading_names = tuple(config.readings)
+        self.backbone: PreTrainedModel | None = None
+        self.final_norm: nn.Module | None = None
+        if config.fused:
+            self.set_backbone(AutoModel.from_config(config.backbone_config))
+        hidden = config.backbone_config.hidden_size
+        # Subtracted before any probe: folded into the bias, it would cost precision where states are large. Score
+        # tokens read states as they are.
+        self.centred_features = tuple(dict.fromkeys(f for aspect in self.aspects for f in aspect.probe_features))
+        self.centers = frozen_parameter(len(self.centred_features), hidden)
+        self.probes = nn.ModuleDict({probe_key(aspect.name): _make_head(aspect, hidden) for aspect in self.aspects})
+        self._classes_on: tuple[torch.device, list[Tensor]] | None = None
+        self.post_init()
+
+    def set_backbone(self, backbone: PreTrainedModel, final_norm: nn.Module | None = None) -> None:
+        """Take a decoder of the config's depth as the backbone.
+
+        Args:
+            backbone: With its final norm in place; or, where `final_norm` is given, without.
+            final_norm: The norm that was taken from it.
+        """
+        if final_norm is None:
+            final_norm = take_final_norm(backbone)
+        self.backbone = backbone.requires_grad_(False)
+        self.final_norm = final_norm.requires_grad_(False) if self.needs_final_norm else None
+
+    @property
+    def needs_final_norm(self) -> bool:
+        """Whether a feature reads post-norm states."""
+        return any(feature.state == "final_norm" for feature in self.features)
+
+    def forward(
+        self,
+        input_ids: PerReading,
+        attention_mask: PerReading | None = None,
+        response_mask: PerReading | None = None,
+        **kwargs: Any,
+    ) -> InspectorOutput:
+        """Score a batch: one pass per reading, then every aspect's probe.
+
+        Args:
+            input_ids: int64 (batch, tokens); for a judge of several readings, a mapping from reading to such a tensor.
+            attention_mask: (batch, tokens), non-zero on real tokens; all are real where it is None.
+            response_mask: (batch, tokens), non-zero on the response's tokens; needed by response_mean features.
+            **kwargs: Ignored, as transformers passes some of its own.
+
+        Returns:
+            Scores, expectations, probabilities and decision values.
+
+        Raises:
+            ValueError: The inputs do not name the judge's readings.
+        """
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "response_mask": response_mask}
+        features: dict[Feature, Tensor] = {}
+        for name in self.reading_names:
+            inputs = {key: self._of_reading(value, name, key) for key, value in given.items() if value is not None}
+            features |= self.read(name, **inputs)
+        return self.decide(features)
+
+    def decide(self, features: Mapping[Feature, Tensor]) -> InspectorOutput:
+        """Run every aspect's probe on features that were read already.
+
+        Args:
+            features: float32 (batch, hidden) for each of the judge's features.
+
+        Returns:
+            Scores, expectations, probabilities and decision values.
+        """
+        device = self.centers.device
+        centred = {
+            feature: features[feature].to(device) - center
+            for feature, center in zip(self.centred_features, self.centers, strict=True)
+        }
+        values, probabilities, scores, expected = [], [], [], []
+        for aspect, classes in zip(self.aspects, self._class_values(device), strict=True):
+            head = cast(Union[LinearProbe, ScoreTokens], self.probes[probe_key(aspect.name)])  # noqa: UP007
+            parts = ((aspect.probe_features, centred), (aspect.token_features, features))
+            values.append(head(*(torch.stack([read[f].to(device) for f in own], dim=1) for own, read in parts if own)))
+            decision = head.decide(values[-1])
+            probabilities.append(decision.probabilities)
+            scores.append(classes[decision.class_index])
+            expected.append((decision.probabilities * classes).sum(dim=1))
+        return InspectorOutput(
+            scores=torch.stack(scores, dim=1),
+            expected=torch.stack(expected, dim=1),
+            probabilities=tuple(probabilities),
+            decision_values=tuple(values),
+        )
+
+    def _class_values(self, device: torch.device) -> list[Tensor]:
+        """Return each aspect's classes as a tensor, copied to a device once."""
+        if self._classes_on is None or self._classes_on[0] != device:
+            self._classes_on = device, [torch.tensor(aspect.classes, device=device) for aspect in self.aspects]
+        return self._classes_on[1]
+
+    def read(
+        self,
+        reading: str,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        response_mask: Tensor | None = None,
+    ) -> dict[Feature, Tensor]:
+        """Run one reading's pass and pool every feature that an aspect reads from it.
+
+        Args:
+            reading: Name of the reading.
+            input_ids: int64 (batch, tokens).
+            attention_mask: (batch, tokens), non-zero on real tokens; padding left or right; all are real where it is
+                None.
+            response_mask: (batch, tokens), non-zero on the response's tokens.
+
+        Returns:
+            float32 (batch, hidden) for each feature.
+
+        Raises:
+            BackboneError: The judge has no backbone yet.
+        """
+        if self.backbone is None:
+            raise BackboneError("This judge holds probes only. Load it with from_pretrained, which adds the backbone.")
+        return read_features(
+            self.backbone,
+            self.final_norm,
+            [feature for feature in self.features if feature.reading == reading],
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+            response_mask=response_mask,
+            rms_norm_eps=self.config.rms_norm_eps,
+        )
+
+    def _of_reading(self, value: PerReading, name: str, argument: str) -> Tensor:
+        if isinstance(value, Tensor):
+            if len(self.reading_names) == 1:
+                return value
+            raise ValueError(
+                f"{argument} expects a mapping with a tensor for each reading ({', '.join(self.reading_names)}), but "
+                "got one tensor."
+            )
+        if name not in value:
+            raise ValueError(f"{argument} expects a tensor for the reading {name!r}, but got {', '.join(value)}.")
+        return value[name]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The backbone's dtype; the probes are float32 whatever it is."""
+        module = self.probes if self.backbone is None else self.backbone
+        return next(parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
+
+    @property
+    def device(self) -> torch.device:
+        """The device that takes the token ids."""
+        module = self.probes if self.backbone is None else self.backbone
+        return next(module.parameters()).device
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the backbone's token embeddings."""
+        if self.backbone is None:
+            raise BackboneError("This judge holds probes only and has no embeddings.")
+        embeddings: nn.Module = self.backbone.get_input_embeddings()
+        return embeddings
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave the probes at zero: a judge whose probes are missing is refused, never made up."""
+
+
+def _make_head(aspect: Aspect, hidden_size: int) -> LinearProbe | ScoreTokens:
+    head = aspect.head
+    if head.type == "score_tokens":
+        return ScoreTokens(len(aspect.features), hidden_size, len(aspect.classes), head.rule, head.aggregation)
+    if head.type == "stacked":
+        n_features, n_states = len(aspect.probe_features), len(aspect.token_features)
+        return StackedHead(n_features, n_states, hidden_size, len(aspect.classes), len(head.token_ids), head.rule)
+    return LinearProbe(len(aspect.features), hidden_size, len(aspect.classes), head.rule, head.members)
