@@ -210,9 +210,7 @@ def test_a_repo_that_scores_otherwise_is_not_published(folder, tmp_path):
 def test_a_repo_that_does_not_load_is_not_published(folder, tmp_path):
     repo = staged(folder, tmp_path / "a")
     (repo / "heads.py").unlink()
-    with pytest.raises(DataFileError, match=r"expects to load in a fresh process, but it failed there:
-(.|
-)*heads"):
+    with pytest.raises(DataFileError, match=r"expects to load in a fresh process, but it failed there:\n(.|\n)*heads"):
         check_reload(Judge.read(folder), repo)
 
 

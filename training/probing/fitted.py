@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from inspector_pipeline.configuration_inspector import Feature
+from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_json
 
