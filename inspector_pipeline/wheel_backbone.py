@@ -136,7 +136,8 @@ def _build(source: WheelBackbone, depth: int, folder: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
         converted = scratch / "converted"
-        copies = sorted((int(path.name[6:]), path) for path in folder.parent.glob("depth-*") if path.suffix == "")
+        cached = (path for path in folder.parent.glob("depth-*") if path.suffix == "")
+        copies = sorted((int(path.name.removeprefix("depth-")), path) for path in cached)
         deeper = next((copy for layers, copy in copies if layers > depth and _is_intact(copy)), None)
         if deeper is None:
             wheel = _fetch(source, scratch)

@@ -13,7 +13,7 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import inspector_pipeline
-from inspector_pipeline import BackboneError, InspectorPipeline, PairError, load_judge
+from inspector_pipeline import BackboneError, InspectorPipeline, PairError, load_judge, pipeline_inspector, template
 from inspector_pipeline.engine import WINDOW_ROWS
 
 
@@ -132,6 +132,17 @@ def test_a_list_is_checked_before_anything_is_scored(judge, pairs, monkeypatch):
     monkeypatch.setattr(judge, "forward", lambda *a: pytest.fail("scored"))
     with pytest.raises(PairError, match="Pair 3"):
         judge([*pairs, {"question": "q"}])
+
+
+@pytest.mark.parametrize("kind", ["list", "generator", "datasets"])
+def test_a_pair_is_checked_once(judge, pairs, kind, monkeypatch):
+    checked = []
+    for module in (pipeline_inspector, template):
+        check = module.check_pair
+        monkeypatch.setattr(
+            module, "check_pair", lambda pair, *rest, check=check: (checked.append(pair), check(pair, *rest))
+        )
+    assert len(list(judge(INPUTS[kind](pairs)))) == len(checked) == len(pairs)
 
 
 @pytest.mark.parametrize("bad", [("q", "p"), "text", b"bytes", 3, None, {"q", "p"}])

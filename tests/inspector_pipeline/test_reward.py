@@ -140,6 +140,15 @@ def test_what_has_no_reward_is_not_given_one(reward_dir, tokenizer, caplog):
         reward(**tokenizer("2 + 2? 4", add_special_tokens=False, return_tensors="pt"))
 
 
+def test_a_judge_whose_config_names_the_reward_in_a_file_of_its_own_still_loads(reward_dir):
+    path = reward_dir / "config.json"
+    config = json.loads(path.read_text())
+    assert config["auto_map"]["AutoModelForSequenceClassification"] == "modeling_inspector.InspectorReward"
+    config["auto_map"]["AutoModelForSequenceClassification"] = "reward.InspectorReward"  # as judges were saved before
+    path.write_text(json.dumps(config))
+    assert type(load_reward(reward_dir)) is InspectorReward
+
+
 def test_states_that_overflow_are_an_error_and_no_reward(reward_dir, tokenizer):
     reward = load_reward(reward_dir)
     reward.backbone.get_input_embeddings().weight.data.fill_(float("inf"))
