@@ -15,9 +15,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.backbone import backbone_location, load_backbone
-from inspector_pipeline.configuration_inspector import Feature, norm_eps
+from inspector_pipeline.configuration_inspector import norm_eps
 from inspector_pipeline.engine import FeatureReader
 from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.template import EncodedPair, PairTokenizer
 from inspector_pipeline.truncation import take_final_norm

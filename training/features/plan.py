@@ -9,9 +9,8 @@ from typing import Literal
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from inspector_pipeline.configuration_inspector import STATE_KINDS
 from inspector_pipeline.errors import BackboneError, DataFileError
-from inspector_pipeline.features import POOLINGS
+from inspector_pipeline.features import POOLINGS, STATE_KINDS
 from inspector_pipeline.files.disk import file_sha256
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK, PairTemplate, check_pair

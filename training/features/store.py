@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError, ReadingError
+from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import file_sha256, json_text, write_whole
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PairTemplate
