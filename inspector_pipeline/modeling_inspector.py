@@ -11,7 +11,6 @@ from typing import Any, Union, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
@@ -114,22 +113,33 @@ class InspectorModel(JudgeModel):
         return (model, info) if wants_info else model
 
     def _take_backbone(self, shared: Union["InspectorModel", None], kwargs: Mapping[str, Any]) -> None:
-        """Take a view of another judge's backbone, or load this judge's own with these arguments."""
+        """Take a view of another judge's backbone, or load this judge's own with these arguments, and follow it.
+
+        The judge gets the backbone's dtype, and its probes the device of the backbone's last layer.
+        """
         config = self.config
+        final_norm: nn.Module | None = None
         if shared is not None:
             check_shareable(config, shared, self.needs_final_norm)
-            view = shallow_view(shared.backbone, config.depth)
-            self._take_place_of(view)
-            self.set_backbone(view, shared.final_norm if self.needs_final_norm else nn.Identity())
-            return
-        if not config.backbone_id:
+            backbone = shallow_view(shared.loaded_backbone, config.depth)
+            final_norm = shared.final_norm if self.needs_final_norm else nn.Identity()
+        elif config.backbone_id:
+            backbone = load_backbone(config.backbone_id, config.backbone_revision, config.depth, **kwargs)
+            check_backbone(config, backbone.config)
+        else:
             raise JudgeConfigError(
                 "backbone_id expects the id to load the backbone by, since this judge holds probes only."
             )
-        backbone = load_backbone(config.backbone_id, config.backbone_revision, config.depth, **kwargs)
-        check_backbone(config, backbone.config)
-        self._take_place_of(backbone)
-        self.set_backbone(backbone)
+        config.dtype = backbone.dtype
+        config.backbone_config._attn_implementation = backbone.config._attn_implementation
+        device_map = getattr(backbone, "hf_device_map", None)
+        if device_map is not None:
+            self.hf_device_map = {f"backbone.{name}" if name else "": place for name, place in device_map.items()}
+        *_, last = backbone.parameters()
+        if last.device.type != "meta":
+            self.probes.to(last.device)
+            self.centers.data = self.centers.data.to(last.device)
+        self.set_backbone(backbone, final_norm)
 
     def _note_revision(self, kwargs: Mapping[str, Any]) -> None:
         """Keep the revision that was asked for, and the commit that it was; transformers' own config forgets it."""
@@ -146,18 +156,6 @@ class InspectorModel(JudgeModel):
             **where,
         )
         self.commit = extract_commit_hash(path, None)
-
-    def _take_place_of(self, backbone: PreTrainedModel) -> None:
-        """Follow a loaded backbone: its dtype, and the device of its last layer for the probes."""
-        self.config.dtype = backbone.dtype
-        self.config.backbone_config._attn_implementation = backbone.config._attn_implementation
-        device_map = getattr(backbone, "hf_device_map", None)
-        if device_map is not None:
-            self.hf_device_map = {f"backbone.{name}" if name else "": place for name, place in device_map.items()}
-        *_, last = backbone.parameters()
-        if last.device.type != "meta":
-            self.probes.to(last.device)
-            self.centers.data = self.centers.data.to(last.device)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, fused: bool = True, **kwargs: Any
