@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.features import Feature
 
 from ...features.store import load_features
 from ...probing.kernels import Design
