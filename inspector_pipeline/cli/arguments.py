@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,71 +12,39 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".arrow")  # those of files.t
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def positive(text: str) -> int:
-    """Parse a whole number from 1.
+def _kind(expected: str, parse: Callable[[str], Any], fits: Callable[[Any], bool]) -> Callable[[str], Any]:
+    """Return argparse's `type` of what a function parses, without a ValueError, and another one accepts."""
 
-    Raises:
-        ArgumentTypeError: It is none.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expects 1 or more, but got {text}")
-    return int(text)
+    def parsed(text: str) -> Any:
+        try:
+            value = parse(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"expects {expected}, but got {text}")
+        return value
 
-
-def share(text: str) -> float:
-    """Parse a share from 0 to 1.
-
-    Raises:
-        ArgumentTypeError: It is none.
-    """
-    value = number(text)
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"expects a share from 0 to 1, but got {text}")
-    return value
+    return parsed
 
 
-def number(text: str) -> float:
-    """Parse a number; NaN where it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _column_and_number(text: str) -> tuple[str, float]:
+    name, value = text.split("=", 1)
+    return name, float(value)
 
 
-def assignment(text: str) -> tuple[str, str]:
-    """Parse NAME=VALUE.
-
-    Raises:
-        ArgumentTypeError: It is none.
-    """
-    name, mark, value = text.partition("=")
-    if not (name and mark and value):
-        raise argparse.ArgumentTypeError(f"expects NAME=VALUE, but got {text}")
-    return name, value
-
-
-def threshold(text: str) -> tuple[str, float]:
-    """Parse COLUMN=N.
-
-    Raises:
-        ArgumentTypeError: It is none.
-    """
-    name, value = assignment(text)
-    if math.isnan(number(value)):
-        raise argparse.ArgumentTypeError(f"expects COLUMN=N with a number, such as factuality=4, but got {text}")
-    return name, number(value)
-
-
-def shard(text: str) -> tuple[int, int]:
-    """Parse I/N with 0 <= I < N.
-
-    Raises:
-        ArgumentTypeError: It is none.
-    """
-    index, _, of = text.partition("/")
-    if not (index.isdecimal() and of.isdecimal() and int(index) < int(of)):
-        raise argparse.ArgumentTypeError(f"expects I/N with 0 <= I < N, such as 0/4, but got {text}")
-    return int(index), int(of)
+positive = _kind("1 or more", int, lambda number: number >= 1)
+share = _kind("a share from 0 to 1", float, lambda number: 0 <= number <= 1)
+shard = _kind(
+    "I/N with 0 <= I < N, such as 0/4",
+    lambda text: tuple(map(int, text.split("/"))),
+    lambda found: len(found) == 2 and 0 <= found[0] < found[1],
+)
+assignment = _kind("NAME=VALUE", lambda text: tuple(text.split("=", 1)), lambda found: len(found) == 2 and all(found))
+threshold = _kind(
+    "COLUMN=N with a number, such as factuality=4",
+    _column_and_number,
+    lambda found: bool(found[0]) and not math.isnan(found[1]),
+)
 
 
 def check_input(place: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,11 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
         states = ", ".join(dict.fromkeys(feature.state for feature in aspect.features))
         total = "" if aspect.counts_in_total else ", not in the total"
         classes = " ".join(map(str, aspect.classes))
-        lines.append(("aspect", f"{aspect.name}: scores {classes} by {aspect.head.rule}{total}"))
-        lines.append(("", f"layers {layers}, {poolings}, {states}"))
-        lines.append(("", _evidence(results.get("aspects", {}).get(aspect.name))))
+        lines += [
+            ("aspect", f"{aspect.name}: scores {classes} by {aspect.head.rule}{total}"),
+            ("", f"layers {layers}, {poolings}, {states}"),
+            ("", _evidence(results.get("aspects", {}).get(aspect.name))),
+        ]
     return lines
 
 
@@ -77,10 +80,5 @@ def _evidence(entry: dict[str, Any] | None) -> str:
 
 def _ranges(numbers: list[int]) -> str:
     """Write ascending numbers briefly: 1-4, 7."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and parts[-1][-1] == number - 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+    runs = [[one for _, one in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -12,7 +12,7 @@ Retry-After where too many pairs wait, 500 where the server has failed. On SIGTE
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -105,44 +105,41 @@ class Problem(BaseModel):
     detail: str
 
 
-class BodyLimit:
-    """Refuses a request whose body is too large, before it is read whole."""
+class ScoreRequests:
+    """Counts requests to /score by the code of their answer, and refuses a body that is too large."""
 
-    def __init__(self, app: ASGIApp, body_bytes: int, on_refusal: Callable[[], None]) -> None:
-        """Wrap an app; `on_refusal` is called at each request to /score that is refused."""
+    def __init__(self, app: ASGIApp, body_bytes: int, requests: Counter) -> None:
+        """Wrap an app."""
         self.app = app
         self.body_bytes = body_bytes
-        self.on_refusal = on_refusal
+        self.requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] != SCORE:
             await self.app(scope, receive, send)
             return
-        headers, body, more = dict(scope["headers"]), bytearray(), True
-        length = headers.get(b"content-length", b"0")
-        too_large = length.isdigit() and int(length) > self.body_bytes
-        while more and not too_large:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            too_large = len(body) > self.body_bytes
-        if too_large:
-            if scope["path"] == SCORE:
-                self.on_refusal()
-            if more and b"expect" not in headers:  # a client that asked leave has sent no body yet
-                await _drain(receive)
-            problem = {"detail": f"A request expects a body of at most {self.body_bytes} bytes. Send fewer pairs."}
-            await JSONResponse(problem, 413, {"Connection": "close"})(scope, receive, send)
-            return
-        messages = iter([{"type": "http.request", "body": bytes(body), "more_body": False}])
+        headers = dict(scope["headers"])
+        refused_unread = b"expect" in headers and int(headers.get(b"content-length", b"0")) > self.body_bytes
+        left = -1 if refused_unread else self.body_bytes
 
-        async def replay() -> Message:
-            return next(messages, None) or await receive()
+        async def receive_some() -> Message:
+            nonlocal left
+            message: Message = {} if refused_unread else await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                if message.get("more_body"):
+                    await _drain(receive)
+                fault = f"A request expects a body of at most {self.body_bytes} bytes. Send fewer pairs."
+                raise HTTPException(413, fault, {"Connection": "close"})
+            return message
 
-        await self.app(scope, replay, send)
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.requests.labels(str(message["status"])).inc()
+            await send(message)
+
+        await self.app(scope, receive_some, send_counted)
 
 
 async def _drain(receive: Receive) -> None:
@@ -203,26 +200,19 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
         await asyncio.gather(worker, return_exceptions=True)
 
     app = FastAPI(title="Inspector", description="Scores (question, response) pairs.", lifespan=lifespan)
-    app.add_middleware(BodyLimit, body_bytes=limits.body_bytes, on_refusal=metrics.requests.labels("413").inc)
+    app.add_middleware(ScoreRequests, body_bytes=limits.body_bytes, requests=metrics.requests)
     problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 413, 422, 500, 503)}
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
         # Without the input, which may hold what JSON cannot.
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:3]]
-        metrics.requests.labels("422").inc()
         return JSONResponse({"detail": ascii("; ".join(faults))[1:-1]}, 422)
 
     async def score(request: ScoreRequest | QuestionsRequest) -> JSONResponse:
         """Score pairs; each gets whole-number scores, their total, expected scores and probabilities."""
         with metrics.seconds.time():
-            try:
-                results = await _score(batcher, request, limits)
-            except HTTPException as error:
-                metrics.requests.labels(str(error.status_code)).inc()
-                raise
-        metrics.requests.labels("200").inc()
-        return JSONResponse({"results": results})
+            return JSONResponse({"results": await _score(batcher, request, limits)})
 
     # FastAPI reads what a request holds from here.
     score.__annotations__["request"] = ScoreRequest if "prediction" in judge.encode.keys else QuestionsRequest

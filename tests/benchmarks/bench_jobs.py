@@ -1,7 +1,7 @@
 """Stream many short pairs through a big job, and report its speed and memory; a benchmark, no part of the tests.
 
-    python tests/bench_jobs.py 100000                          # a tiny random judge
-    python tests/bench_jobs.py 10000 --judge embedded          # the embedded one; or a folder or Hub id
+    PYTHONPATH=.:tests python tests/benchmarks/bench_jobs.py 100000  # a tiny random judge
+    PYTHONPATH=.:tests python tests/benchmarks/bench_jobs.py 10000 --judge embedded  # or a folder or Hub id
 
 The pairs have --tokens tokens on average, as the judge reads them. Printed is JSON: the rows that were scored, pairs
 and tokens a second of the whole job, with its two passes over the input and the writing of Parquet, and the process's

@@ -1,7 +1,7 @@
 """Load `inspector serve` over loopback, and hold it against the offline engine; a benchmark, no part of the tests.
 
-    INSPECTOR_DATA=... python tests/bench_serve.py --judge embedded --pairs 256
-    python tests/bench_serve.py --input pairs.jsonl --pairs 2000       # a tiny random judge on rows of your own
+    INSPECTOR_DATA=... PYTHONPATH=.:tests python tests/benchmarks/bench_serve.py --judge embedded --pairs 256
+    PYTHONPATH=.:tests python tests/benchmarks/bench_serve.py --input pairs.jsonl --pairs 2000  # a tiny random judge
 
 The pairs are the labelled GSM8K ones of INSPECTOR_DATA, or those of --input. The offline engine scores them before and
 after the server does, in this process; then this process is the client, with --clients connections that each send

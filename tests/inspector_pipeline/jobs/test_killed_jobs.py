@@ -49,3 +49,19 @@ def test_jobs_killed_at_random_moments_write_what_one_run_writes(make_judge, tmp
         assert outputs
         for output in outputs:
             assert contents(output) == expected
+
+
+HELD_BY_THE_KILLED = """
+import os, signal
+from inspector_pipeline.jobs.progress import Progress
+bar = Progress(1, "shard 0/1")
+if os.fork() == 0:
+    bar.get_lock().acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+os.wait()
+bar.add(1, 1)
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_its_bar_leaves_no_other_waiting():
+    subprocess.run([sys.executable, "-c", HELD_BY_THE_KILLED], check=True, timeout=120)
