@@ -56,11 +56,11 @@ def json_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
         text = characters.read(CHUNK).lstrip()
         if not text.startswith("["):
             raise DataFileError(f"{path} expects a JSON array of objects, but begins with {text[:20]!r}.")
-        yield from _array_entries(path, characters, text)
+        yield from _array_entries(path, characters, text[1:])
 
 
 def _array_entries(path: Path, characters: TextIO, text: str) -> Iterator[Entry]:
-    decoder, at, number = json.JSONDecoder(), 1, 1
+    decoder, at, number = json.JSONDecoder(), 0, 1
     while True:
         place = f"{path.name}: item {number}"
         found = BETWEEN_ITEMS.match(text, at)
