@@ -1,4 +1,4 @@
-"""Exact and near duplicates among pairs, within and across splits, and questions that stand under two ids.
+"""Duplicates among pairs, within and across splits, questions under two ids, and questions of another dataset.
 
 Two rows are near duplicates if a reader would call one an edited copy of the other:
 
@@ -22,8 +22,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from .items import Item
-from .similarity import Likeness, Pairs, candidate_pairs, compare
-from .text import numbers, plain
+from .similarity import Likeness, Pairs, candidate_pairs, compare, numbers, plain
 
 SAME_RESPONSE = 0.75  # Dice of responses that are one but for edits
 SAME_NUMBERS = 0.75  # Dice of the numbers that goes with it: an edit may hit a digit
@@ -38,6 +37,10 @@ CONTAINED_RATIO = 0.5  # and how short it may be beside the longer one
 TELLING_RESPONSE = 40  # characters: a shorter response says nothing about where it came from
 SAME_SAMPLE = 0.9  # Dice of two samples' responses to one question
 SAME_SHORT_SAMPLE = 0.97  # the same for responses shorter than TELLING_RESPONSE
+EDITED = 0.6  # Dice of a question with one of the dataset that has just its numbers
+EDITED_NUMBER = 0.85  # the same where an edit may have hit a number
+EDITED_SAME_NUMBERS = 0.7  # and the Dice of the numbers that goes with it
+DATASETS_CONTAINED = 0.9  # share of a question of the dataset that stands in a longer one, with all its numbers
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,11 @@ def _near(items: Sequence[Item], rows: Sequence[int]) -> tuple[list[Duplicate], 
     later, earlier = _row_pairs(rows, question_of, response_of, questions, responses)
     question = compare(questions, (question_of[later], question_of[earlier]))
     response = compare(responses, (response_of[later], response_of[earlier]))
-    verdicts = _Verdicts(items, (later, earlier), question, response, _sizes(questions)[question_of], question_of)
-    groups = _groups(len(questions), question_of[later[verdicts.near]], question_of[earlier[verdicts.near]])
+    number_counts = np.array([len(numbers(text)) for text in questions], dtype=np.int64)[question_of]
+    verdicts = _Verdicts(items, (later, earlier), question, response, number_counts, question_of)
+    linked = (question_of[later[verdicts.near]], question_of[earlier[verdicts.near]])
+    links = sparse.coo_matrix((np.ones(len(linked[0])), linked), shape=(len(questions), len(questions)))
+    groups: NDArray[np.int64] = connected_components(links, directed=False)[1]
     best: dict[int, Duplicate] = {}
     for pair in np.flatnonzero(verdicts.near):
         found = Duplicate(
@@ -217,23 +223,51 @@ def _members(rows: Sequence[int], label_of: NDArray[np.int64]) -> defaultdict[in
 
 def _distinct(texts: Iterable[str]) -> tuple[list[str], NDArray[np.int64]]:
     """Return the distinct texts but for case, white space and punctuation, and which of them each text is."""
-    index: dict[str, int] = {}
-    first: list[str] = []
-    labels = []
-    for text in texts:
-        key = plain(text)
-        if key not in index:
-            index[key] = len(first)
-            first.append(text)
-        labels.append(index[key])
-    return first, np.array(labels, dtype=np.int64)
+    first: dict[str, tuple[int, str]] = {}
+    labels = [first.setdefault(plain(text), (len(first), text))[0] for text in texts]
+    return [text for _, text in first.values()], np.array(labels, dtype=np.int64)
 
 
-def _sizes(texts: Sequence[str]) -> NDArray[np.int64]:
-    return np.array([len(numbers(text)) for text in texts], dtype=np.int64)
+def find_foreign(
+    items: Sequence[Item], dataset: Sequence[str], copies: Iterable[Duplicate]
+) -> dict[int, tuple[str | None, float]]:
+    """Find the items whose question is neither in the dataset nor an edited copy of one of its questions.
+
+    Args:
+        items: All pairs.
+        dataset: The dataset's questions.
+        copies: Near duplicates among the items: an edited copy belongs where its original belongs.
+
+    Returns:
+        Position of the item -> the dataset's question that is most like its own, None where none shares enough to be
+        compared, and the Dice of the two, 0 where there is none.
+    """
+    known = {plain(question) for question in dataset}
+    asked = dict.fromkeys(item.question for item in items if item.question)
+    nearest = _nearest([question for question in asked if plain(question) not in known], list(dataset))
+    found = {
+        i: nearest[item.question][:2]
+        for i, item in enumerate(items)
+        if item.question in nearest and not nearest[item.question][2]
+    }
+    for copy in copies:  # in the items' order of precedence; the edited one of the two may stand first
+        if copy.item not in found or copy.other not in found:
+            found.pop(copy.item, None)
+            found.pop(copy.other, None)
+    return found
 
 
-def _groups(count: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    links = sparse.coo_matrix((np.ones(len(a)), (a, b)), shape=(count, count))
-    labels: NDArray[np.int64] = connected_components(links, directed=False)[1]
-    return labels
+def _nearest(unknown: list[str], dataset: list[str]) -> dict[str, tuple[str | None, float, bool]]:
+    """Return for each unknown question the dataset's nearest, their Dice, and whether one is an edited copy."""
+    nearest: dict[str, tuple[str | None, float, bool]] = {question: (None, 0.0, False) for question in unknown}
+    texts = [*dataset, *unknown]
+    pairs = candidate_pairs(texts, first=len(dataset))
+    likeness = compare(texts, pairs)
+    copies = (likeness.dice >= EDITED) & (likeness.numbers == 1)
+    copies |= (likeness.dice >= EDITED_NUMBER) & (likeness.numbers >= EDITED_SAME_NUMBERS)
+    copies |= (likeness.contained >= DATASETS_CONTAINED) & (likeness.numbers_contained == 1) & (likeness.ratio >= 1 / 2)
+    for pair in np.argsort(likeness.dice, kind="stable"):
+        question = texts[pairs[0][pair]]
+        copied = bool(copies[pair]) or nearest[question][2]
+        nearest[question] = (texts[pairs[1][pair]], round(float(likeness.dice[pair]), 3), copied)
+    return nearest

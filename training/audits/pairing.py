@@ -24,7 +24,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from .items import Item
-from .text import tokens
+from .similarity import tokens
 
 REPEATED = 0.5  # how often a response repeats a word of its question
 MARGIN = 1.0  # nats above log(open questions) that a row needs alone
@@ -32,6 +32,10 @@ JOINT_MARGIN = 2.0  # nats that it needs where another row says the same
 OWN_SHARE = 0.5  # of the own question's weight: a response that holds more of it fits, whatever fits better
 OPENING = 8  # words that two responses begin with, where one is taken for the other's copy
 MAX_PRODUCT = 20_000_000  # entries of one block of fits
+WHY = {
+    True: "the response fits the other row's question clearly better than its own",
+    False: "the response fits the other row's question better than its own, and rows beside it are moved alike",
+}
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,10 @@ class Pairing:
     Attributes:
         shifted: The misfits.
         undecidable: Items whose response shares too little with any question to say where it belongs.
-        threshold: Nats that a row's best other fit must exceed its own by.
     """
 
     shifted: list[Misfit]
     undecidable: list[int]
-    threshold: float
 
 
 @dataclass(frozen=True)
@@ -124,16 +126,12 @@ def find_shifted(items: Sequence[Item], groups: NDArray[np.int64]) -> Pairing:
     undecidable = ~alone & ~joint & (np.maximum(everywhere.own, everywhere.best) < threshold)
     answered = np.array([bool(item.prediction and item.question) for item in items], dtype=bool)
     shifted = [
-        Misfit(int(i), int(sources[i]), round(float(fits.own[i]), 2), round(float(fits.best[i]), 2), _why(alone[i]))
+        Misfit(
+            int(i), int(sources[i]), round(float(fits.own[i]), 2), round(float(fits.best[i]), 2), WHY[bool(alone[i])]
+        )
         for i in np.flatnonzero((alone | joint) & answered)
     ]
-    return Pairing(shifted, [int(i) for i in np.flatnonzero(undecidable & answered)], round(threshold, 2))
-
-
-def _why(alone: np.bool_) -> str:
-    if alone:
-        return "the response fits the other row's question clearly better than its own"
-    return "the response fits the other row's question better than its own, and rows beside it are moved alike"
+    return Pairing(shifted, [int(i) for i in np.flatnonzero(undecidable & answered)])
 
 
 def _read(items: Sequence[Item], groups: NDArray[np.int64]) -> _Texts:

@@ -1,10 +1,14 @@
-"""How alike two texts are, and which pairs of many texts are worth a look.
+"""How the audit reads texts, how alike two of them are, and which pairs of many are worth a look.
+
+Words are cut to their stems, and numbers read by their value.
 
 Candidates share rare words, word pairs or runs of four letters; they are found with a sparse product, in which what
 stands in many texts takes no part, so that the work stays nearly linear. The comparison then looks at all of both
 texts: runs of three letters of every word, weighted by rarity, without regard to order; and the numbers.
 """
 
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +17,27 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
-from .text import number_stream, numbers, plain, squashed, tokens
+# fmt: off
+UNITS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+]
+TENS = ["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+# these make another problem of the same sentence, as a number does
+FACTOR_WORDS = frozenset([
+    "once", "twice", "thrice", "half", "halves", "third", "quarter", "double", "doubled", "triple", "tripled", "dozen",
+    "hundred", "thousand", "million", "more", "less", "fewer",
+])
+# fmt: on
+NUMBER_WORDS = {word: str(value) for value, word in enumerate(UNITS)} | {
+    word: str(value) for value, word in zip(range(30, 100, 10), TENS, strict=True)
+}
+ENDINGS = ("ing", "edly", "ed", "es", "ly", "s")
+MIN_STEM = 3
 
+_TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
+_GROUPED = re.compile(r"(?<=\d),(?=\d{3})")
+_ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator notes repeat the numbers beside them
 CANDIDATE_COSINE = 0.25  # of the rare shingles
 COMMON_COUNT = 100  # a shingle in more texts than this, and than COMMON_SHARE of them, finds no candidates
 COMMON_SHARE = 0.01
@@ -86,8 +109,7 @@ def compare(texts: Sequence[str], pairs: Pairs) -> Likeness:
     number_dice, numbers_contained, _ = _overlap(values, pairs)
     number_dice = np.maximum(number_dice, _overlap(streams, pairs)[0])
     same = _same(texts, pairs)
-    found = (dice, contained, ratio, number_dice, numbers_contained)
-    return Likeness(*(np.where(same, 1.0, values) for values in found))
+    return Likeness(*(np.where(same, 1.0, f) for f in (dice, contained, ratio, number_dice, numbers_contained)))
 
 
 def _same(texts: Sequence[str], pairs: Pairs) -> NDArray[np.bool_]:
@@ -126,15 +148,10 @@ def _counts(texts: Sequence[str], analyzer: Callable[[str], list[str]], min_df: 
     found = [analyzer(text) for text in texts]
     if not any(found):
         return None
-    counter = CountVectorizer(analyzer=_itself, dtype=np.float64)
-    counts = sparse.csr_matrix(counter.fit_transform(found))
+    counts = sparse.csr_matrix(CountVectorizer(analyzer=list, dtype=np.float64).fit_transform(found))
     if min_df > 1:
         counts = counts[:, np.bincount(counts.indices, minlength=counts.shape[1]) >= min_df]
     return sparse.csr_matrix(counts) if counts.shape[1] else None
-
-
-def _itself(found: list[str]) -> list[str]:
-    return found
 
 
 def _shingles(text: str) -> list[str]:
@@ -155,3 +172,57 @@ def _digit_runs(text: str) -> list[str]:
 def _runs(word: str, length: int) -> list[str]:
     padded = f" {word} "
     return [padded[i : i + length] for i in range(max(1, len(padded) - length + 1))]
+
+
+def fold(text: str) -> str:
+    """Fold compatibility characters and case, and take out calculator notes and the commas in numbers."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _GROUPED.sub("", _ANNOTATION.sub("", folded))
+
+
+def tokens(text: str) -> list[str]:
+    """Cut a text into words and numbers, each in one form, punctuation left out.
+
+    Number words become digits, and a letter of a script without case is a word like any other.
+    """
+    return [_one_form(token) for token in _TOKEN.findall(fold(text))]
+
+
+def plain(text: str) -> str:
+    """Return the text's words and symbols without regard to white space, case and punctuation.
+
+    Symbols that carry a meaning of their own (`+`, `=`, `%`, ...) stay: `7 + 8` is not `7 - 8`.
+    """
+    return " ".join(re.findall(r"\d+(?:\.\d+)?|[^\W\d_]+|[^\w\s.,;:!?'\"()\[\]{}*_`#…“”‘’–—]", fold(text)))
+
+
+def numbers(text: str) -> list[str]:
+    """Return the text's numbers by value, with words such as twice and half, which make another problem too."""
+    return [_one_form(token) for token in _TOKEN.findall(fold(text)) if is_number(token)]
+
+
+def number_stream(text: str) -> str:
+    """Return the text's digits and number words in one string, which stays the same when punctuation is stripped."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(NUMBER_WORDS.get(token, token) for token in re.findall(r"\d+|[^\W\d_]+", folded) if is_number(token))
+
+
+def squashed(text: str) -> tuple[str, str]:
+    """Return the text's letters and digits in one string, and its arithmetic signs in another."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(re.findall(r"[^\W_]+", folded)), "".join(re.findall(r"[+*/÷×^<>=%-]", folded))
+
+
+def is_number(token: str) -> bool:
+    """Whether a token stands for a quantity."""
+    return token[0].isdigit() or token in NUMBER_WORDS or token in FACTOR_WORDS
+
+
+def _one_form(token: str) -> str:
+    if token[0].isdigit():
+        return token.rstrip("0").rstrip(".") if "." in token else token
+    if token in NUMBER_WORDS:
+        return NUMBER_WORDS[token]
+    ending = next((e for e in ENDINGS if token.endswith(e) and len(token) - len(e) >= MIN_STEM), "")
+    token = token.removesuffix(ending)
+    return token[:-1] if len(token) > MIN_STEM and token[-1] in "ey" else token

@@ -5,7 +5,7 @@ import random
 
 import pytest
 from inspector_training.audits.report import audit_summary
-from inspector_training.audits.text import numbers, plain, tokens
+from inspector_training.audits.similarity import numbers, plain, tokens
 from inspector_training.rows.records import read_records
 from inspector_training.stages.audit import Config as AuditConfig
 from inspector_training.stages.audit import audit
