@@ -5,9 +5,10 @@ from itertools import product
 
 import pytest
 import torch
-from inspector_training.score_tokens.judge import Asked, BackboneSpec, ScoreStates, build_lager, set_layer_weights
+from inspector_training.judges.build import BackboneSpec
+from inspector_training.score_tokens.judge import ScoreStates, build_lager, set_layer_weights
 from inspector_training.score_tokens.logits import layer_logits, load_unembedding
-from inspector_training.score_tokens.prompts import score_reading
+from inspector_training.score_tokens.prompts import AskedAspect, score_reading
 from inspector_training.score_tokens.weights import ten_scores, uniform_weights
 from support.causal import save_causal
 from support.models import PAIRS, aspect, chat_reading, config_of, feature, random_probes
@@ -41,7 +42,7 @@ def build(causal_dir, tokenizer, tmp_path):
     """Save a judge of one aspect with score tokens and return its folder."""
 
     def make(states=None, weights=None, scores=SCORES, template=TEMPLATE):
-        asked = Asked("a", scores, score_reading(PairTemplate.from_template(template), tokenizer, scores))
+        asked = AskedAspect("a", scores, score_reading(PairTemplate.from_template(template), tokenizer, scores))
         unembedding = load_unembedding(str(causal_dir))
         model = build_lager(BackboneSpec(str(causal_dir), None), [asked], states or ScoreStates(), unembedding)
         if weights is not None:

@@ -18,7 +18,6 @@ from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BAC
 
 from ..rows.probing_set import drop_foreign, is_probing_set, read_probing_set, read_questions, read_rubrics
 from ..rows.records import LabelledPair, labelled_pairs, read_records
-from ..score_tokens.prompts import task_reading
 from .store import CHAT, OUTPUT_STATE, QUESTION, RUBRIC, RUBRIC_PREFIX, Fingerprint
 
 logger = logging.getLogger(__name__)
@@ -176,6 +175,28 @@ def make_readings(
             f"aspect's), but got {wrong[0]!r}."
         )
     return dict(named)
+
+
+def task_reading(
+    task: str, tokenizer: PreTrainedTokenizerBase, answer: str, *, question_only: bool = False
+) -> PairTemplate:
+    """Make a task the user's turn and begin the reply.
+
+    Args:
+        task: Text with `{question}` and `{prediction}`, once each.
+        tokenizer: The backbone's.
+        answer: What the reply begins with.
+        question_only: Whether the task holds `{question}` alone.
+
+    Raises:
+        ReadingError: The task lacks a mark, or the chat template changes it.
+    """
+    if not tokenizer.chat_template:
+        return PairTemplate.from_template(f"{task}\n\n{answer}", question_only=question_only)
+    turn = [{"role": "user", "content": task}]
+    # Templates of models that think out loud write an empty thought by this; others do not know the name.
+    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    return PairTemplate.from_template(f"{text}{answer}", add_special_tokens=False, question_only=question_only)
 
 
 def read_templates(path: str) -> list[tuple[str, PairTemplate]]:

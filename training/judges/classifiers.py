@@ -1,4 +1,4 @@
-"""Fitted classifiers from disk, published or own: NAME.pkl, or NAME.skops with NAME.json, and the judge they make.
+"""Fitted classifiers on the disk, published or own: NAME.pkl, or NAME.skops with NAME.json, and the judge they make.
 
 Unpickling runs code. A pickle is loaded here only after every global in it was found on the list below; and while it
 loads, an unpickler that knows nothing but that list resolves them, so that a pickle which fools the reading still
@@ -11,31 +11,29 @@ import pickle
 import pickletools
 import struct
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import skops.io
 from sklearn.exceptions import InconsistentVersionWarning
-from transformers import AutoConfig, PreTrainedConfig
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from transformers import PreTrainedConfig
 
-from inspector_pipeline.backbone import backbone_location
-from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError, InspectorError
+from inspector_pipeline.features import Feature
+from inspector_pipeline.files.disk import json_text
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.template import PairTemplate
-from inspector_pipeline.truncation import truncated_config
 
 from ..rows.probing_set import ASPECTS
-from .build import fill_probes
-from .port import PORTABLE, NotPortableError, ProbeWeights, port
+from .build import AspectHead, BackboneSpec, build_judge
+from .port import PORTABLE, NotPortableError, port
 
 logger = logging.getLogger(__name__)
 
-POOLINGS = ("mean", "last", "min", "max")
-CLASSIFICATIONS = ("binary", "multi")
 ALLOWED_GLOBALS = frozenset(
     {
         ("builtins", "slice"),
@@ -87,6 +85,8 @@ class UnsafePickleError(InspectorError, ValueError):
 def pickle_globals(data: bytes) -> set[tuple[str, str]]:
     """Return the (module, name) pairs that a pickle would import; nothing of it is run.
 
+    Just enough of its opcodes is followed to tell those names.
+
     Args:
         data: The pickle's bytes.
 
@@ -96,52 +96,34 @@ def pickle_globals(data: bytes) -> set[tuple[str, str]]:
     Raises:
         UnsafePickleError: The pickle is malformed, uses extension codes, or computes a name.
     """
-    reader = _GlobalReader()
+    found: set[tuple[str, str]] = set()
+    pushed: list[str | None] = []  # what each opcode left on the stack: a string, or None for anything else
+    memo: dict[Any, str | None] = {}
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            reader.read(opcode.name, argument)
+            if opcode.name in ("PROTO", "FRAME", "MARK", "STOP"):
+                continue
+            if opcode.name == "MEMOIZE" or opcode.name.endswith("PUT"):
+                memo[len(memo) if opcode.name == "MEMOIZE" else argument] = pushed[-1] if pushed else None
+                continue
+            if opcode.name.startswith("EXT"):
+                raise UnsafePickleError("The pickle uses extension codes, which cannot be read. It was not loaded.")
+            if opcode.name in ("GLOBAL", "INST"):
+                found.add(tuple(str(argument).split(" ", 1)))  # type: ignore[arg-type]  # pickletools writes two words
+            elif opcode.name == "STACK_GLOBAL":
+                module, name = pushed[-2:] if len(pushed) > 1 else (None, None)
+                if module is None or name is None:
+                    raise UnsafePickleError(
+                        "The pickle computes the name of a global, which cannot be read. It was not loaded."
+                    )
+                found.add((module, name))
+            text = str(argument) if "UNICODE" in opcode.name else None
+            pushed.append(memo.get(argument) if opcode.name.endswith("GET") else text)
     except UnsafePickleError:
         raise
     except (ValueError, IndexError, OverflowError, EOFError, struct.error) as error:
         raise UnsafePickleError(f"The file is no well-formed pickle: {error}. It was not loaded.") from error
-    return reader.found
-
-
-class _GlobalReader:
-    """Follows just enough of a pickle's opcodes to tell the names of its globals."""
-
-    def __init__(self) -> None:
-        self.found: set[tuple[str, str]] = set()
-        self.pushed: list[str | None] = []  # what each opcode left on the stack: a string, or None for anything else
-        self.memo: dict[Any, str | None] = {}
-
-    def read(self, opcode: str, argument: Any) -> None:
-        """Take one opcode and its argument."""
-        if opcode in ("PROTO", "FRAME", "MARK", "STOP"):
-            return
-        if opcode == "MEMOIZE" or opcode.endswith("PUT"):
-            self.memo[len(self.memo) if opcode == "MEMOIZE" else argument] = self.pushed[-1] if self.pushed else None
-            return
-        if opcode.startswith("EXT"):
-            raise UnsafePickleError("The pickle uses extension codes, which cannot be read. It was not loaded.")
-        value = None
-        if opcode in ("GLOBAL", "INST"):
-            module, _, name = str(argument).partition(" ")
-            self.found.add((module, name))
-        elif opcode == "STACK_GLOBAL":
-            self.found.add(_two_strings(self.pushed))
-        elif opcode.endswith("GET"):
-            value = self.memo.get(argument)
-        elif "UNICODE" in opcode:
-            value = str(argument)
-        self.pushed.append(value)
-
-
-def _two_strings(pushed: list[str | None]) -> tuple[str, str]:
-    module, name = pushed[-2:] if len(pushed) > 1 else (None, None)
-    if module is None or name is None:
-        raise UnsafePickleError("The pickle computes the name of a global, which cannot be read. It was not loaded.")
-    return module, name
+    return found
 
 
 def load_audited(path: Path) -> Any:
@@ -175,6 +157,21 @@ class _ListedUnpickler(pickle.Unpickler):
                 f"The pickle reached for {module}.{name}, which is not on the list. Loading was stopped."
             )
         return super().find_class(module, name)
+
+
+POOLINGS = ("mean", "last", "min", "max")
+CLASSIFICATIONS = ("binary", "multi")
+METADATA: dict[str, tuple[str, Callable[[Any], object]]] = {  # key -> what it is to be
+    "layers": (
+        "a list of layer numbers from 0",
+        lambda value: isinstance(value, (list, tuple)) and value and all(type(n) is int and n >= 0 for n in value),
+    ),
+    "pool": (f"one of {POOLINGS}", POOLINGS.__contains__),
+    "classification": (f"one of {CLASSIFICATIONS}", CLASSIFICATIONS.__contains__),
+    "use_attn": ("one of (False, True)", (False, True).__contains__),
+    "llm": ("a name", lambda value: isinstance(value, str) and value),
+    "dimension": ("a name", lambda value: isinstance(value, str) and value),
+}
 
 
 @dataclass(frozen=True)
@@ -211,31 +208,20 @@ class Metadata:
         """
         if not isinstance(data, Mapping):
             raise DataFileError(f"{where}: metadata expects an object, but got {type(data).__name__}.")
-        names = ("llm", "dimension", "classification", "layers", "pool", "use_attn")
-        missing = [name for name in names if name not in data]
+        missing = [name for name in METADATA if name not in data]
         if missing:
             raise DataFileError(
                 f"{where}: metadata needs {', '.join(missing)}, which are missing; it has {sorted(data)}."
             )
-        layers = data["layers"]
-        whole = isinstance(layers, (list, tuple)) and all(
-            isinstance(n, int) and not isinstance(n, bool) for n in layers
-        )
-        if not whole or not layers or min(layers) < 0:
-            raise DataFileError(f"{where}: metadata.layers expects a list of layer numbers from 0, but got {layers!r}.")
-        for name, choices in (("pool", POOLINGS), ("classification", CLASSIFICATIONS), ("use_attn", (False, True))):
-            if isinstance(data[name], (list, dict)) or data[name] not in choices:
-                raise DataFileError(f"{where}: metadata.{name} expects one of {choices}, but got {data[name]!r}.")
-        for name in ("llm", "dimension"):
-            if not isinstance(data[name], str) or not data[name]:
-                raise DataFileError(f"{where}: metadata.{name} expects a name, but got {data[name]!r}.")
+        for name, (expected, is_right) in METADATA.items():
+            if not is_right(data[name]):
+                raise DataFileError(f"{where}: metadata.{name} expects {expected}, but got {data[name]!r}.")
         if data["use_attn"]:
             raise NotPortableError(
-                f"{where}: the classifier of {data['dimension']} needs attention features (use_attn), which a "
-                "judge does not "
-                "compute. Use one without them."
+                f"{where}: the classifier of {data['dimension']} needs attention features (use_attn), which a judge "
+                "does not compute. Use one without them."
             )
-        return cls(**{**{name: data[name] for name in names}, "layers": tuple(layers)})
+        return cls(**{**{name: data[name] for name in METADATA}, "layers": tuple(data["layers"])})
 
 
 @dataclass(frozen=True)
@@ -276,16 +262,14 @@ def load_classifiers(folder: Path, *, allow_pickle: bool = False) -> dict[str, C
                 f"{folder} expects one classifier for {path.stem}, but holds a pickle and a .skops of it."
             )
         found[path.stem] = Classifier(estimator, metadata)
-    order = {name: i for i, name in enumerate(ASPECTS)}
-    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+    return {name: found[name] for name in [*filter(found.__contains__, ASPECTS), *sorted(found.keys() - {*ASPECTS})]}
 
 
 def _load_pickle(path: Path, allow_pickle: bool) -> tuple[Any, Any]:
     if not allow_pickle:
         raise UnsafePickleError(
-            f"{path} is a pickle, which runs code when it is loaded. Pass --allow-pickle if you trust where "
-            "it is from; "
-            "its globals are still checked against a list first."
+            f"{path} is a pickle, which runs code when it is loaded. Pass --allow-pickle if you trust where it is "
+            "from; its globals are still checked against a list first."
         )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -309,17 +293,27 @@ def _report_versions(path: Path, caught: list[warnings.WarningMessage]) -> None:
 
 
 def _load_skops(path: Path) -> tuple[Any, Any]:
-    listed = {f"{module}.{name}" for module, name in ALLOWED_GLOBALS}
-    foreign = sorted(set(skops.io.get_untrusted_types(file=path)) - listed)
+    named = skops.io.get_untrusted_types(file=path)
+    foreign = sorted({*named} - {f"{module}.{name}" for module, name in ALLOWED_GLOBALS})
     if foreign:
         raise UnsafePickleError(f"{path} names {', '.join(foreign)}, which is not on the list. It was not loaded.")
-    estimator = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
-    return estimator, read_json(path.with_suffix(".json"))
+    return skops.io.load(path, trusted=named), read_json(path.with_suffix(".json"))
 
 
-def build_judge(
+def save_classifiers(classifiers: Mapping[str, Classifier], folder: Path) -> None:
+    """Write classifiers as .skops with their metadata, from which the same judge can be made again."""
+    folder.mkdir(exist_ok=True)
+    for name, classifier in classifiers.items():
+        estimator = classifier.estimator
+        if isinstance(estimator, (GridSearchCV, RandomizedSearchCV)):
+            estimator = estimator.best_estimator_
+        skops.io.dump(estimator, folder / f"{name}.skops")
+        (folder / f"{name}.json").write_text(json_text(asdict(classifier.metadata)), encoding="utf-8")
+
+
+def judge_of_classifiers(
     classifiers: Mapping[str, Classifier],
-    readings: Mapping[str, PairTemplate],
+    rubrics: Mapping[str, PairTemplate],
     *,
     backbone_id: str | None = None,
     backbone_revision: str | None = None,
@@ -330,7 +324,7 @@ def build_judge(
 
     Args:
         classifiers: Aspect -> classifier.
-        readings: Aspect -> its rubric.
+        rubrics: Aspect -> its reading.
         backbone_id: Hub id or folder; None takes what the classifiers' metadata say.
         backbone_revision: Its revision.
         backbone_config: Its config, where it is at hand; None loads it by the id.
@@ -348,58 +342,39 @@ def build_judge(
         raise DataFileError(
             f"The classifiers expect one backbone, but name {sorted(llms)}. Name it with --backbone-id."
         )
-    backbone_id = backbone_id or next(iter(llms))
-    without = [name for name in classifiers if name not in readings]
+    without = [name for name in classifiers if name not in rubrics]
     if without:
-        raise DataFileError(f"The probing set expects prompts for {', '.join(without)}, but has {', '.join(readings)}.")
-    if backbone_config is None:
-        location, pinned = backbone_location(backbone_id, backbone_revision, None)
-        backbone_config = AutoConfig.from_pretrained(location, **pinned)
-    backbone = backbone_config.get_text_config()
-    probes: dict[str, ProbeWeights] = {}
-    aspects: list[dict[str, Any]] = []
-    for name, classifier in classifiers.items():
-        try:
-            probes[name] = port(classifier.estimator, (classes or {}).get(name))
-        except NotPortableError as error:
-            raise NotPortableError(f"{name}: {error}") from error
-        _check_classes(name, classifier.metadata, probes[name].classes)
-        head = {"type": "linear", "rule": probes[name].rule, "members": probes[name].members}
-        features = [_feature(name, layer, classifier.metadata, backbone) for layer in classifier.metadata.layers]
-        aspect = {"name": name, "features": features, "head": head, "classes": probes[name].classes}
-        aspects.append({**aspect, "counts_in_total": True})
-    depth = max(feature["layer"] for aspect in aspects for feature in aspect["features"])
-    config = InspectorConfig(
-        backbone_config=truncated_config(backbone, depth),
-        backbone_id=backbone_id,
-        backbone_revision=backbone_revision,
-        fused=False,
-        depth=depth,
-        readings={name: readings[name].to_dict() for name in classifiers},
-        aspects=aspects,
-        max_length=backbone.max_position_embeddings,
-        dtype="float32",
-    )
-    model = InspectorModel(config)
-    fill_probes(model, probes)
-    return model
+        raise DataFileError(f"The probing set expects prompts for {', '.join(without)}, but has {', '.join(rubrics)}.")
+    named = BackboneSpec(backbone_id or llms.pop(), backbone_revision)
+    config = (backbone_config or named.config()).get_text_config()
+    backbone = BackboneSpec(named.id, named.revision, max_length=config.max_position_embeddings)
+    aspects = [
+        _aspect_head(name, classifier, (classes or {}).get(name), config.num_hidden_layers)
+        for name, classifier in classifiers.items()
+    ]
+    return build_judge(backbone, {name: rubrics[name].to_dict() for name in classifiers}, aspects, config)
 
 
-def _feature(name: str, layer: int, metadata: Metadata, backbone: Any) -> dict[str, Any]:
-    """Number a published layer as transformers does; its last one is after the final norm."""
-    n_layers = backbone.num_hidden_layers
-    if layer >= n_layers:
+def _aspect_head(name: str, classifier: Classifier, classes: list[int] | None, n_layers: int) -> AspectHead:
+    """Port a classifier; published layers are numbered as transformers does, the last one after the final norm."""
+    metadata = classifier.metadata
+    try:
+        probe = port(classifier.estimator, classes)
+    except NotPortableError as error:
+        raise NotPortableError(f"{name}: {error}") from error
+    if (metadata.classification == "binary") != (set(probe.classes) <= {0, 1}):
         raise DataFileError(
-            f"{name}: metadata.layers expects numbers from 0 to {n_layers - 1}, the layers of "
-            f"{metadata.llm}, but got {layer}."
+            f"{name}: metadata.classification says {metadata.classification}, but the classifier has the classes "
+            f"{probe.classes}."
         )
-    state = "final_norm" if layer + 1 == n_layers else "raw"
-    return {"reading": name, "layer": layer + 1, "pooling": metadata.pool, "state": state}
-
-
-def _check_classes(name: str, metadata: Metadata, classes: list[int]) -> None:
-    if (metadata.classification == "binary") != (set(classes) <= {0, 1}):
+    if max(metadata.layers) >= n_layers:
         raise DataFileError(
-            f"{name}: metadata.classification says {metadata.classification}, but the classifier has the "
-            f"classes {classes}."
+            f"{name}: metadata.layers expects numbers from 0 to {n_layers - 1}, the layers of {metadata.llm}, but got "
+            f"{max(metadata.layers)}."
         )
+    features = [
+        Feature(name, layer + 1, metadata.pool, "final_norm" if layer + 1 == n_layers else "raw")
+        for layer in metadata.layers
+    ]
+    head = {"type": "linear", "rule": probe.rule, "members": probe.members}
+    return AspectHead(name, features, head, probe.classes, probe)

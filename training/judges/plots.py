@@ -1,6 +1,4 @@
-"""Draw the plots of a judge's evidence, as PNG files for its card, from nothing but its results.json.
-
-python -m training plots --results work/results.json --output work/plots
+"""Plots of a judge's evidence, as PNG files for its card, from nothing but its results.json.
 
 The same results give the same bytes, so that plots can be made again at any time and need no manifest. A plot whose
 part of the results is missing is left out, with a line in the log:
@@ -15,7 +13,6 @@ part of the results is missing is left out, with a line in the log:
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from math import ceil
 from pathlib import Path
@@ -28,10 +25,10 @@ from PIL import Image
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import write_whole
-from inspector_pipeline.files.tables import read_json
 
 logger = logging.getLogger(__name__)
 
+Results = Mapping[str, Any]
 DPI = 100
 WIDTH = 9.0  # inches, so 900 pixels
 COLORS = 256
@@ -40,125 +37,94 @@ COLUMNS = 3  # of the plots with a panel for each aspect
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
 
 
-@dataclass(frozen=True)
-class PlotsConfig:
-    """Settings of the plots.
-
-    Attributes:
-        results: The results.json of the evaluate stage, or of a judge.
-        output: Folder for the PNG files.
-    """
-
-    results: str
-    output: str
-
-
-def plots(config: PlotsConfig) -> list[Path]:
-    """Draw all plots that a results.json has data for.
-
-    Args:
-        config: Settings.
-
-    Returns:
-        The PNG files.
-
-    Raises:
-        DataFileError: The results cannot be read, or are not in the form that the module names.
-    """
-    try:
-        return draw(read_json(config.results), Path(config.output))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataFileError(
-            f"{config.results} expects results of the evaluate stage, but got something else ({error!r}). "
-            "Run python -m training evaluate again."
-        ) from error
-
-
-def draw(results: Mapping[str, Any], output: Path) -> list[Path]:
+def draw(results: Results, output: Path, where: str = "results.json") -> list[Path]:
     """Draw all plots that the results have data for, and log which are left out.
 
     Args:
         results: Evidence in the form of results.json.
         output: Folder for the PNG files; made if missing.
+        where: The results' file, for the message.
 
     Returns:
         The files.
+
+    Raises:
+        DataFileError: The results are not in the form that the module names.
     """
     output.mkdir(parents=True, exist_ok=True)
     files = []
     for name, plot in PLOTS.items():
         path = output / f"{name}.png"
-        with style.context("default"):  # not the user's own style
-            figure = plot(results)
-            if figure is None:
-                logger.info("%s is left out: the results hold no data for it.", path.name)
-                continue
-            write_png(figure, path)
+        try:
+            with style.context("default"):  # not the user's own style
+                figure = plot(results)
+                if figure is None:
+                    logger.info("%s is left out: the results hold no data for it.", path.name)
+                    continue
+                write_png(figure, path)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataFileError(
+                f"{where} expects results of the evaluate stage, but got something else ({error!r}). "
+                "Run python -m training evaluate again."
+            ) from error
         files.append(path)
     return files
 
 
-def layer_curve(results: Mapping[str, Any]) -> Figure | None:
+def layer_curve(results: Results) -> Figure | None:
     """Draw AUROC against depth, with the chosen depth."""
     judge = results.get("judge") or {}
-    curve = {int(depth): value for depth, value in (judge.get("curve") or {}).items()}
+    curve, band = ({int(n): v for n, v in (judge.get(key) or {}).items()} for key in ("curve", "curve_band"))
     if not curve:
         return None
-    depths = sorted(curve)
-    figure = Figure((WIDTH, 4.5), layout="constrained")
-    axes = figure.subplots()
-    if judge.get("curve_band"):
-        band = {int(depth): ends for depth, ends in judge["curve_band"].items()}
+    depths, chosen = sorted(curve), judge.get("depth")
+    figure, axes = _axes("Quality by depth, from inner cross-validation", "depth (layers of the backbone that are run)")
+    if band:
         low, high = _columns([band.get(depth, (None, None)) for depth in depths])
         axes.fill_between(depths, low, high, color=BLUE, alpha=0.2, linewidth=0, label="95 % interval")
     axes.plot(depths, [curve[depth] for depth in depths], color=BLUE, marker="o", label="AUROC")
-    chosen = judge.get("depth")
     if chosen in curve:
         axes.axvline(chosen, color=ORANGE, linestyle="--", linewidth=1)
         at = f"chosen depth, {chosen}"
         axes.scatter([chosen], [curve[chosen]], 100, color=ORANGE, marker="D", zorder=3, label=at)
-    axes.set_title("Quality by depth, from inner cross-validation")
-    axes.set_xlabel("depth (layers of the backbone that are run)")
-    axes.set_ylabel("AUROC, mean over aspects")
     axes.set_xticks(depths)
-    _finish(axes)
+    axes.legend(frameon=False)
     return figure
 
 
-def learning_curve(results: Mapping[str, Any]) -> Figure | None:
+def learning_curve(results: Results) -> Figure | None:
     """Draw AUROC against the number of labels, the surface baseline beside it."""
     points = sorted(results.get("learning_curve") or [], key=lambda point: point["n"])
     if not points:
         return None
-    figure = Figure((WIDTH, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes("Quality by number of labels", "labels to fit on (number, all aspects together)")
     lines = (("auroc", "judge", BLUE, "o", "-"), ("surface", "surface baseline", ORANGE, "s", "--"))
     for key, label, color, marker, stroke in lines:
-        found = [
+        ends = [
             (point["n"], *(point[key][end] for end in ("value", "low", "high"))) for point in points if key in point
         ]
-        if found:
-            n, value, low, high = _columns(found)
+        if ends:
+            n, value, low, high = _columns(ends)
             axes.fill_between(n, low, high, color=color, alpha=0.2, linewidth=0, label=f"{label}, 95 % interval")
             axes.plot(n, value, color=color, marker=marker, linestyle=stroke, label=label)
     axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1, label="chance")
-    axes.set_title("Quality by number of labels")
     axes.set_xscale("log")
     axes.set_xticks([point["n"] for point in points], [f"{point['n']:,}" for point in points])
     axes.minorticks_off()
-    axes.set_xlabel("labels to fit on (number, all aspects together)")
-    axes.set_ylabel("AUROC, mean over aspects")
-    _finish(axes)
+    axes.legend(frameon=False)
     return figure
 
 
-def reliability(results: Mapping[str, Any]) -> Figure | None:
+def reliability(results: Results) -> Figure | None:
     """Draw the share of good labels against P(good), points as large as their bins, a panel for each aspect."""
-    panels = _aspects(results, "reliability")
-    if not panels:
+    title = "Reliability of P(good): the dotted line is perfect, a point's area is its rows"
+    panels = _panels(
+        results, "reliability", title, "P(good) that was predicted (mean of a bin)", "share of good labels"
+    )
+    if panels is None:
         return None
-    figure, grid = _panels(len(panels))
-    for axes, (name, bins) in zip(grid, panels.items(), strict=True):
+    figure, grid = panels
+    for axes, name, bins in grid:
         predicted, observed, n = _columns([(one["predicted"], one["observed"], one["n"]) for one in bins])
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
         axes.plot(predicted, observed, color=BLUE, linewidth=1)
@@ -167,19 +133,17 @@ def reliability(results: Mapping[str, Any]) -> Figure | None:
         axes.set_title(f"{name}\n{n.sum():.0f} rows, {sizes} in a bin", fontsize=10)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         axes.grid(alpha=0.3)
-    figure.suptitle("Reliability of P(good): the dotted line is perfect, a point's area is its rows")
-    figure.supxlabel("P(good) that was predicted (mean of a bin)")
-    figure.supylabel("share of good labels")
     return figure
 
 
-def confusion(results: Mapping[str, Any]) -> Figure | None:
+def confusion(results: Results) -> Figure | None:
     """Draw labels against scores, coloured by the share of the label's rows, a panel for each aspect."""
-    panels = _aspects(results, "confusion")
-    if not panels:
+    title = "Confusion; numbers are rows, averaged over repeats"
+    panels = _panels(results, "confusion", title, "score that was given", "label")
+    if panels is None:
         return None
-    figure, grid = _panels(len(panels))
-    for axes, (name, found) in zip(grid, panels.items(), strict=True):
+    figure, grid = panels
+    for axes, name, found in grid:
         counts = np.array(found["matrix"], dtype=float)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
         image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
@@ -190,14 +154,11 @@ def confusion(results: Mapping[str, Any]) -> Figure | None:
         axes.set_xticks(ticks, found["classes"])
         axes.set_yticks(ticks, found["classes"])
         axes.set_title(f"{name} ({counts.sum():.0f} rows)", fontsize=10)
-    figure.suptitle("Confusion; numbers are rows, averaged over repeats")
-    figure.supxlabel("score that was given")
-    figure.supylabel("label")
-    figure.colorbar(image, ax=grid, label="share of the label's rows", shrink=0.8)
+    figure.colorbar(image, ax=[axes for axes, *_ in grid], label="share of the label's rows", shrink=0.8)
     return figure
 
 
-PLOTS: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
+PLOTS: Mapping[str, Callable[[Results], Figure | None]] = {
     "layer_curve": layer_curve,
     "learning_curve": learning_curve,
     "reliability": reliability,
@@ -205,20 +166,32 @@ PLOTS: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
 }
 
 
-def _aspects(results: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """Return a part of every aspect that has it."""
-    return {name: entry[part] for name, entry in (results.get("aspects") or {}).items() if entry.get(part)}
+def _axes(title: str, xlabel: str) -> tuple[Figure, Any]:
+    """Make a figure of one plot, whose height is a mean AUROC."""
+    figure = Figure((WIDTH, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=xlabel, ylabel="AUROC, mean over aspects")
+    axes.grid(alpha=0.3)
+    return figure, axes
 
 
-def _panels(n: int) -> tuple[Figure, list[Any]]:
-    """Make a figure with n panels in rows of `COLUMNS`."""
-    columns = min(n, COLUMNS)
-    rows = ceil(n / columns)
+def _panels(
+    results: Results, part: str, title: str, xlabel: str, ylabel: str
+) -> tuple[Figure, list[tuple[Any, str, Any]]] | None:
+    """Make a figure with a panel for every aspect that has a part, in rows of `COLUMNS`: its axes, name and part."""
+    parts = {name: entry[part] for name, entry in (results.get("aspects") or {}).items() if entry.get(part)}
+    if not parts:
+        return None
+    columns = min(len(parts), COLUMNS)
+    rows = ceil(len(parts) / columns)
     figure = Figure((WIDTH, 1.0 + 2.9 * rows), layout="constrained")
+    figure.suptitle(title)
+    figure.supxlabel(xlabel)
+    figure.supylabel(ylabel)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for spare in grid[n:]:
+    for spare in grid[len(parts) :]:
         spare.set_visible(False)
-    return figure, list(grid[:n])
+    return figure, [(axes, *named) for axes, named in zip(grid, parts.items(), strict=False)]
 
 
 def write_png(figure: Figure, path: Path) -> None:
@@ -232,8 +205,3 @@ def write_png(figure: Figure, path: Path) -> None:
 def _columns(rows: Sequence[Sequence[float | None]]) -> Any:
     """Turn rows into columns of floats, (columns, rows); None becomes NaN, which is not drawn."""
     return np.array(rows, dtype=float).T
-
-
-def _finish(axes: Any) -> None:
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)

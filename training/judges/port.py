@@ -4,11 +4,11 @@ Accepted are a Pipeline of SimpleImputer, StandardScaler and PCA (each optional,
 classifier or regression; GridSearchCV and RandomizedSearchCV stand for their best estimator.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
@@ -31,7 +31,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from inspector_pipeline.errors import InspectorError
 
-Array = NDArray[np.float64]
+from .build import Array, ProbeWeights
 
 PORTABLE = (
     "Pipeline of SimpleImputer, StandardScaler, PCA (each optional), then LogisticRegression, "
@@ -44,29 +44,6 @@ MARGINS = (LinearSVC, RidgeClassifier, RidgeClassifierCV)
 
 class NotPortableError(InspectorError, ValueError):
     """An estimator cannot be written as a probe; the message says what can."""
-
-
-@dataclass(frozen=True)
-class ProbeWeights:
-    """A classifier as a probe: decision values = (x - center) @ weight.T + bias, then a rule.
-
-    Attributes:
-        rule: One of `inspector_pipeline.decisions.RULES`.
-        classes: The scores, ascending.
-        center: (features,).
-        weight: (outputs, features).
-        bias: (outputs,).
-        parameters: What the rule needs beside, each (size,).
-        members: How many fits a calibrated rule averages.
-    """
-
-    rule: str
-    classes: list[int]
-    center: Array
-    weight: Array
-    bias: Array
-    parameters: dict[str, Array] = field(default_factory=dict)
-    members: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,29 +83,38 @@ def port(estimator: Any, classes: list[int] | None = None) -> ProbeWeights:
         NotPortableError: The estimator, or a part of it, is not linear, is not fitted, or lacks its classes.
     """
     transforms, final = _split(estimator)
-    inner = final.calibrated_classifiers_[0].estimator if isinstance(final, CalibratedClassifierCV) else final
-    all_transforms = [*transforms, *_split(inner)[0]]
+    calibrated = isinstance(final, CalibratedClassifierCV)
+    inner = final.calibrated_classifiers_[0].estimator if calibrated else final
     n_features = int((transforms[0] if transforms else inner).n_features_in_)
-    center = _first_mean(all_transforms, n_features)
-    affine = _Affine(center, np.ones(n_features), center)  # the identity, written around the center
-    for transform in transforms:
-        affine = _append(affine, transform)
-    return _port_final(final, affine, classes)
+    center = _first_mean([*transforms, *_split(inner)[0]], n_features)
+    identity = _Affine(center, np.ones(n_features), center)  # written around the center
+    affine = reduce(_append, transforms, identity)
+    if calibrated:
+        return _port_calibrated(final, affine)
+    rule, coef, intercept, parameters = _linear_map(final, classes)
+    coef = np.atleast_2d(np.asarray(coef, np.float64))
+    bias = np.broadcast_to(np.asarray(intercept, np.float64), coef.shape[:1]) + coef @ affine.shift
+    known = _classes(classes if isinstance(final, REGRESSIONS) else final.classes_)
+    return ProbeWeights(rule, known, affine.center, affine.weight(coef), bias, parameters)
+
+
+def _require(portable: bool, why: str) -> None:
+    if not portable:
+        raise NotPortableError(why)
 
 
 def _split(estimator: Any) -> tuple[list[Any], Any]:
     """Divide a fitted estimator into its transforms and what follows them."""
+    if isinstance(estimator, Pipeline):
+        *steps, last = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
+        inner_transforms, final = _split(last)
+        for step in steps:
+            _check_fitted(step)
+        return [*steps, *inner_transforms], final
+    _check_fitted(estimator)
     if isinstance(estimator, (GridSearchCV, RandomizedSearchCV)):
-        _check_fitted(estimator)
-        estimator = estimator.best_estimator_
-    if not isinstance(estimator, Pipeline):
-        _check_fitted(estimator)
-        return [], estimator
-    *steps, last = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
-    inner_transforms, final = _split(last)
-    for step in steps:
-        _check_fitted(step)
-    return [*steps, *inner_transforms], final
+        return _split(estimator.best_estimator_)
+    return [], estimator
 
 
 def _check_fitted(estimator: Any) -> None:
@@ -151,129 +137,86 @@ def _first_mean(transforms: list[Any], n_features: int) -> Array:
 def _append(affine: _Affine, transform: Any) -> _Affine:
     n = affine.shift.shape[0]
     if isinstance(transform, SimpleImputer):
-        if transform.add_indicator or np.isnan(np.asarray(transform.statistics_, dtype=np.float64)).any():
-            raise NotPortableError(
-                "SimpleImputer is ported where it keeps all features and adds none, but this one does not."
-            )
+        whole = not transform.add_indicator and not np.isnan(np.asarray(transform.statistics_, dtype=np.float64)).any()
+        _require(whole, "SimpleImputer is ported where it keeps all features and adds none, but this one does not.")
         return affine  # states are always finite, so there is nothing to fill in
     if isinstance(transform, StandardScaler):
         mean = np.zeros(n) if transform.mean_ is None or not transform.with_mean else transform.mean_
         scale = np.ones(n) if transform.scale_ is None else transform.scale_
         return affine.then_scale(np.asarray(mean, np.float64), 1.0 / np.asarray(scale, np.float64))
-    if isinstance(transform, PCA):
-        components = np.asarray(transform.components_, np.float64)
-        if transform.whiten:
-            variance = np.asarray(transform.explained_variance_, np.float64)
-            components = components / np.maximum(np.sqrt(variance), np.finfo(np.float64).eps)[:, None]
-        return affine.then_project(np.asarray(transform.mean_, np.float64), components)
-    raise NotPortableError(f"{type(transform).__name__} cannot be ported as a step. What can: {PORTABLE}.")
+    why = f"{type(transform).__name__} cannot be ported as a step. What can: {PORTABLE}."
+    _require(isinstance(transform, PCA), why)
+    components = np.asarray(transform.components_, np.float64)
+    if transform.whiten:
+        variance = np.asarray(transform.explained_variance_, np.float64)
+        components = components / np.maximum(np.sqrt(variance), np.finfo(np.float64).eps)[:, None]
+    return affine.then_project(np.asarray(transform.mean_, np.float64), components)
 
 
-def _port_final(final: Any, affine: _Affine, classes: list[int] | None) -> ProbeWeights:
-    if isinstance(final, CalibratedClassifierCV):
-        return _port_calibrated(final, affine)
+def _linear_map(final: Any, classes: list[int] | None = None) -> tuple[str, Any, Any, dict[str, Array]]:
+    """Return rule, coefficients, intercepts and the rule's parameters of a classifier or a regression."""
+    name = type(final).__name__
     if isinstance(final, REGRESSIONS):
-        return _port_regression(final, affine, classes)
-    rule, coef, intercept, parameters = _linear_classifier(final)
-    coef = np.atleast_2d(coef)
-    return _probe(affine, rule, _classes(final.classes_), coef, intercept, parameters)
-
-
-def _linear_classifier(final: Any) -> tuple[str, Array, Array, dict[str, Array]]:
-    """Return rule, coefficients, intercepts and the rule's parameters of a classifier."""
+        why = f"{name} predicts a number and does not know which scores there are. Give its classes."
+        _require(classes is not None and len(classes) > 1, why)
+        n_targets = len(np.atleast_2d(final.coef_))
+        _require(n_targets == 1, f"A regression is ported with one target, but this one has {n_targets}.")
+        levels = np.asarray(_classes(classes), np.float64)
+        return "regression", final.coef_, np.atleast_1d(final.intercept_), {"levels": levels}
     if isinstance(final, LogisticRegression):
         alone = getattr(final, "multi_class", None) == "ovr" or final.solver == "liblinear"
         return "one_vs_rest" if alone and len(final.classes_) > 2 else "logistic", final.coef_, final.intercept_, {}
     if isinstance(final, OneVsRestClassifier):
         inner = final.estimators_
-        if not all(isinstance(member, LogisticRegression) for member in inner) or final.multilabel_:
-            raise NotPortableError(
-                f"OneVsRestClassifier is ported around LogisticRegression only. What can: {PORTABLE}."
-            )
+        plain = all(isinstance(member, LogisticRegression) for member in inner) and not final.multilabel_
+        _require(plain, f"OneVsRestClassifier is ported around LogisticRegression only. What can: {PORTABLE}.")
         coef = np.vstack([member.coef_ for member in inner])
         intercept = np.concatenate([np.atleast_1d(member.intercept_) for member in inner])
         return "logistic" if len(final.classes_) == 2 else "one_vs_rest", coef, intercept, {}
     if isinstance(final, MARGINS):
         return "margin", final.coef_, final.intercept_, {}
-    if isinstance(final, SVC):
-        return _linear_svc(final)
-    raise NotPortableError(f"{type(final).__name__} cannot be ported. What can: {PORTABLE}.")
-
-
-def _linear_svc(final: SVC) -> tuple[str, Array, Array, dict[str, Array]]:
-    if final.kernel != "linear":
-        raise NotPortableError(
-            f"SVC with kernel={final.kernel!r} is not linear and cannot be ported. What can: {PORTABLE}."
-        )
-    if final.break_ties:
-        raise NotPortableError(
-            "SVC with break_ties=True decides by its confidences; refit with break_ties=False to port it."
-        )
+    _require(isinstance(final, SVC), f"{name} cannot be ported. What can: {PORTABLE}.")
+    why = f"SVC with kernel={final.kernel!r} is not linear and cannot be ported. What can: {PORTABLE}."
+    _require(final.kernel == "linear", why)
+    why = "SVC with break_ties=True decides by its confidences; refit with break_ties=False to port it."
+    _require(not final.break_ties, why)
     # scikit-learn turns the sign of the one pair of two classes; votes are for a pair's first class.
     sign = -1.0 if len(final.classes_) == 2 else 1.0
     platt = {"platt_a": getattr(final, "_probA", None), "platt_b": getattr(final, "_probB", None)}
-    if all(values is not None and len(values) for values in platt.values()):
-        return "votes", sign * final.coef_, sign * final.intercept_, {k: np.asarray(v) for k, v in platt.items()}
-    return "hard_votes", sign * final.coef_, sign * final.intercept_, {}
-
-
-def _port_regression(final: Any, affine: _Affine, classes: list[int] | None) -> ProbeWeights:
-    if classes is None or len(classes) < 2:
-        raise NotPortableError(
-            f"{type(final).__name__} predicts a number and does not know which scores there are. Give its classes."
-        )
-    coef = np.atleast_2d(final.coef_)
-    if coef.shape[0] != 1:
-        raise NotPortableError(f"A regression is ported with one target, but this one has {coef.shape[0]}.")
-    levels = np.asarray(_classes(np.asarray(classes)), np.float64)
-    return _probe(
-        affine, "regression", _classes(np.asarray(classes)), coef, np.atleast_1d(final.intercept_), {"levels": levels}
-    )
+    known = {key: np.asarray(values) for key, values in platt.items() if values is not None and len(values)}
+    rule, parameters = ("votes", known) if len(known) == 2 else ("hard_votes", {})
+    return rule, sign * final.coef_, sign * final.intercept_, parameters
 
 
 def _port_calibrated(final: CalibratedClassifierCV, affine: _Affine) -> ProbeWeights:
     classes = _classes(final.classes_)
     coefs, intercepts, slopes, offsets, rules = [], [], [], [], set()
     for member in final.calibrated_classifiers_:
-        if member.method != "sigmoid":
-            raise NotPortableError(
-                f"CalibratedClassifierCV is ported with method='sigmoid', but got {member.method!r}."
-            )
+        why = f"CalibratedClassifierCV is ported with method='sigmoid', but got {member.method!r}."
+        _require(member.method == "sigmoid", why)
         transforms, inner = _split(member.estimator)
-        if _classes(inner.classes_) != classes:
-            raise NotPortableError(
-                "CalibratedClassifierCV is ported where every fold saw every class, but one did not."
-            )
-        within = affine
-        for transform in transforms:
-            within = _append(within, transform)
-        rule, coef, intercept, _ = _linear_classifier(inner)
-        if rule in ("votes", "hard_votes") and len(classes) == 2:
-            rule, coef, intercept = "margin", -coef, -intercept
-        if rule in ("votes", "hard_votes") and inner.decision_function_shape != "ovr":
-            raise NotPortableError("CalibratedClassifierCV around SVC is ported with decision_function_shape='ovr'.")
-        rules.add("calibrated_votes" if rule in ("votes", "hard_votes") else "calibrated")
+        why = "CalibratedClassifierCV is ported where every fold saw every class, but one did not."
+        _require(_classes(inner.classes_) == classes, why)
+        within = reduce(_append, transforms, affine)
+        rule, coef, intercept, _ = _linear_map(inner)
+        votes = rule in ("votes", "hard_votes")
+        if votes and len(classes) == 2:
+            votes, coef, intercept = False, -coef, -intercept
+        why = "CalibratedClassifierCV around SVC is ported with decision_function_shape='ovr'."
+        _require(not votes or inner.decision_function_shape == "ovr", why)
+        rules.add("calibrated_votes" if votes else "calibrated")
         coefs.append(within.weight(np.asarray(coef, np.float64)))
         intercepts.append(np.asarray(intercept, np.float64) + np.asarray(coef, np.float64) @ within.shift)
         slopes += [calibrator.a_ for calibrator in member.calibrators]
         offsets += [calibrator.b_ for calibrator in member.calibrators]
     (rule,) = rules
     parameters = {"slope": np.array(slopes), "offset": np.array(offsets)}
-    return ProbeWeights(
-        rule, classes, affine.center, np.vstack(coefs), np.concatenate(intercepts), parameters, len(coefs)
-    )
-
-
-def _probe(
-    affine: _Affine, rule: str, classes: list[int], coef: Any, intercept: Any, parameters: dict[str, Array]
-) -> ProbeWeights:
-    coef = np.asarray(coef, np.float64)
-    bias = np.broadcast_to(np.asarray(intercept, np.float64), coef.shape[:1]) + coef @ affine.shift
-    return ProbeWeights(rule, classes, affine.center, affine.weight(coef), bias, parameters)
+    weight, bias = np.vstack(coefs), np.concatenate(intercepts)
+    return ProbeWeights(rule, classes, affine.center, weight, bias, parameters, len(coefs))
 
 
 def _classes(values: Any) -> list[int]:
     values = np.asarray(values)
-    if not np.issubdtype(values.dtype, np.number) or not np.array_equal(values, np.round(values)):
-        raise NotPortableError(f"Classes expect whole numbers, but got {values.tolist()}.")
+    whole = np.issubdtype(values.dtype, np.number) and np.array_equal(values, np.round(values))
+    _require(whole, f"Classes expect whole numbers, but got {values.tolist()}.")
     return [int(value) for value in values]

@@ -88,43 +88,38 @@ def score_after_feedback(
         encoder = PairTokenizer(readings[name], judge.tokenizer, judge.model.config.max_length)
         encoded = [encoder(pair["question"], pair["prediction"]) for pair in pairs]
         replies = generate_replies(model, judge.tokenizer, encoded, max_new_tokens, batch_size)
-        _read_scores(judge, name, encoded, replies, results)
+        found = _read_scores(judge, name, encoded, replies)
+        for result, pair_read, reply, (score, expected, shares) in zip(results, encoded, replies, found, strict=True):
+            result["feedback"][name] = judge.tokenizer.decode(reply, skip_special_tokens=True)
+            result["truncated"] |= pair_read.truncated
+            result["scores"][name], result["expected"][name], result["probabilities"][name] = score, expected, shares
+            if score is None:
+                result["reasons"][name] = NO_SCORE
+    counted = [aspect.name for aspect in judge.model.aspects if aspect.counts_in_total]
     for result in results:
-        counted = [result["scores"][a.name] for a in judge.model.aspects if a.counts_in_total]
-        result["total_score"] = None if None in counted else sum(counted)
+        scores = [result["scores"][name] for name in counted]
+        result["total_score"] = None if None in scores else sum(scores)
     return results
 
 
 def _read_scores(
-    judge: InspectorPipeline,
-    name: str,
-    encoded: Sequence[EncodedPair],
-    replies: Sequence[list[int]],
-    results: list[dict[str, Any]],
-) -> None:
-    """Read one aspect's scores where replies give them, and put them into the results."""
-    head, reading = score_tokens_of(judge, name)
-    aspect = next(a for a in judge.model.aspects if a.name == name)
+    judge: InspectorPipeline, name: str, encoded: Sequence[EncodedPair], replies: Sequence[list[int]]
+) -> list[tuple[int | None, float | None, dict[int, float] | None]]:
+    """Read one aspect's score, expectation and probabilities where replies give a score, else three times None."""
+    aspect, head = score_tokens_of(judge, name)
     places = [score_position(reply, aspect.head.token_ids, judge.tokenizer) for reply in replies]
-    for result, pair, reply, place in zip(results, encoded, replies, places, strict=True):
-        result["feedback"][name] = judge.tokenizer.decode(reply, skip_special_tokens=True)
-        result["truncated"] |= pair.truncated
-        result["scores"][name] = result["expected"][name] = result["probabilities"][name] = None
-        if place is None:
-            result["reasons"][name] = NO_SCORE
+    found: list[tuple[int | None, float | None, dict[int, float] | None]] = [(None, None, None) for _ in replies]
     scored = [(i, place) for i, place in enumerate(places) if place is not None]
     if not scored:
-        return
+        return found
     read = [replace(encoded[i], input_ids=encoded[i].input_ids + replies[i][:place]) for i, place in scored]
-    logits = torch.tensor(logits_of_encoded(judge, name, read, head, reading), dtype=torch.float32)
-    values = aggregate(logits.to(head.weight.device), head.layer_weights, head.aggregation)
-    decision = head.decide(values)
-    for (i, _), index, shares in zip(
-        scored, decision.class_index.tolist(), decision.probabilities.tolist(), strict=True
-    ):
-        results[i]["scores"][name] = aspect.classes[index]
-        results[i]["expected"][name] = sum(c * p for c, p in zip(aspect.classes, shares, strict=True))
-        results[i]["probabilities"][name] = dict(zip(aspect.classes, shares, strict=True))
+    logits = torch.tensor(logits_of_encoded(judge, name, read), dtype=torch.float32)
+    decision = head.decide(aggregate(logits.to(head.weight.device), head.layer_weights, head.aggregation))
+    decided = zip(scored, decision.class_index.tolist(), decision.probabilities.tolist(), strict=True)
+    for (i, _), index, probabilities in decided:
+        shares = dict(zip(aspect.classes, probabilities, strict=True))
+        found[i] = aspect.classes[index], sum(score * share for score, share in shares.items()), shares
+    return found
 
 
 def generate_replies(

@@ -1,23 +1,28 @@
-"""Build judges of score tokens: which states are read, and a head for every aspect."""
+"""Judges of score tokens (LAGER): built with layers that weigh alike, opened with their backbone, and tuned."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
-from transformers import AutoConfig
+from transformers import PreTrainedTokenizerBase
 
-from inspector_pipeline.backbone import backbone_location
-from inspector_pipeline.configuration_inspector import InspectorConfig
+from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import ScoreTokens, probe_key
 from inspector_pipeline.modeling_inspector import InspectorModel
-from inspector_pipeline.truncation import truncated_config
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
 
 from ..features.store import RUBRIC_PREFIX
-from .logits import Unembedding
-from .prompts import ScoreReading
-from .weights import Array, uniform_weights
+from ..judges.build import AspectHead, BackboneSpec, ScoreTokenWeights, build_judge
+from ..rows.records import LabelledPair
+from .logits import Unembedding, layer_logits
+from .prompts import PROMPT, AskedAspect, prompt_reading, read_prompt_rows, score_reading
+from .weights import Array, TuningConfig, tune, uniform_weights
 
 
 @dataclass(frozen=True)
@@ -36,51 +41,19 @@ class ScoreStates:
     aggregation: Literal["logits", "probabilities"] = "logits"
     decision: Literal["expectation", "argmax"] = "expectation"
 
-    def features(self, reading: str, n_layers: int) -> list[dict[str, Any]]:
-        """Return the features, as a judge's config names them.
+    def features(self, reading: str, n_layers: int) -> list[Feature]:
+        """Return what a head reads.
 
         Args:
             reading: Name of the reading.
             n_layers: Layers of the whole backbone.
         """
         chosen = {"all": range(n_layers + 1), "without_last": range(n_layers), "last": [n_layers]}[self.layers]
-        kinds = {layer: "final_norm" if layer == n_layers else self.inner for layer in chosen}
-        return [{"reading": reading, "layer": n, "pooling": "last", "state": kind} for n, kind in kinds.items()]
-
-
-class Asked(NamedTuple):
-    """An aspect, its scale, and the reading that asks for it.
-
-    Attributes:
-        name: The aspect's name.
-        scores: The scale, ascending.
-        asked: The reading and the score tokens that follow it.
-    """
-
-    name: str
-    scores: list[int]
-    asked: ScoreReading
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """The backbone of a judge of score tokens.
-
-    Attributes:
-        id: Hub id, folder or `pypi:` id.
-        revision: Its revision.
-        dtype: Of its computation.
-        max_length: Upper bound on the tokens of a pair with its rubric.
-    """
-
-    id: str
-    revision: str | None
-    dtype: str = "float32"
-    max_length: int = 2048
+        return [Feature(reading, n, "last", "final_norm" if n == n_layers else self.inner) for n in chosen]
 
 
 def build_lager(
-    backbone: BackboneSpec, aspects: Sequence[Asked], states: ScoreStates, unembedding: Unembedding
+    backbone: BackboneSpec, aspects: Sequence[AskedAspect], states: ScoreStates, unembedding: Unembedding
 ) -> InspectorModel:
     """Make a judge of score tokens with uniform layer weights.
 
@@ -93,30 +66,55 @@ def build_lager(
     Returns:
         A judge without its backbone.
     """
-    location, pinned = backbone_location(backbone.id, backbone.revision, None)
-    full = AutoConfig.from_pretrained(location, **pinned)
-    n_layers = full.get_text_config().num_hidden_layers
-    described = [_described(one, states, n_layers) for one in aspects]
-    depth = max(1, *(feature["layer"] for entry in described for feature in entry["features"]))
-    config = InspectorConfig(
-        backbone_config=truncated_config(full, depth),
-        backbone_id=backbone.id,
-        backbone_revision=backbone.revision,
-        fused=False,
-        depth=depth,
-        readings={_reading_name(one): one.asked.reading.to_dict() for one in aspects},
-        aspects=described,
-        max_length=backbone.max_length,
-        dtype=backbone.dtype,
-    )
-    model = InspectorModel(config)
-    for one in aspects:
-        head = cast(ScoreTokens, model.probes[probe_key(one.name)])
-        rows = torch.tensor(one.asked.token_ids)
-        head.weight.data, head.bias.data = unembedding.weight[rows].float(), unembedding.bias[rows].float()
-        head.levels.data = torch.tensor(one.scores, dtype=torch.float32)
-        set_layer_weights(model, one.name, uniform_weights(len(head.layer_weights)))
-    return model
+    whole = backbone.config()
+    heads = []
+    for name, scores, asked in aspects:
+        features = states.features(f"{RUBRIC_PREFIX}{name}", whole.get_text_config().num_hidden_layers)
+        rule = {"type": "score_tokens", "rule": states.decision, "aggregation": states.aggregation}
+        tokens = ScoreTokenWeights(
+            unembedding.weight[asked.token_ids],
+            unembedding.bias[asked.token_ids],
+            torch.tensor(scores),
+            torch.tensor(uniform_weights(len(features))),
+        )
+        heads.append(AspectHead(name, features, {**rule, "token_ids": asked.token_ids}, scores, tokens=tokens))
+    readings = {f"{RUBRIC_PREFIX}{one.name}": one.asked.reading.to_dict() for one in aspects}
+    return build_judge(backbone, readings, heads, whole)
+
+
+def prompt_judge(
+    backbone: BackboneSpec,
+    states: ScoreStates,
+    scores: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    unembedding: Unembedding,
+    *,
+    written: Sequence[str] = (),
+    answer: str | None = None,
+) -> InspectorPipeline:
+    """Make a judge of whole prompts, with uniform layer weights and its backbone.
+
+    Args:
+        backbone: Which backbone.
+        states: Which states are read.
+        scores: The scale, ascending.
+        tokenizer: The backbone's.
+        unembedding: The backbone's.
+        written: What the prompts write each score as, where it is not its number.
+        answer: What the reply begins with; see `prompt_reading`.
+
+    Raises:
+        ReadingError: Scores cannot be told apart by their first token.
+    """
+    asked = score_reading(prompt_reading(tokenizer, answer), tokenizer, written or scores)
+    return open_judge(build_lager(backbone, [AskedAspect(PROMPT, list(scores), asked)], states, unembedding))
+
+
+def open_judge(model: InspectorModel) -> InspectorPipeline:
+    """Load a judge that was just built, with its backbone and tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder, fused=False)
+        return load_judge(folder)
 
 
 def set_layer_weights(model: InspectorModel, aspect: str, weights: Array) -> None:
@@ -136,20 +134,75 @@ def set_layer_weights(model: InspectorModel, aspect: str, weights: Array) -> Non
     own.data = torch.tensor(weights, dtype=torch.float32, device=own.device)
 
 
-def _described(one: Asked, states: ScoreStates, n_layers: int) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "features": states.features(_reading_name(one), n_layers),
-        "head": {
-            "type": "score_tokens",
-            "rule": states.decision,
-            "aggregation": states.aggregation,
-            "token_ids": one.asked.token_ids,
-        },
-        "classes": one.scores,
-        "counts_in_total": True,
-    }
+@dataclass(frozen=True)
+class TuningRows:
+    """Labelled rows that layer weights of one scale are tuned on.
+
+    Attributes:
+        layer_logits: (rows, layers, classes).
+        labels: (rows,).
+        source: What the rows are, for the evidence.
+    """
+
+    layer_logits: Array
+    labels: Array
+    source: str
+
+    @classmethod
+    def of_pairs(cls, judge: InspectorPipeline, aspect: str, pairs: Sequence[LabelledPair]) -> "TuningRows":
+        """Read the pairs that carry a label of an aspect."""
+        own = [pair for pair in pairs if aspect in pair.scores]
+        logits = layer_logits(judge, aspect, [(pair.question, pair.prediction) for pair in own])
+        labels = np.array([pair.scores[aspect] for pair in own], dtype=float)
+        return cls(logits, labels, f"{len(own)} labels of {aspect}")
+
+    @classmethod
+    def of_prompts(cls, judge: InspectorPipeline, path: str) -> "TuningRows":
+        """Read a file of LAGER's own rows with a judge of whole prompts."""
+        rows = read_prompt_rows(path)
+        logits = layer_logits(judge, PROMPT, [row.as_pair() for row in rows])
+        labels = np.array([row.score for row in rows], dtype=float)
+        return cls(logits, labels, f"{len(rows)} prompts of {Path(path).name}")
 
 
-def _reading_name(one: Asked) -> str:
-    return f"{RUBRIC_PREFIX}{one.name}"
+def tune_judge(
+    judge: InspectorPipeline,
+    pairs: Sequence[LabelledPair],
+    config: TuningConfig,
+    prompts: Mapping[tuple[int, ...], TuningRows],
+) -> dict[str, Any]:
+    """Tune a judge's layer weights in place; aspects of one scale share their weights.
+
+    Args:
+        judge: A judge of score tokens with its backbone.
+        pairs: Labelled pairs.
+        config: How.
+        prompts: Scale -> further rows.
+
+    Returns:
+        Scale, as text -> the aspects, the sources of the labels, and the weights. Scales without a label are absent,
+        and keep uniform weights.
+
+    Raises:
+        DataFileError: A label lies outside its aspect's scale.
+    """
+    report = {}
+    for scale in dict.fromkeys(aspect.classes for aspect in judge.model.aspects):
+        aspects = [aspect for aspect in judge.model.aspects if aspect.classes == scale]
+        names = [aspect.name for aspect in aspects]
+        labelled = [name for name in names if any(name in pair.scores for pair in pairs)]
+        rows = [*(TuningRows.of_pairs(judge, name, pairs) for name in labelled), *filter(None, [prompts.get(scale)])]
+        if not rows:
+            continue
+        logits, labels = (np.concatenate([getattr(one, key) for one in rows]) for key in ("layer_logits", "labels"))
+        weights = tune(logits, labels, np.array(scale, dtype=float), aspects[0].head.aggregation, config)
+        for name in names:
+            set_layer_weights(judge.model, name, weights)
+        sources = [one.source for one in rows]
+        report[_scale_name(scale)] = {"aspects": names, "sources": sources, "weights": weights.round(6).tolist()}
+    return report
+
+
+def _scale_name(scale: tuple[int, ...]) -> str:
+    whole = scale == tuple(range(scale[0], scale[-1] + 1))
+    return f"{scale[0]}-{scale[-1]}" if whole else ", ".join(map(str, scale))

@@ -1,26 +1,35 @@
-"""Score-token logits of every layer, read by a judge's own passes: what LAGER's weights are tuned on."""
+"""Score-token logits of every layer, read by a judge's own passes: what LAGER's weights are tuned on.
 
-from collections.abc import Sequence
+Those of all labelled rows are read once and kept on the disk.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as hf_logging
 
+from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.configuration_inspector import Aspect, InspectorConfig
 from inspector_pipeline.engine import FeatureReader, windows
-from inspector_pipeline.errors import BackboneError, SettingsError
+from inspector_pipeline.errors import BackboneError, DataFileError, SettingsError
 from inspector_pipeline.heads import ScoreTokens, probe_key
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import EncodedPair
 from inspector_pipeline.wheel_backbone import is_wheel_id
 
+from ..probing.table import Array, Index, Labels
 from ..rows.records import LabelledPair
+from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 
-Array = NDArray[np.float64]
 WINDOW = 64  # pairs whose states are held at a time
 
 
@@ -38,16 +47,14 @@ def layer_logits(judge: InspectorPipeline, aspect: str, pairs: Sequence[tuple[st
     Raises:
         SettingsError: The aspect has no score tokens.
     """
-    head, reading = score_tokens_of(judge, aspect)
-    encoder = judge.encode.encoders[reading]
-    return logits_of_encoded(judge, aspect, [encoder(*pair) for pair in pairs], head, reading)
+    encoder = judge.encode.encoders[score_tokens_of(judge, aspect)[0].features[0].reading]
+    return logits_of_encoded(judge, aspect, [encoder(*pair) for pair in pairs])
 
 
-def logits_of_encoded(
-    judge: InspectorPipeline, aspect: str, encoded: Sequence[EncodedPair], head: ScoreTokens, reading: str
-) -> Array:
+def logits_of_encoded(judge: InspectorPipeline, aspect: str, encoded: Sequence[EncodedPair]) -> Array:
     """Do the same for tokenised pairs."""
-    features = next(a.features for a in judge.model.aspects if a.name == aspect)
+    described, head = score_tokens_of(judge, aspect)
+    features, reading = described.features, described.features[0].reading
     reader = FeatureReader(
         judge.model.backbone,
         judge.model.final_norm,
@@ -67,26 +74,24 @@ def logits_of_encoded(
     return found
 
 
-def score_tokens_of(judge: InspectorPipeline, aspect: str) -> tuple[ScoreTokens, str]:
-    """Return an aspect's head and the name of its reading.
+def score_tokens_of(judge: InspectorPipeline, aspect: str) -> tuple[Aspect, ScoreTokens]:
+    """Return an aspect with score tokens, and its head.
 
     Raises:
-        SettingsError: The aspect has no score tokens.
+        SettingsError: The judge has no such aspect.
     """
-    described = next((a for a in judge.model.aspects if a.name == aspect), None)
-    if described is None or described.head.type != "score_tokens":
-        raise SettingsError(f"{aspect!r} expects to be an aspect with score tokens, but the judge has none.")
-    return cast(ScoreTokens, judge.model.probes[probe_key(aspect)]), described.features[0].reading
+    for described in judge.model.aspects:
+        if described.name == aspect and described.head.type == "score_tokens":
+            return described, cast(ScoreTokens, judge.model.probes[probe_key(aspect)])
+    raise SettingsError(f"{aspect!r} expects to be an aspect with score tokens, but the judge has none.")
 
 
-def labelled_texts(pairs: Sequence[LabelledPair], aspect: str) -> tuple[list[tuple[str, str]], Array]:
-    """Take the pairs that carry a label of an aspect, and those labels."""
-    own = [pair for pair in pairs if aspect in pair.scores]
-    return [(pair.question, pair.prediction) for pair in own], np.array([p.scores[aspect] for p in own], dtype=float)
-
-
-SCALES = ("logit_scale", "logits_scaling")  # factors on the logits that some configs name
-SOFTCAP = "final_logit_softcapping"
+# What a config may do to logits beside the linear map: name -> the values that change nothing.
+NOT_LINEAR = {
+    "logit_scale": (None, 1),
+    "logits_scaling": (None, 1),
+    "final_logit_softcapping": (None, 0),
+}
 
 
 class Unembedding(NamedTuple):
@@ -113,7 +118,12 @@ def load_unembedding(backbone_id: str, revision: str | None = None) -> Unembeddi
     """
     location, pinned = backbone_location(backbone_id, revision, None)
     config = AutoConfig.from_pretrained(location, **pinned).get_text_config()
-    _refuse_more_than_linear(config, backbone_id)
+    for name, harmless in NOT_LINEAR.items():
+        if getattr(config, name, None) not in harmless:
+            raise BackboneError(
+                f"Score tokens expect logits that are a linear map of the state, but {backbone_id} has {name} = "
+                f"{getattr(config, name)}. Take another backbone."
+            )
     if config.tie_word_embeddings:
         backbone = load_backbone(backbone_id, revision, None if is_wheel_id(backbone_id) else 1, dtype="auto")
         weight = backbone.get_input_embeddings().weight.detach()
@@ -130,12 +140,69 @@ def load_unembedding(backbone_id: str, revision: str | None = None) -> Unembeddi
     return Unembedding(weight, torch.zeros(len(weight)) if bias is None else bias.detach().clone())
 
 
-def _refuse_more_than_linear(config: PreTrainedConfig, backbone_id: str) -> None:
-    scaled = [name for name in SCALES if getattr(config, name, None) not in (None, 1, 1.0)]
-    capped = [SOFTCAP] if getattr(config, SOFTCAP, None) else []
-    if scaled or capped:
-        name = (scaled + capped)[0]
-        raise BackboneError(
-            f"Score tokens expect logits that are a linear map of the state, but {backbone_id} has {name} = "
-            f"{getattr(config, name)}. Take another backbone."
-        )
+@dataclass(frozen=True)
+class LayerLogits:
+    """Score-token logits of every row of some aspects.
+
+    Attributes:
+        values: Aspect -> (rows of that aspect, layers, classes), in the table's order.
+        scales: Aspect -> the scores of its tokens.
+        labels: The table.
+    """
+
+    values: Mapping[str, Array]
+    scales: Mapping[str, tuple[int, ...]]
+    labels: Labels
+
+    def of(self, aspect: str, rows: Index) -> Array:
+        """Return the logits of some rows of the table, (rows, layers, classes)."""
+        own = np.flatnonzero(self.labels.aspect == self.labels.names.index(aspect))
+        return self.values[aspect][np.searchsorted(own, rows)]
+
+    def by_scale(self) -> list[list[str]]:
+        """Group the aspects by their scale."""
+        scales = dict.fromkeys(self.scales.values())
+        return [[name for name, own in self.scales.items() if own == scale] for scale in scales]
+
+
+@dataclass(frozen=True)
+class LogitsSettings:
+    """What the logits depend on.
+
+    Attributes:
+        judge: Folder of the lager stage.
+        pairs: File of the labelled rows.
+        uncounted: Aspects that are left out.
+    """
+
+    judge: str
+    pairs: str
+    uncounted: tuple[str, ...]
+
+
+def cached_layer_logits(settings: LogitsSettings, pairs: list[LabelledPair], labels: Labels, path: Path) -> LayerLogits:
+    """Read them, or take what was read before.
+
+    Args:
+        settings: What they depend on.
+        pairs: The rows' pairs.
+        labels: The table.
+        path: Where they are kept.
+
+    Raises:
+        DataFileError: The judge scores none of the labels' aspects.
+    """
+    aspects = InspectorConfig.from_pretrained(settings.judge).parsed_aspects
+    scales = {aspect.name: aspect.classes for aspect in aspects if aspect.name in labels.names}
+    if not scales:
+        raise DataFileError(f"{settings.judge} expects to score an aspect of the labels, {', '.join(labels.names)}.")
+    manifest = Manifest.of("layer_logits", settings, (settings.pairs, str(Path(settings.judge) / FOLDERS_MANIFEST)))
+    if not manifest.vouches_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        judge = load_judge(Path(settings.judge), dtype="stored")
+        texts = [(pair.question, pair.prediction) for pair in pairs]
+        asked = {name: labels.pair[labels.aspect == a] for a, name in enumerate(labels.names) if name in scales}
+        save_file({name: layer_logits(judge, name, [texts[i] for i in own]) for name, own in asked.items()}, path)
+        manifest.write(path, [path])
+    with safe_open(path, framework="numpy") as file:
+        return LayerLogits({name: file.get_tensor(name) for name in scales}, scales, labels)

@@ -1,16 +1,22 @@
-"""Readings that end right before a score, and the tokens that a score begins with there."""
+"""Readings that end right before a score, the tokens that a score begins with there, and LAGER's own whole prompts."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from inspector_pipeline.errors import ReadingError, SettingsError
+from inspector_pipeline.errors import DataFileError, ReadingError, SettingsError
+from inspector_pipeline.files.tables import Row, read_rows
 from inspector_pipeline.template import PREDICTION_MARK, QUESTION_MARK, PairTemplate, PairTokenizer
 
+from ..features.plan import task_reading
 from ..labelling.rubrics import Rubric
+
+logger = logging.getLogger(__name__)
 
 ANSWER = "Score: "
 TASK = (
@@ -25,6 +31,7 @@ ONLY_SCORE = "Reply with the {what} and nothing else, as: Score: <{form}>"
 FEEDBACK_FIRST = (
     "First justify the score in a few sentences, then write {what} on a line of its own, as: Score: <{form}>"
 )
+PROMPT = "prompt"  # the aspect that whole prompts are read as
 _SAMPLE = ("What is asked?", "This is said.")
 _LONG = 1_000_000
 
@@ -39,6 +46,57 @@ class ScoreReading(NamedTuple):
 
     reading: PairTemplate
     token_ids: list[int]
+
+
+class AskedAspect(NamedTuple):
+    """An aspect, its scale, and the reading that asks for it.
+
+    Attributes:
+        name: The aspect's name.
+        scores: The scale, ascending.
+        asked: The reading and the score tokens that follow it.
+    """
+
+    name: str
+    scores: list[int]
+    asked: ScoreReading
+
+
+def ask_aspects(
+    rubrics: Sequence[Rubric],
+    templates: Mapping[str, PairTemplate],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    question_only: bool = False,
+) -> list[AskedAspect]:
+    """Ask for every aspect by its template, or by its rubric, in letters where its scores are no single tokens.
+
+    Args:
+        rubrics: The aspects.
+        templates: Aspect -> reading that ends right before the score.
+        tokenizer: The backbone's.
+        question_only: Whether the question alone is the text that is scored.
+
+    Raises:
+        SettingsError: A template has no aspect, or not all readings hold the same.
+        ReadingError: A template does not fit the tokenizer, or scores cannot be told apart by their first token.
+    """
+    unknown = sorted(templates.keys() - {rubric.name for rubric in rubrics})
+    if unknown:
+        raise SettingsError(f"templates expects names of the aspects, but got {unknown[0]!r}.")
+    if any(reading.question_only != question_only for reading in templates.values()):
+        raise SettingsError(f"templates expects question_only as the stage has it, {question_only}, but one differs.")
+    found = []
+    for rubric in rubrics:
+        reading = templates.get(rubric.name)
+        letters = () if reading else score_letters(rubric, tokenizer)
+        if letters:
+            meant = ", ".join(f"{letter} = {score}" for letter, score in zip(letters, rubric.scores, strict=True))
+            logger.info("%s is asked for in letters, since not every score is one token: %s.", rubric.name, meant)
+        reading = reading or rubric_reading(rubric, tokenizer, question_only=question_only, letters=letters)
+        asked = score_reading(reading, tokenizer, letters or rubric.scores)
+        found.append(AskedAspect(rubric.name, rubric.scores, asked))
+    return found
 
 
 def rubric_reading(
@@ -60,11 +118,10 @@ def rubric_reading(
         question_only: Whether the question alone is the text that is scored.
         letters: What each score is written as, of `score_letters`; none where it is written as its number.
     """
-    form = f"letter from {letters[0]} to {letters[-1]}" if letters else rubric.form
+    wanted, what = ONLY_SCORE, "letter of the score" if letters else "score"
     if feedback:
-        asked = FEEDBACK_FIRST.format(what="its letter" if letters else "it", form=form)
-    else:
-        asked = ONLY_SCORE.format(what="letter of the score" if letters else "score", form=form)
+        wanted, what = FEEDBACK_FIRST, "its letter" if letters else "it"
+    asked = wanted.format(what=what, form=f"letter from {letters[0]} to {letters[-1]}" if letters else rubric.form)
     task = TEXT_TASK if question_only else TASK
     texts = {"name": rubric.name, "description": rubric.description, "levels": _levels(rubric, letters)}
     for name, text in texts.items():
@@ -86,9 +143,9 @@ def score_letters(rubric: Rubric, tokenizer: PreTrainedTokenizerBase) -> tuple[s
     Raises:
         SettingsError: There are more scores than letters.
     """
-    ending = task_reading(f"{QUESTION_MARK}{PREDICTION_MARK}", tokenizer)  # only how it ends matters
-    ended = _before_own_tokens(ending, tokenizer, [str(score) for score in rubric.scores])
-    if ended and all(len(ids) == 1 for ids in ended[1]) and len({ids[0] for ids in ended[1]}) == len(rubric.scores):
+    ending = task_reading(f"{QUESTION_MARK}{PREDICTION_MARK}", tokenizer, ANSWER)  # only how it ends matters
+    _, ids = _before_own_tokens(ending, tokenizer, [str(score) for score in rubric.scores]) or (ending, [])
+    if {len(own) for own in ids} == {1} and len({own[0] for own in ids}) == len(rubric.scores):
         return ()
     if len(rubric.scores) > len(ascii_uppercase):
         raise SettingsError(
@@ -107,28 +164,6 @@ def _levels(rubric: Rubric, letters: Sequence[str]) -> str:
     return "\n".join(
         f"{name}: {rubric.levels[score]}" if score in rubric.levels else name for score, name in named.items()
     )
-
-
-def task_reading(
-    task: str, tokenizer: PreTrainedTokenizerBase, answer: str = ANSWER, *, question_only: bool = False
-) -> PairTemplate:
-    """Make a task the user's turn and begin the reply.
-
-    Args:
-        task: Text with `{question}` and `{prediction}`, once each.
-        tokenizer: The backbone's.
-        answer: What the reply begins with.
-        question_only: Whether the task holds `{question}` alone.
-
-    Raises:
-        ReadingError: The task lacks a mark, or the chat template changes it.
-    """
-    if not tokenizer.chat_template:
-        return PairTemplate.from_template(f"{task}\n\n{answer}", question_only=question_only)
-    turn = [{"role": "user", "content": task}]
-    # Templates of models that think out loud write an empty thought by this; others do not know the name.
-    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-    return PairTemplate.from_template(f"{text}{answer}", add_special_tokens=False, question_only=question_only)
 
 
 def score_reading(
@@ -162,9 +197,17 @@ def score_reading(
             f"A reading for score tokens expects an end after which a score is a token of its own, but "
             f"{reading.suffix!r} merges with the score in this tokenizer. End the reading with a colon or a line break."
         )
-    found = [ids[0] for ids in ended[1]]
-    _refuse_shared_tokens(found, written, tokenizer)
-    return ScoreReading(ended[0], found)
+    seen: dict[int, str] = {}
+    for score, (token_id, *_) in zip(written, ended[1], strict=True):
+        if token_id in seen:
+            raise ReadingError(
+                f"Score tokens expect scores that begin with different tokens, but {seen[token_id]} and {score} both "
+                f"begin with {tokenizer.decode([token_id])!r} in this tokenizer, and one state says nothing of the "
+                "tokens after it. Take a scale of single digits, such as 0 to 9, or let the rubric ask, without a "
+                "template: it asks for letters then."
+            )
+        seen[token_id] = score
+    return ScoreReading(ended[0], list(seen))
 
 
 def _before_own_tokens(
@@ -189,14 +232,72 @@ def _ids_after(reading: PairTemplate, text: str, tokenizer: PreTrainedTokenizerB
     return longer[len(shorter) :] if longer[: len(shorter)] == shorter else []
 
 
-def _refuse_shared_tokens(ids: Sequence[int], scores: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
-    seen: dict[int, str] = {}
-    for score, token_id in zip(scores, ids, strict=True):
-        if token_id in seen:
-            raise ReadingError(
-                f"Score tokens expect scores that begin with different tokens, but {seen[token_id]} and {score} both "
-                f"begin with {tokenizer.decode([token_id])!r} in this tokenizer, and one state says nothing of the "
-                "tokens after it. Take a scale of single digits, such as 0 to 9, or let the rubric ask, without a "
-                "template: it asks for letters then."
-            )
-        seen[token_id] = score
+@dataclass(frozen=True)
+class PromptRow:
+    """A row of LAGER's own files: a whole prompt, its rubric within, and the score that people gave.
+
+    Attributes:
+        user_prompt: Asks for the score alone.
+        user_prompt_feedback: Asks for feedback first; None where the row has none.
+        score: The score, the mean where several people gave one; None where nobody did.
+    """
+
+    user_prompt: str
+    user_prompt_feedback: str | None
+    score: float | None
+
+    def as_pair(self, *, feedback: bool = False) -> tuple[str, str]:
+        """Cut a prompt into two texts, for a reading that puts them together again."""
+        prompt = (self.user_prompt_feedback or "") if feedback else self.user_prompt
+        half = len(prompt) // 2
+        return prompt[:half], prompt[half:]
+
+
+def read_prompt_rows(path: str) -> list[PromptRow]:
+    """Read a file of `{"user_prompt", "user_prompt_feedback", "score"}`, in any table format; each row has a score.
+
+    Raises:
+        DataFileError: See `prompt_rows`; or it cannot be read.
+    """
+    return prompt_rows(read_rows(path), path)
+
+
+def prompt_rows(rows: Sequence[Row], path: str, *, unscored: bool = False) -> list[PromptRow]:
+    """Check such rows.
+
+    Args:
+        rows: The rows.
+        path: Their file, for the message.
+        unscored: Whether rows may lack a score.
+
+    Raises:
+        DataFileError: A row lacks a prompt, or a score that is a number or a list of numbers.
+    """
+    return [_prompt_row(row, f"{path}: row {i}", unscored=unscored) for i, row in enumerate(rows)]
+
+
+def _prompt_row(row: Row, where: str, *, unscored: bool) -> PromptRow:
+    prompt, feedback, score = (row.get(key) for key in ("user_prompt", "user_prompt_feedback", "score"))
+    for key, text in (("user_prompt", prompt), ("user_prompt_feedback", feedback)):
+        missing = text is None and key == "user_prompt_feedback"
+        if not missing and (not isinstance(text, str) or len(text.strip()) < 2):
+            raise DataFileError(f"{where} expects a prompt as {key}, but got {text!r:.80}.")
+    given: list[Any] = score if isinstance(score, list) else [score]
+    if score is None and unscored:
+        return PromptRow(str(prompt), feedback, None)
+    if not given or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given):
+        raise DataFileError(f"{where} expects a number, or a list of numbers, as score, but got {score!r:.80}.")
+    return PromptRow(str(prompt), feedback, float(np.mean(given)))
+
+
+def prompt_reading(tokenizer: PreTrainedTokenizerBase, answer: str | None = None) -> PairTemplate:
+    """Read a whole prompt, in two halves, as the user's turn.
+
+    Args:
+        tokenizer: The backbone's.
+        answer: What the reply begins with; by default the score itself, after "Score: " where there is no chat
+            template.
+    """
+    if answer is None:
+        answer = "" if tokenizer.chat_template else ANSWER
+    return task_reading(f"{QUESTION_MARK}{PREDICTION_MARK}", tokenizer, answer)

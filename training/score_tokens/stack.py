@@ -4,23 +4,34 @@ Without labels it is LAGER. With labels, a ridge regression weighs the probe's v
 tokens expect; how far it trusts either is set by left-out errors, on probe values that inner folds held out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import NamedTuple, cast
 
 import numpy as np
+import torch
 from scipy.special import softmax
 from sklearn.linear_model import RidgeCV
 
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.heads import ScoreTokens, probe_key
+from inspector_pipeline.modeling_inspector import InspectorModel
 
+from ..features.store import RUBRIC_PREFIX, FeatureSet
+from ..judges.build import AspectHead, BackboneSpec, ProbeWeights, ScoreTokenWeights, build_judge
 from ..probing.calibration import Calibration
 from ..probing.fits import Target
 from ..probing.kernels import Design
 from ..probing.search import Choice, FittedJudge, SearchConfig, fit_judge, held_out_values, search
 from ..probing.table import Array, Index, Labels, question_folds
-from .layer_logits import LayerLogits
+from ..rows.records import LabelledPair, is_good
+from .logits import LayerLogits
 
+SCORE_PREFIX = "score:"  # and an aspect: a reading that ends right before the score; no extracted one is named so
+NO_LABELS = "there was no label of it"
+ONE_KIND = "its labels are all good or all not"
+UNCOUNTED = "it does not count in the total"
 PENALTIES = np.logspace(0, 5, 11)
 # Of a score; a column that moves less is rounding, as that of the embeddings is: a reading's last token is always one.
 MIN_SPREAD = 1e-4
@@ -111,11 +122,13 @@ class Combination:
     """Probes, the stack of them with score tokens, and how its value becomes scores, fitted on training rows.
 
     Attributes:
+        design: The features of all rows.
         judge: The probes.
         stack: The stack.
         calibrations: Aspect -> from the stack's value to score and probabilities.
     """
 
+    design: Design
     judge: FittedJudge
     stack: Stack
     calibrations: Mapping[int, Calibration]
@@ -140,11 +153,22 @@ class Combination:
         stack = Stack.fit(held_out, expected, rows, config)
         fitted = _left_out(held_out, expected, rows, config)
         own = {int(a): rows.aspect == a for a in np.unique(rows.aspect)}
-        return cls(judge, stack, {a: Calibration.fit(fitted[own[a]], rows.score[own[a]], rows.classes[a]) for a in own})
+        calibrations = {a: Calibration.fit(fitted[own[a]], rows.score[own[a]], rows.classes[a]) for a in own}
+        return cls(design, judge, stack, calibrations)
 
-    def values(self, design: Design, logits: LayerLogits, rows: Labels) -> Array:
+    def values(self, logits: LayerLogits, rows: Labels) -> Array:
         """Return the stack's value of rows, (rows,)."""
-        return self.stack.values(self.judge.values(design, rows), expectations(logits, rows), rows.aspect)
+        return self.stack.values(self.judge.values(self.design, rows), expectations(logits, rows), rows.aspect)
+
+    def folded(self, aspect: int) -> tuple[ProbeWeights, Array]:
+        """Fold probe, stack and the calibration's slope into one linear map, in float64: a probe and layer weights."""
+        center, weight, bias = self.judge.probe(self.design, aspect)
+        calibration, linear = self.calibrations[aspect], self.stack.linear(aspect)
+        slope, parameters = calibration.slope, {"thresholds": calibration.thresholds, "cuts": calibration.cuts}
+        folded = slope * linear.probe * weight[None], np.array([slope * (linear.probe * bias + linear.bias)])
+        return ProbeWeights(
+            "ordinal", self.judge.labels.classes[aspect], center, *folded, parameters
+        ), slope * linear.layers
 
 
 def expectations(logits: LayerLogits, rows: Labels) -> Array:
@@ -186,10 +210,100 @@ def _held_out(design: Design, train: Labels, choice: Choice, config: SearchConfi
         for group, setting in zip(train.groups(), choice.settings, strict=True)
     ]
     order = np.concatenate([rows.row for _, rows in parts])
-    values = np.concatenate([found[0] for found, _ in parts])
-    return values, train.take(_places(train.row, order))
+    by_row = np.argsort(train.row)
+    places = by_row[np.searchsorted(train.row, order, sorter=by_row)]
+    return np.concatenate([found[0] for found, _ in parts]), train.take(places)
 
 
-def _places(rows: Index, wanted: Index) -> Index:
-    sorter = np.argsort(rows)
-    return np.asarray(sorter[np.searchsorted(rows, wanted, sorter=sorter)])
+def left_out(pairs: Sequence[LabelledPair], names: Sequence[str], uncounted: Collection[str]) -> dict[str, str]:
+    """Say for which aspects no probe is fitted, and why.
+
+    Args:
+        pairs: Labelled pairs.
+        names: The aspects that a judge of score tokens has.
+        uncounted: Aspects that do not count in the total.
+    """
+    scores: dict[str, list[int]] = {name: [] for name in names}
+    for pair in pairs:
+        for name, score in pair.scores.items():
+            scores.setdefault(name, []).extend([] if pair.auxiliary else [score])
+    good = {name: is_good(np.array(own), own) for name, own in scores.items() if own}
+    one_kind = {name: ONE_KIND for name, own in good.items() if own.all() or not own.any()}
+    unlabelled = {name: NO_LABELS for name in scores if name not in good}
+    return {**unlabelled, **one_kind, **{name: UNCOUNTED for name in scores if name in uncounted}}
+
+
+def check_same_backbone(config: InspectorConfig, features: FeatureSet) -> None:
+    """Refuse features that were not read from a judge's backbone.
+
+    Args:
+        config: The judge's.
+        features: The features.
+
+    Raises:
+        DataFileError: They are of another backbone or dtype, or of pairs that were cut at another length.
+    """
+    settings = features.manifest.settings
+    used, ours = settings["backbone"], astuple(BackboneSpec.of(config))
+    theirs = (used["id"], used["revision"], used["dtype"], settings["max_length"])
+    names = ("backbone_id", "backbone_revision", "dtype", "max_length")
+    for name, expected, found in zip(names, ours, theirs, strict=True):
+        if expected != found:
+            raise DataFileError(
+                f"A combined judge expects features and score tokens of one backbone, but {name} is {found!r} for the "
+                f"features and {expected!r} for the score tokens. Make one of them again."
+            )
+
+
+def combined_judge(
+    tokens: InspectorModel, fitted: Combination | None, uncounted: Collection[str] = ()
+) -> InspectorModel:
+    """Make a judge of stacked heads.
+
+    Args:
+        tokens: A judge of score tokens, without or with its backbone.
+        fitted: Probes and stack; None where there are none.
+        uncounted: Aspects that do not count in the total.
+
+    Returns:
+        A judge without its backbone. Aspects that were not fitted have the head that they have in `tokens`.
+    """
+    readings = {_score_reading(name): reading for name, reading in tokens.config.readings.items()}
+    numbers = {}
+    if fitted is not None:
+        readings |= {name: reading.to_dict() for name, reading in fitted.design.data.readings.items()}
+        numbers = {fitted.judge.labels.names[a]: a for a in fitted.calibrations}
+    heads = []
+    for aspect in tokens.aspects:
+        module = cast(ScoreTokens, tokens.probes[probe_key(aspect.name)])
+        head = {name: getattr(aspect.head, name) for name in ("type", "rule", "aggregation")}
+        kept = AspectHead(
+            aspect.name,
+            [replace(feature, reading=_score_reading(feature.reading)) for feature in aspect.features],
+            {**head, "token_ids": list(aspect.head.token_ids)},
+            aspect.classes,
+            tokens=ScoreTokenWeights(module.weight, module.bias, module.levels, module.layer_weights),
+            counts_in_total=aspect.counts_in_total and aspect.name not in uncounted,
+        )
+        heads.append(_stacked(kept, fitted, numbers[kept.name]) if fitted and kept.name in numbers else kept)
+    return build_judge(BackboneSpec.of(tokens.config), readings, heads)
+
+
+def _score_reading(name: str) -> str:
+    """Rename a reading of score tokens, since extracted features may be of another reading of that name."""
+    return f"{SCORE_PREFIX}{name.removeprefix(RUBRIC_PREFIX)}"
+
+
+def _stacked(kept: AspectHead, fitted: Combination, number: int) -> AspectHead:
+    """Put an aspect's probe before its score tokens."""
+    choice, (probe, layers) = fitted.judge.choice, fitted.folded(number)
+    features = fitted.design.features(choice.view, kept.name, choice.depth)
+    head = {"type": "stacked", "rule": probe.rule, "token_ids": kept.head["token_ids"]}
+    return replace(
+        kept,
+        features=[*features, *kept.features],
+        head={**head, "n_probe_features": len(features)},
+        classes=probe.classes,
+        probe=probe,
+        tokens=cast(ScoreTokenWeights, kept.tokens)._replace(layers=torch.tensor(layers)),
+    )

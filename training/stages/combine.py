@@ -12,7 +12,6 @@ that read its score tokens is its evidence.
 """
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,28 +23,30 @@ from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 
-from ..audits.report import audit_summary
 from ..evaluation.methods.probes import open_design
 from ..evaluation.metrics import label_counts
 from ..evaluation.procedure import Procedure
 from ..features.store import load_features
-from ..judges.stack import build_combined, check_same_backbone
 from ..judges.write import read_card, write_judge
 from ..probing.fitted import described_choice
 from ..probing.search import SearchConfig
 from ..probing.table import Labels, TooFewLabelsError, counted_table
-from ..rows.records import LabelledPair, is_good, labelled_pairs, read_records
+from ..rows.records import LabelledPair, labelled_pairs, read_records
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
-from ..score_tokens.layer_logits import LogitsSettings, cached_layer_logits
-from ..score_tokens.stack import Combination, refuse_missing_tokens
+from ..score_tokens.logits import LogitsSettings, cached_layer_logits
+from ..score_tokens.stack import (
+    NO_LABELS,
+    Combination,
+    check_same_backbone,
+    combined_judge,
+    left_out,
+    refuse_missing_tokens,
+)
 
 logger = logging.getLogger(__name__)
 
 STAGE = "combine"
 NO_FEATURES = "no features were given to fit probes on"
-NO_LABELS = "there was no label of it"
-ONE_KIND = "its labels are all good or all not"
-UNCOUNTED = "it does not count in the total"
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,6 @@ class Config:
         return Path(self.logits) if self.logits else output.with_name(f"{output.name}_layer_logits.safetensors")
 
 
-@dataclass(frozen=True)
-class Made:
-    """A judge, and how it came about.
-
-    Attributes:
-        model: The judge, without its backbone.
-        told: What was fitted, as plain data, for results.json.
-    """
-
-    model: InspectorModel
-    told: dict[str, Any]
-
-
 def run(config: Config) -> None:
     """Run the stage.
 
@@ -121,54 +109,29 @@ def run(config: Config) -> None:
             or the comparison is of other inputs.
         BackboneError: The backbone cannot be loaded.
     """
-    output = Path(config.output)
-    compared = _procedure(config).files(config.compare) if config.compare else []
+    output, procedure = Path(config.output), Procedure.combined(config.search)
+    if config.features is None and config.pairs is not None:
+        procedure = Procedure.lager(config.judge, config.pairs, config.search.uncounted)
+    compared = procedure.files(config.compare) if config.compare else []
     manifest = Manifest.of(STAGE, config, (*config.inputs, *compared, config.audit, config.card))
     if manifest.is_done(output):
         return
-    measured = _measured(config)  # first, since the fit takes longer
-    made = make_combined(config)
-    write_judge(made.model, output, _evidence(config, made, measured), config.audit, fused=config.fused)
-    manifest.write(output, [p for p in sorted(output.iterdir()) if p.is_file() and p.name != FOLDERS_MANIFEST])
-    logger.info("Wrote a judge of depth %d to %s.", made.model.config.depth, output)
+    pairs = _read_pairs(config)
+    measured: dict[str, Any] = {}
+    if config.compare is not None:  # first, since the fit takes longer
+        measured = procedure.evidence(config.compare, counted_table(pairs, config.search.uncounted), config.inputs)
+    tokens = _read_tokens(config.judge)
+    fitted, made = _fit(config, tokens, pairs)
+    model = combined_judge(tokens, fitted, config.search.uncounted)
+    evidence = _evidence(config, model, made, measured)
+    write_judge(model, output, evidence, audit=config.audit, fused=config.fused, manifest=manifest)
+    logger.info("Wrote a judge of depth %d to %s.", model.config.depth, output)
 
 
-def _procedure(config: Config) -> Procedure:
-    if config.features is not None or config.pairs is None:
-        return Procedure.combined(config.search)
-    return Procedure.lager(config.judge, config.pairs, config.search.uncounted)
-
-
-def make_combined(config: Config) -> Made:
-    """Fit what the labels allow, and build the judge.
-
-    Raises:
-        DataFileError: See `combine`.
-    """
-    tokens, uncounted = _read_tokens(config.judge), config.search.uncounted
-    if config.pairs is None or config.features is None:
-        reasons = dict.fromkeys((aspect.name for aspect in tokens.aspects), NO_FEATURES) if config.pairs else {}
-        return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, reasons))
-    check_same_backbone(tokens.config, load_features(config.features))
-    pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
-    reasons = left_out(pairs, [aspect.name for aspect in tokens.aspects], uncounted)
-    kept = [replace(p, scores={n: s for n, s in p.scores.items() if n not in reasons}) for p in pairs]
-    if not any(p.scores for p in kept):
-        return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, reasons))
-    labels = counted_table(kept, uncounted)
-    design = open_design(config.features, pairs, labels)
-    settings = LogitsSettings(config.judge, config.pairs, uncounted)
-    logits = cached_layer_logits(settings, pairs, labels, config.logits_file)
-    refuse_missing_tokens(config.judge, logits)
-    try:
-        fitted = Combination.fit(design, logits, labels, config.search)
-    except TooFewLabelsError as error:
-        logger.warning("Score tokens alone give the scores: %s", error)
-        names = dict.fromkeys(labels.names, f"probes could not be fitted ({error})")
-        return Made(build_combined(tokens, None, None, uncounted), _untuned(tokens, {**reasons, **names}))
-    told = {**_told(fitted, labels), **_untuned(tokens, reasons, labels.names)}
-    told["extract"] = asdict(design.data.manifest)
-    return Made(build_combined(tokens, design, fitted, uncounted), told)
+def _read_pairs(config: Config) -> list[LabelledPair]:
+    if config.pairs is None:
+        return []
+    return labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
 
 
 def _read_tokens(folder: str) -> InspectorModel:
@@ -178,37 +141,49 @@ def _read_tokens(folder: str) -> InspectorModel:
     if others:
         raise DataFileError(
             f"{folder} expects a judge of score tokens, but {others[0]} has another head. Give the folder of python -m "
-            "inspector_training.stages.lager."
+            "training lager."
         )
     return tokens
 
 
-def left_out(pairs: list[LabelledPair], names: list[str], uncounted: tuple[str, ...]) -> dict[str, str]:
-    """Say for which aspects no probe is fitted, and why.
+def _fit(
+    config: Config, tokens: InspectorModel, pairs: list[LabelledPair]
+) -> tuple[Combination | None, dict[str, Any]]:
+    """Fit what the labels allow; return it, and what was fitted, as plain data for results.json."""
+    names = [aspect.name for aspect in tokens.aspects]
+    if config.pairs is None or config.features is None:
+        return None, {"score_tokens_alone": dict.fromkeys(names, NO_FEATURES if config.pairs else NO_LABELS)}
+    check_same_backbone(tokens.config, load_features(config.features))
+    uncounted = config.search.uncounted
+    reasons = left_out(pairs, names, uncounted)
+    kept = [replace(p, scores={n: s for n, s in p.scores.items() if n not in reasons}) for p in pairs]
+    made: dict[str, Any] = {}
+    fitted, labels = None, counted_table(kept, uncounted) if any(p.scores for p in kept) else None
+    if labels is not None:
+        design = open_design(config.features, pairs, labels)
+        settings = LogitsSettings(config.judge, config.pairs, uncounted)
+        logits = cached_layer_logits(settings, pairs, labels, config.logits_file)
+        refuse_missing_tokens(config.judge, logits)
+        try:
+            fitted = Combination.fit(design, logits, labels, config.search)
+            made = _described(fitted, labels)
+        except TooFewLabelsError as error:
+            logger.warning("Score tokens alone give the scores: %s", error)
+            reasons |= dict.fromkeys(labels.names, f"probes could not be fitted ({error})")
+    stacked = made.get("aspects", {})
+    made["score_tokens_alone"] = {name: reasons.get(name, NO_LABELS) for name in names if name not in stacked}
+    if fitted is not None:
+        made["extract"] = asdict(fitted.design.data.manifest)
+    return fitted, made
 
-    Args:
-        pairs: Labelled pairs.
-        names: The aspects that a judge of score tokens has.
-        uncounted: Aspects that do not count in the total.
-    """
-    scores: dict[str, list[int]] = {name: [] for name in names}
-    for pair in pairs:
-        for name, score in pair.scores.items():
-            scores.setdefault(name, []).extend([] if pair.auxiliary else [score])
-    good = {name: is_good(np.array(own), own) for name, own in scores.items() if own}
-    one_kind = {name: ONE_KIND for name, own in good.items() if own.all() or not own.any()}
-    unlabelled = {name: NO_LABELS for name in scores if name not in good}
-    return {**unlabelled, **one_kind, **{name: UNCOUNTED for name in scores if name in uncounted}}
 
-
-def _told(fitted: Combination, labels: Labels) -> dict[str, Any]:
+def _described(fitted: Combination, labels: Labels) -> dict[str, Any]:
     """Describe the fit."""
-    scored = ~labels.auxiliary
-    present = np.unique(labels.aspect)
+    scored, stack = ~labels.auxiliary, fitted.stack
     counts = {
-        labels.names[a]: label_counts(labels.score[scored & (labels.aspect == a)], labels.classes[a]) for a in present
+        labels.names[a]: label_counts(labels.score[scored & (labels.aspect == a)], labels.classes[a])
+        for a in np.unique(labels.aspect)
     }
-    stack = fitted.stack
     n, n_layers = int(scored.sum()), len(stack.weights) - 1
     described = {
         "labels": n,
@@ -226,41 +201,18 @@ def _told(fitted: Combination, labels: Labels) -> dict[str, Any]:
     return {"aspects": counts, "judge": described_choice(fitted.judge.choice), "stack": described, "notes": [note]}
 
 
-def _untuned(tokens: InspectorModel, reasons: Mapping[str, str], fitted: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Describe the aspects that are left to the score tokens."""
-    alone = {a.name: reasons.get(a.name, NO_LABELS) for a in tokens.aspects if a.name not in fitted}
-    return {"score_tokens_alone": alone}
-
-
-def _measured(config: Config) -> dict[str, Any]:
-    """Read the evidence of the comparison, where there is one."""
-    if config.compare is None or config.pairs is None:
-        return {}
-    pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
-    labels = counted_table(pairs, config.search.uncounted)
-    return _procedure(config).evidence(config.compare, labels, config.inputs)
-
-
-def _evidence(config: Config, made: Made, measured: dict[str, Any]) -> dict[str, Any]:
+def _evidence(config: Config, model: InspectorModel, made: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
     """Put together what the card says."""
-    theirs, told = read_json(Path(config.judge) / "results.json"), made.told
-    card = read_card(config.card) if config.card else {}
+    theirs, card = read_json(Path(config.judge) / "results.json"), read_card(config.card, config.audit)
     meanings = {name: entry.get("meanings", {}) for name, entry in theirs.get("aspects", {}).items()}
-    meanings |= card.pop("meanings", {})
-    counts = told.get("aspects", {})
-    aspects = {
-        aspect.name: {
-            **measured.get("aspects", counts).get(aspect.name, {}),
-            "meanings": {str(score): words for score, words in meanings.get(aspect.name, {}).items()},
-        }
-        for aspect in made.model.aspects
-    }
-    left = told["score_tokens_alone"]
-    inherited = {"sources": theirs.get("sources", [])} if left else {}
-    notes = [*told.get("notes", []), *(theirs.get("notes", []) if left else [])]
-    alone = "; ".join(f"{name} ({why})" for name, why in told["score_tokens_alone"].items())
+    meanings |= card.pop("meanings")
+    counts = measured.get("aspects", made.get("aspects", {}))
+    aspects = {a.name: {**counts.get(a.name, {}), "meanings": meanings.get(a.name, {})} for a in model.aspects}
+    inherited, notes, alone = {}, made.get("notes", []), made["score_tokens_alone"]
     if alone:
-        notes.append(f"Score tokens alone (LAGER), as in the judge that this one was made from, score {alone}.")
-    notes += card.pop("notes", [])
-    audit = {"audit": audit_summary(read_json(config.audit))} if config.audit else {}
-    return {**inherited, **measured, **told, "aspects": aspects, "notes": notes, **audit, **card}
+        inherited = {"sources": theirs.get("sources", [])}
+        left = "; ".join(f"{name} ({why})" for name, why in alone.items())
+        told = f"Score tokens alone (LAGER), as in the judge that this one was made from, score {left}."
+        notes = [*notes, *theirs.get("notes", []), told]
+    notes = [*notes, *card.pop("notes", [])]
+    return {**inherited, **measured, **made, "aspects": aspects, "notes": notes, **card}

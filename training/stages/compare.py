@@ -37,7 +37,7 @@ from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
 from ..probing.table import UNCOUNTED, Labels, counted_table
 from ..rows.records import LabelledPair, labelled_pairs, read_records
 from ..runs.manifest import FOLDERS_MANIFEST
-from ..score_tokens.layer_logits import LogitsSettings, cached_layer_logits
+from ..score_tokens.logits import LogitsSettings, cached_layer_logits
 from ..score_tokens.weights import TuningConfig
 
 logger = logging.getLogger(__name__)

@@ -8,31 +8,23 @@ added; the card and the plots come from it and from nothing else.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig
 
-from inspector_pipeline.backbone import backbone_location
-from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
-from inspector_pipeline.truncation import truncated_config
 
-from ..audits.report import audit_summary
-from ..judges.build import fill_probes
-from ..judges.port import ProbeWeights
+from ..judges.build import AspectHead, BackboneSpec, ProbeWeights, build_judge
 from ..judges.write import read_card, write_judge
 from ..probing.calibration import Rounding
 from ..probing.fitted import Fitted, FittedAspect, load_fitted
 from ..runs.manifest import checked_sha256
 
 logger = logging.getLogger(__name__)
-
-STAGE = "export"
 
 
 @dataclass(frozen=True)
@@ -73,85 +65,42 @@ def run(config: Config) -> InspectorModel:
     for path in filter(None, (config.results, config.audit)):
         checked_sha256(Path(path))
     fitted, results = load_fitted(config.fit), read_json(config.results)
-    _check_results(fitted, results, config.results)
-    model = build_judge(fitted)
-    evidence = _evidence(fitted, results, config)
-    write_judge(model, Path(config.output), evidence, config.audit, name=config.name, fused=config.fused)
-    logger.info("Wrote a judge of depth %d to %s.", model.config.depth, config.output)
-    return model
-
-
-def _check_results(fitted: Fitted, results: Mapping[str, Any], path: str) -> None:
     found = {name: (entry["n"], entry["classes"]) for name, entry in results.get("aspects", {}).items()}
     expected = {aspect.name: (aspect.n, aspect.classes) for aspect in fitted.aspects}
     if found != expected:
         raise DataFileError(
-            f"{path} expects the evaluation of the labels that were fitted, {expected}, but got {found}. Evaluate the "
-            "same features."
+            f"{config.results} expects the evaluation of the labels that were fitted, {expected}, but got {found}. "
+            "Evaluate the same features."
         )
-
-
-def _evidence(fitted: Fitted, results: dict[str, Any], config: Config) -> dict[str, Any]:
-    reference = read_json(config.reference) if config.reference else {}
-    cards = (config.card,) if isinstance(config.card, str) else config.card or ()
-    told = {key: value for path in cards for key, value in read_card(path).items()}
-    meanings = told.pop("meanings", {})
-    aspects = {}
-    for name, entry in results["aspects"].items():
-        added = {"reference_protocol": reference[name]} if name in reference else {}
-        added |= (
-            {"meanings": {str(score): words for score, words in meanings[name].items()}} if name in meanings else {}
-        )
-        aspects[name] = {**entry, **added}
-    audit = {"audit": audit_summary(read_json(config.audit))} if config.audit else {}
-    made = {"judge": fitted.choice, "extract": fitted.extract, "n_foreign": fitted.n_foreign}
-    return {**results, "aspects": aspects, **made, **audit, **told}
-
-
-def build_judge(fitted: Fitted) -> InspectorModel:
-    """Make the judge's config and fill its probes.
-
-    Args:
-        fitted: What the fit stage wrote.
-
-    Returns:
-        A judge without its backbone, whose weights are in float32.
-    """
     settings = fitted.extract["settings"]
-    depth = fitted.choice["depth"]
-    rule = "ordinal" if fitted.has_bias else "regression"
-    location, pinned = backbone_location(settings["backbone_id"], settings["backbone_revision"], depth)
-    config = InspectorConfig(
-        backbone_config=truncated_config(AutoConfig.from_pretrained(location, **pinned), depth),
-        backbone_id=settings["backbone_id"],
-        backbone_revision=settings["backbone_revision"],
-        fused=False,
-        depth=depth,
-        readings=fitted.readings,
-        aspects=[
-            {
-                "name": aspect.name,
-                "features": [asdict(feature) for feature in aspect.features],
-                "head": {"type": "linear", "rule": rule},
-                "classes": aspect.classes,
-                "counts_in_total": aspect.counts_in_total,
-            }
-            for aspect in fitted.aspects
-        ],
-        max_length=settings["max_length"],
-        dtype=settings["dtype"],
-    )
-    model = InspectorModel(config)
-    fill_probes(model, {aspect.name: _probe(aspect) for aspect in fitted.aspects})
+    backbone = BackboneSpec(*(settings[key] for key in ("backbone_id", "backbone_revision", "dtype", "max_length")))
+    model = build_judge(backbone, fitted.readings, [_aspect_head(aspect) for aspect in fitted.aspects])
+    evidence = _evidence(fitted, results, config)
+    write_judge(model, Path(config.output), evidence, audit=config.audit, name=config.name, fused=config.fused)
+    logger.info("Wrote a judge of depth %d to %s.", model.config.depth, config.output)
     return model
 
 
-def _probe(aspect: FittedAspect) -> ProbeWeights:
+def _evidence(fitted: Fitted, results: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    card, reference = read_card(config.card, config.audit), read_json(config.reference) if config.reference else {}
+    added = {"reference_protocol": reference, "meanings": card.pop("meanings")}
+    aspects = {
+        name: entry | {key: own[name] for key, own in added.items() if name in own}
+        for name, entry in results["aspects"].items()
+    }
+    fit = {"judge": fitted.choice, "extract": fitted.extract, "n_foreign": fitted.n_foreign}
+    return {**results, "aspects": aspects, **fit, **card}
+
+
+def _aspect_head(aspect: FittedAspect) -> AspectHead:
+    """Fold the slope of an aspect's calibration into its probe."""
+    classes, calibration = aspect.classes, aspect.calibration
     weight, bias = aspect.weight[None], np.array([aspect.bias])
-    calibration = aspect.calibration
     if isinstance(calibration, Rounding):
-        levels = np.array(aspect.classes, dtype=np.float64)
-        return ProbeWeights("regression", aspect.classes, aspect.center, weight, bias, {"levels": levels})
-    parameters = {"thresholds": calibration.thresholds, "cuts": calibration.cuts}
-    slope = calibration.slope
-    return ProbeWeights("ordinal", aspect.classes, aspect.center, slope * weight, slope * bias, parameters)
+        parameters = {"levels": np.array(classes, dtype=np.float64)}
+        probe = ProbeWeights("regression", classes, aspect.center, weight, bias, parameters)
+    else:
+        parameters, slope = {"thresholds": calibration.thresholds, "cuts": calibration.cuts}, calibration.slope
+        probe = ProbeWeights("ordinal", classes, aspect.center, slope * weight, slope * bias, parameters)
+    head = {"type": "linear", "rule": probe.rule}
+    return AspectHead(aspect.name, aspect.features, head, classes, probe, counts_in_total=aspect.counts_in_total)

@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from transformers import AutoTokenizer
 
-from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_rows
@@ -30,14 +28,14 @@ from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BAC
 
 from ..evaluation import weighted
 from ..evaluation.metrics import interval, resamples
+from ..judges.build import BackboneSpec
 from ..rows.records import write_records
 from ..runs.manifest import Manifest
 from ..score_tokens.feedback import load_causal, score_after_feedback
-from ..score_tokens.judge import BackboneSpec, ScoreStates, set_layer_weights
-from ..score_tokens.logits import layer_logits, load_unembedding
-from ..score_tokens.prompt_rows import PROMPT, PromptRow, prompt_judge, prompt_reading, prompt_rows, read_prompt_rows
-from ..score_tokens.prompts import ANSWER
-from ..score_tokens.weights import Array, TuningConfig, tune
+from ..score_tokens.judge import ScoreStates, TuningRows, prompt_judge, tune_judge
+from ..score_tokens.logits import load_unembedding
+from ..score_tokens.prompts import ANSWER, PROMPT, PromptRow, prompt_reading, prompt_rows
+from ..score_tokens.weights import TuningConfig
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +113,15 @@ def run(config: Config) -> None:
         return
     rows = read_rows(config.input)
     prompts = prompt_rows(rows, config.input, unscored=True)
-    _check_scale(prompts, config)
+    lowest, highest = config.scores[0], config.scores[-1]
+    for i, row in enumerate(prompts):
+        if row.score is not None and not lowest <= row.score <= highest:
+            raise DataFileError(
+                f"{config.input}: row {i} expects a score from {lowest} to {highest}, but got {row.score:g}. Give the "
+                "scale as scores."
+            )
     judge, weights = _judge(config)
-    found = _after_feedback(judge, prompts, config) if config.feedback else _direct(judge, prompts, config)
+    found = _score(judge, prompts, config)
     output.mkdir(parents=True, exist_ok=True)
     scored, results = output / "scored.jsonl", output / "results.json"
     write_records(({**row, **own} for row, own in zip(rows, found, strict=True)), scored)
@@ -127,22 +131,10 @@ def run(config: Config) -> None:
     logger.info("Wrote %d rows to %s; %d are null.", len(rows), output, told["n_null"])
 
 
-def _check_scale(prompts: Sequence[PromptRow], config: Config) -> None:
-    lowest, highest = config.scores[0], config.scores[-1]
-    for i, row in enumerate(prompts):
-        if row.score is not None and not lowest <= row.score <= highest:
-            raise DataFileError(
-                f"{config.input}: row {i} expects a score from {lowest} to {highest}, but got {row.score:g}. Give the "
-                "scale as scores."
-            )
-
-
 def _judge(config: Config) -> tuple[InspectorPipeline, list[float] | Literal["uniform"]]:
     """Make the judge, and tune its layer weights where there is a validation file."""
     backbone = BackboneSpec(config.backbone_id, config.backbone_revision, config.dtype, config.max_length)
-    location, pinned = backbone_location(backbone.id, backbone.revision, None)
-    tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
-    unembedding = load_unembedding(backbone.id, backbone.revision)
+    tokenizer, unembedding = backbone.tokenizer(), load_unembedding(backbone.id, backbone.revision)
 
     def make(answer: str | None) -> InspectorPipeline:
         parts = (backbone, config.states, config.scores, tokenizer, unembedding)
@@ -151,46 +143,36 @@ def _judge(config: Config) -> tuple[InspectorPipeline, list[float] | Literal["un
     judge = make(ANSWER if config.feedback else config.answer)  # feedback ends on "Score: ", which sets the tokens
     if config.validation is None:
         return judge, "uniform"
-    rows = read_prompt_rows(config.validation)
-    direct = make(config.answer) if config.feedback else judge
-    logits = layer_logits(direct, PROMPT, [row.as_pair() for row in rows])
-    labels, levels = np.array([row.score for row in rows], dtype=float), np.array(config.scores, dtype=float)
-    weights = tune(logits, labels, levels, config.states.aggregation, config.tuning)
-    set_layer_weights(judge.model, PROMPT, weights)
-    return judge, weights.round(6).tolist()
+    rows = TuningRows.of_prompts(make(config.answer) if config.feedback else judge, config.validation)
+    (tuned,) = tune_judge(judge, [], config.tuning, {config.scores: rows}).values()
+    return judge, tuned["weights"]
 
 
-def _direct(judge: InspectorPipeline, prompts: Sequence[PromptRow], config: Config) -> list[dict[str, Any]]:
-    pairs = [dict(zip(PAIR_KEYS, row.as_pair(), strict=True)) for row in prompts]
-    return [_own_keys(result) for result in judge(pairs, batch_size=config.batch_size)]
-
-
-def _after_feedback(judge: InspectorPipeline, prompts: Sequence[PromptRow], config: Config) -> list[dict[str, Any]]:
-    asked = [i for i, row in enumerate(prompts) if row.user_prompt_feedback is not None]
-    pairs = [dict(zip(PAIR_KEYS, prompts[i].as_pair(feedback=True), strict=True)) for i in asked]
-    readings = {PROMPT: prompt_reading(judge.tokenizer, answer="")}
-    results = score_after_feedback(
-        judge,
-        load_causal(judge),
-        readings,
-        pairs,
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-    )
-    by_row = dict(zip(asked, map(_own_keys, results), strict=True))
-    unasked = {"lager_score": None, "lager_expected": None, "lager_reason": NO_PROMPT}
-    return [by_row.get(i, unasked) for i in range(len(prompts))]
-
-
-def _own_keys(result: dict[str, Any]) -> dict[str, Any]:
-    """Name what a row gets, beside its own `score`."""
-    found = {
-        "lager_score": result["scores"][PROMPT],
-        "lager_expected": result["expected"][PROMPT],
-        "lager_reason": result.get("reasons", {}).get(PROMPT),
-        "lager_truncated": result["truncated"],
-    }
-    return {**found, "lager_feedback": result["feedback"][PROMPT]} if "feedback" in result else found
+def _score(judge: InspectorPipeline, prompts: Sequence[PromptRow], config: Config) -> list[dict[str, Any]]:
+    """Return what each row gets, beside its own `score`."""
+    asked = [i for i, row in enumerate(prompts) if not config.feedback or row.user_prompt_feedback is not None]
+    texts = (prompts[i].as_pair(feedback=config.feedback) for i in asked)
+    pairs = [dict(zip(PAIR_KEYS, pair, strict=True)) for pair in texts]
+    if config.feedback:
+        readings = {PROMPT: prompt_reading(judge.tokenizer, answer="")}
+        limit = config.max_new_tokens
+        results = score_after_feedback(
+            judge, load_causal(judge), readings, pairs, max_new_tokens=limit, batch_size=config.batch_size
+        )
+    else:
+        results = list(judge(pairs, batch_size=config.batch_size))
+    found: list[dict[str, Any]]
+    found = [{"lager_score": None, "lager_expected": None, "lager_reason": NO_PROMPT} for _ in prompts]
+    for i, result in zip(asked, results, strict=True):
+        found[i] = {
+            "lager_score": result["scores"][PROMPT],
+            "lager_expected": result["expected"][PROMPT],
+            "lager_reason": result.get("reasons", {}).get(PROMPT),
+            "lager_truncated": result["truncated"],
+        }
+        if config.feedback:
+            found[i]["lager_feedback"] = result["feedback"][PROMPT]
+    return found
 
 
 def _measured(prompts: Sequence[PromptRow], found: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
@@ -206,8 +188,8 @@ def _measured(prompts: Sequence[PromptRow], found: Sequence[dict[str, Any]], see
         return told
     truth, expected = (np.array(column, dtype=float) for column in zip(*both, strict=True))
     rows = np.array([str(i) for i in range(len(both))])
+    weights = resamples(rows, BOOTSTRAPS, seed).weights(rows)
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample of one row's copies has no ranks
-        weights: Array = resamples(rows, BOOTSTRAPS, seed).weights(rows)
         spearman = interval(weighted.spearman(truth, expected, weights))
     mae = interval(weighted.mean(np.abs(expected - truth), weights))
     return {**told, "spearman": spearman, "mae": mae, "intervals": f"95 %, percentile, {BOOTSTRAPS} resamples of rows"}

@@ -1,20 +1,20 @@
 """Stage the published judges, of the authors' classifiers, as Hub repos.
 
-    python -m training publish_family reference --probing-set probing.json --org my-org --output staged --allow-pickle
+    python -m training publish_family --reference reference --probing-set probing.json --org my-org --output staged \
+        --allow-pickle
 
-`reference` holds the published folders gsm8k_binary_clfs, gsm8k_multi_clfs and math_binary_clfs; those that are there
-are built. Upload one with
+`reference` holds the published folders gsm8k_binary_clfs, gsm8k_multi_clfs and math_binary_clfs, whose classifiers are
+for Qwen/Qwen3-1.7B; those that are there are built, probes only. Upload one with
 
     python push_to_hub.py staged/inspector-gsm8k-multi my-org/inspector-gsm8k-multi --allow-unevaluated
         --probes-only --without-backbone
 """
 
-import argparse
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import Qwen3Config
@@ -27,7 +27,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text
 from inspector_pipeline.template import PairTemplate
 
-from ..judges.classifiers import Classifier, build_judge, load_classifiers
+from ..judges.classifiers import Classifier, judge_of_classifiers, load_classifiers
 from ..rows.probing_set import ASPECTS, read_probing_set
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,104 @@ FAMILY = {
 }
 
 
+CLASSIFIERS = {"LogisticRegression": "logistic regression", "SVC": "linear SVC"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the publish_family stage.
+
+    Attributes:
+        reference: Folder of the published folders of classifiers.
+        probing_set: JSON whose prompts hold each aspect's rubric (GSM8K).
+        org: User or organisation whose repos they will be.
+        output: Folder of the staged repos.
+        math_probing_set: The same for MATH; without it GSM8K's rubrics are taken, and the card says so.
+        with_backbone: Whether real scores are compared, which loads Qwen/Qwen3-1.7B.
+        allow_pickle: Whether pickles whose globals are all on the list are loaded.
+    """
+
+    reference: str
+    probing_set: str
+    org: str
+    output: str
+    math_probing_set: str | None = None
+    with_backbone: bool = False
+    allow_pickle: bool = False
+
+
+def run(config: Config) -> None:
+    """Build what is there.
+
+    Raises:
+        DataFileError: No published folder is there, or its classifiers are not those of the family.
+        UnsafePickleError: A pickle is not allowed, or names something else than a classifier needs.
+    """
+    reference = Path(config.reference)
+    names = [name for name, published in FAMILY.items() if (reference / published.folder).is_dir()]
+    if not names:
+        raise DataFileError(f"{reference} expects one of the published folders, but has none.")
+    rubrics = {GSM8K_QUESTIONS: read_probing_set(config.probing_set)[1]}
+    if config.math_probing_set:
+        rubrics[MATH_TRAIN] = read_probing_set(config.math_probing_set)[1]
+    for name in names:
+        questions = FAMILY[name].questions
+        build(
+            name,
+            reference,
+            rubrics.get(questions, rubrics[GSM8K_QUESTIONS]),
+            Path(config.output) / name,
+            org=config.org,
+            rubric_is_own=questions in rubrics,
+            with_backbone=config.with_backbone,
+            allow_pickle=config.allow_pickle,
+        )
+
+
+def build(
+    name: str,
+    reference: Path,
+    rubrics: Mapping[str, PairTemplate],
+    output: Path,
+    *,
+    org: str,
+    rubric_is_own: bool = True,
+    with_backbone: bool = False,
+    allow_pickle: bool = False,
+) -> Path:
+    """Build one judge of the family as a staged repo and compare it, reloaded in a fresh process, with itself.
+
+    Args:
+        name: A key of `FAMILY`.
+        reference: The folder of the published folders.
+        rubrics: Aspect -> rubric.
+        output: The staged repo, which is not there yet.
+        org: Whose repo it will be.
+        rubric_is_own: Whether the rubrics are those of the judge's own probing set.
+        with_backbone: Whether to compare real scores, which needs the backbone.
+        allow_pickle: Whether pickles may be loaded, once all their globals are found on the list.
+
+    Returns:
+        The staged repo.
+    """
+    published, config = FAMILY[name], Qwen3Config(**QWEN3_1_7B)
+    classifiers = load_classifiers(reference / published.folder, allow_pickle=allow_pickle)
+    model = judge_of_classifiers(classifiers, rubrics, backbone_revision=BACKBONE_REVISION, backbone_config=config)
+    if model.config.backbone_id != BACKBONE:
+        raise DataFileError(
+            f"{published.folder} expects classifiers for {BACKBONE}, but got {model.config.backbone_id}."
+        )
+    results = published_results(published, classifiers, rubric_is_own=rubric_is_own, ran=with_backbone)
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder, fused=False)
+        Path(folder, "results.json").write_text(json_text(results), encoding="utf-8")
+        judge = Judge.read(Path(folder), with_backbone=with_backbone, allow_unevaluated=True)
+        stage(judge, output, repo_id=f"{org}/{name}", license_=find_license(BACKBONE), probes_only=True)
+        compared = check_reload(judge, output)
+    logger.info("%s: staged in %s; reloaded by its own code, equal on %s.", name, output, compared)
+    return output
+
+
 def published_results(
     published: PublishedJudge, classifiers: Mapping[str, Classifier], *, rubric_is_own: bool, ran: bool
 ) -> dict[str, Any]:
@@ -108,36 +206,6 @@ def published_results(
     Returns:
         A results.json without evidence of our own.
     """
-    aspects = {}
-    for name, classifier in classifiers.items():
-        meanings = {"meanings": BINARY} if published.binary else {}
-        score = getattr(classifier.estimator, "best_score_", None)
-        reported = {"reported": _reported(classifier, float(score))} if score is not None else {}
-        aspects[name] = {"classes": [int(c) for c in classifier.estimator.classes_], **meanings, **reported}
-    labels = replace(
-        PUBLISHED_LABELS,
-        name=published.folder,
-        sha256="",
-        domain=published.questions.domain,
-        what="the classifiers as published, fitted by their authors on labels that are not all at hand",
-    )
-    return {
-        "aspects": aspects,
-        "sources": [asdict(labels), asdict(published.questions)],
-        "probes": PROBES,
-        "probes_license": "unknown",
-        "n_layers": QWEN3_1_7B["num_hidden_layers"],
-        "notes": _notes(published, classifiers, rubric_is_own=rubric_is_own, ran=ran),
-        "retrain": (
-            f"python -m training import_reference {published.folder} --probing-set PROBING.json --output JUDGE "
-            f"--backbone-revision {BACKBONE_REVISION} --allow-pickle"
-        ),
-    }
-
-
-def _notes(
-    published: PublishedJudge, classifiers: Mapping[str, Classifier], *, rubric_is_own: bool, ran: bool
-) -> list[str]:
     notes = [
         *published.notes,
         f"Its authors name no revision of {BACKBONE}; {BACKBONE_REVISION[:8]} is assumed.",
@@ -153,97 +221,39 @@ def _notes(
             f"{BACKBONE} was not at hand where this repo was built: its code and probes were run and compared on a "
             "random backbone of the same depth and width, its scores on real responses were not."
         )
-    return notes
-
-
-def _reported(classifier: Classifier, macro_f1: float) -> dict[str, Any]:
-    metadata = classifier.metadata
-    last = classifier.estimator.best_estimator_.steps[-1][1]
+    labels = replace(
+        PUBLISHED_LABELS,
+        name=published.folder,
+        sha256="",
+        domain=published.questions.domain,
+        what="the classifiers as published, fitted by their authors on labels that are not all at hand",
+    )
     return {
-        "macro_f1": macro_f1,
-        "layers": list(metadata.layers),
-        "pool": metadata.pool,
-        "classifier": {"LogisticRegression": "logistic regression", "SVC": "linear SVC"}[type(last).__name__],
+        "aspects": {name: _reported(one, binary=published.binary) for name, one in classifiers.items()},
+        "sources": [asdict(labels), asdict(published.questions)],
+        "probes": PROBES,
+        "probes_license": "unknown",
+        "n_layers": QWEN3_1_7B["num_hidden_layers"],
+        "notes": notes,
+        "retrain": (
+            f"python -m training import_reference --folder {published.folder} --probing-set PROBING.json "
+            f"--output JUDGE --backbone-revision {BACKBONE_REVISION} --allow-pickle"
+        ),
     }
 
 
-def build(
-    name: str,
-    reference: Path,
-    readings: Mapping[str, PairTemplate],
-    output: Path,
-    *,
-    org: str,
-    rubric_is_own: bool = True,
-    with_backbone: bool = False,
-    allow_pickle: bool = False,
-) -> Path:
-    """Build one judge of the family as a staged repo and compare it, reloaded in a fresh process, with itself.
-
-    Args:
-        name: A key of `FAMILY`.
-        reference: The folder of the published folders.
-        readings: Aspect -> rubric.
-        output: The staged repo, which is not there yet.
-        org: Whose repo it will be.
-        rubric_is_own: Whether the rubrics are those of the judge's own probing set.
-        with_backbone: Whether to compare real scores, which needs the backbone.
-        allow_pickle: Whether pickles may be loaded, once all their globals are found on the list.
-
-    Returns:
-        The staged repo.
-    """
-    published = FAMILY[name]
-    classifiers = load_classifiers(reference / published.folder, allow_pickle=allow_pickle)
-    model = build_judge(
-        classifiers, readings, backbone_revision=BACKBONE_REVISION, backbone_config=Qwen3Config(**QWEN3_1_7B)
-    )
-    if model.config.backbone_id != BACKBONE:
-        raise DataFileError(
-            f"{published.folder} expects classifiers for {BACKBONE}, but got {model.config.backbone_id}."
-        )
-    results = published_results(published, classifiers, rubric_is_own=rubric_is_own, ran=with_backbone)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder, fused=False)
-        (Path(folder) / "results.json").write_text(json_text(results), encoding="utf-8")
-        judge = Judge.read(Path(folder), with_backbone=with_backbone, allow_unevaluated=True)
-        license_ = find_license(BACKBONE)
-        stage(judge, output, repo_id=f"{org}/{name}", license_=license_, probes_only=True)
-        compared = check_reload(judge, output)
-    logger.info("%s: staged in %s; reloaded by its own code, equal on %s.", name, output, compared)
-    return output
-
-
-def main() -> None:
-    """Parse arguments and build what is there."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training publish_family",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("reference", type=Path, help="folder of the published folders of classifiers")
-    parser.add_argument("--probing-set", required=True, help="JSON whose prompts hold each aspect's rubric (GSM8K)")
-    parser.add_argument("--math-probing-set", help="the same for MATH (default: GSM8K's rubrics, and the card says so)")
-    parser.add_argument("--org", required=True, help="user or organisation whose repos they will be")
-    parser.add_argument("--output", required=True, type=Path, help="folder of the staged repos")
-    parser.add_argument("--with-backbone", action="store_true", help=f"compare real scores (loads {BACKBONE})")
-    parser.add_argument("--allow-pickle", action="store_true", help="load pickles whose globals are all on the list")
-    args = parser.parse_args()
-    names = [name for name, published in FAMILY.items() if (args.reference / published.folder).is_dir()]
-    if not names:
-        raise DataFileError(f"{args.reference} expects one of the published folders, but has none.")
-    rubrics = {False: read_probing_set(args.probing_set)[1]}
-    if args.math_probing_set:
-        rubrics[True] = read_probing_set(args.math_probing_set)[1]
-    for name in names:
-        is_math = FAMILY[name].questions is MATH_TRAIN
-        build(
-            name,
-            args.reference,
-            rubrics.get(is_math, rubrics[False]),
-            args.output / name,
-            org=args.org,
-            rubric_is_own=is_math in rubrics,
-            with_backbone=args.with_backbone,
-            allow_pickle=args.allow_pickle,
-        )
+def _reported(classifier: Classifier, *, binary: bool) -> dict[str, Any]:
+    """Say what the authors saved with a classifier, its macro F1 where that is among it."""
+    estimator, metadata = classifier.estimator, classifier.metadata
+    found: dict[str, Any] = {"classes": [int(c) for c in estimator.classes_]}
+    if binary:
+        found["meanings"] = BINARY
+    score = getattr(estimator, "best_score_", None)
+    if score is not None:
+        found["reported"] = {
+            "macro_f1": float(score),
+            "layers": list(metadata.layers),
+            "pool": metadata.pool,
+            "classifier": CLASSIFIERS[type(estimator.best_estimator_.steps[-1][1]).__name__],
+        }
+    return found

@@ -51,7 +51,6 @@ def run(config: Config) -> list[Row]:
     Raises:
         DataFileError: The file is no JSON list, or a row lacks a part of the prompt, or scores that are whole numbers.
     """
-    output = Path(config.output)
     manifest = Manifest.of(STAGE, config, (config.input,))
     data = read_json(config.input)
     if not isinstance(data, list) or not data:
@@ -60,6 +59,7 @@ def run(config: Config) -> list[Row]:
     seen: dict[str, int] = {}
     for row in rows:
         row["sample"] = seen[row["id"]] = seen.get(row["id"], -1) + 1
+    output = Path(config.output)
     if not manifest.vouches_for(output):
         write_records(rows, output)
         manifest.write(output, [output])
@@ -68,11 +68,10 @@ def run(config: Config) -> list[Row]:
 
 
 def _row(entry: Any, aspect: str, where: str) -> Row:
-    prompt = entry.get("instruction") if isinstance(entry, dict) else None
+    prompt, given = (entry.get(key) if isinstance(entry, dict) else None for key in ("instruction", "gpt4_score"))
     parts = PARTS.fullmatch(prompt[prompt.find("###The instruction") :]) if isinstance(prompt, str) else None
     if parts is None or not parts["response"]:
         raise DataFileError(f"{where} expects an instruction with task, response, reference and rubric, but has none.")
-    given = entry.get("gpt4_score")
     scores = given if isinstance(given, list) else [given]
     if not scores or not all(isinstance(score, int) and not isinstance(score, bool) for score in scores):
         raise DataFileError(f"{where} expects whole numbers as gpt4_score, but got {given!r:.80}.")

@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from inspector_training.judges.plots import PLOTS, PlotsConfig, draw, layer_curve, learning_curve, plots
+from inspector_training.judges.plots import PLOTS, draw, layer_curve, learning_curve
 from inspector_training.runs.command import main
+from inspector_training.stages.plots import Config as PlotsConfig
+from inspector_training.stages.plots import run as plots
 from matplotlib import rc_context
 from PIL import Image
 

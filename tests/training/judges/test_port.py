@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from inspector_training.judges.classifiers import ALLOWED_GLOBALS, UnsafePickleError, load_audited, pickle_globals
 from inspector_training.judges.port import NotPortableError, port
-from inspector_training.stages.port_table import CLEAR_MARGIN, _margins, _run_probe, compare
+from inspector_training.judges.port_check import CLEAR_MARGIN, compare, margins, run_probe
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
@@ -61,11 +61,11 @@ def test_ports_predict_as_sklearn_does(name, n_classes, before):
     x, y = data(n_classes)
     model = quietly(make_pipeline(*BEFORE[before], CLASSIFIERS[name]).fit, x, y)
     probe = port(model)
-    decision_values, class_index, probabilities = _run_probe(probe, x)
+    decision_values, class_index, probabilities = run_probe(probe, x)
     exact = x.astype(np.float64)
     truth = (exact - probe.center) @ probe.weight.T + probe.bias
     np.testing.assert_allclose(decision_values, truth, atol=1e-3, rtol=1e-4)
-    clear = _margins(probe, truth) > CLEAR_MARGIN
+    clear = margins(probe, truth) > CLEAR_MARGIN
     if probe.rule.startswith("calibrated"):
         top = np.sort(model.predict_proba(exact), axis=1)
         clear &= top[:, -1] - top[:, -2] > CLEAR_MARGIN
@@ -83,7 +83,7 @@ def test_calibration_around_whole_pipelines_and_a_search():
     model = CalibratedClassifierCV(inner, cv=3).fit(x, y)
     search = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000)), {}, cv=3).fit(x, y)
     for fitted in (model, search):
-        _, class_index, probabilities = _run_probe(port(fitted), x)
+        _, class_index, probabilities = run_probe(port(fitted), x)
         np.testing.assert_allclose(probabilities, fitted.predict_proba(x.astype(np.float64)), atol=1e-5)
         assert (np.array(port(fitted).classes)[class_index] == fitted.predict(x.astype(np.float64))).mean() > 0.99
 
@@ -92,7 +92,7 @@ def test_a_regression_gives_the_nearest_score_and_its_own_value_as_expectation()
     x, y = data(5)
     model = make_pipeline(StandardScaler(), Ridge()).fit(x, y)
     probe = port(model, classes=[1, 2, 3, 4, 5])
-    _, class_index, probabilities = _run_probe(probe, x)
+    _, class_index, probabilities = run_probe(probe, x)
     value = model.predict(x.astype(np.float64))
     np.testing.assert_allclose(probabilities @ np.arange(1, 6), value.clip(1, 5), atol=1e-4)
     clear = np.abs(value - np.floor(value) - 0.5) > 1e-4

@@ -17,13 +17,12 @@ from inspector_training.evaluation.procedure import Procedure
 from inspector_training.features.plan import ExtractConfig
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.search import SearchConfig
-from inspector_training.probing.table import Labels
+from inspector_training.probing.table import Labels, counted_table
 from inspector_training.rows.records import LabelledPair, labelled_pairs, read_records
 from inspector_training.score_tokens.judge import ScoreStates
-from inspector_training.score_tokens.layer_logits import LogitsSettings, cached_layer_logits
-from inspector_training.score_tokens.stack import Combination, Stack
+from inspector_training.score_tokens.logits import LogitsSettings, cached_layer_logits
+from inspector_training.score_tokens.stack import NO_LABELS, ONE_KIND, Combination, Stack, left_out
 from inspector_training.score_tokens.weights import TuningConfig
-from inspector_training.stages.combine import NO_LABELS, ONE_KIND, counted_table, left_out
 from inspector_training.stages.combine import Config as CombineConfig
 from inspector_training.stages.combine import run as combine
 from inspector_training.stages.compare import Config as CompareConfig

@@ -31,7 +31,7 @@ from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.search import SearchConfig
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair, read_records
-from inspector_training.score_tokens.layer_logits import LayerLogits
+from inspector_training.score_tokens.logits import LayerLogits
 from inspector_training.score_tokens.weights import TuningConfig
 from inspector_training.stages.compare import LAGER_VARIANTS, ScoreTokensConfig, prepare
 from inspector_training.stages.compare import Config as CompareConfig

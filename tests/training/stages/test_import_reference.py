@@ -11,15 +11,17 @@ from inspector_training.judges.classifiers import (
     Classifier,
     Metadata,
     UnsafePickleError,
-    build_judge,
+    judge_of_classifiers,
     load_classifiers,
+    save_classifiers,
 )
 from inspector_training.judges.port import NotPortableError
+from inspector_training.judges.port_check import compare
+from inspector_training.judges.write import write_judge
 from inspector_training.rows.probing_set import read_probing_set
-from inspector_training.stages.import_reference import save_judge
-from inspector_training.stages.port_table import compare
+from inspector_training.runs.command import main as train
 from safetensors.torch import load_file
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.models import PAIRS
@@ -101,8 +103,15 @@ def test_an_empty_folder_and_a_foreign_pickle_are_refused(tmp_path):
         load_classifiers(tmp_path, allow_pickle=True)
 
 
+def save(model, classifiers, folder, fused=False):
+    write_judge(model, folder, fused=fused)
+    save_classifiers(classifiers, folder / "skops")
+
+
 def build(classifiers, backbone_dir, readings=None):
-    return build_judge(classifiers, readings or dict.fromkeys(classifiers, RUBRIC), backbone_id=str(backbone_dir))
+    return judge_of_classifiers(
+        classifiers, readings or dict.fromkeys(classifiers, RUBRIC), backbone_id=str(backbone_dir)
+    )
 
 
 def test_faults_of_the_judge_are_named(folder, backbone_dir):
@@ -121,14 +130,14 @@ def test_faults_of_the_judge_are_named(folder, backbone_dir):
         )
     other = Metadata.of({**METADATA, "llm": "org/other", "dimension": "b"}, "x")
     with pytest.raises(DataFileError, match="expect one backbone, but name"):
-        build_judge({**classifiers, "b": Classifier(fitted(64), other)}, {"clarity": RUBRIC, "b": RUBRIC})
+        judge_of_classifiers({**classifiers, "b": Classifier(fitted(64), other)}, {"clarity": RUBRIC, "b": RUBRIC})
 
 
 def test_round_trip_through_skops_gives_identical_tensors(folder, backbone_dir, tmp_path):
     classifiers = load_classifiers(folder, allow_pickle=True)
-    save_judge(build(classifiers, backbone_dir), classifiers, tmp_path / "one")
+    save(build(classifiers, backbone_dir), classifiers, tmp_path / "one")
     again = load_classifiers(tmp_path / "one" / "skops")
-    save_judge(build(again, backbone_dir), again, tmp_path / "two")
+    save(build(again, backbone_dir), again, tmp_path / "two")
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     assert (tmp_path / "one" / "config.json").read_text() == (tmp_path / "two" / "config.json").read_text()
@@ -136,10 +145,29 @@ def test_round_trip_through_skops_gives_identical_tensors(folder, backbone_dir, 
 
 def test_a_fused_import_needs_no_backbone_afterwards(folder, backbone_dir, tmp_path):
     classifiers = load_classifiers(folder, allow_pickle=True)
-    save_judge(build(classifiers, backbone_dir), classifiers, tmp_path / "fused", fuse=True)
-    save_judge(build(classifiers, backbone_dir), classifiers, tmp_path / "probes")
+    save(build(classifiers, backbone_dir), classifiers, tmp_path / "fused", fused=True)
+    save(build(classifiers, backbone_dir), classifiers, tmp_path / "probes")
     fused, probes = (load_judge(tmp_path / name, device="cpu") for name in ("fused", "probes"))
     assert fused.model.config.fused and fused(PAIRS) == probes(PAIRS)
+
+
+def test_the_command_imports_classifiers_and_regressions(folder, backbone_dir, tmp_path):
+    regression = make_pipeline(StandardScaler(), Ridge()).fit(np.eye(64), np.arange(64) % 3 + 1)
+    package = {"model": regression, "metadata": {**METADATA, "dimension": "length"}}
+    (folder / "length.pkl").write_bytes(pickle.dumps(package))
+    rows = [{"id": i, "eval_prompt": RUBRIC.text(**pair), "score": 1} for i, pair in enumerate(PAIRS)]
+    (tmp_path / "probing.json").write_text(json.dumps({"clarity": rows, "length": rows}))
+    output = tmp_path / "judge"
+    arguments = ["--folder", folder, "--probing_set", tmp_path / "probing.json", "--backbone_id", backbone_dir]
+    arguments += ["--output", output, "--allow_pickle", "true", "--classes", '{"length": [1, 2, 3]}']
+    train(["import_reference", *map(str, arguments)])
+    judge = load_judge(output, device="cpu")
+    assert [(a.name, a.head.rule, a.classes) for a in judge.model.aspects] == [
+        ("clarity", "logistic", (1, 2, 3)),
+        ("length", "regression", (1, 2, 3)),
+    ]
+    assert set(judge(PAIRS[0])["scores"]) == {"clarity", "length"}
+    assert load_classifiers(output / "skops").keys() == {"clarity", "length"}
 
 
 def literal_values(full, tokenizer, reading, pair, classifier):
@@ -182,7 +210,7 @@ def check_against_literal_steps(judge, classifiers, folder, readings, pairs):
 def test_layers_are_numbered_as_published_and_the_last_is_post_norm(backbone_dir, tmp_path, pool):
     metadata = Metadata.of({**METADATA, "layers": [3, 0], "pool": pool}, "x")
     classifiers = {"clarity": Classifier(fitted(64), metadata)}
-    save_judge(build(classifiers, backbone_dir), classifiers, tmp_path / "judge")
+    save(build(classifiers, backbone_dir), classifiers, tmp_path / "judge")
     judge = load_judge(tmp_path / "judge", device="cpu")
     assert [(f.layer, f.state) for f in judge.model.features] == [(4, "final_norm"), (1, "raw")]
     check_against_literal_steps(judge, classifiers, backbone_dir, {"clarity": RUBRIC}, PAIRS)
@@ -196,7 +224,7 @@ def test_published_classifiers_give_the_published_steps_decision_values(deep, da
     assert "fitted with scikit-learn 1.6" in caplog.text  # said, not hidden
     path = data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json"
     _, readings = read_probing_set(path)
-    save_judge(build_judge(classifiers, readings, backbone_id=str(folder)), classifiers, tmp_path / "judge")
+    save(judge_of_classifiers(classifiers, readings, backbone_id=str(folder)), classifiers, tmp_path / "judge")
     judge = load_judge(tmp_path / "judge", device="cpu")
     samples = [{**pair, "id": i} for i, pair in enumerate(PAIRS[:2])]
     check_against_literal_steps(judge, classifiers, folder, readings, samples)

@@ -11,7 +11,7 @@ from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.heads import AGGREGATIONS
 
 from ...probing.table import Array, Labels
-from ...score_tokens.layer_logits import LayerLogits
+from ...score_tokens.logits import LayerLogits
 from ...score_tokens.weights import TuningConfig, ten_scores, tune, uniform_weights
 from ..cost import Cost
 from .base import Fold, Method, Predicted, nearest

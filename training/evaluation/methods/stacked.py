@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from ...probing.table import Labels, TooFewLabelsError, with_both_kinds
-from ...score_tokens.layer_logits import LayerLogits
+from ...score_tokens.logits import LayerLogits
 from ...score_tokens.stack import PENALTIES, Combination, refuse_missing_tokens
 from ..cost import Cost
 from .base import Fold, Method, Predicted, calibrated, nearest
@@ -62,7 +62,7 @@ class CombinedMethod(Method):
         probed = np.isin(rows.aspect, list(fitted.calibrations))
         yield from self._untuned(rows.take(np.flatnonzero(~probed)))
         asked = rows.take(np.flatnonzero(probed))
-        values = fitted.values(self.probes.design, self.logits, asked)
+        values = fitted.values(self.logits, asked)
         for a in np.unique(asked.aspect):
             own = asked.aspect == a
             yield asked.row[own], calibrated(fitted.calibrations[a], values[own], asked.classes[a])
