@@ -11,6 +11,7 @@ are built by `python -m training publish_family`.
 
 import argparse
 import logging
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +19,11 @@ from pathlib import Path
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from inspector_training.runs.command import run
 
 from hub_cards.backbone_license import BackboneLicense, find_license, known_license
-from hub_cards.reload import check_reload
-from hub_cards.staging import Judge, stage, tree
-from inspector_pipeline.errors import BackboneError, DataFileError
+from hub_cards.saved_judge import SavedJudge
+from hub_cards.staging import stage, tree
+from inspector_pipeline.errors import BackboneError, DataFileError, InspectorError
 from inspector_pipeline.wheel_backbone import is_wheel_id
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ KEPT_ON_HUB = (".gitattributes",)  # the Hub's own
 
 
 @dataclass(frozen=True)
-class Pushed:
+class Upload:
     """What an upload did.
 
     Attributes:
@@ -46,7 +46,7 @@ class Pushed:
     url: str
 
 
-def upload(folder: Path, repo_id: str, api: HfApi, *, private: bool = False, revision: str | None = None) -> Pushed:
+def upload(folder: Path, repo_id: str, api: HfApi, *, private: bool = False, revision: str | None = None) -> Upload:
     """Create a repo where it is missing and make it hold just a folder's files, in one commit.
 
     Args:
@@ -82,10 +82,10 @@ def upload(folder: Path, repo_id: str, api: HfApi, *, private: bool = False, rev
         revision=revision,
         parent_commit=before.sha,
     )
-    return Pushed(commit.oid, commit.oid != before.sha, commit.commit_url)
+    return Upload(commit.oid, commit.oid != before.sha, commit.commit_url)
 
 
-def _license(args: argparse.Namespace, judge: Judge) -> BackboneLicense:
+def _license(args: argparse.Namespace, judge: SavedJudge) -> BackboneLicense:
     """Decide the backbone's licence; its card on the Hub is asked only where nothing nearer says it."""
     text = args.backbone_license_file.read_text(encoding="utf-8") if args.backbone_license_file else None
     backbone_id, on_hub = judge.config.backbone_id, None
@@ -98,17 +98,17 @@ def _license(args: argparse.Namespace, judge: Judge) -> BackboneLicense:
 
 def push(args: argparse.Namespace, folder: Path) -> None:
     """Stage, reload, compare and, unless it is a dry run, upload."""
-    judge = Judge.read(args.judge, with_backbone=not args.without_backbone, allow_unevaluated=args.allow_unevaluated)
-    license_ = _license(args, judge)
+    read = {"with_backbone": not args.without_backbone, "allow_unevaluated": args.allow_unevaluated}
+    judge = SavedJudge.read(args.judge, **read)
     stage(
         judge,
         folder,
         repo_id=args.repo_id,
-        license_=license_,
+        license_=_license(args, judge),
         probes_only=args.probes_only,
         dataset_id=args.dataset,
     )
-    compared = check_reload(judge, folder)
+    compared = judge.check_reload(folder)
     files = tree(folder)
     lines = [f"{size:>13,}  {name}" for name, size in files]
     logger.info("%s\n%13s  in %d files", "\n".join(lines), f"{sum(size for _, size in files):,}", len(files))
@@ -157,4 +157,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # the Hub's client, which tells of every request
+    try:
+        main()
+    except (InspectorError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

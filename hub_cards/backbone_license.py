@@ -4,11 +4,17 @@ import re
 from dataclasses import dataclass
 from textwrap import fill
 
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
 
 QWEN3 = ("0.6B", "0.6B-Base", "1.7B", "1.7B-Base", "4B", "4B-Base", "8B", "8B-Base", "14B", "14B-Base", "32B")
 KNOWN_LICENSES = {f"Qwen/Qwen3-{size}": "apache-2.0" for size in QWEN3}
+KNOWN_FROM = {
+    "known": "as its authors publish it",
+    "given": "as the publisher of this repo states",
+    "hub": "as its card on the Hub states",
+}
 WIDTH = 100
 LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
@@ -20,7 +26,7 @@ class BackboneLicense:
     Attributes:
         id: The Hub's id of it, an SPDX id in small letters mostly.
         base_model: Hub id of the model that the backbone is.
-        source: How we know: of `known`, `given`, `hub`.
+        source: How it is known: a key of `KNOWN_FROM`.
         text: The licence's own text, where the user gave it.
     """
 
@@ -56,10 +62,8 @@ def find_license(
     Raises:
         DataFileError: There is none, or the id is not one.
     """
-    found = (
-        (given, "given") if given else (known, "known") if (known := known_license(backbone_id)) else (on_hub, "hub")
-    )
-    license_id, source = found
+    known = known_license(backbone_id)
+    license_id, source = (given, "given") if given else (known, "known") if known else (on_hub, "hub")
     if not license_id or license_id.lower() in ("unknown", "other") and not text:
         raise DataFileError(
             f"A judge expects its backbone's licence, but none is known for {backbone_id or 'a nameless backbone'} "
@@ -70,45 +74,26 @@ def find_license(
     return BackboneLicense(license_id.lower(), base_model(backbone_id), source, text)
 
 
-def notice(
-    license_: BackboneLicense,
-    *,
-    depth: int,
-    fused: bool,
-    backbone_id: str,
-    revision: str | None,
-    probes: str | None = None,
-) -> str:
+def notice(license_: BackboneLicense, config: InspectorConfig, probes: str | None = None) -> str:
     """Write the NOTICE of a judge's repo: whose each part is, and what was changed.
 
     Args:
         license_: The backbone's licence.
-        depth: Layers that the judge keeps.
-        fused: Whether the repo holds the backbone.
-        backbone_id: How the backbone was, or is, loaded.
-        revision: Its revision.
+        config: The judge's: how many layers it keeps, whether the repo holds them, and how the backbone is loaded.
         probes: Whose the probes are; None where they are the publisher's own.
     """
-    of = f"{backbone_id} (revision {revision or 'main'})"
+    of = f"{config.backbone_id} (revision {config.backbone_revision or 'main'})"
     held = (
-        f"The tensors named backbone.* in model.safetensors are the embeddings and the first {depth} layers of "
+        f"The tensors named backbone.* in model.safetensors are the embeddings and the first {config.depth} layers of "
         f"{license_.base_model}, taken from {of}. Later layers and the language-model head were removed; no weight was "
         "changed but by conversion of its data type. The tokenizer files are that model's."
-        if fused
+        if config.fused
         else f"This repo holds no weight of {license_.base_model}. A judge that is loaded loads {of}, "
-        f"and runs its first {depth} layers."
+        f"and runs its first {config.depth} layers."
     )
-    where = {
-        "known": "as its authors publish it",
-        "given": "as the publisher of this repo states",
-        "hub": "as its card on the Hub states",
-    }[license_.source]
-    text = "at the backbone's own page"
-    if license_.text:
-        text = "in BACKBONE_LICENSE"
-    elif license_.id == "apache-2.0":
-        text = "in LICENSE"
-    licence = f"Its licence is {license_.id}, {where}; the text is {text}."
+    own_text = "in LICENSE" if license_.id == "apache-2.0" else "at the backbone's own page"
+    text = "in BACKBONE_LICENSE" if license_.text else own_text
+    licence = f"Its licence is {license_.id}, {KNOWN_FROM[license_.source]}; the text is {text}."
     code = "The Python files are the Inspector project's, under the Apache License 2.0; the text is in LICENSE."
     parts = [f"Backbone\n--------\n{fill(held, WIDTH)}\n{fill(licence, WIDTH)}", f"Code\n----\n{fill(code, WIDTH)}"]
     if probes:

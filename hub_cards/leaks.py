@@ -99,18 +99,13 @@ def refuse_leaks(folder: Path, own_paths: Iterable[str | os.PathLike[str]] = ())
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the numbered lines of a file; of safetensors, the header alone, as line 0."""
     if path.suffix == ".safetensors":
-        yield 0, _safetensors_header(path)
-        return
-    text = path.read_bytes().decode("utf-8", "replace")
-    yield from enumerate(text.splitlines(), start=1)
-
-
-def _safetensors_header(path: Path) -> str:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    return json.dumps(header, ensure_ascii=False)
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            yield 0, json.dumps(json.loads(file.read(length)), ensure_ascii=False)
+    else:
+        yield from enumerate(path.read_bytes().decode("utf-8", "replace").splitlines(), start=1)
 
 
 def _found(line: str, patterns: dict[str, re.Pattern[str]]) -> list[str]:

@@ -13,11 +13,9 @@ from inspector_training.rows.records import LabelledPair
 from jinja2 import UndefinedError
 from support.paths import GOLDEN
 
-from hub_cards.dataset_card import ProbingSetCard
-from hub_cards.judge_card import JudgeCard, audit_lines, evidence_gaps
-from hub_cards.metric_card import MetricCard
-from hub_cards.rendering import cell, render
-from hub_cards.sources import GSM8K_TRAIN, PUBLISHED_LABELS, data_sources
+from hub_cards.cards import MetricCard, ProbingSetCard, audit_lines, cell, render
+from hub_cards.evidence import GSM8K_TRAIN, PUBLISHED_LABELS, data_sources, evidence_gaps
+from hub_cards.judge_card import JudgeCard
 from inspector_pipeline import InspectorConfig
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError
@@ -113,7 +111,7 @@ def full_card(**changes):
         "plots": ("reliability.png", "layer_curve.png", "holiday.png"),
         "dataset_id": "org/labels",
     }
-    return JudgeCard.from_judge(judge_config(), full_results(), **{**arguments, **changes})
+    return JudgeCard(judge_config(), full_results(), **{**arguments, **changes})
 
 
 def pairs():
@@ -134,7 +132,7 @@ def probing_card(**changes):
         "audit": {"findings": []},
         "notes": ["Two questions are one."],
     }
-    return ProbingSetCard.from_pairs(pairs(), **{**arguments, **changes})
+    return ProbingSetCard(pairs(), **{**arguments, **changes})
 
 
 METRIC = MetricCard(
@@ -148,7 +146,7 @@ METRIC = MetricCard(
 )
 CARDS = {
     "judge_card.md": full_card,
-    "judge_card_bare.md": lambda: JudgeCard.from_judge(judge_config(fused=False), {}, judge="org/judge"),
+    "judge_card_bare.md": lambda: JudgeCard(judge_config(fused=False), {}, judge="org/judge"),
     "dataset_card.md": probing_card,
     "metric_card.md": lambda: METRIC,
 }
@@ -201,7 +199,7 @@ def test_a_missing_variable_is_an_error():
 def test_todays_results_of_the_embedded_judge_make_a_card():
     config = InspectorConfig.from_pretrained(EMBEDDED_JUDGE)
     results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
-    card = JudgeCard.from_judge(config, results, judge="embedded")
+    card = JudgeCard(config, results, judge="embedded")
     assert evidence_gaps(config, results) == []
     assert [source.sha256 for source in card.sources] == [PUBLISHED_LABELS.sha256, GSM8K_TRAIN.sha256]
     text = card.render()
@@ -217,7 +215,7 @@ def test_todays_results_of_the_embedded_judge_make_a_card():
 def test_a_judge_that_does_not_beat_surface_says_so():
     results = full_results()
     results["mean"] = compared(0.7, gain=0.02)
-    text = JudgeCard.from_judge(judge_config(), results, judge="org/judge").render()
+    text = JudgeCard(judge_config(), results, judge="org/judge").render()
     assert "does not reliably beat the surface baseline" in text and "it beats the surface baseline" not in text
 
 
@@ -225,7 +223,7 @@ def test_meanings_come_from_the_results_or_the_aspects_own_rubric():
     clarity, truth = full_card().aspects
     assert clarity.meanings == {"3": "Understandable.", "4": "Mostly clear.", "5": "Clear | short."}
     assert truth.meanings == MEANINGS
-    _, truth = JudgeCard.from_judge(judge_config(), {}, judge="org/judge").aspects
+    _, truth = JudgeCard(judge_config(), {}, judge="org/judge").aspects
     assert truth.meanings == {}  # the rubric's scale is not that of 0 and 1
 
 
@@ -235,7 +233,7 @@ def test_evidence_is_missing_where_a_metric_or_the_baseline_is():
     del results["aspects"]["truth"]["gain_over_surface"]["auroc"]
     assert evidence_gaps(config, results) == ["truth"]
     assert evidence_gaps(config, None) == ["clarity", "truth"]
-    assert "truth was not evaluated." in JudgeCard.from_judge(config, results, judge="org/judge").render()
+    assert "truth was not evaluated." in JudgeCard(config, results, judge="org/judge").render()
 
 
 def test_an_audit_is_shown_whatever_its_shape():
@@ -252,11 +250,11 @@ def test_sources_are_checked_and_unknown_files_are_named_without_a_licence():
 
 def test_a_probing_set_is_counted_without_its_auxiliary_rows():
     card = probing_card()
-    assert (card.n_pairs, card.n_auxiliary, card.n_questions) == (3, 1, 2)
-    assert [row.counts for row in card.labels] == [{"4": 1, "5": 1}, {"0": 1, "1": 1}]
+    assert (len(card.scored), card.n_auxiliary, card.n_questions) == (3, 1, 2)
+    assert list(card.labels.values()) == [{"4": 1, "5": 1}, {"0": 1, "1": 1}]
     assert card.labels_per_pair == {1: 2, 2: 1} and card.generators["not recorded"] == 1
     with pytest.raises(DataFileError, match="expects labelled pairs, but got none"):
-        ProbingSetCard.from_pairs([], repo_id="org/x")
+        ProbingSetCard([], repo_id="org/x")
 
 
 def test_the_probing_sets_snippet_runs(tmp_path, capsys):

@@ -13,7 +13,8 @@ from support.hub_stand_in import TOKEN, running_hub
 from support.models import PAIRS
 
 from hub_cards.backbone_license import BackboneLicense
-from hub_cards.staging import Judge, stage
+from hub_cards.saved_judge import SavedJudge
+from hub_cards.staging import stage
 from inspector_pipeline import load_judge
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError
@@ -188,7 +189,7 @@ def published(hub, tmp_path, backbone_dir, tokenizer):
     scores = {}
     for name, seed in (("old", 1), ("main", 0)):
         folder = fused_judge(tmp_path / name, backbone_dir, tokenizer, seed=seed)
-        judge = Judge.read(folder)
+        judge = SavedJudge.read(folder)
         staged = stage(judge, tmp_path / f"staged-{name}", repo_id="org/judge", license_=LICENSE)
         if name == "old":  # a tokenizer that can be told from the backbone's and from main's
             settings = json.loads((staged / "tokenizer_config.json").read_text())
@@ -303,7 +304,7 @@ def test_the_command_pushes_a_judge_and_asks_the_hub_for_the_backbones_licence(h
 
 @pytest.mark.slow
 def test_a_probes_only_repo_on_a_wheel_backbone_works(hub, tmp_path, embedded):
-    judge = Judge.read(EMBEDDED_JUDGE, with_backbone=False)
+    judge = SavedJudge.read(EMBEDDED_JUDGE, with_backbone=False)
     license_ = BackboneLicense("apache-2.0", "HuggingFaceTB/SmolLM2-135M-Instruct", "known")
     hub.add("org/smol", stage(judge, tmp_path / "s", repo_id="org/smol", license_=license_, probes_only=True))
     code = """

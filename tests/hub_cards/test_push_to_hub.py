@@ -10,14 +10,14 @@ from inspector_training.judges.classifiers import UnsafePickleError
 from inspector_training.rows.probing_set import read_probing_set
 from inspector_training.stages.publish_family import FAMILY, build
 from safetensors.torch import load_file, save_file
-from support.hub_judges import BACKBONE_ID, fused_judge
+from support.hub_judges import BACKBONE_ID, ROOT, fused_judge, run_python
 from support.models import aspect, feature
 
 from hub_cards.backbone_license import BackboneLicense, find_license, notice
 from hub_cards.fresh_process import scores_on_thin_backbone
 from hub_cards.leaks import find_leaks, refuse_leaks
-from hub_cards.reload import check_reload
-from hub_cards.staging import Judge, stage, tree
+from hub_cards.saved_judge import SavedJudge
+from hub_cards.staging import stage, tree
 from inspector_pipeline import InspectorConfig
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError
@@ -60,7 +60,7 @@ def folder(tmp_path, backbone_dir, tokenizer):
 
 
 def staged(folder, target, **options):
-    return stage(Judge.read(folder), target, repo_id="org/judge", license_=LICENSE, **options)
+    return stage(SavedJudge.read(folder), target, repo_id="org/judge", license_=LICENSE, **options)
 
 
 def contents(folder):
@@ -96,12 +96,12 @@ def test_a_probes_only_repo_leaves_backbone_and_tokenizer_out(folder, tmp_path):
 
 def test_what_cannot_be_staged_is_named(folder, tmp_path):
     with pytest.raises(DataFileError, match="expects a judge's folder with a config.json"):
-        Judge.read(tmp_path)
+        SavedJudge.read(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     with pytest.raises(DataFileError, match="expects an empty folder"):
         staged(folder, tmp_path / "full")
-    bare = Judge.read(folder, with_backbone=False)
+    bare = SavedJudge.read(folder, with_backbone=False)
     with pytest.raises(DataFileError, match="expects to be staged as probes only"):
         stage(bare, tmp_path / "a", repo_id="org/judge", license_=LICENSE)
     (folder / "model.safetensors").unlink()
@@ -114,11 +114,11 @@ def test_a_judge_without_evidence_is_refused_unless_asked_for(folder, tmp_path):
     del results["aspects"]["fluency"]["surface"]
     (folder / "results.json").write_text(json.dumps(results))
     with pytest.raises(DataFileError, match="has none for fluency. Run .* or pass --allow-unevaluated"):
-        Judge.read(folder)
+        SavedJudge.read(folder)
     (folder / "results.json").unlink()
     with pytest.raises(DataFileError, match="has none for correctness, fluency, extra"):
-        Judge.read(folder)
-    judge = Judge.read(folder, allow_unevaluated=True)
+        SavedJudge.read(folder)
+    judge = SavedJudge.read(folder, allow_unevaluated=True)
     repo = stage(judge, tmp_path / "a", repo_id="org/judge", license_=LICENSE)
     assert "This project has not evaluated it" in (repo / "README.md").read_text()
 
@@ -190,28 +190,29 @@ def test_the_backbones_licence_is_known_given_or_asked_for():
 
 
 def test_the_notice_says_whose_each_part_is():
-    arguments = {"depth": 3, "backbone_id": "org/x", "revision": "abc"}
-    fused = notice(BackboneLicense("mit", "org/x", "given", "Terms."), fused=True, **arguments)
+    config = InspectorConfig(depth=3, backbone_id="org/x", backbone_revision="abc", fused=True)
+    fused = notice(BackboneLicense("mit", "org/x", "given", "Terms."), config)
     assert "first 3 layers" in fused and "in BACKBONE_LICENSE" in fused and "Probes" not in fused
-    probes = notice(BackboneLicense("apache-2.0", "org/x", "known"), fused=False, probes="Theirs.", **arguments)
+    config.fused = False
+    probes = notice(BackboneLicense("apache-2.0", "org/x", "known"), config, probes="Theirs.")
     assert "holds no weight of org/x" in probes and "the text is in LICENSE" in probes and probes.endswith("Theirs.\n")
 
 
 def test_a_repo_that_scores_otherwise_is_not_published(folder, tmp_path):
-    judge = Judge.read(folder)
+    judge = SavedJudge.read(folder)
     repo = staged(folder, tmp_path / "a")
     state = load_file(repo / "model.safetensors")
     state["centers"] += 0.01
     save_file(state, repo / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataFileError, match=r"expects .* for correctness of example 0, .* but gave .*Nothing was upl"):
-        check_reload(judge, repo)
+        judge.check_reload(repo)
 
 
 def test_a_repo_that_does_not_load_is_not_published(folder, tmp_path):
     repo = staged(folder, tmp_path / "a")
     (repo / "heads.py").unlink()
     with pytest.raises(DataFileError, match=r"expects to load in a fresh process, but it failed there:\n(.|\n)*heads"):
-        check_reload(Judge.read(folder), repo)
+        SavedJudge.read(folder).check_reload(repo)
 
 
 def test_a_dry_run_of_the_embedded_judge_lists_its_files(tmp_path, caplog):
@@ -223,6 +224,24 @@ def test_a_dry_run_of_the_embedded_judge_lists_its_files(tmp_path, caplog):
     assert (tmp_path / "staged" / "pipeline_inspector.py").is_file()  # which the embedded judge itself does not hold
 
 
+def test_a_dry_run_needs_nothing_that_only_training_needs(tmp_path):
+    """Blocked is all that the package's base requirements do not bring, and training itself."""
+    blocked = ["inspector_training", "jsonargparse", "sklearn", "scipy", "skops", "matplotlib", "datasets", "openai"]
+    blocked += ["tenacity", "math_verify", "peft", "trl", "pandas"]
+    code = f"""
+        import runpy, sys
+        sys.modules.update(dict.fromkeys({blocked}))
+        import hub_cards.cards
+        sys.argv = ["push_to_hub.py", {str(EMBEDDED_JUDGE)!r}, "org/smol", "--dry-run", "--probes-only"]
+        sys.argv += ["--without-backbone", "--output", {str(tmp_path / "staged")!r}]
+        runpy.run_path({str(ROOT / "push_to_hub.py")!r}, run_name="__main__")
+        loaded = set(sys.modules) - set({blocked})
+        assert not [name for name in loaded if name.split(".")[0] in {blocked}], loaded
+    """
+    run_python(code, env={}, cwd=tmp_path, with_package=True)
+    assert (tmp_path / "staged" / "README.md").is_file()
+
+
 def test_the_command_refuses_before_it_loads_anything_for_long(folder, make_judge):
     with pytest.raises(DataFileError, match="none is known for org/tiny-backbone"):
         main([str(folder), "org/judge", "--dry-run"])
@@ -232,7 +251,7 @@ def test_the_command_refuses_before_it_loads_anything_for_long(folder, make_judg
 
 
 def test_the_thin_backbone_tells_probes_apart(folder):
-    judge = Judge.read(folder, with_backbone=False)
+    judge = SavedJudge.read(folder, with_backbone=False)
     first = scores_on_thin_backbone(judge.probes())
     assert first == scores_on_thin_backbone(judge.probes())
     other = judge.probes()

@@ -1,14 +1,21 @@
 """Settings of the benchmark, and the list of its cases."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from inspector_pipeline.api.load import FAST_JUDGE
 from inspector_pipeline.errors import SettingsError
 
 DTYPES = ("float32", "bfloat16")
+AT_LEAST_ONE = (
+    "pairs",
+    "reference_pairs",
+    "repetitions",
+    "reference_repetitions",
+    "batch_size",
+    "long_pairs",
+    "best_of_questions",
+)
 
 
 @dataclass(frozen=True)
@@ -66,18 +73,15 @@ class BenchmarkConfig:
             SettingsError: A number is too small, or two judges have one name.
         """
         if self.other_judges is None:
-            object.__setattr__(self, "other_judges", () if self.judge else (FAST_JUDGE.name,))
+            object.__setattr__(self, "other_judges", () if self.judge else ("embedded-fast",))
         names = [Path(name).name for name in self.others]
         if len(set(names)) < len(names):
             raise SettingsError(f"other_judges expects judges of different names, but got {', '.join(names)}.")
-        whole = ("pairs", "reference_pairs", "repetitions", "reference_repetitions", "batch_size", "long_pairs")
-        for name in (*whole, "best_of_questions"):
+        for name in (*AT_LEAST_ONE, *([] if self.threads is None else ["threads"])):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} expects 1 or more, but got {getattr(self, name)}.")
         if self.drift_pairs < 0:
             raise SettingsError(f"drift_pairs expects 0 (all) or more, but got {self.drift_pairs}.")
-        if self.threads is not None and self.threads < 1:
-            raise SettingsError(f"threads expects 1 or more, but got {self.threads}.")
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -91,47 +95,43 @@ class Case:
 
     Attributes:
         name: Also the name of its file.
-        group: What it belongs to; `--cases` takes either.
-        module: Module of `training.benchmarks`.
-        function: Function in it; called with the inputs and the arguments, returns a `Measurement`.
-        arguments: Its further arguments, as JSON holds them.
+        group: What it belongs to, and the name of the function that measures it; `--cases` takes either.
+        arguments: The function's further arguments, as JSON holds them.
     """
 
     name: str
     group: str
-    module: str
-    function: str
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def all_cases(config: BenchmarkConfig) -> list[Case]:
     """List every case, in the order in which they run: the ones that are compared stand close together."""
-    cases = [Case("start", "start", "start", "start")]
-    for dtype in DTYPES:
-        cases.append(Case(f"judge-{dtype}", "judge", "ours", "judge", {"dtype": dtype}))
-        for name in config.others:
-            arguments: dict[str, Any] = {"dtype": dtype, "name": name}
-            cases.append(Case(f"judge-{Path(name).name}-{dtype}", "judge", "ours", "judge", arguments))
-        cases.append(Case(f"rubric-{dtype}", "rubric", "ours", "rubric", {"dtype": dtype}))
-        cases.append(Case(f"plain-{dtype}", "plain", "plain", "plain", {"dtype": dtype}))
-        cases.append(Case(f"encoder-{dtype}", "encoder", "encoder", "encoder", {"dtype": dtype}))
-    for batch_size in dict.fromkeys((1, config.batch_size)):
-        arguments = {"batch_size": batch_size}
-        cases.append(Case(f"reference-batch-{batch_size}", "reference", "reference_procedure", "reference", arguments))
-    for dtype in DTYPES:
-        for mode in ("together", "unrelated", "alone"):
-            arguments = {"dtype": dtype, "mode": mode}
-            cases.append(Case(f"best_of_8-{mode}-{dtype}", "best_of_8", "best_of", "best_of", arguments))
-    for dtype in DTYPES:
-        cases.append(Case(f"ceiling-judge-{dtype}", "ceiling", "long_pairs", "long_judge", {"dtype": dtype}))
-        cases.append(Case(f"ceiling-qwen3-{dtype}", "ceiling", "long_pairs", "long_qwen3", {"dtype": dtype}))
-        cases.append(Case(f"profile-{dtype}", "profile", "profile", "profile", {"dtype": dtype}))
-    for n in config.growth_pairs:
-        cases.append(Case(f"growth-pairs-{n}", "growth", "growth", "growth", {"pairs": n, "length": 64}))
-    for n in config.growth_lengths:
-        cases.append(Case(f"growth-length-{n}", "growth", "growth", "growth", {"pairs": None, "length": n}))
-    cases.append(Case("drift", "drift", "drift", "drift"))
-    return cases
+    same_pairs = [
+        Case("judge", "judge"),
+        *(Case(f"judge-{Path(name).name}", "judge", {"name": name}) for name in config.others),
+        *(Case(group, group) for group in ("rubric", "plain", "encoder")),
+    ]
+    batches = dict.fromkeys((1, config.batch_size))
+    responses = [Case(f"best_of_8-{m}", "best_of_8", {"mode": m}) for m in ("together", "unrelated", "alone")]
+    long = [Case(f"ceiling-{layers}", "ceiling", {"layers": layers}) for layers in ("judge", "qwen3")]
+    return [
+        Case("start", "start"),
+        *_in_both_dtypes(same_pairs),
+        *(Case(f"reference-batch-{size}", "reference", {"batch_size": size}) for size in batches),
+        *_in_both_dtypes(responses),
+        *_in_both_dtypes([*long, Case("profile", "profile")]),
+        *(Case(f"growth-pairs-{n}", "growth", {"pairs": n, "length": 64}) for n in config.growth_pairs),
+        *(Case(f"growth-length-{n}", "growth", {"pairs": None, "length": n}) for n in config.growth_lengths),
+        Case("drift", "drift"),
+    ]
+
+
+def _in_both_dtypes(cases: list[Case]) -> list[Case]:
+    return [
+        Case(f"{case.name}-{dtype}", case.group, {"dtype": dtype, **case.arguments})
+        for dtype in DTYPES
+        for case in cases
+    ]
 
 
 def chosen_cases(config: BenchmarkConfig) -> list[Case]:
@@ -143,14 +143,9 @@ def chosen_cases(config: BenchmarkConfig) -> list[Case]:
     cases = all_cases(config)
     if config.cases is None:
         return cases
-    known = names_of(cases)
+    known = {name for case in cases for name in (case.name, case.group)}
     unknown = [name for name in config.cases if name not in known]
     if unknown or not config.cases:
         found = repr(unknown[0]) if unknown else "none"
         raise SettingsError(f"cases expects names or groups out of {', '.join(sorted(known))}, but got {found}.")
     return [case for case in cases if {case.name, case.group} & set(config.cases)]
-
-
-def names_of(cases: Iterable[Case]) -> set[str]:
-    """Return the names and groups of cases."""
-    return {name for case in cases for name in (case.name, case.group)}

@@ -1,4 +1,4 @@
-"""What every case of a run reads: the same pairs, the same judge, the same whole backbone."""
+"""What every case of a run reads: the same pairs, the same judge, the same whole backbone, the same rubric judge."""
 
 import hashlib
 import json
@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from inspector_pipeline.api.load import judge_name, load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.heads import probe_key
+from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import PairTemplate, PairTokenizer
+from inspector_pipeline.truncation import truncated_config
 
 from ..evaluation.cost import LayerShape
 from ..rows.probing_set import drop_foreign, read_probing_set, read_questions
@@ -25,7 +30,16 @@ from .config import BenchmarkConfig
 
 Pair = dict[str, str]
 
-RUBRIC_JUDGE = "rubric_judge"
+# Of the published gsm8k_multi classifiers, on a backbone of 30 layers; informativeness, as the others' middle, is ours.
+PUBLISHED_LAYERS = {
+    "semantic_consistency": (16, 28),
+    "logicality": (17,),
+    "informativeness": (16,),
+    "fluency": (2,),
+    "factuality": (16, 20),
+}
+PUBLISHED_DEPTH = 30
+STANDARDISED_ON = 8  # pairs
 
 
 @dataclass(frozen=True)
@@ -42,13 +56,6 @@ class Inputs:
     def judge_id(self) -> str:
         """Folder or id of the judge that is measured."""
         return judge_name(self.config.judge)
-
-    @property
-    def rubric_folder(self) -> Path:
-        """Where the rubric judge lies, by what it is made of."""
-        backbone = (self.judge_config.backbone_id, self.judge_config.backbone_revision)
-        made_of = json.dumps([self.config.seed, *backbone, self.pairs, sorted(self.rubrics)])
-        return Path(self.config.output) / f"{RUBRIC_JUDGE}-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
 
     @cached_property
     def judge_config(self) -> InspectorConfig:
@@ -110,9 +117,9 @@ class Inputs:
 
     def chat_lengths(self, pairs: list[Pair]) -> list[int]:
         """Return the tokens of each pair in the chat reading."""
-        return [len(self.chat(pair["question"], pair["prediction"]).input_ids) for pair in pairs]
+        return [len(self.chat(**pair).input_ids) for pair in pairs]
 
-    def load_judge(self, dtype: str, name: str | None = None) -> InspectorPipeline:
+    def load_judge(self, dtype: str, name: str | Path | None = None) -> InspectorPipeline:
         """Load the judge that is measured, or another one."""
         return load_judge(name or self.judge_id, dtype=getattr(torch, dtype))
 
@@ -124,8 +131,7 @@ class Inputs:
             n_pairs: How many.
         """
         words = [word for pair in self.all_pairs for word in pair["prediction"].split()]
-        overhead = len(self.chat("a", "a").input_ids)
-        wanted = max(2, n_tokens - overhead)
+        wanted = max(2, n_tokens - len(self.chat("a", "a").input_ids))
         per_word = len(self.tokenizer(" ".join(words[:2000]))["input_ids"]) / min(len(words), 2000)
         for i in range(n_pairs):
             # Steps of a large prime, so that pairs begin at different places and few words stand first twice.
@@ -137,13 +143,94 @@ class Inputs:
         low, high = 2, len(words)
         while low < high:
             middle = (low + high + 1) // 2
-            if len(self.chat(*_texts(words[:middle], number)).input_ids) <= n_tokens:
-                low = middle
-            else:
-                high = middle - 1
-        return dict(zip(("question", "prediction"), _texts(words[:low], number), strict=True))
+            fits = self.chat_lengths([_pair_of(words[:middle], number)])[0] <= n_tokens
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return _pair_of(words[:low], number)
 
 
-def _texts(words: list[str], number: int) -> tuple[str, str]:
+def _pair_of(words: list[str], number: int) -> Pair:
     border = max(1, len(words) // 5)
-    return " ".join([f"{number}:", *words[:border]]), " ".join(words[border:])
+    return {"question": " ".join([f"{number}:", *words[:border]]), "prediction": " ".join(words[border:])}
+
+
+def rubric_layers(n_layers: int) -> dict[str, tuple[int, ...]]:
+    """Return the states that each aspect of the rubric judge reads, of a backbone of some layers."""
+    return {
+        aspect: tuple(dict.fromkeys(max(1, layer * n_layers // PUBLISHED_DEPTH) for layer in layers))
+        for aspect, layers in PUBLISHED_LAYERS.items()
+    }
+
+
+def rubric_config(inputs: Inputs) -> InspectorConfig:
+    """Describe the rubric judge: a reading per aspect, mean pooling over all tokens, raw states."""
+    layers = rubric_layers(inputs.backbone_config.num_hidden_layers)
+    depth = max(layer for own in layers.values() for layer in own)
+    aspects = [
+        {
+            "name": aspect,
+            "features": [{"reading": aspect, "layer": n, "pooling": "mean", "state": "raw"} for n in layers[aspect]],
+            "head": {"type": "linear", "rule": "logistic", "members": 1},
+            "classes": [1, 2, 3, 4, 5],
+            "counts_in_total": True,
+        }
+        for aspect in layers
+    ]
+    return InspectorConfig(
+        backbone_config=truncated_config(inputs.backbone_config, depth),
+        backbone_id=inputs.judge_config.backbone_id,
+        backbone_revision=inputs.judge_config.backbone_revision,
+        fused=False,
+        depth=depth,
+        readings={aspect: inputs.rubrics[aspect].to_dict() for aspect in layers},
+        aspects=aspects,
+        max_length=inputs.backbone_config.max_position_embeddings,
+        dtype="float32",
+    )
+
+
+def make_rubric_judge(inputs: Inputs) -> Path:
+    """Make a rubric judge with the layers of the published classifiers, for speed and equality alone.
+
+    Its probes are random, fixed by the seed, but on standardised states: each dimension is centred and scaled by what
+    the run's first pairs show, so that scores differ between pairs and equality means something. It is of no use as a
+    judge. It stands in the output's folder, named by what it is made of, and is not made again.
+
+    Returns:
+        Its folder.
+    """
+    backbone = (inputs.judge_config.backbone_id, inputs.judge_config.backbone_revision)
+    made_of = json.dumps([inputs.config.seed, *backbone, inputs.pairs, sorted(inputs.rubrics)])
+    folder = Path(inputs.config.output) / f"rubric_judge-{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
+    if folder.is_dir():
+        return folder
+    model = InspectorModel(rubric_config(inputs))
+    generator = torch.Generator().manual_seed(inputs.config.seed)
+    centers, scales = _standardisation(inputs, model)
+    model.centers.data = centers
+    for aspect in model.aspects:
+        weight: nn.Parameter = model.probes[probe_key(aspect.name)].get_parameter("weight")
+        rows = [model.features.index(feature) for feature in aspect.features]
+        directions = torch.randn(weight.shape, generator=generator)
+        weight.data = directions / (scales[rows] * weight[0].numel() ** 0.5)
+    with TemporaryDirectory(dir=folder.parent) as scratch:  # put in place whole, or not at all
+        model.save_pretrained(Path(scratch, folder.name), fused=False)
+        Path(scratch, folder.name).rename(folder)
+    return folder
+
+
+def _standardisation(inputs: Inputs, model: InspectorModel) -> tuple[Tensor, Tensor]:
+    """Pool states of a few pairs by plain transformers: their mean and spread, (features, hidden) each."""
+    name, pinned = inputs.location
+    backbone = AutoModel.from_pretrained(name, dtype=torch.float32, **pinned).eval()
+    pooled: list[list[Tensor]] = [[] for _ in model.features]
+    with torch.inference_mode():
+        for pair in inputs.pairs[:STANDARDISED_ON]:
+            for reading, rubric in inputs.rubrics.items():
+                ids = inputs.tokenizer(rubric.text(**pair), return_tensors="pt")["input_ids"]
+                states = backbone(ids, use_cache=False, output_hidden_states=True).hidden_states
+                for row, feature in enumerate(model.features):
+                    if feature.reading == reading:
+                        pooled[row].append(states[feature.layer][0].mean(dim=0))
+    stacked = torch.stack([torch.stack(rows) for rows in pooled])
+    spread = stacked.std(dim=1, correction=0)
+    return stacked.mean(dim=1), spread.clamp_min(1e-3 * spread.amax(dim=1, keepdim=True)).clamp_min(1e-6)

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional
+from torch.utils.benchmark import Timer
 
 from ..evaluation.cost import LayerShape
 
 T = TypeVar("T")
 
 CEILING_SECONDS = 0.3  # how long each shape is timed
-MIN_CEILING_RUNS = 5
 GIGA = 1e9
 
 
@@ -29,7 +29,7 @@ class Work:
         pairs: Pairs that get a score.
         tokens: Tokens of these pairs as the case reads them, all its passes together, without padding.
         chat_tokens: Tokens of the same pairs in the chat reading: what makes cases on different pairs comparable.
-        flops: Operations (`cost.py`), with the padding that is computed; every token of every pair counts, also where
+        flops: Operations, with the padding that is computed; every token of every pair counts, also where
             the case reuses what it has computed.
         shape: Of the layers; None where a case is not compared with the ceiling.
         batch_tokens: Tokens of one of its batches, for the ceiling.
@@ -145,21 +145,15 @@ def matrix_ceiling(
     flops, total = 0, 0.0
     with torch.inference_mode():
         for inputs, outputs in shape.linears.values():
-            states = torch.randn(tokens, inputs, generator=generator).to(dtype)
-            weight = torch.randn(outputs, inputs, generator=generator).to(dtype)
-            total += _median_time(states, weight, seconds)
+            numbers = {
+                "states": torch.randn(tokens, inputs, generator=generator).to(dtype),
+                "weight": torch.randn(outputs, inputs, generator=generator).to(dtype),
+            }
+            given = {"linear": functional.linear, **numbers}
+            timer = Timer("linear(states, weight)", globals=given, num_threads=torch.get_num_threads())
+            total += timer.blocked_autorange(min_run_time=seconds).median
             flops += 2 * tokens * inputs * outputs
     return flops / total / GIGA
-
-
-def _median_time(states: torch.Tensor, weight: torch.Tensor, seconds: float) -> float:
-    functional.linear(states, weight)
-    times: list[float] = []
-    while sum(times) < seconds or len(times) < MIN_CEILING_RUNS:
-        start = time.perf_counter()
-        functional.linear(states, weight)
-        times.append(time.perf_counter() - start)
-    return median(times)
 
 
 def padded(lengths: list[int], batch_size: int) -> list[int]:

@@ -64,7 +64,7 @@ def write_judge(
         (scratch / "results.json").write_text(json_text(evidence), encoding="utf-8")
         drawn = [path.name for path in draw(evidence, scratch)]
         saved = InspectorConfig.from_pretrained(scratch)  # which says, too, whether the backbone is there
-        card = JudgeCard.from_judge(saved, evidence, judge=name or f"./{output.resolve().name}", plots=drawn)
+        card = JudgeCard(saved, evidence, judge=name or f"./{output.resolve().name}", plots=drawn)
         (scratch / "README.md").write_text(card.render(), encoding="utf-8")
     # Its config goes last: a folder without one is no judge that could be loaded.
     output.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ written last and vouches for the rest: without it, output is incomplete.
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import count
@@ -48,7 +48,7 @@ class Manifest:
 
         Args:
             stage: The stage's name.
-            config: Its config dataclass.
+            config: Its config dataclass, or settings by name.
             inputs: Paths of its input files; None is left out.
 
         Raises:
@@ -60,7 +60,8 @@ class Manifest:
             hashes[_free(_name(path), hashes)] = checked_sha256(path)
         names = {str(path): _name(path) for path in paths}
         names |= {str(path.parent): path.parent.name for path in paths if path.name == FOLDERS_MANIFEST}
-        settings = {key: value for key, value in asdict(config).items() if key not in NOT_SETTINGS}
+        given = config if isinstance(config, Mapping) else asdict(config)
+        settings = {key: value for key, value in given.items() if key not in NOT_SETTINGS}
         settings = json.loads(json.dumps(settings, default=str))
         return cls(stage, hashes, _by_name(settings, names))
 

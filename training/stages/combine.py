@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hub_cards.staging import Judge
+from hub_cards.saved_judge import SavedJudge
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
@@ -136,7 +136,7 @@ def _read_pairs(config: Config) -> list[LabelledPair]:
 
 def _read_tokens(folder: str) -> InspectorModel:
     """Read a judge of score tokens, without its backbone."""
-    tokens = Judge.read(Path(folder), with_backbone=False, allow_unevaluated=True).probes()
+    tokens = SavedJudge.read(Path(folder), with_backbone=False, allow_unevaluated=True).probes()
     others = [aspect.name for aspect in tokens.aspects if aspect.head.type != "score_tokens"]
     if others:
         raise DataFileError(

@@ -17,15 +17,12 @@ from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.disk import write_atomically
 
 from ..evaluation.cost import LayerShape
-from ..runs.command import parse
 
 logger = logging.getLogger(__name__)
 
-HOUR, DAY = 3600, 86400
-
 
 @dataclass(frozen=True)
-class JobCostConfig:
+class Config:
     """What is known of a job and of the machines.
 
     Attributes:
@@ -81,7 +78,15 @@ class JobCost:
     accelerator: float
 
 
-def job_cost(config: JobCostConfig) -> JobCost:
+def run(config: Config) -> None:
+    """Run the stage: write the estimates, where the settings name a file, and log them."""
+    text = markdown(config, job_cost(config))
+    if config.output:
+        write_atomically(Path(config.output), text)
+    logger.info("%s", text)
+
+
+def job_cost(config: Config) -> JobCost:
     """Estimate a job; the pairs' passes alone, without loading, tokenising and writing."""
     judge: InspectorConfig = InspectorConfig.from_pretrained(judge_name(config.judge))
     passes = len({(r.prefix, r.middle, r.add_special_tokens) for r in judge.parsed_readings.values()})
@@ -95,51 +100,37 @@ def job_cost(config: JobCostConfig) -> JobCost:
     )
 
 
-def markdown(config: JobCostConfig, cost: JobCost) -> str:
+def markdown(config: Config, cost: JobCost) -> str:
     """Write the estimates with their arithmetic."""
-    speed = cost.pair_flops / config.seconds_per_pair
+    gflop, seconds = cost.pair_flops / 1e9, config.seconds_per_pair
+    peak = f"{config.peak_tflops:g} TFLOP/s"
     rows = [
-        (
-            f"{config.cores} cores, as measured",
-            f"{config.pairs:,} x {config.seconds_per_pair:g} s",
-            cost.measured,
-        ),
+        (f"{config.cores} cores, as measured", f"{config.pairs:,} x {seconds:g} s", cost.measured),
         (
             f"{config.many_cores} such cores at {config.efficiency:.0%} efficiency",
             f"{cost.measured:,.0f} s x {config.cores} / ({config.many_cores} x {config.efficiency:g})",
             cost.many_cores,
         ),
         (
-            f"one accelerator of {config.peak_tflops:g} TFLOP/s at {config.utilisation:.0%} of its peak",
-            f"{config.pairs:,} x {cost.pair_flops / 1e9:.1f} GFLOP / ({config.peak_tflops:g} TFLOP/s x "
-            f"{config.utilisation:g})",
+            f"one accelerator of {peak} at {config.utilisation:.0%} of its peak",
+            f"{config.pairs:,} x {gflop:.1f} GFLOP / ({peak} x {config.utilisation:g})",
             cost.accelerator,
         ),
     ]
     lines = [
-        f"Estimates for {config.pairs:,} pairs of {config.tokens} tokens. A pair takes {cost.pair_flops / 1e9:.1f} "
-        f"GFLOP; measured are {config.seconds_per_pair:g} s a pair on {config.cores} cores ({config.tokens}"
-        f" / {config.seconds_per_pair:g} = {config.tokens / config.seconds_per_pair:,.0f} tokens/s, "
-        f"{speed / 1e9:,.0f} GFLOP/s).",
+        f"Estimates for {config.pairs:,} pairs of {config.tokens} tokens. A pair takes {gflop:.1f} GFLOP; measured are "
+        f"{seconds:g} s a pair on {config.cores} cores ({config.tokens} / {seconds:g} = {config.tokens / seconds:,.0f} "
+        f"tokens/s, {gflop / seconds:,.0f} GFLOP/s).",
         "",
         "| on | arithmetic | estimate |",
         "|---|---|---|",
-        *(f"| {name} | {how} | {seconds:,.0f} s = {_duration(seconds)} |" for name, how, seconds in rows),
+        *(f"| {name} | {how} | {took:,.0f} s = {_duration(took)} |" for name, how, took in rows),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _duration(seconds: float) -> str:
-    for unit, size in (("days", DAY), ("h", HOUR), ("min", 60)):
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
-
-
-def main() -> None:
-    """Run the command."""
-    config = parse(JobCostConfig, __doc__, "job_cost")
-    text = markdown(config, job_cost(config))
-    if config.output:
-        write_atomically(Path(config.output), text)
-    logger.info("%s", text)

@@ -20,9 +20,9 @@ from typing import Any
 from transformers import Qwen3Config
 
 from hub_cards.backbone_license import find_license
-from hub_cards.reload import check_reload
-from hub_cards.sources import GSM8K_TRAIN, PUBLISHED_LABELS, DataSource
-from hub_cards.staging import Judge, stage
+from hub_cards.evidence import GSM8K_TRAIN, PUBLISHED_LABELS, DataSource
+from hub_cards.saved_judge import SavedJudge
+from hub_cards.staging import stage
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text
 from inspector_pipeline.template import PairTemplate
@@ -185,9 +185,9 @@ def build(
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder, fused=False)
         Path(folder, "results.json").write_text(json_text(results), encoding="utf-8")
-        judge = Judge.read(Path(folder), with_backbone=with_backbone, allow_unevaluated=True)
+        judge = SavedJudge.read(Path(folder), with_backbone=with_backbone, allow_unevaluated=True)
         stage(judge, output, repo_id=f"{org}/{name}", license_=find_license(BACKBONE), probes_only=True)
-        compared = check_reload(judge, output)
+        compared = judge.check_reload(output)
     logger.info("%s: staged in %s; reloaded by its own code, equal on %s.", name, output, compared)
     return output
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,21 +14,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from inspector_training.benchmarks import reference as reference_procedure
-from inspector_training.benchmarks.best_of import QUESTION_TOKENS, best_of_pairs
-from inspector_training.benchmarks.case import run_case
-from inspector_training.benchmarks.config import all_cases, chosen_cases
-from inspector_training.benchmarks.encoder import encoder_config
-from inspector_training.benchmarks.inputs import Inputs
-from inspector_training.benchmarks.long_pairs import qwen3_config
+from inspector_training.benchmarks import run
+from inspector_training.benchmarks.cases import QUESTION_TOKENS, best_of_pairs, kind_of, qwen3_config, shares
+from inspector_training.benchmarks.config import BenchmarkConfig, all_cases, chosen_cases
+from inspector_training.benchmarks.inputs import PUBLISHED_LAYERS, Inputs, rubric_layers
 from inspector_training.benchmarks.measure import matrix_ceiling, padded
-from inspector_training.benchmarks.profile import kind_of, shares
-from inspector_training.benchmarks.reference import attention_entropy
+from inspector_training.benchmarks.reference import attention_entropy, encoder_config
 from inspector_training.benchmarks.report import comparisons, draw, markdown
-from inspector_training.benchmarks.rubric_judge import PUBLISHED_LAYERS, rubric_layers
+from inspector_training.benchmarks.run import engine_sha256, run_case
 from inspector_training.evaluation.cost import LayerShape
 from inspector_training.rows.probing_set import ASPECTS, make_probing_set
 from inspector_training.rows.records import LabelledPair
-from inspector_training.stages.benchmark import CASES, PLOT, RESULTS, TABLES, BenchmarkConfig
 from inspector_training.stages.benchmark import run as benchmark
 from matplotlib.figure import Figure
 from PIL import Image
@@ -35,9 +32,11 @@ from support.models import aspect, feature
 from support.paths import ROOT
 from transformers import AutoModel, AutoModelForCausalLM
 
+import inspector_pipeline
 from inspector_pipeline import PairTemplate
 from inspector_pipeline.errors import DataFileError, SettingsError
 
+CASES, RESULTS, TABLES, PLOT = "cases", "benchmark.json", "benchmark.md", "benchmark.png"
 SMOLLM2 = LayerShape(hidden=576, heads=9, kv_heads=3, head_dim=64, intermediate=1536)
 
 
@@ -295,6 +294,19 @@ def test_a_run_measures_each_case_once_and_writes_tables_and_plot(config, tmp_pa
     with Image.open(folder / PLOT) as picture:
         assert picture.size == (1100, 850)
     assert str(tmp_path) not in (folder / TABLES).read_text() + (folder / RESULTS).read_text()
+
+
+def test_the_engine_is_the_code_that_ships_with_a_judge_and_what_loads_it(tmp_path, monkeypatch):
+    engine = shutil.copytree(Path(inspector_pipeline.__file__).parent, tmp_path / "engine")
+    monkeypatch.setattr(run, "ENGINE", engine)
+    hashes = {engine_sha256()}
+    for name in ("engine.py", "packing.py", "api/load.py"):
+        with (engine / name).open("a") as file:
+            file.write("# changed\n")
+        hashes.add(engine_sha256())
+    assert len(hashes) == 4
+    (engine / "serving" / "app.py").write_text("")
+    assert engine_sha256() in hashes
 
 
 def test_a_case_that_dies_says_so_and_how_to_go_on(config, tmp_path):

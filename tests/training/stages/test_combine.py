@@ -35,8 +35,8 @@ from support.causal import save_causal
 from transformers import pipeline
 
 from hub_cards.backbone_license import find_license
-from hub_cards.reload import check_reload
-from hub_cards.staging import Judge, stage
+from hub_cards.saved_judge import SavedJudge
+from hub_cards.staging import stage
 from inspector_pipeline import InspectorConfig, load_judge
 from inspector_pipeline.errors import DataFileError, JudgeConfigError, SettingsError
 from inspector_pipeline.files.tables import read_json
@@ -435,11 +435,11 @@ def test_the_method_that_is_cited_is_the_judges_own(compared, tmp_path):
 
 
 def test_a_repo_of_probes_alone_runs_by_its_own_code_where_the_backbone_is_not_at_hand(made, tmp_path):
-    judge = Judge.read(made / "combined", with_backbone=False, allow_unevaluated=True)
+    judge = SavedJudge.read(made / "combined", with_backbone=False, allow_unevaluated=True)
     license_ = find_license(judge.config.backbone_id, "mit", "The licence.\n", None)
     stage(judge, tmp_path / "repo", repo_id="org/combined", license_=license_, probes_only=True)
     assert {"heads.py", "decisions.py"} <= {path.name for path in (tmp_path / "repo").iterdir()}
-    assert "random rows on a random backbone" in check_reload(judge, tmp_path / "repo")
+    assert "random rows on a random backbone" in judge.check_reload(tmp_path / "repo")
 
 
 @pytest.mark.parametrize(

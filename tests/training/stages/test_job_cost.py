@@ -2,7 +2,8 @@ import subprocess
 import sys
 
 import pytest
-from inspector_training.stages.job_cost import JobCostConfig, job_cost, markdown
+from inspector_training.stages.job_cost import Config as JobCostConfig
+from inspector_training.stages.job_cost import job_cost, markdown
 
 from inspector_pipeline.errors import SettingsError
 
@@ -28,6 +29,6 @@ def test_what_no_machine_is(wrong):
 
 
 def test_the_command(tmp_path):
-    args = ["--seconds_per_pair", "0.37", "--tokens", "365", "--output", str(tmp_path / "cost.md")]
-    subprocess.run([sys.executable, "-m", "inspector_training.stages.job_cost", *args], check=True, capture_output=True)
+    args = ["job_cost", "--seconds-per-pair", "0.37", "--tokens", "365", "--output", str(tmp_path / "cost.md")]
+    subprocess.run([sys.executable, "-m", "inspector_training", *args], check=True, capture_output=True)
     assert "1,000,000 pairs of 365 tokens" in (tmp_path / "cost.md").read_text()

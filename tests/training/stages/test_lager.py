@@ -24,8 +24,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hub_cards.backbone_license import find_license
-from hub_cards.reload import check_reload
-from hub_cards.staging import Judge, stage
+from hub_cards.saved_judge import SavedJudge
+from hub_cards.staging import stage
 from inspector_pipeline import PairTemplate, load_judge
 from inspector_pipeline.errors import DataFileError, ReadingError, SettingsError
 
@@ -305,11 +305,11 @@ def test_labels_without_its_aspects_are_refused(config, tmp_path):
 
 def test_a_staged_repo_scores_by_its_own_code(config, tmp_path):
     lager(config(fused=True))
-    judge = Judge.read(tmp_path / "lager", allow_unevaluated=True)
+    judge = SavedJudge.read(tmp_path / "lager", allow_unevaluated=True)
     license_ = find_license(judge.config.backbone_id, "mit", "The licence.\n", None)
     stage(judge, tmp_path / "repo", repo_id="org/lager", license_=license_)
     assert (tmp_path / "repo" / "heads.py").is_file()
-    assert check_reload(judge, tmp_path / "repo") == "4 example pairs"
+    assert judge.check_reload(tmp_path / "repo") == "4 example pairs"
 
 
 def test_a_judge_of_long_scales_scores_on_them(config, tmp_path, caplog):

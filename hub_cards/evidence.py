@@ -1,10 +1,37 @@
-"""What is known of the data that a judge was fitted on: where it is from, who labelled it, under which licence."""
+"""What a judge's files say of it: how good it is, and the data that it was fitted on, with whose they are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+
+METRICS = ("auroc", "macro_f1", "spearman")
+
+Intervals = dict[str, dict[str, dict[str, float]]]
+
+
+def compared_metrics(entry: Mapping[str, Any]) -> Intervals | None:
+    """Read how good a judge is, of an aspect's entry or of the mean.
+
+    Args:
+        entry: Metric -> value with its interval; `surface` and `gain_over_surface` hold the like of the surface
+            baseline and of the paired gain over it.
+
+    Returns:
+        Metric -> judge, surface and gain -> value, low and high; None where any is missing.
+    """
+    surface, gain = entry.get("surface", {}), entry.get("gain_over_surface", {})
+    if not all(name in part for name in METRICS for part in (entry, surface, gain)):
+        return None
+    return {name: {"judge": entry[name], "surface": surface[name], "gain": gain[name]} for name in METRICS}
+
+
+def evidence_gaps(config: InspectorConfig, results: Mapping[str, Any] | None) -> list[str]:
+    """Name the aspects that have no evidence: a metric with its interval and the surface baseline beside it."""
+    entries = (results or {}).get("aspects", {})
+    return [aspect.name for aspect in config.parsed_aspects if compared_metrics(entries.get(aspect.name, {})) is None]
 
 
 @dataclass(frozen=True)
