@@ -24,31 +24,37 @@ from inspector_pipeline.template import EncodedPair
 from inspector_pipeline.truncation import find_decoder_parts
 
 from ..features.extract import fill_shards, load_layers
-from ..features.store import Fingerprint, plan_shards
+from ..features.store import FeatureSet, Fingerprint, Shard, plan_shards
 
 TOKEN_BUDGET = 1024  # tokens of a batch; a layer's weights are heads x tokens x longest row
 
 Entropies = dict[int, NDArray[np.float32]]  # layer, counted from 1 -> (rows, heads)
 
 
-def attention_entropies(folder: str | Path, reading: str) -> Entropies:
+def attention_entropies(features: FeatureSet, reading: str) -> Entropies:
     """Read the mean attention entropy of every head, in a pass of its own where it was not read before.
 
     The entropy of a head in a pair is -sum_k a_qk ln a_qk (nats), averaged over the pair's tokens q.
 
     Args:
-        folder: Output of the extract stage; the same pairs are read with the same backbone in the same reading.
-        reading: One of its readings.
+        features: The same pairs are read with the same backbone in the same reading.
+        reading: One of theirs.
 
     Returns:
         Layer, counted from 1 as states are, up to the deepest that the features hold -> float32 (rows, heads), in the
-        order of the features' rows.
+        order of the features' rows; empty where there are none.
 
     Raises:
         BackboneError: The backbone cannot be loaded, or gives no attention weights.
-        DataFileError: The folder does not hold features.
     """
-    folder = Path(folder)
+    folders = dict.fromkeys(shard.path.parent for shard in features.shards[reading])
+    shards = [shard for folder in folders for shard in _filled_shards(folder, reading)]
+    layers = range(1, max(1, *features.layers) + 1) if shards else ()
+    return {layer: np.concatenate([shard.column(_column_name(layer)) for shard in shards]) for layer in layers}
+
+
+def _filled_shards(folder: Path, reading: str) -> tuple[Shard, ...]:
+    """Return the shards of a folder's attention entropies; those that are missing are read first."""
     made_from = Fingerprint.read(folder)
     pairs = made_from.pairs(folder)
     shards = plan_shards(folder, reading, pairs, made_from.window, prefix="attention:")
@@ -60,8 +66,7 @@ def attention_entropies(folder: str | Path, reading: str) -> Entropies:
         read = partial(_read_columns, backbone, tokenizer.pad_token_id or 0)
         label = f"attention {reading}"
         fill_shards({reading: missing}, pairs, made_from, tokenizer, lambda *_: read, label=label)
-    layers = range(1, max(1, *made_from.layers) + 1)
-    return {layer: np.concatenate([shard.column(_column_name(layer)) for shard in shards]) for layer in layers}
+    return shards
 
 
 def _column_name(layer: int) -> str:

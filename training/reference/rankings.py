@@ -6,7 +6,7 @@ For each decoder output and pooling three kinds of features are ranked, as publi
 - stats: three numbers of the pooled state h of width d: its L2 norm, its variance over the d dimensions, and the
   entropy of softmax(h), with h clipped to -50..50;
 - attention: mean, standard deviation and maximum over a layer's heads of each head's attention entropy (see
-  `reference_attention`), the same for every pooling.
+  attention.py), the same for every pooling.
 
 The measure is the accuracy of a logistic regression, 5-fold, on the scores and on whether they are good. Components and
 scaling are fitted on all rows before the folds are made, as published, so the accuracies are a little optimistic.
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_softmax
 from scipy.stats import pearsonr, spearmanr
 from sklearn.decomposition import PCA
@@ -24,8 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+from ..probing.table import Array, Index
 
 SEED = 42
 PCA_DIMENSIONS = 50
@@ -111,8 +109,7 @@ def principal_components(states: Array) -> Array:
     """Project onto the first principal components: at most 50, and fewer than rows; (rows, components)."""
     varying = without_constants(states)
     n = min(PCA_DIMENSIONS, varying.shape[1], len(varying) - 1)
-    components: Array = PCA(n, random_state=SEED).fit_transform(varying)
-    return components
+    return np.asarray(PCA(n, random_state=SEED).fit_transform(varying))
 
 
 def state_statistics(states: Array) -> Array:

@@ -6,20 +6,18 @@ The search is that of training/probing/search.py. With `--protocol reference` th
 feature rankings included, on features of its own rubrics; its result stands beside a judge's evidence.
 """
 
-import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from inspector_pipeline.files.disk import json_text, write_atomically
 
-from ..features.store import FeatureSet, concatenate, load_features
+from ..features.store import concatenate, load_features
 from ..probing.fitted import CHOICE_FILE, PROBES_FILE, STAGE, fit, save_fitted
 from ..probing.search import SearchConfig
+from ..reference.protocol import ReferenceSettings, reference_protocol
 from ..runs.manifest import Manifest, manifest_path
-from .reference import ReferenceSettings, read_entropies, reference_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -57,18 +55,10 @@ def run(config: Config) -> None:
         return
     features = concatenate([load_features(one) for one in config.features])
     if config.protocol == "reference":
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / REFERENCE_FILE, json_text(_reference(features, config)))
+        write_atomically(folder / REFERENCE_FILE, json_text(reference_protocol(features, config.reference)))
         manifest.write(folder, [folder / REFERENCE_FILE])
         return
     fitted = fit(features, config.search)
     save_fitted(fitted, folder)
     manifest.write(folder, [folder / CHOICE_FILE, folder / PROBES_FILE])
     logger.info("Chose %s up to layer %d.", fitted.choice["view"], fitted.choice["depth"])
-
-
-def _reference(features: FeatureSet, config: Config) -> Mapping[str, Any]:
-    wants_attention = config.reference.attention != "none"
-    entropies = read_entropies(config.features[0], features) if wants_attention else None
-    found: dict[str, Any] = json.loads(json.dumps(reference_protocol(features, config.reference, entropies)))
-    return found

@@ -10,9 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_training.features.plan import ExtractConfig
-from inspector_training.features.store import load_features
+from inspector_training.features.store import concatenate, load_features
 from inspector_training.reference.attention import attention_entropies, head_entropies
-from inspector_training.reference.protocol import balanced_rows, fit_and_test, why_not
+from inspector_training.reference.protocol import (
+    ReferenceSettings,
+    balanced_rows,
+    fit_and_test,
+    reference_features,
+    reference_protocol,
+    why_not,
+)
 from inspector_training.reference.rankings import (
     attention_statistics,
     best_first,
@@ -22,14 +29,8 @@ from inspector_training.reference.rankings import (
     without_constants,
 )
 from inspector_training.stages.extract import run as extract
-from inspector_training.stages.reference import (
-    ReferenceConfig,
-    ReferenceSettings,
-    read_entropies,
-    reference_features,
-    reference_protocol,
-    run_reference,
-)
+from inspector_training.stages.reference import Config as ReferenceConfig
+from inspector_training.stages.reference import run as run_reference
 from scipy.special import softmax
 from scipy.stats import entropy
 from sklearn.decomposition import PCA
@@ -242,10 +243,10 @@ def test_a_backbone_that_gives_no_attention_weights_is_refused(full_model, token
 
 
 def test_entropies_are_read_once_in_the_rows_of_the_features(features, tmp_path):
-    first = attention_entropies(tmp_path / "features", "rubric:fluency")
+    first = attention_entropies(features, "rubric:fluency")
     assert {layer: values.shape for layer, values in first.items()} == {n: (5, 4) for n in range(1, N_LAYERS + 1)}
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "features").glob("attention-*")}
-    again = attention_entropies(tmp_path / "features", "rubric:fluency")
+    again = attention_entropies(features, "rubric:fluency")
     assert files and {p: p.stat().st_mtime_ns for p in (tmp_path / "features").glob("attention-*")} == files
     assert all((first[layer] == again[layer]).all() for layer in first)
 
@@ -268,18 +269,24 @@ def test_the_protocol_reads_the_first_of_its_ranking(features, caplog):
 
 
 @ONE_BACKBONE
-def test_attention_can_be_ranked_and_read_by_the_probe(features, tmp_path):
-    entropies = read_entropies(tmp_path / "features", features)
-    found = reference_protocol(features, replace(ONLY_MEAN, attention="probe", task="binary"), entropies)["logicality"]
+def test_attention_can_be_ranked_and_read_by_the_probe(features):
+    found = reference_protocol(features, replace(ONLY_MEAN, attention="probe", task="binary"))["logicality"]
     assert {one["pooling"] for one in found["rankings"]["attention"]} == {"heads"}
     assert len(found["rankings"]["attention"]) == N_LAYERS
     layer = found["layer"] + 1
-    heads = entropies["rubric:logicality"][layer].astype(float)
+    heads = attention_entropies(features, "rubric:logicality")[layer].astype(float)
     inputs = np.concatenate([states_of(features, layer, ("mean",)), heads], axis=1)
     alone = fit_and_test(inputs, (labels_of(features) >= 4).astype(int))
     assert {key: found[key] for key in alone} == alone
-    with pytest.raises(DataFileError, match="attention='ranking' expects the entropies"):
-        reference_protocol(features, replace(ONLY_MEAN, attention="ranking"))
+
+
+def test_entropies_of_joined_features_are_those_of_each(features, config, tmp_path):
+    again = replace(reference_features(config, str(tmp_path / "again")), window=8)
+    extract(again)
+    joined = concatenate([features, load_features(tmp_path / "again")])
+    for layer, values in attention_entropies(joined, "rubric:fluency").items():
+        alone = attention_entropies(features, "rubric:fluency")[layer]
+        np.testing.assert_allclose(values, np.concatenate([alone, alone]), atol=1e-5)
 
 
 @ONE_BACKBONE
@@ -312,10 +319,13 @@ def test_the_command_extracts_once_and_is_not_repeated(config, tmp_path, caplog)
         max_length=256,
         settings=settings,
     )
-    results = run_reference(command)
-    assert json.loads((tmp_path / "reference.json").read_text()) == json.loads(json.dumps(results))
+    run_reference(command)
+    written = Path(command.output).read_text()
+    found = json.loads(written)["logicality"]
+    assert f"logicality: layer {found['layer']}, mean, AUROC {found['auroc']}" in caplog.text
     caplog.clear()
-    assert run_reference(command) == json.loads(json.dumps(results))
+    run_reference(command)
+    assert Path(command.output).read_text() == written and f"AUROC {found['auroc']}" in caplog.text
     assert "holds these features already" in caplog.text and "is already there" in caplog.text
     run_reference(replace(command, settings=ONLY_MEAN))
     assert "attention" not in json.loads(Path(command.output).read_text())["logicality"]["rankings"]
