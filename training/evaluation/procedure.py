@@ -9,7 +9,7 @@ from typing import Any
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_json
 
-from ..probing.search import SearchConfig
+from ..probing.settings import SearchConfig
 from ..probing.table import Labels
 from ..runs.manifest import Manifest, checked_sha256
 from ..score_tokens.weights import TuningConfig

@@ -57,7 +57,7 @@ def extract(config: ExtractConfig) -> None:
     readings = make_readings(config, tokenizer, rubrics, begun)
     full = AutoConfig.from_pretrained(location, **pinned)
     wanted = fingerprint_of(config, manifest.inputs, full, readings, n_foreign)
-    made_from = begun or wanted  # which of features asked for before holds more
+    made_from = begun or wanted  # a folder that was begun may hold more than is asked for now
     if not made_from.covers(wanted):  # features are dear, so they are not overwritten
         different = made_from.differences(wanted) or ["readings, layers, poolings or states"]
         raise DataFileError(

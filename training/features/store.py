@@ -123,7 +123,7 @@ class Fingerprint:
                 "the folder and run the stage again."
             ) from error
 
-    def pairs(self, folder: Path) -> list[LabelledPair]:
+    def read_pairs(self, folder: Path) -> list[LabelledPair]:
         """Read the pairs of a folder with this fingerprint."""
         alone = all(reading.question_only for reading in self.readings.values())
         return labelled_pairs(read_records(folder / PAIRS_FILE), unlabelled=True, question_only=alone)
@@ -206,40 +206,24 @@ def plan_shards(
 
 
 @dataclass(frozen=True)
-class FeatureSet:
-    """Features of pairs, read from disk when they are asked for.
+class FeatureSet(Fingerprint):
+    """Features of pairs, read from disk when they are asked for, and what they are made from.
 
     Attributes:
         pairs: The pairs.
-        readings: Name -> how pairs were read.
         rows: Reading -> positions in `pairs` that it covers, ascending. `rubric:<aspect>` covers the pairs that carry
             a label of that aspect, every other reading covers all.
         manifest: Where the features come from.
-        hidden_size: Width of a state.
-        n_layers: Layers of the whole backbone; a state after each, and the embeddings as layer 0.
-        layers: Which layers are there, ascending.
-        poolings: Which poolings are there.
-        states: Which kinds of state are there.
-        columns: Every (layer, pooling, state) that is there.
         shards: Reading -> its files, in the order of its rows.
-        n_foreign: Pairs that were dropped since their question is not in the dataset.
 
     Example:
         >>> load_features("work/features").matrix(Feature("chat", 12, "last", "rms_normed"))  # doctest: +SKIP
     """
 
     pairs: list[LabelledPair]
-    readings: dict[str, PairTemplate]
     rows: dict[str, NDArray[np.int64]]
     manifest: Manifest
-    hidden_size: int
-    n_layers: int
-    layers: tuple[int, ...]
-    poolings: tuple[str, ...]
-    states: tuple[str, ...]
-    columns: frozenset[tuple[int, str, str]]
     shards: dict[str, tuple[Shard, ...]]
-    n_foreign: int = 0
 
     def matrix(self, feature: Feature) -> NDArray[np.float32]:
         """Read one feature of every pair that its reading covers.
@@ -253,12 +237,13 @@ class FeatureSet:
         Raises:
             DataFileError: The feature is not there, or a shard cannot be read.
         """
-        column = (feature.layer, feature.pooling, feature.state)
-        if feature.reading not in self.readings or column not in self.columns:
+        column, columns = (feature.layer, feature.pooling, feature.state), self.columns
+        if feature.reading not in self.readings or column not in columns:
+            states = ", ".join(dict.fromkeys(state for _, _, state in columns))
             raise DataFileError(
                 f"These features hold the readings {', '.join(self.readings)}, layers {_listed(self.layers)}, poolings "
-                f"{', '.join(self.poolings)} and states {', '.join(self.states)}, but not {feature}. Run python -m "
-                f"training {STAGE} with it, into another folder."
+                f"{', '.join(self.poolings)} and states {states}, but not {feature}. Run python -m training {STAGE} "
+                "with it, into another folder."
             )
         values = np.empty((len(self.rows[feature.reading]), self.hidden_size), dtype=np.float32)
         start = 0
@@ -290,7 +275,7 @@ def load_features(folder: str | os.PathLike[str], *, check_hashes: bool = False)
                 f"folder and run python -m training {STAGE} again."
             )
     made_from = Fingerprint.read(folder)
-    pairs, digest = made_from.pairs(folder), made_from.digest
+    pairs, digest = made_from.read_pairs(folder), made_from.digest
     shards = {name: plan_shards(folder, name, pairs, made_from.window) for name in made_from.readings}
     for shard in chain.from_iterable(shards.values()):
         if not shard.is_of(digest):
@@ -298,20 +283,8 @@ def load_features(folder: str | os.PathLike[str], *, check_hashes: bool = False)
                 f"{shard.path} expects {len(shard.rows)} rows of the features that {FINGERPRINT_FILE} names, but is "
                 f"missing, damaged or of another run. Run python -m training {STAGE} again."
             )
-    return FeatureSet(
-        pairs=pairs,
-        readings=made_from.readings,
-        rows={name: np.array([i for one in own for i in one.rows], dtype=np.int64) for name, own in shards.items()},
-        manifest=manifest,
-        hidden_size=made_from.hidden_size,
-        n_layers=made_from.n_layers,
-        layers=made_from.layers,
-        poolings=made_from.poolings,
-        states=tuple(dict.fromkeys(state for _, _, state in made_from.columns)),
-        columns=frozenset(made_from.columns),
-        shards=shards,
-        n_foreign=made_from.n_foreign,
-    )
+    rows = {name: np.array([i for one in own for i in one.rows], dtype=np.int64) for name, own in shards.items()}
+    return FeatureSet(**vars(made_from), pairs=pairs, rows=rows, manifest=manifest, shards=shards)
 
 
 def concatenate(feature_sets: Sequence[FeatureSet]) -> FeatureSet:

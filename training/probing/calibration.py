@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+from .table import Array, Index
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,7 @@ class Calibration:
 
     def class_index(self, values: Array) -> Index:
         """Return how many cuts each value passes, (n,)."""
-        passed: Index = (self.slope * values[:, None] > self.cuts).sum(axis=1)
-        return passed
+        return np.asarray((self.slope * values[:, None] > self.cuts).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,12 @@ class Rounding:
 
     def probabilities(self, values: Array) -> Array:
         """Share the probability between the scores beside each value, so that it is the expected score."""
-        corners = np.eye(len(self.classes))
-        return np.stack([np.interp(values, self.classes, corner) for corner in corners], axis=1)
+        return np.stack([np.interp(values, self.classes, corner) for corner in np.eye(len(self.classes))], axis=1)
 
     def class_index(self, values: Array) -> Index:
         """Return the place of the nearest score, the higher one halfway, (n,)."""
         middles = (np.array(self.classes[1:]) + np.array(self.classes[:-1])) / 2
-        passed: Index = (values[:, None] >= middles).sum(axis=1)
-        return passed
+        return np.asarray((values[:, None] >= middles).sum(axis=1))
 
 
 def fit_cumulative_logit(values: Array, scores: Index, classes: list[int], prior: float = 1.0) -> tuple[float, Array]:
@@ -100,5 +95,4 @@ def class_probabilities(values: Array, thresholds: Array) -> Array:
     """Return P(class) of a cumulative logit model, (n, classes)."""
     exceed: Array = expit(values[:, None] - thresholds)
     edge = np.ones((len(values), 1))
-    probabilities: Array = np.hstack([edge, exceed]) - np.hstack([exceed, 0 * edge])
-    return probabilities
+    return np.asarray(np.hstack([edge, exceed]) - np.hstack([exceed, 0 * edge]))

@@ -14,33 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from .kernels import Rows, joint_kernel
-from .table import Labels
+from .settings import Setting
+from .table import Array, Index, Labels
 
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
-
-HEADS = ("ridge", "logistic", "svc", "ordinal")
 INTERCEPT_SCALE = 10.0  # of the constant columns, so that the penalty leaves the intercepts nearly free
 MAX_ITERATIONS = 2000
 RANK_TOLERANCE = 1e-10  # directions below this share of the largest are rounding
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to fit.
-
-    Attributes:
-        head: `ridge` on the target; `logistic` or `svc` (squared hinge) on good against other labels; `ordinal`, a
-            logistic loss on every threshold between two scores.
-        penalty: On the weight, as a multiple of the kernel's mean diagonal.
-        sharing: Weight of the part that aspects share, against 1 for their own; 0 fits each alone.
-        auxiliary: Factor on the weight of auxiliary rows; 0 leaves them out.
-    """
-
-    head: str = "ridge"
-    penalty: float = 2.0
-    sharing: float = 3.0
-    auxiliary: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,10 +40,6 @@ class Target:
     def of(cls, labels: Labels, threshold_weight: float) -> "Target":
         """Weight what users filter by, the step to a good label, more than a step elsewhere on the scale."""
         return cls(labels.score + threshold_weight * labels.positive, labels.score, labels.positive)
-
-    def take(self, rows: Index) -> "Target":
-        """Return some of the rows."""
-        return Target(self.value[rows], self.score[rows], self.positive[rows])
 
 
 @dataclass(frozen=True)
@@ -88,8 +63,7 @@ class Fit:
     def values(self, gram: Array, rows: Rows) -> Array:
         """Return each row's value by its aspect's weight, (rows,)."""
         kernel = joint_kernel(gram, rows, self.train, self.sharing, centered=self.centered)
-        values: Array = kernel @ self.dual + self.offset[rows.aspect]
-        return values
+        return np.asarray(kernel @ self.dual + self.offset[rows.aspect])
 
     def unit_dual(self, aspect: int, n_units: int) -> tuple[Array, Array]:
         """Return an aspect's weight and centre as combinations of the units' features, (units,) each."""
@@ -108,23 +82,18 @@ class Fit:
         return dual, center
 
 
-def fit(gram: Array, train: Rows, target: Target, setting: Setting, *, centered: bool = True) -> Fit:
-    """Fit one head.
+def fit_each(
+    gram: Array, train: Rows, target: Target, settings: Sequence[Setting], *, centered: bool = True
+) -> list[Fit]:
+    """Fit several heads on the same rows; what they have in common is computed once.
 
     Args:
         gram: (units, units) inner products.
         train: Rows to fit on.
         target: What is fitted, of the same rows.
-        setting: How.
+        settings: How, one for each fit.
         centered: Whether there are centres and offsets; without them (ridge only) the value is linear in the features.
     """
-    return fit_each(gram, train, target, [setting], centered=centered)[0]
-
-
-def fit_each(
-    gram: Array, train: Rows, target: Target, settings: Sequence[Setting], *, centered: bool = True
-) -> list[Fit]:
-    """Fit several heads on the same rows, with the arguments of `fit`; what they have in common is computed once."""
     kernels = {s.sharing: joint_kernel(gram, train, train, s.sharing, centered=centered) for s in settings}
     scales = {sharing: _scale(kernel) for sharing, kernel in kernels.items()}
     needed = {s.sharing for s in settings if s.head != "ridge"}
@@ -133,7 +102,7 @@ def fit_each(
     for setting in settings:
         kernel, scale = kernels[setting.sharing], scales[setting.sharing]
         if setting.head == "ridge":
-            offset = _means(target.value, train) if centered else np.zeros(int(train.aspect.max()) + 1)
+            offset = _means(target.value, train) if centered else np.zeros(train.n_aspects)
             penalty = np.diag(setting.penalty * scale / train.weight)
             dual: Array = np.linalg.solve(kernel + penalty, target.value - offset[train.aspect])  # type: ignore[assignment]
         else:
@@ -156,7 +125,7 @@ def left_out_errors(
     """
     kernel = joint_kernel(gram, train, train, sharing, centered=centered)
     scale = _scale(kernel)
-    offsets = np.eye(int(train.aspect.max()) + 1)[train.aspect][:, np.unique(train.aspect)]
+    offsets = np.eye(train.n_aspects)[train.aspect][:, np.unique(train.aspect)]
     order = np.argsort(train.question, kind="stable")
     _, starts = np.unique(train.question[order], return_index=True)
     blocks = np.split(order, starts[1:])
@@ -192,10 +161,8 @@ def _scale(kernel: Array) -> float:
 
 def _means(values: Array, train: Rows) -> Array:
     """Return the weighted mean by aspect, 0 for an aspect without rows."""
-    n = int(train.aspect.max()) + 1
-    total = np.bincount(train.aspect, train.weight * values, n)
-    means: Array = total / np.maximum(np.bincount(train.aspect, train.weight, n), 1e-300)
-    return means
+    total = np.bincount(train.aspect, train.weight * values, train.n_aspects)
+    return np.asarray(total / np.maximum(np.bincount(train.aspect, train.weight, train.n_aspects), 1e-300))
 
 
 def _coordinates(kernel: Array) -> tuple[Array, Array]:
@@ -212,16 +179,15 @@ def _fit_losses(x: Array, to_dual: Array, train: Rows, target: Target, setting: 
     """
     rows, columns, is_above = _thresholds(train, target, setting.head)
     if len(np.unique(is_above)) < 2:
-        return np.zeros(len(train.unit)), np.zeros(int(train.aspect.max()) + 1)
+        return np.zeros(len(train.unit)), np.zeros(train.n_aspects)
     constants = INTERCEPT_SCALE * np.eye(int(columns.max()) + 1)[columns]
     options: dict[str, Any] = {"C": 1 / setting.penalty, "fit_intercept": False, "max_iter": MAX_ITERATIONS}
     model = LinearSVC(**options, dual=False) if setting.head == "svc" else LogisticRegression(**options)
     model.fit(np.hstack([x[rows], constants]), is_above, sample_weight=train.weight[rows])
     weight = model.coef_[0]
     of_column = INTERCEPT_SCALE * weight[x.shape[1] :]
-    n_aspects = int(train.aspect.max()) + 1
     owner = np.array([train.aspect[rows[columns == c][0]] for c in range(len(of_column))])
-    offset = np.array([of_column[owner == a].mean() if (owner == a).any() else 0.0 for a in range(n_aspects)])
+    offset = np.array([of_column[owner == a].mean() if (owner == a).any() else 0.0 for a in range(train.n_aspects)])
     return to_dual @ weight[: x.shape[1]], offset
 
 
@@ -231,12 +197,10 @@ def _thresholds(train: Rows, target: Target, head: str) -> tuple[Index, Index, N
         _, columns = np.unique(train.aspect, return_inverse=True)
         return np.arange(len(train.aspect)), columns, target.positive
     none = np.empty(0, dtype=np.int64)
-    parts: list[tuple[Index, Index, NDArray[np.bool_]]] = []
+    parts: list[tuple[Index, Index, NDArray[np.bool_]]] = [(none, none, none.astype(bool))]
     for a in np.unique(train.aspect):
         own = np.flatnonzero(train.aspect == a)
         for threshold in np.unique(target.score[own])[1:]:
-            parts.append((own, np.full(len(own), len(parts)), target.score[own] >= threshold))
-    if not parts:
-        return none, none, none.astype(bool)
+            parts.append((own, np.full(len(own), len(parts) - 1), target.score[own] >= threshold))
     rows, columns, above = (np.concatenate(part) for part in zip(*parts, strict=True))
     return rows, columns, above

@@ -13,10 +13,11 @@ from inspector_pipeline.files.tables import read_json
 
 from ..features.store import FeatureSet
 from ..runs.manifest import Manifest, checked_sha256
-from .calibration import Array, Calibration, Rounding
+from .calibration import Calibration, Rounding
 from .kernels import Design
-from .search import Choice, FittedJudge, SearchConfig, fit_judge, search
-from .table import Labels
+from .search import Choice, fit_judge, search
+from .settings import SearchConfig
+from .table import Array, Labels
 
 STAGE = "fit"
 PROBES_FILE = "probes.safetensors"
@@ -81,22 +82,23 @@ def fit(features: FeatureSet, config: SearchConfig) -> Fitted:
     design = Design(features, labels)
     choice = search(design, labels, config)
     judge = fit_judge(design, labels, choice, config)
-    aspects = [_fitted_aspect(design, judge, a) for a in range(len(labels.names))]
+    aspects = [
+        FittedAspect(
+            name,
+            labels.classes[a],
+            int(((labels.aspect == a) & ~labels.auxiliary).sum()),
+            labels.counted[a],
+            design.features(choice.view, name, choice.depth),
+            *judge.probe(design, a),
+            judge.calibrations[a],
+        )
+        for a, name in enumerate(labels.names)
+    ]
     used = {feature.reading for aspect in aspects for feature in aspect.features}
     readings = {name: reading.to_dict() for name, reading in features.readings.items() if name in used}
     return Fitted(
         aspects, described_choice(choice), config.bias, readings, asdict(features.manifest), features.n_foreign
     )
-
-
-def _fitted_aspect(design: Design, judge: FittedJudge, aspect: int) -> FittedAspect:
-    labels, choice = judge.labels, judge.choice
-    name = labels.names[aspect]
-    n = int(((labels.aspect == aspect) & ~labels.auxiliary).sum())
-    features = design.features(choice.view, name, choice.depth)
-    probe = judge.probe(design, aspect)
-    counted = labels.counted[aspect]
-    return FittedAspect(name, labels.classes[aspect], n, counted, features, *probe, judge.calibrations[aspect])
 
 
 def described_choice(choice: Choice) -> dict[str, Any]:
@@ -117,18 +119,13 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
     tensors: dict[str, Array] = {}
     described = []
     for aspect in fitted.aspects:
-        calibration = aspect.calibration
-        tensors |= {f"{aspect.name}.center": aspect.center, f"{aspect.name}.weight": aspect.weight}
-        if isinstance(calibration, Calibration):
-            tensors |= {f"{aspect.name}.thresholds": calibration.thresholds, f"{aspect.name}.cuts": calibration.cuts}
-        described.append(
-            {
-                **{key: getattr(aspect, key) for key in ("name", "classes", "n", "counts_in_total", "bias")},
-                "features": [asdict(feature) for feature in aspect.features],
-                "slope": calibration.slope if isinstance(calibration, Calibration) else None,
-            }
-        )
-    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / PROBES_FILE)
+        found = {**vars(aspect), **vars(aspect.calibration)}
+        arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)}
+        tensors |= {f"{aspect.name}.{key}": np.ascontiguousarray(array) for key, array in arrays.items()}
+        plain = {key: found[key] for key in ("name", "classes", "n", "counts_in_total", "bias")}
+        features = [asdict(feature) for feature in aspect.features]
+        described.append({**plain, "features": features, "slope": found.get("slope")})
+    save_file(tensors, folder / PROBES_FILE)
     kept = {key: getattr(fitted, key) for key in ("choice", "has_bias", "readings", "extract", "n_foreign")}
     write_atomically(folder / CHOICE_FILE, json_text({"aspects": described, **kept}))
 

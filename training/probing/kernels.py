@@ -13,43 +13,33 @@ from numpy.typing import NDArray
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.features import Feature
 
-from ..features.store import OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX, FeatureSet
-from .table import Labels
+from ..features.store import OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX, FeatureSet, output_kind
+from .settings import View
+from .table import Array, Index, Labels
 
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
-
-SCALINGS = ("none", "standard", "whiten")
 WHITENING_RIDGE = 1.0  # as a multiple of the summed variance over the number of rows
 
 
 @dataclass(frozen=True)
-class View:
-    """Which features a probe reads, up to the depth that is chosen.
+class Rows:
+    """What a fit needs of labelled rows.
 
     Attributes:
-        reading: `chat` for one pass that all aspects share, another reading's name, or `rubric` for each aspect's own.
-        poolings: Read at each layer.
-        layers: `all` from 1 to the depth, or `one`, the depth itself.
-        state: State kind; `output` is what the backbone gives: raw, but final_norm at its last layer.
-        scaling: `none`; `standard`, each dimension divided by its deviation; `whiten`, by the covariance's root; on
-            training rows.
+        unit: (rows,) their features.
+        aspect: (rows,) their aspect.
+        weight: (rows,) their weight.
+        question: (rows,) their question.
     """
 
-    reading: str = "chat"
-    poolings: tuple[str, ...] = ("response_mean", "last")
-    layers: str = "all"
-    state: str = "rms_normed"
-    scaling: str = "none"
+    unit: Index
+    aspect: Index
+    weight: Array
+    question: NDArray[np.str_]
 
-    def layers_of(self, depth: int) -> list[int]:
-        """Return the layers that a probe of a depth reads."""
-        return [depth] if self.layers == "one" else list(range(1, depth + 1))
-
-    def __str__(self) -> str:
-        """Name it in a table."""
-        scaling = "" if self.scaling == "none" else f", {self.scaling}"
-        return f"{self.reading}: {'+'.join(self.poolings)} of {self.layers} {self.state} layers{scaling}"
+    @property
+    def n_aspects(self) -> int:
+        """How many aspects there are at least, counted by their numbers."""
+        return int(self.aspect.max(initial=-1)) + 1
 
 
 class Design:
@@ -69,17 +59,20 @@ class Design:
         self._plain: dict[View, dict[int, Array]] = {}
         self._widest: tuple[object, dict[int, Array]] = (None, {})
 
-    @property
-    def deepest(self) -> int:
-        """The deepest layer whose states are there."""
-        return max(self.data.layers)
-
     def gram(self, view: View, depth: int) -> Array:
         """Return the inner products of unscaled features of units that are not auxiliary; all depths are kept."""
         if view not in self._plain:
-            depths = [layer for layer in self.data.layers if layer > 0]
-            self._plain[view] = self.grams(view, depths, np.empty(0, dtype=np.int64))
+            self._plain[view] = self.grams(view, self.depths, np.empty(0, dtype=np.int64))
         return self._plain[view][depth]
+
+    @property
+    def depths(self) -> list[int]:
+        """The layers whose states are there, but for the embeddings."""
+        return [layer for layer in self.data.layers if layer > 0]
+
+    def rows(self, view: View, labels: Labels) -> Rows:
+        """Take what a fit needs of labelled rows; `units` says what it raises."""
+        return Rows(self.units(view, labels), labels.aspect, labels.weight, labels.question)
 
     def units(self, view: View, rows: Labels) -> Index:
         """Return the unit of each labelled row, (rows,).
@@ -114,13 +107,8 @@ class Design:
         return [self._feature(view, reading, n, pooling) for n in view.layers_of(depth) for pooling in view.poolings]
 
     def _feature(self, view: View, reading: str, layer: int, pooling: str) -> Feature:
-        if view.state != OUTPUT_STATE:
-            return Feature(reading, layer, pooling, view.state)
-        return Feature(reading, layer, pooling, "final_norm" if layer == self.data.n_layers else "raw")
-
-    def n_units(self, view: View) -> int:
-        """Return how many units there are."""
-        return int(self._units(view).max(initial=-1)) + 1
+        state = output_kind(layer, self.data.n_layers) if view.state == OUTPUT_STATE else view.state
+        return Feature(reading, layer, pooling, state)
 
     def block(self, view: View, layer: int, pooling: str) -> NDArray[np.float32]:
         """Return one layer's pooled states of all units, (units, hidden)."""
@@ -160,7 +148,7 @@ class Design:
                 for pooling in view.poolings:
                     total = total + self._inner(view, self.block(view, layer, pooling), wanted, train)
             if layer in depths:
-                gram = np.zeros((self.n_units(view),) * 2)
+                gram = np.zeros((int(units.max(initial=-1)) + 1,) * 2)
                 gram[np.ix_(wanted, wanted)] = total
                 found[layer] = whitened(gram, train) if view.scaling == "whiten" else gram
         if auxiliary:
@@ -171,8 +159,7 @@ class Design:
         x = block[units].astype(np.float64)  # a few states are so large that float32 would round the others away
         if view.scaling == "standard":
             x /= deviation(block[train])
-        product: Array = x @ x.T
-        return product
+        return np.asarray(x @ x.T)
 
     def _positions(self, reading: str, pairs: Index) -> Index:
         """Return the places of pairs among those that a reading covers, -1 for others."""
@@ -198,8 +185,7 @@ def whitened(gram: Array, train: Index) -> Array:
     centred = center(gram, train)
     inner, ridge = _whitening(centred, train)
     solved = np.linalg.solve(inner, centred[train])
-    product: Array = (centred - centred[:, train] @ solved) / ridge
-    return product
+    return np.asarray((centred - centred[:, train] @ solved) / ridge)
 
 
 def unwhitened(gram: Array, train: Index, dual: Array) -> Array:
@@ -222,11 +208,10 @@ def _whitening(centred: Array, train: Index) -> tuple[Array, float]:
 def center(gram: Array, train: Index) -> Array:
     """Return the inner products after the training units' mean is taken off every unit."""
     to_mean = gram[:, train].mean(axis=1)
-    product: Array = gram - to_mean[:, None] - to_mean[None, :] + float(to_mean[train].mean())
-    return product
+    return np.asarray(gram - to_mean[:, None] - to_mean[None, :] + float(to_mean[train].mean()))
 
 
-def joint_kernel(gram: Array, rows: "Rows", train: "Rows", sharing: float, *, centered: bool = True) -> Array:
+def joint_kernel(gram: Array, rows: Rows, train: Rows, sharing: float, *, centered: bool = True) -> Array:
     """Inner products of rows with training rows under weights of which aspects share a part.
 
     An aspect's weight is a part that all share plus a part of its own (Evgeniou and Pontil, KDD 2004), each aspect
@@ -242,7 +227,7 @@ def joint_kernel(gram: Array, rows: "Rows", train: "Rows", sharing: float, *, ce
     Returns:
         float64 (rows, train rows).
     """
-    n = int(max(rows.aspect.max(initial=0), train.aspect.max())) + 1
+    n = max(rows.n_aspects, train.n_aspects)
     of_rows, of_train = np.eye(n)[rows.aspect], np.eye(n)[train.aspect]
     block = gram[np.ix_(rows.unit, train.unit)]
     if centered:
@@ -251,27 +236,4 @@ def joint_kernel(gram: Array, rows: "Rows", train: "Rows", sharing: float, *, ce
         within = average @ gram[np.ix_(train.unit, train.unit)]
         to_mean = within @ average.T
         block = block - of_rows @ within - (block @ average.T) @ of_train.T + of_rows @ to_mean @ of_train.T
-    joint: Array = block * (of_rows @ of_train.T + sharing) / (1 + sharing)
-    return joint
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What a fit needs of labelled rows.
-
-    Attributes:
-        unit: (rows,) their features.
-        aspect: (rows,) their aspect.
-        weight: (rows,) their weight.
-        question: (rows,) their question.
-    """
-
-    unit: Index
-    aspect: Index
-    weight: Array
-    question: NDArray[np.str_]
-
-    @classmethod
-    def of(cls, labels: Labels, units: Index) -> "Rows":
-        """Take them from labels and their units."""
-        return cls(units, labels.aspect, labels.weight, labels.question)
+    return np.asarray(block * (of_rows @ of_train.T + sharing) / (1 + sharing))

@@ -17,102 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.errors import DataFileError
 
 from .calibration import Calibration, Rounding
-from .fits import HEADS, Fit, Setting, Target, fit_each, left_out_errors
-from .kernels import SCALINGS, Design, Rows, View, deviation, unwhitened
-from .table import BALANCES, UNCOUNTED, Labels, TooFewLabelsError, balanced, question_folds
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
-
-KNOWN = {"layers": ("all", "one"), "scalings": SCALINGS, "heads": HEADS[1:], "balance": BALANCES}
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """Settings of the search and the fit.
-
-    Attributes:
-        readings: Readings to choose from: `chat`, `rubric` (each aspect's own), or a name of the extract stage.
-        poolings: Sets of poolings to choose from; a probe reads all of a set at each layer.
-        layers: `all` layers up to the depth, `one` at the depth, or both to choose from.
-        state: Which state kind to read.
-        scalings: `none`, `standard` or `whiten`, to choose from.
-        depths: Depths to choose from; None for every second layer.
-        penalties: Ridge penalties to choose from, as multiples of the kernel's mean diagonal.
-        sharings: Weights of the part that aspects share, against 1 for their own, to choose from; 0 fits each alone.
-        heads: Heads to try beside ridge: `logistic`, `svc`, `ordinal`.
-        head_penalties: Their penalties to choose from.
-        auxiliary_weights: Weights of auxiliary rows to try, beside leaving them out.
-        finalists: How many views go from the sweep into the inner cross-validation.
-        tolerance: Mean AUROC that a shallower depth and a greater weight of auxiliary rows may lose, and that another
-            head must gain.
-        threshold_weight: The regression's target is score + weight * (score is good), where good is 4 or 5, or 1 of 0
-            and 1: what users filter by counts more than a step elsewhere on the scale.
-        balance: `none`, `weights` (each class of an aspect weighs the same) or `downsample` (to its rarest class).
-        bias: Whether probes have a centre and a bias; without, a judge of one layer's last token can be exported as a
-            plain sequence classifier.
-        uncounted: Aspects that do not count in the total; each is fitted alone, at the depth that the others choose.
-        inner_folds: Of the cross-validation that chooses.
-        seed: Of its folds.
-    """
-
-    readings: tuple[str, ...] = ("chat",)
-    poolings: tuple[tuple[str, ...], ...] = (("response_mean", "last"), ("response_mean",), ("last",))
-    layers: tuple[str, ...] = ("all",)
-    state: str = "rms_normed"
-    scalings: tuple[str, ...] = ("none",)
-    depths: tuple[int, ...] | None = None
-    penalties: tuple[float, ...] = (1.0, 2.0, 4.0)
-    sharings: tuple[float, ...] = (1.0, 3.0, 10.0)
-    heads: tuple[str, ...] = ("logistic", "svc", "ordinal")
-    head_penalties: tuple[float, ...] = (0.25, 1.0)
-    auxiliary_weights: tuple[float, ...] = ()
-    finalists: int = 2
-    tolerance: float = 0.005
-    threshold_weight: float = 4.0
-    balance: str = "none"
-    bias: bool = True
-    uncounted: tuple[str, ...] = UNCOUNTED
-    inner_folds: int = 5
-    seed: int = 731
-
-    def __post_init__(self) -> None:
-        """Refuse what is unknown.
-
-        Raises:
-            SettingsError: A setting is unknown, empty, or goes not with another.
-        """
-        for name, known in KNOWN.items():
-            found = getattr(self, name)
-            wrong = set((found,) if isinstance(found, str) else found) - set(known)
-            if wrong or (name in ("layers", "scalings") and not found):
-                raise SettingsError(f"{name} expects {', '.join(known)}, but got {found!r}.")
-        for name in ("readings", "poolings", "penalties", "sharings"):
-            if not getattr(self, name):
-                raise SettingsError(f"{name} expects at least one to choose from, but got none.")
-        if self.inner_folds < 2 or self.finalists < 1 or min(self.penalties) <= 0 or min(self.sharings) < 0:
-            raise SettingsError(
-                f"inner_folds expects 2 or more, finalists 1 or more, penalties above 0 and sharings from 0, but got "
-                f"{self.inner_folds}, {self.finalists}, {self.penalties} and {self.sharings}."
-            )
-        if not self.bias and "whiten" in self.scalings:
-            raise SettingsError("scalings expects no whiten where bias is false, since whitening needs a centre.")
-
-    @property
-    def target_weight(self) -> float:
-        """What a good label adds to the target; without a bias the value itself is the score."""
-        return self.threshold_weight if self.bias else 0.0
-
-    @property
-    def views(self) -> list[View]:
-        """All views to choose from."""
-        grid = product(self.readings, self.poolings, self.layers, self.scalings)
-        return [
-            View(reading, tuple(poolings), layers, self.state, scaling) for reading, poolings, layers, scaling in grid
-        ]
+from .fits import Fit, Target, fit_each, left_out_errors
+from .kernels import Design, deviation, unwhitened
+from .settings import SearchConfig, Setting, View
+from .table import Array, Index, Labels, TooFewLabelsError, balanced, question_folds, with_both_kinds
 
 
 @dataclass(frozen=True)
@@ -158,23 +69,21 @@ class FittedJudge:
         for group, fitted in zip(self.labels.groups(), self.fits, strict=True):
             own = np.flatnonzero(np.isin(rows.aspect, group))
             if len(own):  # a scaling is each group's own, as its fit was
-                asked = rows.take(own)
                 gram = _gram(design, self.choice.view, self.choice.depth, fitted.train.unit, auxiliary=True)
-                values[own] = fitted.values(gram, Rows.of(asked, design.units(self.choice.view, asked)))
+                values[own] = fitted.values(gram, design.rows(self.choice.view, rows.take(own)))
         return values
 
     def probe(self, design: Design, aspect: int) -> tuple[Array, Array, float]:
         """Return an aspect's centre and weight, (features,) each, and bias; a value is (x - centre) . weight + bias."""
         view, depth = self.choice.view, self.choice.depth
-        group = next(i for i, members in enumerate(self.labels.groups()) if aspect in members)
-        fitted = self.fits[group]
+        groups = zip(self.labels.groups(), self.fits, strict=True)
+        fitted = next(one for members, one in groups if aspect in members)
         x = design.stack(view, depth)
         dual, center = fitted.unit_dual(aspect, len(x))
         train = np.unique(fitted.train.unit)
         if view.scaling == "whiten":
             plain = design.grams(replace(view, scaling="none"), [depth], train, auxiliary=True)[depth]
-            used = len(plain)
-            dual[:used] = unwhitened(plain, train, dual[:used])
+            dual[: len(plain)] = unwhitened(plain, train, dual[: len(plain)])
         weight = dual @ x.astype(np.float64)
         if view.scaling == "standard":
             weight = weight / deviation(x[train]) ** 2
@@ -196,21 +105,25 @@ def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
     if not len(labels.score):
         raise TooFewLabelsError("A search expects training labels, but there are none.")
     group, *others = labels.groups()
-    _check_both_kinds(labels, group)
+    if not set(group) & set(with_both_kinds(labels)):
+        raise TooFewLabelsError(
+            f"Expected good and other labels (4 and more against less; 1 against 0) of {labels.names[group[0]]} or "
+            "another aspect that counts, but all are of one kind. Label more."
+        )
     sweep = {view: _sweep(design, view, labels, group, config) for view in config.views}
     ranked = sorted(sweep, key=lambda view: max(value for value, _ in sweep[view].values()), reverse=True)
-    curves: dict[tuple[View, int], float] = {}
-    for view in ranked[: config.finalists]:
-        for depth, (_, setting) in sweep[view].items():
-            curves[view, depth] = _inner_aurocs(design, view, depth, labels, group, [setting], config)[setting]
+    curves = {
+        (view, depth): _inner_aurocs(design, view, depth, labels, group, [setting], config)[setting]
+        for view in ranked[: config.finalists]
+        for depth, (_, setting) in sweep[view].items()
+    }
     near = [key for key, value in curves.items() if value >= max(curves.values()) - config.tolerance]
     view, depth = min(near, key=lambda key: (key[1], -curves[key]))
     settings, tried = [], {}
-    for members in (group, *others):
-        setting = sweep[view][depth][1]
-        if members is not group:
-            setting = _sweep(design, view, labels, members, replace(config, depths=(depth,), sharings=(0.0,)))[depth][1]
-        chosen, own = _refine(design, view, depth, labels, members, setting, config)
+    alone = replace(config, depths=(depth,), sharings=(0.0,))
+    ridges = [sweep[view], *(_sweep(design, view, labels, members, alone) for members in others)]
+    for members, ridge in zip((group, *others), ridges, strict=True):
+        chosen, own = _refine(design, view, depth, labels, members, ridge[depth][1], config)
         settings.append(chosen)
         tried.update({f"{', '.join(labels.names[a] for a in members)}: {name}": value for name, value in own.items()})
     return Choice(
@@ -221,15 +134,6 @@ def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
         {str(v): {d: value for d, (value, _) in found.items()} for v, found in sweep.items()},
         tried,
     )
-
-
-def _check_both_kinds(labels: Labels, group: Sequence[int]) -> None:
-    good = [set(labels.positive[(labels.aspect == a) & ~labels.auxiliary]) for a in group]
-    if max(map(len, good)) < 2:
-        raise TooFewLabelsError(
-            f"Expected good and other labels (4 and more against less; 1 against 0) of {labels.names[group[0]]} or "
-            "another aspect that counts, but all are of one kind. Label more."
-        )
 
 
 def fit_judge(design: Design, labels: Labels, choice: Choice, config: SearchConfig) -> FittedJudge:
@@ -288,8 +192,8 @@ def held_out_values(
     for fit_rows, out_rows in question_folds(kept, config.inner_folds, config.seed):
         fits = _fit(design, view, depth, kept.take(fit_rows), settings, config)
         gram = _gram(design, view, depth, fits[0].train.unit, auxiliary=settings[0].auxiliary > 0)
-        out = kept.take(out_rows)
-        values[:, out_rows] = [fitted.values(gram, Rows.of(out, design.units(view, out))) for fitted in fits]
+        out = design.rows(view, kept.take(out_rows))
+        values[:, out_rows] = [fitted.values(gram, out) for fitted in fits]
     scored = np.flatnonzero(~kept.auxiliary)
     return values[:, scored], kept.take(scored)
 
@@ -305,10 +209,9 @@ def _fit(
     design: Design, view: View, depth: int, labels: Labels, settings: Sequence[Setting], config: SearchConfig
 ) -> list[Fit]:
     labels = balanced(labels, config.balance)
-    units = design.units(view, labels)
-    gram = _gram(design, view, depth, units, auxiliary=bool(labels.auxiliary.any()))
-    target = Target.of(labels, config.target_weight)
-    return fit_each(gram, Rows.of(labels, units), target, settings, centered=config.bias)
+    train = design.rows(view, labels)
+    gram = _gram(design, view, depth, train.unit, auxiliary=bool(labels.auxiliary.any()))
+    return fit_each(gram, train, Target.of(labels, config.target_weight), settings, centered=config.bias)
 
 
 def _gram(design: Design, view: View, depth: int, train: Index, *, auxiliary: bool) -> Array:
@@ -323,13 +226,11 @@ def _sweep(
 ) -> dict[int, tuple[float, Setting]]:
     """Find each depth's best ridge by its left-out errors: depth -> variance explained and the setting."""
     rows = balanced(training_rows(labels, group, Setting()), config.balance)
-    units = design.units(view, rows)
-    train = Rows.of(rows, units)
+    train = design.rows(view, rows)
     target = Target.of(rows, config.target_weight)
-    depths = _depths(design, config)
     found: dict[int, tuple[float, Setting]] = {}
-    for depth in depths:
-        gram = _gram(design, view, depth, units, auxiliary=False)
+    for depth in _depths(design, config):
+        gram = _gram(design, view, depth, train.unit, auxiliary=False)
         for sharing in config.sharings if len(group) > 1 else (0.0,):
             errors = left_out_errors(gram, train, target, sharing, config.penalties, centered=config.bias)
             for penalty, error in zip(config.penalties, errors, strict=True):
@@ -339,14 +240,14 @@ def _sweep(
 
 
 def _depths(design: Design, config: SearchConfig) -> tuple[int, ...]:
-    there = [layer for layer in design.data.layers if layer > 0]
+    there = design.depths
     missing = set(config.depths or ()) - set(there)
     if missing or not there:
         raise DataFileError(
             f"depths expects layers of the features, {there}, but got {sorted(missing)}. Run the extract stage with "
             "them, or leave them out."
         )
-    return config.depths or tuple(layer for layer in there if layer % 2 == 0) or (design.deepest,)
+    return config.depths or tuple(layer for layer in there if layer % 2 == 0) or (max(there),)
 
 
 def _explained(error: Array, value: Array, rows: Labels) -> float:
@@ -368,7 +269,8 @@ def _refine(
     heads = config.heads if config.bias else ()
     others = [replace(ridge, head=head, penalty=penalty) for head, penalty in product(heads, config.head_penalties)]
     tried = _inner_aurocs(design, view, depth, labels, group, [ridge, *others], config)
-    best = _better(tried, ridge, config.tolerance)
+    best = max(tried, key=tried.__getitem__)
+    best = best if tried[best] > tried[ridge] + config.tolerance else ridge
     if (labels.auxiliary & np.isin(labels.aspect, list(group))).any():
         weighted = [replace(best, auxiliary=weight) for weight in config.auxiliary_weights]
         for setting in weighted:
@@ -377,18 +279,7 @@ def _refine(
         enough = max(tried[setting] for setting in (best, *weighted)) - config.tolerance
         harmless = [setting for setting in (best, *weighted) if tried[setting] >= enough]
         best = max(harmless, key=lambda setting: setting.auxiliary)
-    return best, {_name(setting): value for setting, value in tried.items()}
-
-
-def _better(tried: Mapping[Setting, float], simple: Setting, tolerance: float) -> Setting:
-    """Return the best setting where it gains more than the tolerance over the simple one."""
-    best = max(tried, key=lambda setting: tried[setting])
-    return best if tried[best] > tried[simple] + tolerance else simple
-
-
-def _name(setting: Setting) -> str:
-    auxiliary = f", auxiliary rows x {setting.auxiliary:g}" if setting.auxiliary else ""
-    return f"{setting.head}, penalty {setting.penalty:g}, sharing {setting.sharing:g}{auxiliary}"
+    return best, {str(setting): value for setting, value in tried.items()}
 
 
 def _inner_aurocs(
@@ -406,10 +297,8 @@ def _inner_aurocs(
 
 def mean_auroc(labels: Labels, values: Array) -> float:
     """AUROC of good against other labels, mean over the aspects that have both; NaN where none has."""
-    positive = labels.positive
-    found = [auroc(positive[labels.aspect == a], values[labels.aspect == a]) for a in np.unique(labels.aspect)]
-    defined = [value for value in found if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
+    positive, own = labels.positive, [labels.aspect == a for a in with_both_kinds(labels)]
+    return float(np.mean([auroc(positive[rows], values[rows]) for rows in own])) if own else float("nan")
 
 
 def auroc(positive: NDArray[np.bool_], values: Array) -> float:

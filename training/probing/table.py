@@ -12,12 +12,11 @@ from sklearn.model_selection import StratifiedKFold
 from inspector_pipeline.errors import DataFileError
 
 from ..rows.records import LabelledPair, is_good
+from .settings import UNCOUNTED
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-UNCOUNTED = ("correctness",)
-BALANCES = ("none", "weights", "downsample")
 DOWNSAMPLE_SEED = 731
 COLUMNS = ("aspect", "pair", "question", "score", "weight", "auxiliary", "row")
 
@@ -81,26 +80,14 @@ class Labels:
                 f"weights expects numbers above 0, but question {wrong[0][2]} has {wrong[0][4]} for "
                 f"{names[wrong[0][0]]}. Leave out its label instead."
             )
-        scored = [score[(aspect == a) & ~auxiliary] for a in range(len(names))]
-        classes = tuple(sorted({int(s) for s in own}) for own in scored)
+        classes = tuple(np.unique(score[(aspect == a) & ~auxiliary]).tolist() for a in range(len(names)))
         for name, own in zip(names, classes, strict=True):
             if len(own) < 2:
                 raise DataFileError(
                     f"Expected at least two different labels of {name}, but all are {own[0]}. Leave the aspect out."
                 )
-        counted = tuple(name not in uncounted for name in names)
-        return cls(
-            names,
-            classes,
-            counted,
-            aspect,
-            pair,
-            question,
-            score,
-            weight.astype(float),
-            auxiliary,
-            np.arange(len(rows)),
-        )
+        counted, numbers = tuple(name not in uncounted for name in names), np.arange(len(rows))
+        return cls(names, classes, counted, aspect, pair, question, score, weight.astype(float), auxiliary, numbers)
 
     @property
     def positive(self) -> NDArray[np.bool_]:

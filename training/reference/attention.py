@@ -50,13 +50,13 @@ def attention_entropies(features: FeatureSet, reading: str) -> Entropies:
     folders = dict.fromkeys(shard.path.parent for shard in features.shards[reading])
     shards = [shard for folder in folders for shard in _filled_shards(folder, reading)]
     layers = range(1, max(1, *features.layers) + 1) if shards else ()
-    return {layer: np.concatenate([shard.column(_column_name(layer)) for shard in shards]) for layer in layers}
+    return {layer: np.concatenate([shard.column(f"entropy.{layer}") for shard in shards]) for layer in layers}
 
 
 def _filled_shards(folder: Path, reading: str) -> tuple[Shard, ...]:
     """Return the shards of a folder's attention entropies; those that are missing are read first."""
     made_from = Fingerprint.read(folder)
-    pairs = made_from.pairs(folder)
+    pairs = made_from.read_pairs(folder)
     shards = plan_shards(folder, reading, pairs, made_from.window, prefix="attention:")
     missing = [shard for shard in shards if not shard.is_of(made_from.digest)]
     if missing:
@@ -69,13 +69,8 @@ def _filled_shards(folder: Path, reading: str) -> tuple[Shard, ...]:
     return shards
 
 
-def _column_name(layer: int) -> str:
-    return f"entropy.{layer}"
-
-
 def _read_columns(backbone: PreTrainedModel, pad_id: int, encoded: list[EncodedPair]) -> dict[str, NDArray[np.float32]]:
-    found = head_entropies(backbone, encoded, pad_id)
-    return {_column_name(layer): values for layer, values in found.items()}
+    return {f"entropy.{layer}": values for layer, values in head_entropies(backbone, encoded, pad_id).items()}
 
 
 def head_entropies(backbone: PreTrainedModel, encoded: Sequence[EncodedPair], pad_id: int = 0) -> Entropies:

@@ -23,7 +23,8 @@ from ..judges.build import AspectHead, BackboneSpec, ProbeWeights, ScoreTokenWei
 from ..probing.calibration import Calibration
 from ..probing.fits import Target
 from ..probing.kernels import Design
-from ..probing.search import Choice, FittedJudge, SearchConfig, fit_judge, held_out_values, search
+from ..probing.search import Choice, FittedJudge, fit_judge, held_out_values, search
+from ..probing.settings import SearchConfig
 from ..probing.table import Array, Index, Labels, question_folds
 from ..rows.records import LabelledPair, is_good
 from .logits import LayerLogits

@@ -29,7 +29,7 @@ from ..evaluation.procedure import Procedure
 from ..features.store import load_features
 from ..judges.write import read_card, write_judge
 from ..probing.fitted import described_choice
-from ..probing.search import SearchConfig
+from ..probing.settings import SearchConfig
 from ..probing.table import Labels, TooFewLabelsError, counted_table
 from ..rows.records import LabelledPair, labelled_pairs, read_records
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest

@@ -34,7 +34,8 @@ from ..evaluation.metrics import DEFINITIONS
 from ..evaluation.procedure import COMBINED
 from ..evaluation.tables import plot, plot_curves, table
 from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
-from ..probing.table import UNCOUNTED, Labels, counted_table
+from ..probing.settings import UNCOUNTED
+from ..probing.table import Labels, counted_table
 from ..rows.records import LabelledPair, labelled_pairs, read_records
 from ..runs.manifest import FOLDERS_MANIFEST
 from ..score_tokens.logits import LogitsSettings, cached_layer_logits

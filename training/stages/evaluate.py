@@ -25,7 +25,8 @@ from ..evaluation.methods.text import BASELINES, TextMethod
 from ..evaluation.metrics import METRICS
 from ..features.store import FeatureSet, concatenate, load_features
 from ..probing.kernels import Design
-from ..probing.search import Choice, SearchConfig
+from ..probing.search import Choice
+from ..probing.settings import SearchConfig
 from ..probing.table import Index, Labels
 from ..runs.manifest import Manifest, manifest_path
 

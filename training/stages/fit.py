@@ -15,7 +15,7 @@ from inspector_pipeline.files.disk import json_text, write_atomically
 
 from ..features.store import concatenate, load_features
 from ..probing.fitted import CHOICE_FILE, PROBES_FILE, STAGE, fit, save_fitted
-from ..probing.search import SearchConfig
+from ..probing.settings import SearchConfig
 from ..reference.protocol import ReferenceSettings, reference_protocol
 from ..runs.manifest import Manifest, manifest_path
 

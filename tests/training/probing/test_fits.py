@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from inspector_training.probing.fits import INTERCEPT_SCALE, Setting, Target, fit, left_out_errors
+from inspector_training.probing.fits import INTERCEPT_SCALE, Target, fit_each, left_out_errors
 from inspector_training.probing.kernels import Rows
+from inspector_training.probing.settings import Setting
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 
@@ -29,6 +30,10 @@ def explicit(rows, train, sharing, centered):
     return np.concatenate(blocks, axis=1) / np.sqrt(1 + sharing)
 
 
+def fit(gram, train, target, setting, **options):
+    return fit_each(gram, train, target, [setting], **options)[0]
+
+
 def take(rows, keep):
     return Rows(*(column[keep] for column in (rows.unit, rows.aspect, rows.weight, rows.question)))
 
@@ -48,7 +53,13 @@ def plain_ridge(train, target, penalty, sharing, centered, rows):
 @pytest.mark.parametrize("centered", [True, False])
 def test_ridge_is_scikit_learns_on_explicit_features(sharing, centered):
     train = take(ROWS, np.arange(45))
-    found = fit(GRAM, train, TARGET.take(np.arange(45)), Setting("ridge", 2.0, sharing), centered=centered)
+    found = fit(
+        GRAM,
+        train,
+        Target(*(column[:45] for column in vars(TARGET).values())),
+        Setting("ridge", 2.0, sharing),
+        centered=centered,
+    )
     penalty = 2.0 * (explicit(train, train, sharing, centered) ** 2).sum() / 45
     expected = plain_ridge(train, TARGET.value[:45], penalty, sharing, centered, ROWS)
     np.testing.assert_allclose(found.values(GRAM, ROWS), expected, atol=1e-8)

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from inspector_training.probing.kernels import Design, Rows, View, joint_kernel
+from inspector_training.probing.kernels import Design, Rows, joint_kernel
+from inspector_training.probing.settings import View
 from inspector_training.probing.table import Labels
 from support.made_up import make_features, make_pairs
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_training.features.store import FeatureSet
-from inspector_training.probing.fits import Setting
-from inspector_training.probing.kernels import Design, View
-from inspector_training.probing.search import Choice, SearchConfig, auroc, fit_judge, held_out_values, search
+from inspector_training.probing.kernels import Design
+from inspector_training.probing.search import Choice, auroc, fit_judge, held_out_values, search
+from inspector_training.probing.settings import SearchConfig, Setting, View
 from inspector_training.probing.table import Labels, question_folds
 from sklearn.metrics import roc_auc_score
 from support.made_up import make_features, make_pairs

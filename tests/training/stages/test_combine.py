@@ -16,7 +16,7 @@ from inspector_training.evaluation.methods.stacked import CombinedMethod
 from inspector_training.evaluation.procedure import Procedure
 from inspector_training.features.plan import ExtractConfig
 from inspector_training.labelling.rubrics import Rubric
-from inspector_training.probing.search import SearchConfig
+from inspector_training.probing.settings import SearchConfig
 from inspector_training.probing.table import Labels, counted_table
 from inspector_training.rows.records import LabelledPair, labelled_pairs, read_records
 from inspector_training.score_tokens.judge import ScoreStates

@@ -28,7 +28,7 @@ from inspector_training.evaluation.metrics import METRICS
 from inspector_training.evaluation.tables import table
 from inspector_training.features.plan import ExtractConfig
 from inspector_training.labelling.rubrics import Rubric
-from inspector_training.probing.search import SearchConfig
+from inspector_training.probing.settings import SearchConfig
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair, read_records
 from inspector_training.score_tokens.logits import LayerLogits

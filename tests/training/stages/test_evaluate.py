@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from inspector_training.evaluation.crossval import CrossValidation
-from inspector_training.probing.search import SearchConfig
+from inspector_training.probing.settings import SearchConfig
 from inspector_training.rows.records import LabelledPair
 from inspector_training.stages.evaluate import Config as EvaluateConfig
 from inspector_training.stages.evaluate import Table, _named, evaluate, report

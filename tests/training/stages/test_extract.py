@@ -103,7 +103,9 @@ def test_every_row_equals_what_scoring_reads_of_that_pair_alone(config, make_jud
 
 def test_output_states_are_those_that_transformers_gives(config, full_model, tokenizer):
     features = run(config, poolings=("mean", "min"), states=("output",))
-    assert features.states == ("raw", "final_norm") and features.layers == tuple(range(N_LAYERS + 1))
+    assert {state for _, _, state in features.columns} == {"raw", "final_norm"} and features.layers == tuple(
+        range(N_LAYERS + 1)
+    )
     assert (features.n_layers, features.hidden_size) == (N_LAYERS, 32)
     for row, pair in enumerate(features.pairs):
         text = features.readings["chat"].text(pair.question, pair.prediction)

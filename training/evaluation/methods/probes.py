@@ -12,7 +12,8 @@ from inspector_pipeline.features import Feature
 
 from ...features.store import load_features
 from ...probing.kernels import Design
-from ...probing.search import Choice, FittedJudge, SearchConfig, fit_judge, search
+from ...probing.search import Choice, FittedJudge, fit_judge, search
+from ...probing.settings import SearchConfig
 from ...probing.table import Labels, check_both_kinds
 from ...rows.records import LabelledPair
 from ..cost import Cost, passes_cost
