@@ -313,14 +313,16 @@ def concatenate(feature_sets: Sequence[FeatureSet]) -> FeatureSet:
                 "that writes a date is frozen by giving the reading as a file."
             )
     starts = np.cumsum([0, *(len(one.pairs) for one in feature_sets)])
+    manifest = _joined_manifest([one.manifest for one in feature_sets])
     return replace(
         first,
+        inputs=manifest.inputs,
         pairs=[pair for one in feature_sets for pair in one.pairs],
         rows={
             name: np.concatenate([one.rows[name] + start for one, start in zip(feature_sets, starts, strict=False)])
             for name in first.readings
         },
-        manifest=_joined_manifest([one.manifest for one in feature_sets]),
+        manifest=manifest,
         shards={name: tuple(shard for one in feature_sets for shard in one.shards[name]) for name in first.readings},
         n_foreign=sum(one.n_foreign for one in feature_sets),
     )

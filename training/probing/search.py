@@ -5,8 +5,8 @@ scaling), depth, penalty and degree of sharing between aspects is tried by ridge
 errors, which need no refit. The best views go into an inner cross-validation by question, which chooses the depth: the
 shallowest that loses at most `tolerance` mean AUROC against the best. There the other heads are tried, and one is taken
 only where it gains more than `tolerance`; then auxiliary rows, which get the greatest weight that loses at most
-`tolerance` against the best one. Probabilities come from a cumulative logit model, and
-the cuts between scores from quantiles, both on the inner folds' held-out values.
+`tolerance` against the best one. Probabilities come from a cumulative logit model, and the cuts between scores from
+quantiles, both on the inner folds' held-out values.
 """
 
 from collections.abc import Mapping, Sequence
