@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from transformers.utils import logging as hf_logging
 
-from inspector_pipeline.configuration_inspector import Feature
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.features import Feature
 
 from ..evaluation.metrics import Predictions, bootstrap, intervals, resamples
 from ..features.plan import ExtractConfig
