@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from .kernels import Rows, joint_kernel
 from .settings import Setting
-from .table import Array, Index, Labels
+from .table import Array, Index, Labels, Rows
 
 INTERCEPT_SCALE = 10.0  # of the constant columns, so that the penalty leaves the intercepts nearly free
 MAX_ITERATIONS = 2000
@@ -110,6 +109,34 @@ def fit_each(
             dual = dual / scale
         fits.append(Fit(train, dual, offset, setting.sharing, centered))
     return fits
+
+
+def joint_kernel(gram: Array, rows: Rows, train: Rows, sharing: float, *, centered: bool = True) -> Array:
+    """Inner products of rows with training rows under weights of which aspects share a part.
+
+    An aspect's weight is a part that all share plus a part of its own (Evgeniou and Pontil, KDD 2004), each aspect
+    with its own centre, the weighted mean of its training rows.
+
+    Args:
+        gram: (units, units) inner products.
+        rows: Rows to predict.
+        train: Rows to fit on.
+        sharing: Weight of the part that aspects share, against 1 for their own.
+        centered: Whether the aspect's centre is taken off.
+
+    Returns:
+        float64 (rows, train rows).
+    """
+    n = max(rows.n_aspects, train.n_aspects)
+    of_rows, of_train = np.eye(n)[rows.aspect], np.eye(n)[train.aspect]
+    block = gram[np.ix_(rows.unit, train.unit)]
+    if centered:
+        average = (of_train * train.weight[:, None]).T
+        average = average / np.maximum(average.sum(axis=1, keepdims=True), 1e-300)
+        within = average @ gram[np.ix_(train.unit, train.unit)]
+        to_mean = within @ average.T
+        block = block - of_rows @ within - (block @ average.T) @ of_train.T + of_rows @ to_mean @ of_train.T
+    return np.asarray(block * (of_rows @ of_train.T + sharing) / (1 + sharing))
 
 
 def left_out_errors(

@@ -5,7 +5,6 @@ over the layers, so all depths cost one pass over the features. The weights come
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,31 +14,9 @@ from inspector_pipeline.features import Feature
 
 from ..features.store import OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX, FeatureSet, output_kind
 from .settings import View
-from .table import Array, Index, Labels
+from .table import Array, Index, Labels, Rows
 
 WHITENING_RIDGE = 1.0  # as a multiple of the summed variance over the number of rows
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What a fit needs of labelled rows.
-
-    Attributes:
-        unit: (rows,) their features.
-        aspect: (rows,) their aspect.
-        weight: (rows,) their weight.
-        question: (rows,) their question.
-    """
-
-    unit: Index
-    aspect: Index
-    weight: Array
-    question: NDArray[np.str_]
-
-    @property
-    def n_aspects(self) -> int:
-        """How many aspects there are at least, counted by their numbers."""
-        return int(self.aspect.max(initial=-1)) + 1
 
 
 class Design:
@@ -209,31 +186,3 @@ def center(gram: Array, train: Index) -> Array:
     """Return the inner products after the training units' mean is taken off every unit."""
     to_mean = gram[:, train].mean(axis=1)
     return np.asarray(gram - to_mean[:, None] - to_mean[None, :] + float(to_mean[train].mean()))
-
-
-def joint_kernel(gram: Array, rows: Rows, train: Rows, sharing: float, *, centered: bool = True) -> Array:
-    """Inner products of rows with training rows under weights of which aspects share a part.
-
-    An aspect's weight is a part that all share plus a part of its own (Evgeniou and Pontil, KDD 2004), each aspect
-    with its own centre, the weighted mean of its training rows.
-
-    Args:
-        gram: (units, units) inner products.
-        rows: Rows to predict.
-        train: Rows to fit on.
-        sharing: Weight of the part that aspects share, against 1 for their own.
-        centered: Whether the aspect's centre is taken off.
-
-    Returns:
-        float64 (rows, train rows).
-    """
-    n = max(rows.n_aspects, train.n_aspects)
-    of_rows, of_train = np.eye(n)[rows.aspect], np.eye(n)[train.aspect]
-    block = gram[np.ix_(rows.unit, train.unit)]
-    if centered:
-        average = (of_train * train.weight[:, None]).T
-        average = average / np.maximum(average.sum(axis=1, keepdims=True), 1e-300)
-        within = average @ gram[np.ix_(train.unit, train.unit)]
-        to_mean = within @ average.T
-        block = block - of_rows @ within - (block @ average.T) @ of_train.T + of_rows @ to_mean @ of_train.T
-    return np.asarray(block * (of_rows @ of_train.T + sharing) / (1 + sharing))

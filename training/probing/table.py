@@ -113,6 +113,28 @@ class Labels:
         return [together, *alone] if together else alone
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What a fit needs of labelled rows.
+
+    Attributes:
+        unit: (rows,) their features.
+        aspect: (rows,) their aspect.
+        weight: (rows,) their weight.
+        question: (rows,) their question.
+    """
+
+    unit: Index
+    aspect: Index
+    weight: Array
+    question: NDArray[np.str_]
+
+    @property
+    def n_aspects(self) -> int:
+        """How many aspects there are at least, counted by their numbers."""
+        return int(self.aspect.max(initial=-1)) + 1
+
+
 def counted_table(pairs: Sequence[LabelledPair], uncounted: tuple[str, ...]) -> Labels:
     """Collect the labels of the aspects that count in the total; `row` numbers these alone."""
     labels = Labels.of(pairs, uncounted).that_count()

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from inspector_training.probing.fits import INTERCEPT_SCALE, Target, fit_each, left_out_errors
-from inspector_training.probing.kernels import Rows
 from inspector_training.probing.settings import Setting
+from inspector_training.probing.table import Rows
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from inspector_training.probing.kernels import Design, Rows, joint_kernel
+from inspector_training.probing.fits import joint_kernel
+from inspector_training.probing.kernels import Design
 from inspector_training.probing.settings import View
-from inspector_training.probing.table import Labels
+from inspector_training.probing.table import Labels, Rows
 from support.made_up import make_features, make_pairs
 
 from inspector_pipeline.errors import DataFileError
