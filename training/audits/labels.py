@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from inspector_pipeline.files.tables import Row
+from inspector_pipeline.files.entries import Row
 
 from .items import Item
 

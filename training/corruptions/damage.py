@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.tables import Row
+from inspector_pipeline.files.entries import Row
 
 from . import arithmetic, steps
 from .rationale import Damage, Damaged, Rationale, Source, read_rationale

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from inspector_pipeline.files.tables import Row
+from inspector_pipeline.files.entries import Row
 
 from ..rows.answers import final_answer
 

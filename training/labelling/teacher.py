@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any
 
-from inspector_pipeline.files.tables import Row
+from inspector_pipeline.files.entries import Row
 
 from .endpoint import Failure, Message, Reply, whole
 from .rubrics import Rubric

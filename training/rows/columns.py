@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.tables import Row
-
-from .records import question_id
+from inspector_pipeline.files.entries import Row
 
 logger = logging.getLogger(__name__)
 
@@ -101,14 +99,15 @@ def map_row(source: Row, columns: Mapping[str, str], label: Mapping[str, str], w
         words: Label as it is written -> score.
 
     Returns:
-        The row, without the source's other columns. `scores` has every aspect of `label`, None where the cell holds no
-        whole number and no known word; `reasons` says why.
+        The row, without the source's other columns; its id is None where the source has no column of ids. `scores` has
+        every aspect of `label`, None where the cell holds no whole number and no known word; `reasons` says why.
 
     Raises:
         UnusableRowError: The row has no usable question, response or id.
     """
     row: Row = {"id": None, "question": _text(source, columns["question"], "question")}
-    row["id"] = _id(source.get(columns["id"])) if "id" in columns else question_id(row["question"])
+    if "id" in columns:
+        row["id"] = _id(source.get(columns["id"]))
     for name in TEXTS:
         if name in columns and not is_blank(source.get(columns[name])):
             row[name] = _text(source, columns[name], name, numbers=True)

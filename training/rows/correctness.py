@@ -17,7 +17,7 @@ from math_verify import parse as parse_math
 from math_verify import verify
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.tables import Row
+from inspector_pipeline.files.entries import Row
 
 from .answers import final_answer, mentions, number_value, stated_answer
 from .records import normal_text, question_id

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.files.tables import Row
+from inspector_pipeline.files.entries import Row
 
 from .answers import last_boxed
 from .columns import Columns, UnusableRowError, is_blank, map_row, other_columns
@@ -160,10 +160,12 @@ def make_rows(
             row = map_row(given, found, columns.label, words)
             extra = other_columns(given, taken)
             if named:
-                if named.ids_from_rows and "id" not in found:
+                if named.ids_from_rows and row["id"] is None:
                     row["id"] = i if source.split == "train" else f"{source.split}-{i}"
                 row |= named.complete(row, given)
                 extra = {key: extra[key] for key in named.keep if key in extra}
+            if row["id"] is None:
+                row["id"] = question_id(row["question"])
             key = (str(row["id"]), question_id(row["question"]))
             if "prediction" not in row and key in seen:
                 raise UnusableRowError(REPEATED)

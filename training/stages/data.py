@@ -109,22 +109,32 @@ def _check(config: Config) -> None:
         DataFileError: They do not fit.
     """
     named = DATASETS.get(config.dataset or "")
-    if not config.output.endswith(".jsonl"):
-        raise DataFileError(f"--output expects a .jsonl file, but got {config.output}.")
-    if not config.path and not config.dataset:
-        raise DataFileError("The data stage expects a source, but got none. Name one with --dataset or --path.")
-    if config.path and not Path(config.path).exists():
-        raise DataFileError(f"--path expects a file or folder, but there is none at {config.path}.")
-    if not config.path and not named and "/" not in str(config.dataset):
-        raise DataFileError(
-            f"--dataset expects {', '.join(DATASETS)} or a Hub id such as org/name, but got {config.dataset!r}."
-        )
-    if named and config.split and config.split not in named.splits:
-        raise DataFileError(f"{config.dataset} has the splits {', '.join(named.splits)}, but got {config.split!r}.")
-    if config.limit is not None and config.limit < 1:
-        raise DataFileError(f"--limit expects 1 or more, but got {config.limit}.")
-    if config.seed is not None and config.limit is None:
-        raise DataFileError("--seed expects a --limit, since it says which rows to keep. Give both or none.")
+    place = Path(config.path) if config.path else None
+    splits = named.splits if named else (config.split,)
+    mistakes = [
+        (not config.output.endswith(".jsonl"), f"--output expects a .jsonl file, but got {config.output}."),
+        (
+            not config.path and not config.dataset,
+            "The data stage expects a source, but got none. Name one with --dataset or --path.",
+        ),
+        (place and not place.exists(), f"--path expects a file or folder, but there is none at {config.path}."),
+        (
+            not config.path and not named and "/" not in str(config.dataset),
+            f"--dataset expects {', '.join(DATASETS)} or a Hub id such as org/name, but got {config.dataset!r}.",
+        ),
+        (
+            config.split and config.split not in splits,
+            f"{config.dataset} has the splits {', '.join(map(str, splits))}, but got {config.split!r}.",
+        ),
+        (config.limit is not None and config.limit < 1, f"--limit expects 1 or more, but got {config.limit}."),
+        (
+            config.seed is not None and config.limit is None,
+            "--seed expects a --limit, since it says which rows to keep. Give both or none.",
+        ),
+    ]
+    for wrong, message in mistakes:
+        if wrong:
+            raise DataFileError(message)
 
 
 def _published_format(config: Config) -> str | None:
