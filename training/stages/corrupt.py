@@ -9,7 +9,7 @@ Everything random is seeded by seed, id and kind, so that a row depends neither 
 how many are taken; only `off_topic` looks at the others, for another solution to give.
 
 Example:
-    python -m training corrupt --questions questions.jsonl --output corrupted.jsonl --n_questions 2000 --per_question 3
+    python -m training corrupt --questions questions.jsonl --output corrupted.jsonl --n-questions 2000 --per-question 3
 """
 
 import logging

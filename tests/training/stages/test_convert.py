@@ -288,7 +288,7 @@ def test_the_command(tmp_path, capsys):
     assert read_records(tmp_path / "b.jsonl") == [{"id": 1, "question": "Why?", "answer": "Y", "prediction": "So."}]
     with pytest.raises(SystemExit, match="0"):
         main(["convert", "--help"])
-    assert "--top_percent TOP_PERCENT" in capsys.readouterr().out
+    assert "--top-percent" in capsys.readouterr().out
 
 
 def test_a_phrase_that_all_questions_share_is_not_taken_for_the_rubric(tmp_path):
