@@ -5,6 +5,18 @@ import argparse
 from .arguments import JUDGE, add_judge_options, positive
 from .judge import check_judge_options, load
 
+LIMITS = (  # option, name in Limits, which takes seconds to import, default, unit, what it is
+    ("--max-body", "body_bytes", 8_000_000, "BYTES", "of a request"),
+    ("--max-pairs", "pairs", 256, "N", "of a request"),
+    ("--max-queue", "queue", 2048, "N", "pairs that may wait"),
+    ("--max-queue-bytes", "queue_bytes", 64_000_000, "BYTES", "of all requests that arrive, wait or are being scored"),
+    ("--max-connections", "connections", 512, "N", "that may be open at a time"),
+    ("--read-timeout", "read_s", 30, "S", "seconds for a request's head to arrive, and then for its body"),
+    ("--request-timeout", "request_s", 600, "S", "seconds from there to the answer"),
+    ("--keep-alive", "keep_alive_s", 5, "S", "seconds that a connection may idle after an answer"),
+    ("--shutdown-timeout", "shutdown_s", 8, "S", "seconds to answer what was accepted, once SIGTERM has come"),
+)
+
 
 def serve(parser: argparse.ArgumentParser) -> None:
     """Serve a judge over HTTP: POST /score, GET /health, /metrics and /docs. SIGTERM finishes what was accepted."""
@@ -13,16 +25,19 @@ def serve(parser: argparse.ArgumentParser) -> None:
     add_judge_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen at (8000)")
-    parser.add_argument("--max-body", type=positive, metavar="BYTES", default=8_000_000, help="of a request (8000000)")
-    parser.add_argument("--max-pairs", type=positive, metavar="N", default=256, help="of a request (256)")
-    parser.add_argument("--max-queue", type=positive, metavar="N", default=2048, help="pairs that may wait (2048)")
+    parser.add_argument(
+        "--access-log", action="store_true", help="a JSON line for each request on stderr, without texts"
+    )
+    for option, name, default, unit, described in LIMITS:
+        parser.add_argument(
+            option, dest=name, type=positive, default=default, metavar=unit, help=f"{described} ({default})"
+        )
 
 
 def _serve(args: argparse.Namespace) -> None:
-    import uvicorn
-
-    from inspector_pipeline.serving.app import Limits, make_app
+    from inspector_pipeline.serving.gate import Limits
+    from inspector_pipeline.serving.server import make_server
 
     check_judge_options(args)
-    limits = Limits(args.max_body, args.max_pairs, args.max_queue)
-    uvicorn.run(make_app(load(args), limits), host=args.host, port=args.port, log_level="warning")
+    limits = Limits(**{name: getattr(args, name) for _, name, *_ in LIMITS})
+    make_server(load(args), limits, host=args.host, port=args.port, access_log=args.access_log).run()

@@ -7,53 +7,37 @@
 
 A judge that reads the question alone takes pairs without `prediction`. Pairs of concurrent requests are scored
 together, so in bfloat16 a score may depend a little on what came along with it; in float32 it does not. A request is
-refused whole: 413 where it is too large, 422 where a pair cannot be scored (the message says which), 503 with
-Retry-After where too many pairs wait, 500 where the server has failed. On SIGTERM what was accepted is answered first.
+refused whole: 400 or 415 where it is not JSON in UTF-8, 408 where it arrives too slowly, 413 where it is too large, 422
+where a pair cannot be scored (the message says which), 503 with Retry-After where too much waits, 500 where the server
+has failed. One whose client has gone is not scored. On SIGTERM what was accepted is answered first.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import PairError, SettingsError
+from ..errors import PairError
 from ..jobs.window import Outcome
 from ..pipeline_inspector import InspectorPipeline
 from ..template import check_pair
 from .batcher import Batcher, QueueFullError, ScoringFailedError
+from .gate import Bodies, Gate, Limits
 
 SCORE = "/score"
-DRAIN_S = 10.0  # how long a body that is too large is read, so that its sender can be told
+JSON_TYPE = re.compile(r"\s*application/([\w.-]+\+)?json\s*(;\s*charset=\"?(utf-?8|us-ascii)\"?\s*)?;?\s*", re.I)
 WINDOW_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CODES: dict[type[Exception], int] = {PairError: 422, QueueFullError: 503, ScoringFailedError: 500}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a server accepts.
-
-    Attributes:
-        body_bytes: Of a request's body.
-        pairs: Of one request.
-        queue: Pairs that may wait, of all requests.
-    """
-
-    body_bytes: int = 8_000_000
-    pairs: int = 256
-    queue: int = 2048
-
-    def __post_init__(self) -> None:
-        """Refuse a queue that a request does not fit into."""
-        if min(self.body_bytes, self.pairs) < 1 or self.queue < self.pairs:
-            raise SettingsError(f"A server expects limits of 1 or more and queue >= pairs, but got {self}.")
 
 
 class Pair(BaseModel):
@@ -67,7 +51,7 @@ class Pair(BaseModel):
 class ScoreRequest(BaseModel):
     """Pairs to score."""
 
-    pairs: Annotated[list[Pair], Field(min_length=1)]
+    pairs: Annotated[list[Pair], Field(min_length=1, fail_fast=True)]
 
 
 class Question(BaseModel):
@@ -80,7 +64,7 @@ class Question(BaseModel):
 class QuestionsRequest(BaseModel):
     """Questions to score, for a judge that reads no response."""
 
-    pairs: Annotated[list[Question], Field(min_length=1)]
+    pairs: Annotated[list[Question], Field(min_length=1, fail_fast=True)]
 
 
 class Result(BaseModel):
@@ -105,50 +89,48 @@ class Problem(BaseModel):
     detail: str
 
 
-class ScoreRequests:
-    """Counts requests to /score by the code of their answer, and refuses a body that is too large."""
+class JsonRequest(Request):
+    """A request whose body is taken for JSON only where it says so, and that says what is wrong with it."""
 
-    def __init__(self, app: ASGIApp, body_bytes: int, requests: Counter) -> None:
-        """Wrap an app."""
-        self.app = app
-        self.body_bytes = body_bytes
-        self.requests = requests
+    async def json(self) -> Any:
+        """Parse the body.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
-        if scope["type"] != "http" or scope["path"] != SCORE:
-            await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        refused_unread = b"expect" in headers and int(headers.get(b"content-length", b"0")) > self.body_bytes
-        left = -1 if refused_unread else self.body_bytes
-
-        async def receive_some() -> Message:
-            nonlocal left
-            message: Message = {} if refused_unread else await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                if message.get("more_body"):
-                    await _drain(receive)
-                fault = f"A request expects a body of at most {self.body_bytes} bytes. Send fewer pairs."
-                raise HTTPException(413, fault, {"Connection": "close"})
-            return message
-
-        async def send_counted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self.requests.labels(str(message["status"])).inc()
-            await send(message)
-
-        await self.app(scope, receive_some, send_counted)
+        Raises:
+            JSONDecodeError: It is no JSON; FastAPI says where.
+            HTTPException: 400, it is JSON of a kind that is not taken.
+        """
+        try:
+            return json.loads(await self.body(), object_pairs_hook=_without_repeats)
+        except json.JSONDecodeError:
+            raise
+        except (ValueError, RecursionError) as error:
+            fault = f"A request expects JSON in UTF-8, with distinct keys and not deeply nested, but got: {error}."
+            raise HTTPException(400, fault) from error
 
 
-async def _drain(receive: Receive) -> None:
-    """Read what is left of a body, and forget it: a client that is cut off while it sends never sees the answer."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_S):
-            message = await receive()
-            while message["type"] != "http.disconnect" and message.get("more_body", False):
-                message = await receive()
+class JsonRoute(APIRoute):
+    """A route that takes JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Check what a body says it is before FastAPI reads it."""
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            kind = request.headers.get("content-type", "none")
+            if request.method == "POST" and not (
+                JSON_TYPE.fullmatch(kind) and "content-encoding" not in request.headers
+            ):
+                raise HTTPException(415, "A request expects Content-Type: application/json, in UTF-8, not compressed.")
+            return await handle(JsonRequest(request.scope, request.receive))
+
+        return checked
+
+
+def _without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        raise ValueError("a key twice in one object")
+    return found
 
 
 class Metrics:
@@ -166,6 +148,12 @@ class Metrics:
         self.window = Histogram("inspector_window_pairs", "Pairs scored at a time", buckets=WINDOW_SIZES, **own)
         self.window_seconds = Histogram("inspector_window_seconds", "Time of such a window", **own)
         self.waiting = Gauge("inspector_waiting_pairs", "Pairs that wait or are being scored", **own)
+        self.held = Gauge("inspector_held_bytes", "Bodies of requests without an answer yet", **own)
+
+    def on_answer(self, path: str, code: int) -> None:
+        """Count an answer."""
+        if path == SCORE:
+            self.requests.labels(str(code)).inc()
 
     def on_window(self, outcomes: list[Outcome], seconds: float) -> None:
         """Count a window."""
@@ -177,31 +165,36 @@ class Metrics:
         self.window_seconds.observe(seconds)
 
 
-def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
-    """Build the server's app.
+def make_app(
+    judge: InspectorPipeline, limits: Limits | None = None, *, access_log: logging.Logger | None = None
+) -> FastAPI:
+    """Build the server's app; `make_server` runs it, and holds limits on connections that an app cannot.
 
     Args:
         judge: A loaded judge, which the app then owns.
         limits: What it accepts.
-
-    Example:
-        >>> uvicorn.run(make_app(load_judge()))  # doctest: +SKIP
+        access_log: Gets a JSON object for each request, at INFO.
     """
     limits = limits or Limits()
     metrics = Metrics()
     batcher = Batcher(judge, limits.queue, metrics.on_window)
+    bodies = Bodies(limits, lambda: batcher.retry_after)
     metrics.waiting.set_function(lambda: batcher.waiting)
+    metrics.held.set_function(lambda: bodies.size)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         worker = asyncio.create_task(batcher.run())
-        yield
+        yield {"limits": limits, "bodies": bodies}
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
 
     app = FastAPI(title="Inspector", description="Scores (question, response) pairs.", lifespan=lifespan)
-    app.add_middleware(ScoreRequests, body_bytes=limits.body_bytes, requests=metrics.requests)
-    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 413, 422, 500, 503)}
+    app.router.route_class = JsonRoute
+    app.add_middleware(Gate, bodies=bodies, on_answer=metrics.on_answer, access_log=access_log)
+    problems: dict[int | str, dict[str, Any]] = {
+        code: {"model": Problem} for code in (400, 408, 413, 415, 422, 500, 503)
+    }
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -209,8 +202,9 @@ def make_app(judge: InspectorPipeline, limits: Limits | None = None) -> FastAPI:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:3]]
         return JSONResponse({"detail": ascii("; ".join(faults))[1:-1]}, 422)
 
-    async def score(request: ScoreRequest | QuestionsRequest) -> JSONResponse:
+    async def score(request: ScoreRequest | QuestionsRequest, http: Request) -> JSONResponse:
         """Score pairs; each gets whole-number scores, their total, expected scores and probabilities."""
+        http.state.pairs = len(request.pairs)
         with metrics.seconds.time():
             return JSONResponse({"results": await _score(batcher, request, limits)})
 

@@ -63,10 +63,15 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """How many pairs wait or are being scored."""
-        return len(self._queue) + len(self._window)
+        return sum(not answer.done() for _, answer in (*self._window, *self._queue))
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds, 1 or more, after which what waits now will have been scored."""
+        return max(1, math.ceil(self.waiting / self._speed))
 
     async def score(self, pairs: list[Row]) -> list[Outcome]:
-        """Score the pairs of a request.
+        """Score the pairs of a request; where it is cancelled, those that are not being scored yet never are.
 
         Raises:
             QueueFullError: They would make the queue too long.
@@ -75,22 +80,27 @@ class Batcher:
         if self.ended:
             raise ScoringFailedError("The server scores no more, and must be started again.")
         if self.waiting + len(pairs) > self.max_queue:
-            raise QueueFullError(max(1, math.ceil(self.waiting / self._speed)))
+            raise QueueFullError(self.retry_after)
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in pairs]
         self._queue.extend(zip(pairs, answers, strict=True))
         self._arrived.set()
-        return await asyncio.gather(*answers)
+        try:
+            return await asyncio.gather(*answers)
+        except asyncio.CancelledError:
+            self._queue = deque(waiting for waiting in self._queue if not waiting[1].done())
+            raise
 
     async def run(self) -> None:
         """Score until cancelled; what waits when it ends, for whatever reason, is told so."""
+        thread = ThreadPoolExecutor(1, "judge")
         try:
-            with ThreadPoolExecutor(1, "judge") as thread:
-                while True:
-                    await self._arrived.wait()
-                    await self._score_window(thread)
+            while True:
+                await self._arrived.wait()
+                await self._score_window(thread)
         finally:
             self.ended = True
+            thread.shutdown(wait=False)  # a server that ends waits for no window that nobody waits for
             if not isinstance(sys.exception(), asyncio.CancelledError):
                 logger.error("The server scores no more, and must be started again.", exc_info=True)
             _fail([*self._window, *self._queue], "The server has stopped scoring.")

@@ -1,0 +1,102 @@
+"""The process that serves: connections that are bounded in number and time, and an end that comes in time."""
+
+import asyncio
+import logging
+import sys
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..pipeline_inspector import InspectorPipeline
+from .app import make_app
+from .gate import Limits
+
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\nConnection: close\r\n"
+    b'Content-Length: 63\r\n\r\n{"detail":"Too many connections are open. Come again in 5 s."}\n'
+)
+
+
+class Connection(H11Protocol):
+    """A connection on which a request's head must arrive in time, even byte by byte; one too many is refused."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse it where too many are open."""
+        super().connection_made(transport)
+        self._expect_head()
+        if len(self.connections) > self.app_state["limits"].connections:
+            transport.write(FULL)
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived; what is not a whole head must become one in time."""
+        super().data_received(data)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        super().connection_lost(exc)
+        self._forget_deadline()
+
+    def shutdown(self) -> None:
+        """Take no further request; a body that is still arriving is refused."""
+        self.app_state["bodies"].stop()
+        super().shutdown()
+
+    def _expect_head(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._forget_deadline()
+        elif self._deadline is None:
+            seconds = self.app_state["limits"].read_s
+            self._deadline = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def make_server(
+    judge: InspectorPipeline,
+    limits: Limits | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    access_log: bool = False,
+) -> uvicorn.Server:
+    """Build a server, which `run()` runs until SIGTERM.
+
+    Args:
+        judge: A loaded judge, which the server then owns.
+        limits: What it accepts.
+        host: Address to listen at.
+        port: Port to listen at.
+        access_log: Whether stderr gets a JSON object for each request.
+
+    Example:
+        >>> make_server(load_judge(), port=8080).run()  # doctest: +SKIP
+    """
+    limits = limits or Limits()
+    return uvicorn.Server(
+        uvicorn.Config(
+            make_app(judge, limits, access_log=_stderr_log() if access_log else None),
+            host,
+            port,
+            http=Connection,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=limits.keep_alive_s,
+            timeout_graceful_shutdown=limits.shutdown_s,
+        )
+    )
+
+
+def _stderr_log() -> logging.Logger:
+    logger = logging.getLogger("inspector_pipeline.access")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    return logger
