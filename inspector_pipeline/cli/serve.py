@@ -35,9 +35,12 @@ def serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(args: argparse.Namespace) -> None:
+    import uvicorn
+
+    from inspector_pipeline.serving.app import make_config
     from inspector_pipeline.serving.gate import Limits
-    from inspector_pipeline.serving.server import make_server
 
     check_judge_options(args)
     limits = Limits(**{name: getattr(args, name) for _, name, *_ in LIMITS})
-    make_server(load(args), limits, host=args.host, port=args.port, access_log=args.access_log).run()
+    config = make_config(load(args), limits, host=args.host, port=args.port, access_log=args.access_log)
+    uvicorn.Server(config).run()

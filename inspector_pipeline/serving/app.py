@@ -16,10 +16,12 @@ import asyncio
 import json
 import logging
 import re
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -32,6 +34,7 @@ from ..jobs.window import Outcome
 from ..pipeline_inspector import InspectorPipeline
 from ..template import check_pair
 from .batcher import Batcher, QueueFullError, ScoringFailedError
+from .connections import Connection
 from .gate import Bodies, Gate, Limits
 
 SCORE = "/score"
@@ -168,7 +171,7 @@ class Metrics:
 def make_app(
     judge: InspectorPipeline, limits: Limits | None = None, *, access_log: logging.Logger | None = None
 ) -> FastAPI:
-    """Build the server's app; `make_server` runs it, and holds limits on connections that an app cannot.
+    """Build the server's app; `make_config` says how to run it.
 
     Args:
         judge: A loaded judge, which the app then owns.
@@ -243,3 +246,45 @@ async def _score(batcher: Batcher, request: ScoreRequest | QuestionsRequest, lim
         if outcome.reason is not None:
             raise HTTPException(422, f"Pair {index} cannot be scored: {outcome.reason}")
     return [outcome.result for outcome in outcomes]
+
+
+def make_config(
+    judge: InspectorPipeline,
+    limits: Limits | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    access_log: bool = False,
+) -> uvicorn.Config:
+    """Say how uvicorn serves the app, with the limits on connections, heads and the end that an app cannot hold.
+
+    Args:
+        judge: A loaded judge, which the app then owns.
+        limits: What it accepts.
+        host: Address to listen at.
+        port: Port to listen at.
+        access_log: Whether stderr gets a JSON object for each request.
+
+    Example:
+        >>> uvicorn.Server(make_config(load_judge(), port=8080)).run()  # doctest: +SKIP
+    """
+    limits = limits or Limits()
+    return uvicorn.Config(
+        make_app(judge, limits, access_log=_stderr_log() if access_log else None),
+        host,
+        port,
+        http=Connection,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=limits.keep_alive_s,
+        timeout_graceful_shutdown=limits.shutdown_s,
+    )
+
+
+def _stderr_log() -> logging.Logger:
+    logger = logging.getLogger("inspector_pipeline.access")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    return logger

@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+import uvicorn
 from support.models import PAIRS, aspect, feature
 
 from inspector_pipeline import PairTemplate, load_judge
 from inspector_pipeline.errors import SettingsError
-from inspector_pipeline.serving.app import Metrics
+from inspector_pipeline.serving.app import Metrics, make_config
 from inspector_pipeline.serving.gate import Limits
-from inspector_pipeline.serving.server import make_server
 
 STARTED_WITHIN = 60  # seconds
 
@@ -45,7 +45,7 @@ def serving(judge, **limits):
     """Serve from a thread; gives the port and the server."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = make_server(judge, Limits(**limits))
+        server = uvicorn.Server(make_config(judge, Limits(**limits)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         deadline = time.monotonic() + STARTED_WITHIN

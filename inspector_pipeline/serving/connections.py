@@ -1,15 +1,8 @@
-"""The process that serves: connections that are bounded in number and time, and an end that comes in time."""
+"""Connections that are bounded in number and in time; what their limits are is read from the app's lifespan state."""
 
 import asyncio
-import logging
-import sys
 
-import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
-
-from ..pipeline_inspector import InspectorPipeline
-from .app import make_app
-from .gate import Limits
 
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\nConnection: close\r\n"
@@ -56,47 +49,3 @@ class Connection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-
-def make_server(
-    judge: InspectorPipeline,
-    limits: Limits | None = None,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    access_log: bool = False,
-) -> uvicorn.Server:
-    """Build a server, which `run()` runs until SIGTERM.
-
-    Args:
-        judge: A loaded judge, which the server then owns.
-        limits: What it accepts.
-        host: Address to listen at.
-        port: Port to listen at.
-        access_log: Whether stderr gets a JSON object for each request.
-
-    Example:
-        >>> make_server(load_judge(), port=8080).run()  # doctest: +SKIP
-    """
-    limits = limits or Limits()
-    return uvicorn.Server(
-        uvicorn.Config(
-            make_app(judge, limits, access_log=_stderr_log() if access_log else None),
-            host,
-            port,
-            http=Connection,
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=limits.keep_alive_s,
-            timeout_graceful_shutdown=limits.shutdown_s,
-        )
-    )
-
-
-def _stderr_log() -> logging.Logger:
-    logger = logging.getLogger("inspector_pipeline.access")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.handlers = [logging.StreamHandler(sys.stderr)]
-    return logger
