@@ -1,6 +1,7 @@
 """Made-up labels and features in real folders of the extract stage, so that fits can be held against plain formulas."""
 
 import numpy as np
+from inspector_training.evaluation.metrics import bootstrap
 from inspector_training.features.store import PAIRS_FILE, Fingerprint, load_features, plan_shards
 from inspector_training.rows.records import LabelledPair, labelled_rows, write_records
 from inspector_training.runs.manifest import Manifest
@@ -65,3 +66,9 @@ def make_features(folder, pairs, *, signal=0.0, seed=0, layers=(0, 1, 2, 3, 4), 
     files = [folder / PAIRS_FILE, folder / "fingerprint.json"]
     Manifest("extract", {}, settings).write(folder, files)
     return load_features(folder)
+
+
+def measure(truth, classes, predictions):
+    """Compute every metric on the rows as they are, the mean over repeats."""
+    sample = bootstrap(truth, classes, predictions, np.ones((1, len(truth))))
+    return {name: float(values[0]) for name, values in sample.items()}

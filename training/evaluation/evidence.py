@@ -4,29 +4,30 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..probing.table import Array, Labels
 from ..rows.records import is_good
 from .cost import Cost
 from .metrics import (
     DEFINITIONS,
-    METRICS,
+    ECE_BINS,
+    ECE_ROWS,
     UNSET,
+    Index,
+    Mask,
     Predictions,
     Resamples,
+    Ties,
     averaged,
     bootstrap,
     compared,
-    confusion,
     gains,
     interval,
-    label_counts,
-    reliability,
+    intervals,
     resamples,
+    rounded,
 )
 
-Mask = NDArray[np.bool_]
 Draws = Mapping[str, Array]  # of each metric, (resamples + 1,)
 
 SHOWN = ("auroc", "spearman", "macro_f1", "qwk", "mae")
@@ -64,12 +65,12 @@ def judge_evidence(predictions: Mapping[str, Predictions], labels: Labels, sampl
         aspects[name] = {
             **label_counts(truth, classes),
             "counts_in_total": labels.counted[a],
-            **_beside(own),
+            **compared(own.pop(judge), own),
             **({"reliability": bins} if bins else {}),
             "confusion": confusion(truth, scale, taken[judge]),
         }
     means = {method: averaged(values) for method, values in draws.items() if values}
-    return {"aspects": aspects, "mean": _beside(means) if means else {}}
+    return {"aspects": aspects, "mean": compared(means.pop(judge), means) if means else {}}
 
 
 def set_evidence(
@@ -89,13 +90,8 @@ def set_evidence(
             weights = resamples(questions, bootstraps, seed).weights(questions)
             first = {method: one.take(rows, slice(1)) for method, one in predictions.items()}
             own = {method: bootstrap(truth, classes, one, weights) for method, one in first.items()}
-            found[name] = {**label_counts(truth, classes), **_beside(own)}
+            found[name] = {**label_counts(truth, classes), **compared(own.pop(judge), own)}
     return found
-
-
-def _beside(draws: Mapping[str, Draws]) -> dict[str, Any]:
-    judge, *others = draws
-    return {**compared(draws[judge], {name: draws[name] for name in others})}
 
 
 def protocol(cross_validation: str, chosen: list[str], metrics: list[str], bootstraps: int) -> dict[str, Any]:
@@ -160,10 +156,12 @@ def comparison_evidence(
             **vars(outcome.cost),
             "rows": int(covered.sum()),
             "rows_of": int((~labels.auxiliary).sum()),
-            "aspects": {aspect: _intervals(draws) for aspect, draws in own.items()},
-            "mean": _intervals(mean),
-            "gain_of_judge": {} if name == judge else _gains(judges_mean, mean),
-            "gain_by_aspect": {} if name == judge else {aspect: _gains(ours[aspect], own[aspect]) for aspect in own},
+            "aspects": {aspect: intervals(draws) for aspect, draws in own.items()},
+            "mean": intervals(mean),
+            "gain_of_judge": {} if name == judge else gains(judges_mean, mean, tested=True),
+            "gain_by_aspect": {}
+            if name == judge
+            else {aspect: gains(ours[aspect], own[aspect], tested=True) for aspect in own},
         }
     return {"judge": judge, "methods": methods}
 
@@ -185,23 +183,56 @@ def _draws(
     return found
 
 
-def _intervals(draws: Draws) -> dict[str, Any]:
-    return {name: interval(draws[name]) for name in SHOWN if name in draws}
+def label_counts(truth: Index, classes: list[int]) -> dict[str, object]:
+    """Describe an aspect's labels: n, how many of each class, and the prior, which is the share of good ones."""
+    counts = {str(c): int((truth == c).sum()) for c in classes}
+    prior = rounded(is_good(truth, classes).mean())
+    return {"classes": classes, "n": len(truth), "class_counts": counts, "label_prior": prior}
 
 
-def _gains(judge: Draws, other: Draws) -> dict[str, Any]:
-    kept = {name: judge[name] for name in SHOWN if name in judge and name in other}
-    found: dict[str, Any] = {**gains(kept, other)}
-    for name in kept:
-        sign = -1 if METRICS[name].lower_is_better else 1
-        found[name]["p"] = _p_value(sign * (judge[name] - other[name])[1:])
-    return found
+def reliability(good: Mask, probability: Array) -> list[dict[str, float | None]]:
+    """Compare P(good) with the share of good labels in bins of like mass; equal probabilities share a bin.
+
+    Args:
+        good: (rows,) whether the label is good.
+        probability: (repeats, rows) P(good); the repeats are pooled.
+
+    Returns:
+        For each bin that holds rows, 10 or fewer so that each holds 20, by rising probability: `predicted`, its mean
+        probability, `observed`, its share of good labels, and `n`, its rows, on average over repeats. Empty if the
+        method has no probabilities.
+    """
+    if np.isnan(probability).any():
+        return []
+    bins = max(1, min(ECE_BINS, ECE_BINS * len(good) // ECE_ROWS))
+    values, repeated, ties = probability.ravel(), np.tile(good, len(probability)), Ties.of(probability.ravel())
+    bin_of_row = ties.bins(np.ones((1, len(values))), bins)[0][ties.group]
+    return [
+        {
+            "predicted": rounded(values[here].mean()),
+            "observed": rounded(repeated[here].mean()),
+            "n": rounded(here.sum() / len(probability)),
+        }
+        for here in (bin_of_row == b for b in np.unique(bin_of_row))
+    ]
 
 
-def _p_value(draws: Array) -> float | None:
-    """Double the smaller share of resamples on either side of 0; None where no resample defines the difference."""
-    defined = draws[~np.isnan(draws)]
-    if not len(defined):
-        return None
-    smaller = min((defined <= 0).sum(), (defined >= 0).sum())
-    return round(float(min(1.0, 2 * (smaller + 1) / (len(defined) + 1))), 4)
+def confusion(truth: Index, classes: list[int], predictions: Predictions) -> dict[str, list[int] | list[list[float]]]:
+    """Count labels against scores, on average over repeats.
+
+    Args:
+        truth: (rows,) labels.
+        classes: All scores, ascending.
+        predictions: Of these rows.
+
+    Returns:
+        `classes`, and `matrix`: a row for each label, a column for each score.
+
+    Raises:
+        ValueError: A label or score is not among the classes.
+    """
+    matrix = np.zeros((len(classes), len(classes)))
+    rows = [classes.index(label) for label in truth.tolist()]
+    for scores in predictions.score.tolist():
+        np.add.at(matrix, (rows, [classes.index(score) for score in scores]), 1 / len(predictions.score))
+    return {"classes": classes, "matrix": np.round(matrix, 2).tolist()}

@@ -1,6 +1,9 @@
 """Metrics of predictions that never saw their questions, with bootstrap intervals over questions.
 
-All methods and aspects share the resamples, so that their differences are paired:
+A resample weighs each row by how often it was drawn, so nothing is copied: a metric takes weights, (resamples, rows),
+and gives (resamples,). Ranks are weighted midranks, and F1 and kappa come from weighted confusion matrices. What is
+undefined is NaN; `Metric` silences numpy's warnings of it. All methods and aspects share the resamples, so that their
+differences are paired:
 
     samples = resamples(questions, 1000, seed)
     ours = bootstrap(truth, classes, predictions, samples.weights(questions))
@@ -16,30 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rows.records import is_good
-from . import weighted
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 Interval = dict[str, float | None]
 
 ECE_BINS = 10
 ECE_ROWS = 200  # with fewer rows the bins hold too few for the estimate to mean anything
-BIN_ROWS = ECE_ROWS // ECE_BINS
 UNSET = -1  # no class; a score that was never predicted
 BLOCK = 2_000_000  # weights taken at once, so that many rows and resamples need little memory
 
 
-class Prediction(NamedTuple):
-    """Predictions of rows in one repeat, (rows,) each; the fields are those of `Predictions`."""
-
-    expected: Array
-    good: Array
-    good_probability: Array
-    score: Index
-
-
 class Predictions(NamedTuple):
-    """Predictions of rows by fits that never saw their questions, over several repeats.
+    """Predictions of rows by fits that never saw their questions, over several repeats; of one repeat, (rows,) each.
 
     Attributes:
         expected: (repeats, rows) mean score under the probabilities.
@@ -59,7 +52,7 @@ class Predictions(NamedTuple):
         expected, good, probability = (np.full((repeats, rows), np.nan) for _ in range(3))
         return cls(expected, good, probability, np.full((repeats, rows), UNSET))
 
-    def put(self, repeat: int, rows: Index, prediction: Prediction) -> None:
+    def put(self, repeat: int, rows: Index, prediction: "Predictions") -> None:
         """Fill some of the rows of one repeat, in place."""
         for column, values in zip(self, prediction, strict=True):
             column[repeat, rows] = values
@@ -68,12 +61,12 @@ class Predictions(NamedTuple):
         """Return some of the rows, of all repeats or some."""
         return self._replace(**{name: column[repeats, rows] for name, column in self._asdict().items()})
 
-    def repeats(self) -> list[Prediction]:
+    def repeats(self) -> "list[Predictions]":
         """Return each repeat's predictions."""
-        return [Prediction(*columns) for columns in zip(*self, strict=True)]
+        return [Predictions(*columns) for columns in zip(*self, strict=True)]
 
 
-WeightedMetric = Callable[[Index, list[int], Prediction, Array], Array]
+WeightedMetric = Callable[[Index, list[int], Predictions, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -90,11 +83,11 @@ class Metric:
     lower_is_better: bool = False
     least_rows: int = 0
 
-    def __call__(self, truth: Index, classes: list[int], prediction: Prediction) -> float:
+    def __call__(self, truth: Index, classes: list[int], prediction: Predictions) -> float:
         """Compute it on the rows as they are; NaN where it is undefined."""
         return float(self.draws(truth, classes, prediction, np.ones((1, len(truth))))[0])
 
-    def draws(self, truth: Index, classes: list[int], prediction: Prediction, weights: Array) -> Array:
+    def draws(self, truth: Index, classes: list[int], prediction: Predictions, weights: Array) -> Array:
         """Compute it on every resample.
 
         Args:
@@ -111,22 +104,119 @@ class Metric:
             return np.concatenate([self.weighted(truth, classes, prediction, block) for block in blocks])
 
 
+def weighted_mean(values: Array | Mask, weights: Array) -> Array:
+    """Average values, (rows,)."""
+    return np.asarray(weights @ values / weights.sum(axis=1))
+
+
+def auroc(good: Mask, values: Array, weights: Array) -> Array:
+    """P(a good row has a larger value than another), ties count half; NaN where all rows are good, or none."""
+    ties = Ties.of(values)
+    positive, negative = ties.mass(weights * good), ties.mass(weights * ~good)
+    below = negative.cumsum(axis=1) - negative / 2
+    area: Array = (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+    return area * _defined(values)
+
+
+def spearman(truth: Index | Array, values: Array, weights: Array) -> Array:
+    """Correlate the ranks of values and labels; 0 where the values are constant, NaN where the labels are."""
+    half = weights.sum(axis=1, keepdims=True) / 2  # the mean of the midranks
+    ranks, true_ranks = Ties.of(values).midranks(weights) - half, Ties.of(truth).midranks(weights) - half
+    spread, true_spread = ((weights * r**2).sum(axis=1) for r in (ranks, true_ranks))
+    correlation = (weights * ranks * true_ranks).sum(axis=1) / np.sqrt(spread * true_spread)
+    known: Array = np.where((spread == 0) & (true_spread > 0), 0.0, correlation)
+    return known * _defined(values)
+
+
+def f1(truth: Index, score: Index, weights: Array, *, by_support: bool = False) -> Array:
+    """Average F1 over the classes that occur in the resample's labels or scores, or weighted by their labels."""
+    cells, _ = confusions(truth, score, weights)
+    labels, scores = cells.sum(axis=2), cells.sum(axis=1)
+    hits, share = 2 * np.diagonal(cells, axis1=1, axis2=2), labels if by_support else (scores + labels > 0) * 1.0
+    return np.asarray(np.where(share > 0, share * (hits / (scores + labels)), 0.0).sum(axis=1) / share.sum(axis=1))
+
+
+def quadratic_kappa(truth: Index, score: Index, weights: Array) -> Array:
+    """Cohen's kappa, disagreement being the squared distance on the scale; NaN where all are the same one score."""
+    cells, scale = confusions(truth, score, weights)
+    distance = (scale[:, None] - scale) ** 2
+    by_chance = cells.sum(axis=2)[:, :, None] * cells.sum(axis=1)[:, None, :] / cells.sum(axis=(1, 2))[:, None, None]
+    return np.asarray(1 - (cells * distance).sum(axis=(1, 2)) / (by_chance * distance).sum(axis=(1, 2)))
+
+
+def calibration_error(good: Mask, probability: Array, weights: Array) -> Array:
+    """Average |mean probability - share of good rows| over bins of like mass; each resample makes its own bins."""
+    ties = Ties.of(probability)
+    excess = ties.mass(weights * (probability - good))
+    place = ties.bins(weights, ECE_BINS) + ECE_BINS * np.arange(len(weights))[:, None]
+    by_bin = np.bincount(place.ravel(), excess.ravel(), ECE_BINS * len(weights)).reshape(-1, ECE_BINS)
+    return np.asarray(np.abs(by_bin).sum(axis=1) / weights.sum(axis=1))
+
+
+def confusions(truth: Index, score: Index, weights: Array) -> tuple[Array, Array]:
+    """Count labels (rows) against scores (columns), (resamples, k, k), and name the k classes that occur, (k,)."""
+    scale, codes = np.unique(np.concatenate([truth, score]), return_inverse=True)
+    k = len(scale)
+    cells = np.eye(k * k)[codes[: len(truth)] * k + codes[len(truth) :]]
+    return (weights @ cells).reshape(-1, k, k), scale.astype(np.float64)
+
+
+class Ties(NamedTuple):
+    """Rows grouped by equal values, groups ascending.
+
+    Attributes:
+        group: (rows,) each row's group.
+        order: (rows,) the rows by group.
+        starts: (groups,) where each group starts in that order.
+    """
+
+    group: Index
+    order: Index
+    starts: Index
+
+    @classmethod
+    def of(cls, values: Array | Index) -> "Ties":
+        """Group rows by their values, (rows,)."""
+        _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return cls(group, np.argsort(group, kind="stable"), np.cumsum(counts) - counts)
+
+    def mass(self, weights: Array) -> Array:
+        """Sum the weights of each group, (resamples, groups)."""
+        return np.asarray(np.add.reduceat(weights[:, self.order], self.starts, axis=1))
+
+    def midranks(self, weights: Array) -> Array:
+        """Rank every row, counted from 1/2, ties sharing the middle of theirs: (resamples, rows)."""
+        return np.asarray(self._middles(weights)[:, self.group])
+
+    def bins(self, weights: Array, bins: int) -> Index:
+        """Divide the groups into bins of like mass, numbered from 0: (resamples, groups)."""
+        position = bins * self._middles(weights) / weights.sum(axis=1, keepdims=True)
+        return np.asarray(np.clip(np.nan_to_num(position), 0, bins - 1).astype(np.int64))
+
+    def _middles(self, weights: Array) -> Array:
+        mass = self.mass(weights)
+        return np.asarray(mass.cumsum(axis=1) - mass / 2)
+
+
+def _defined(values: Array) -> float:
+    """1, or NaN where a value is missing, so that ranks of missing values are never taken for results."""
+    return float("nan") if np.isnan(values).any() else 1.0
+
+
 METRICS: Mapping[str, Metric] = {
-    "auroc": Metric(lambda truth, classes, p, w: weighted.auroc(is_good(truth, classes), p.good, w)),
-    "macro_f1": Metric(lambda truth, classes, p, w: weighted.macro_f1(truth, p.score, w)),
-    "weighted_f1": Metric(lambda truth, classes, p, w: weighted.weighted_f1(truth, p.score, w)),
-    "accuracy": Metric(lambda truth, classes, p, w: weighted.mean(truth == p.score, w)),
-    "spearman": Metric(lambda truth, classes, p, w: weighted.spearman(truth, p.expected, w)),
-    "qwk": Metric(lambda truth, classes, p, w: weighted.quadratic_kappa(truth, p.score, w)),
-    "mae": Metric(lambda truth, classes, p, w: weighted.mean(np.abs(p.expected - truth), w), lower_is_better=True),
+    "auroc": Metric(lambda truth, classes, p, w: auroc(is_good(truth, classes), p.good, w)),
+    "macro_f1": Metric(lambda truth, classes, p, w: f1(truth, p.score, w)),
+    "weighted_f1": Metric(lambda truth, classes, p, w: f1(truth, p.score, w, by_support=True)),
+    "accuracy": Metric(lambda truth, classes, p, w: weighted_mean(truth == p.score, w)),
+    "spearman": Metric(lambda truth, classes, p, w: spearman(truth, p.expected, w)),
+    "qwk": Metric(lambda truth, classes, p, w: quadratic_kappa(truth, p.score, w)),
+    "mae": Metric(lambda truth, classes, p, w: weighted_mean(np.abs(p.expected - truth), w), lower_is_better=True),
     "brier": Metric(
-        lambda truth, classes, p, w: weighted.mean((p.good_probability - is_good(truth, classes)) ** 2, w),
+        lambda truth, classes, p, w: weighted_mean((p.good_probability - is_good(truth, classes)) ** 2, w),
         lower_is_better=True,
     ),
     "ece": Metric(
-        lambda truth, classes, p, w: weighted.calibration_error(
-            is_good(truth, classes), p.good_probability, ECE_BINS, w
-        ),
+        lambda truth, classes, p, w: calibration_error(is_good(truth, classes), p.good_probability, w),
         lower_is_better=True,
         least_rows=ECE_ROWS,
     ),
@@ -174,12 +264,6 @@ def resamples(questions: NDArray[np.str_], n: int, seed: int) -> Resamples:
     shares = np.full(len(distinct), 1 / len(distinct))
     drawn = np.random.default_rng(seed).multinomial(len(distinct), shares, size=n)
     return Resamples(distinct, np.vstack([np.ones((1, len(distinct)), dtype=np.int64), drawn]))
-
-
-def measure(truth: Index, classes: list[int], predictions: Predictions) -> dict[str, float]:
-    """Compute every metric per repeat and average it over repeats; ECE from 200 rows on."""
-    sample = bootstrap(truth, classes, predictions, np.ones((1, len(truth))))
-    return {name: float(values[0]) for name, values in sample.items()}
 
 
 def bootstrap(
@@ -231,7 +315,7 @@ def interval(draws: Array) -> Interval:
     """
     defined = draws[1:][~np.isnan(draws[1:])]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
-    found: Interval = {"value": _rounded(draws[0]), "low": _rounded(low), "high": _rounded(high)}
+    found: Interval = {"value": rounded(draws[0]), "low": rounded(low), "high": rounded(high)}
     left_out = len(draws) - 1 - len(defined)
     return {**found, "left_out": left_out} if left_out else found
 
@@ -241,10 +325,18 @@ def intervals(draws: Mapping[str, Array]) -> dict[str, Interval]:
     return {name: interval(values) for name, values in draws.items()}
 
 
-def gains(ours: Mapping[str, Array], baseline: Mapping[str, Array]) -> dict[str, Interval]:
-    """Give the paired differences with their intervals; above 0 ours is better, for errors too."""
+def gains(ours: Mapping[str, Array], baseline: Mapping[str, Array], *, tested: bool = False) -> dict[str, Interval]:
+    """Give the paired differences with their intervals, and p if tested; above 0 ours is better, for errors too."""
     signs = {name: -1 if METRICS[name].lower_is_better else 1 for name in ours if name in baseline}
-    return {name: interval(sign * (ours[name] - baseline[name])) for name, sign in signs.items()}
+    draws = {name: sign * (ours[name] - baseline[name]) for name, sign in signs.items()}
+    return {name: interval(own) | ({"p": _p_value(own[1:])} if tested else {}) for name, own in draws.items()}
+
+
+def _p_value(draws: Array) -> float | None:
+    """Double the smaller share of resamples on either side of 0; None where no resample defines the difference."""
+    defined = draws[~np.isnan(draws)]
+    smaller = min((defined <= 0).sum(), (defined >= 0).sum())
+    return round(float(min(1.0, 2 * (smaller + 1) / (len(defined) + 1))), 4) if len(defined) else None
 
 
 def compared(
@@ -261,66 +353,10 @@ def compared(
     """
     found: dict[str, Interval | dict[str, Interval]] = {**intervals(ours)}
     for name, draws in baselines.items():
-        found[name] = {**intervals(draws)}
-        found[f"gain_over_{name}"] = gains(ours, draws)
+        found |= {name: intervals(draws), f"gain_over_{name}": gains(ours, draws)}
     return found
 
 
-def label_counts(truth: Index, classes: list[int]) -> dict[str, object]:
-    """Describe an aspect's labels: n, how many of each class, and the prior, which is the share of good ones."""
-    counts = {str(c): int((truth == c).sum()) for c in classes}
-    prior = _rounded(is_good(truth, classes).mean())
-    return {"classes": classes, "n": len(truth), "class_counts": counts, "label_prior": prior}
-
-
-def reliability(good: NDArray[np.bool_], probability: Array, bins: int | None = None) -> list[dict[str, float | None]]:
-    """Compare P(good) with the share of good labels in bins of like mass; equal probabilities share a bin.
-
-    Args:
-        good: (rows,) whether the label is good.
-        probability: (repeats, rows) P(good); the repeats are pooled.
-        bins: Their number; by default 10, or fewer so that each holds 20 rows.
-
-    Returns:
-        For each bin that holds rows, by rising probability: `predicted`, its mean probability, `observed`, its share
-        of good labels, and `n`, its rows, on average over repeats. Empty if the method has no probabilities.
-    """
-    if np.isnan(probability).any():
-        return []
-    bins = bins or max(1, min(ECE_BINS, len(good) // BIN_ROWS))
-    values, repeated, ones = probability.ravel(), np.tile(good, len(probability)), np.ones((1, probability.size))
-    ties = weighted.Ties.of(values)
-    bin_of_row = ties.bins(ones, bins)[0][ties.group]
-    return [
-        {
-            "predicted": _rounded(values[here].mean()),
-            "observed": _rounded(repeated[here].mean()),
-            "n": _rounded(here.sum() / len(probability)),
-        }
-        for here in (bin_of_row == b for b in np.unique(bin_of_row))
-    ]
-
-
-def confusion(truth: Index, classes: list[int], predictions: Predictions) -> dict[str, list[int] | list[list[float]]]:
-    """Count labels against scores, on average over repeats.
-
-    Args:
-        truth: (rows,) labels.
-        classes: All scores, ascending.
-        predictions: Of these rows.
-
-    Returns:
-        `classes`, and `matrix`: a row for each label, a column for each score.
-
-    Raises:
-        ValueError: A label or score is not among the classes.
-    """
-    matrix = np.zeros((len(classes), len(classes)))
-    rows = [classes.index(label) for label in truth.tolist()]
-    for scores in predictions.score.tolist():
-        np.add.at(matrix, (rows, [classes.index(score) for score in scores]), 1 / len(predictions.score))
-    return {"classes": classes, "matrix": np.round(matrix, 2).tolist()}
-
-
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """Round a number to the 4 digits that are shown; None where it is not a number."""
     return None if np.isnan(value) else round(float(value), 4)

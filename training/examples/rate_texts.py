@@ -18,7 +18,7 @@ import numpy as np
 from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.errors import DataFileError
 
-from ..evaluation.weighted import Array, Index, spearman
+from ..evaluation.metrics import Array, Index, spearman
 from ..rows.records import labelled_pairs, read_records
 from ..runs.command import parse, run
 

@@ -23,8 +23,8 @@ from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 
+from ..evaluation.evidence import label_counts
 from ..evaluation.methods.probes import open_design
-from ..evaluation.metrics import label_counts
 from ..evaluation.procedure import Procedure
 from ..features.store import load_features
 from ..judges.write import read_card, write_judge

@@ -24,7 +24,7 @@ from inspector_pipeline.heads import AGGREGATIONS, SCORE_RULES
 from ..evaluation.cost import judge_cost
 from ..evaluation.crossval import METHODS, Candidate, CrossValidation, KeptResults
 from ..evaluation.evidence import comparison_evidence, one_repeat
-from ..evaluation.methods.finetuned import EncoderConfig, EncoderMethod, LoraConfig, LoraMethod
+from ..evaluation.methods.finetuned import EncoderConfig, LoraConfig, encoder_method, lora_method
 from ..evaluation.methods.generated import GeneratedConfig, GeneratedMethod
 from ..evaluation.methods.probes import ProbesConfig, ProbesMethod, open_design
 from ..evaluation.methods.score_tokens import LagerMethod
@@ -205,9 +205,9 @@ def _candidates(config: Config, pairs: list[LabelledPair], labels: Labels) -> It
     elif config.combined is not None:
         _refuse_combined(config)
     if config.encoder is not None:
-        yield Candidate("encoder", config.encoder, (), partial(EncoderMethod, config.encoder, pairs, labels, sample))
+        yield Candidate("encoder", config.encoder, (), partial(encoder_method, config.encoder, pairs, labels, sample))
     if config.lora is not None:
-        yield Candidate("lora", config.lora, (), partial(LoraMethod, config.lora, pairs, labels, sample))
+        yield Candidate("lora", config.lora, (), partial(lora_method, config.lora, pairs, labels, sample))
 
 
 def _score_tokens(

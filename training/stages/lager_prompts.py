@@ -26,8 +26,7 @@ from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import PAIR_KEYS
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
-from ..evaluation import weighted
-from ..evaluation.metrics import interval, resamples
+from ..evaluation.metrics import interval, resamples, spearman, weighted_mean
 from ..judges.build import BackboneSpec
 from ..rows.records import write_records
 from ..runs.manifest import Manifest
@@ -190,6 +189,6 @@ def _measured(prompts: Sequence[PromptRow], found: Sequence[dict[str, Any]], see
     rows = np.array([str(i) for i in range(len(both))])
     weights = resamples(rows, BOOTSTRAPS, seed).weights(rows)
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample of one row's copies has no ranks
-        spearman = interval(weighted.spearman(truth, expected, weights))
-    mae = interval(weighted.mean(np.abs(expected - truth), weights))
-    return {**told, "spearman": spearman, "mae": mae, "intervals": f"95 %, percentile, {BOOTSTRAPS} resamples of rows"}
+        ranks = interval(spearman(truth, expected, weights))
+    mae = interval(weighted_mean(np.abs(expected - truth), weights))
+    return {**told, "spearman": ranks, "mae": mae, "intervals": f"95 %, percentile, {BOOTSTRAPS} resamples of rows"}

@@ -3,7 +3,6 @@
 import gc
 import math
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from transformers.utils import logging as hf_logging
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # exported by a lazy module
 
@@ -24,17 +23,14 @@ from inspector_pipeline.template import QUESTION_MARK
 
 from ..labelling.endpoint import Message
 from ..labelling.generate import Generated, LocalConfig, LocalGenerator
+from .adapters import AdapterConfig, old_names_allowed
 
 
 @dataclass(frozen=True)
-class StudentConfig:
+class StudentConfig(AdapterConfig):
     """How a student is trained.
 
     Attributes:
-        rank: Of the adapters.
-        alpha: Their scale is alpha / rank.
-        dropout: In the adapters.
-        modules: Which linear maps get adapters.
         epochs: Passes over an arm's rows, equal for all arms.
         steps: Optimiser steps, equal for all arms, in place of epochs; None for epochs.
         learning_rate: At the end of the warm-up; it falls to 0 linearly.
@@ -47,10 +43,6 @@ class StudentConfig:
         gradient_checkpointing: Whether to save memory at the cost of time.
     """
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.1
-    modules: tuple[str, ...] = ("q_proj", "v_proj")
     epochs: int = 8
     steps: int | None = None
     learning_rate: float = 1e-4
@@ -121,7 +113,7 @@ def student(model: str, local: LocalConfig, adapter: Path | None = None) -> Iter
     """
     loaded = LocalGenerator(model, local)
     if adapter is not None:
-        with _third_party():
+        with old_names_allowed():
             loaded.model = PeftModel.from_pretrained(loaded.model, str(adapter)).eval()
     try:
         yield loaded
@@ -168,15 +160,8 @@ def make_trainer(
     """
     order = np.random.default_rng(seed).permutation(len(rows))
     held_out, trained = np.split(order, [config.n_held_out(len(rows))])
-    adapters = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=list(config.modules),
-        task_type="CAUSAL_LM",
-    )
     every = "epoch" if len(held_out) else "no"
-    with _third_party():
+    with old_names_allowed():
         arguments = SFTConfig(
             output_dir=str(folder),
             per_device_train_batch_size=config.batch_size,
@@ -212,7 +197,7 @@ def make_trainer(
             processing_class=loaded.tokenizer,
             train_dataset=_dataset([rows[i] for i in trained], prompt),
             eval_dataset=_dataset([rows[i] for i in held_out], prompt) if len(held_out) else None,
-            peft_config=adapters,
+            peft_config=config.for_peft("CAUSAL_LM"),
         )
 
 
@@ -235,7 +220,7 @@ def train_student(
     """
     shutil.rmtree(folder, ignore_errors=True)
     trainer = make_trainer(loaded, rows, prompt, config, seed, folder / "checkpoints")
-    with _third_party():
+    with old_names_allowed():
         found = trainer.train()
         trainer.model.save_pretrained(str(folder))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -286,11 +271,3 @@ def _dataset(rows: Sequence[Row], prompt: str) -> Dataset:
     completions = [[{"role": "assistant", "content": row["prediction"]}] for row in rows]
     prompts = [question_messages(prompt, row["question"]) for row in rows]
     return Dataset.from_dict({"prompt": prompts, "completion": completions})
-
-
-@contextmanager
-def _third_party() -> Iterator[None]:
-    """Pass over what peft and trl ask transformers by names that are going."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
-        yield

@@ -6,20 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspector_training.evaluation.evidence import confusion, label_counts, reliability
 from inspector_training.evaluation.metrics import (
     DEFINITIONS,
     METRICS,
-    Prediction,
     Predictions,
     averaged,
     bootstrap,
     compared,
-    confusion,
     gains,
     interval,
-    label_counts,
-    measure,
-    reliability,
     resamples,
 )
 from scipy.stats import spearmanr
@@ -31,6 +27,7 @@ from sklearn.metrics import (
     mean_absolute_error,
     roc_auc_score,
 )
+from support.made_up import measure
 
 CLASSES = [1, 2, 3, 4, 5]
 BY_HAND = {  # the same metrics by well-known code, of truth (rows,) and one repeat
@@ -102,14 +99,14 @@ def test_many_rows_are_taken_in_blocks_with_the_same_result(monkeypatch):
 
 def test_kappa_measures_distances_on_the_scale_and_not_between_positions():
     truth, score = np.array([1, 1, 2, 5, 5, 2]), np.array([1, 2, 5, 5, 2, 2])
-    got = METRICS["qwk"](truth, [1, 2, 5], Prediction(score, score, score, score))
+    got = METRICS["qwk"](truth, [1, 2, 5], Predictions(score, score, score, score))
     assert got == pytest.approx(cohen_kappa_score(truth, score, weights="quadratic", labels=CLASSES))
     assert got != pytest.approx(cohen_kappa_score(truth, score, weights="quadratic"))
 
 
 def test_good_is_one_where_labels_are_nought_and_one():
     truth, good = np.array([0, 1, 1, 0]), np.array([0.1, 0.9, 0.4, 0.5])
-    prediction = Prediction(good, good, good, (good > 0.5).astype(np.int64))
+    prediction = Predictions(good, good, good, (good > 0.5).astype(np.int64))
     assert METRICS["auroc"](truth, [0, 1], prediction) == 0.75
     assert METRICS["brier"](truth, [0, 1], prediction) == pytest.approx((0.01 + 0.01 + 0.36 + 0.25) / 4)
 
@@ -117,16 +114,16 @@ def test_good_is_one_where_labels_are_nought_and_one():
 def test_what_is_undefined_is_not_a_number():
     flat, rising = np.full(6, 3.0), np.arange(6.0)
     truth, threes = np.array([1, 2, 3, 3, 4, 5]), np.full(6, 3)
-    constant = Prediction(flat, flat, np.full(6, np.nan), threes)
+    constant = Predictions(flat, flat, np.full(6, np.nan), threes)
     found = {name: metric(truth, CLASSES, constant) for name, metric in METRICS.items()}
     assert (found["auroc"], found["spearman"], found["qwk"]) == (0.5, 0.0, 0.0)
     assert np.isnan(found["brier"]) and np.isnan(found["ece"])
     found = {
-        name: metric(threes, CLASSES, Prediction(rising, rising, flat, threes)) for name, metric in METRICS.items()
+        name: metric(threes, CLASSES, Predictions(rising, rising, flat, threes)) for name, metric in METRICS.items()
     }
     assert np.isnan([found["auroc"], found["spearman"], found["qwk"]]).all() and found["accuracy"] == 1
     missing = np.where(rising == 2, np.nan, rising)
-    found = {n: m(truth, CLASSES, Prediction(missing, missing, missing, truth)) for n, m in METRICS.items()}
+    found = {n: m(truth, CLASSES, Predictions(missing, missing, missing, truth)) for n, m in METRICS.items()}
     assert np.isnan([found[name] for name in ("auroc", "spearman", "mae", "brier", "ece")]).all()
 
 
@@ -147,7 +144,7 @@ def test_rows_without_a_prediction_are_refused():
     predictions = Predictions.blank(2, 5)
     rows = np.array([0, 2, 3])
     for repeat in range(2):
-        predictions.put(repeat, rows, Prediction(rows * 1.0, rows * 2.0, rows / 10, rows + 1))
+        predictions.put(repeat, rows, Predictions(rows * 1.0, rows * 2.0, rows / 10, rows + 1))
     with pytest.raises(ValueError, match=r"predictions of all rows, but 2 of 5 have none"):
         measure(np.array([1, 2, 3, 4, 5]), CLASSES, predictions)
     taken = predictions.take(rows)

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from inspector_training.evaluation.methods.text import (
     BASELINES,
-    FEATURE_NAMES,
-    Baseline,
     Length,
     Majority,
     Surface,
     surface_features,
 )
-from inspector_training.evaluation.metrics import METRICS, Predictions, measure
+from inspector_training.evaluation.metrics import METRICS, Predictions
 from inspector_training.rows.probing_set import drop_foreign, read_probing_set, read_questions
 from inspector_training.rows.records import LabelledPair, is_good
 from sklearn.metrics import brier_score_loss, roc_auc_score
+from support.made_up import measure
 
 CLASSES = [1, 2, 3, 4, 5]
 FAST = [Majority(), Length(), Surface(trees=15)]
@@ -39,9 +38,7 @@ def test_there_are_three_with_distinct_names():
     assert [baseline.name for baseline in BASELINES] == ["majority", "length", "surface"]
     assert all(baseline.description for baseline in BASELINES)
     for baseline in BASELINES:
-        assert list(inspect.signature(baseline.predict).parameters) == [
-            name for name in inspect.signature(Baseline.predict).parameters if name != "self"
-        ]
+        assert inspect.signature(baseline.predict) == inspect.signature(BASELINES[0].predict)
 
 
 @pytest.mark.parametrize("baseline", FAST, ids=BY_NAME)
@@ -128,8 +125,8 @@ def test_the_length_baseline_gives_each_score_as_often_as_it_was_a_label():
 
 
 def test_surface_features_are_these_counts():
-    found = surface_features(pair("Tom has 12 apples.\nHow many?", "12 - 2 = 10\nTom has 10 apples"))
-    assert dict(zip(FEATURE_NAMES, found, strict=True)) == {
+    found = surface_features("Tom has 12 apples.\nHow many?", "12 - 2 = 10\nTom has 10 apples")
+    assert found == {
         "question_characters": 28,
         "question_words": 6,
         "response_characters": 29,
@@ -141,7 +138,7 @@ def test_surface_features_are_these_counts():
         "share_of_question_words_in_response": 3 / 5,
         "share_of_response_numbers_in_question": 1 / 3,
     }
-    assert surface_features(pair("?", "")) == (1, 1, 0, 0, 1, 0, 0, 0, 0, 0)
+    assert tuple(surface_features("?", "").values()) == (1, 1, 0, 0, 1, 0, 0, 0, 0, 0)
 
 
 def test_the_surface_sees_more_than_length():

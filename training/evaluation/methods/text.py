@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from sklearn.compose import ColumnTransformer
@@ -19,81 +19,10 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from ...probing.table import Labels, TooFewLabelsError
 from ...rows.records import LabelledPair, is_good
-from ..metrics import Array, Index, Prediction
+from ..metrics import Array, Index, Predictions
 from .base import Fold, Method, Predicted
 
-FEATURE_NAMES = (
-    "question_characters",
-    "question_words",
-    "response_characters",
-    "response_words",
-    "response_lines",
-    "response_digits",
-    "response_equals_signs",
-    "question_digits",
-    "share_of_question_words_in_response",
-    "share_of_response_numbers_in_question",
-)
 TOKEN = r"\w+|[^\w\s]"  # signs are words too: an equals sign says more of mathematics than most words
-
-
-class Baseline(Protocol):
-    """What predicts an aspect's labels of some pairs from those of others."""
-
-    @property
-    def name(self) -> str:
-        """Its name in results.json."""
-
-    @property
-    def description(self) -> str:
-        """What it is, in a few words for the protocol in results.json."""
-
-    def predict(
-        self,
-        train_pairs: Sequence[LabelledPair],
-        train_scores: Index,
-        test_pairs: Sequence[LabelledPair],
-        classes: list[int],
-        seed: int,
-    ) -> Prediction:
-        """Fit on some pairs of one aspect and predict others.
-
-        Args:
-            train_pairs: Pairs to fit on.
-            train_scores: (train pairs,) their labels.
-            test_pairs: Pairs of other questions.
-            classes: All scores of the aspect, ascending; those to fit on may lack some.
-            seed: Of the fit, where there is chance in it.
-
-        Returns:
-            The predictions of the test pairs.
-        """
-
-
-class TextMethod(Method):
-    """A baseline, fitted for each aspect by itself."""
-
-    budget = "one fit, nothing tuned"
-
-    def __init__(self, baseline: Baseline, pairs: Sequence[LabelledPair], seed: int) -> None:
-        """Keep a baseline and all pairs."""
-        self.baseline, self.pairs, self.seed = baseline, pairs, seed
-        self.name, self.description = baseline.name, baseline.description
-
-    def fit(self, fold: Fold) -> Callable[[Labels], Predicted]:
-        """Keep the training rows; they are fitted once it is known what is asked."""
-        return partial(self._predict, fold.train.take(np.flatnonzero(~fold.train.auxiliary)), self.seed + fold.repeat)
-
-    def _predict(self, train: Labels, seed: int, rows: Labels) -> Predicted:
-        for a in np.unique(rows.aspect):
-            fitted, asked = np.flatnonzero(train.aspect == a), np.flatnonzero(rows.aspect == a)
-            if not len(fitted):
-                raise TooFewLabelsError(f"{self.name} expects labels of {train.names[a]} to fit on, but got none.")
-            train_pairs, test_pairs = ([self.pairs[i] for i in own] for own in (train.pair[fitted], rows.pair[asked]))
-            yield (
-                rows.row[asked],
-                self.baseline.predict(train_pairs, train.score[fitted], test_pairs, train.classes[a], seed),
-            )
 
 
 @dataclass(frozen=True)
@@ -116,14 +45,25 @@ class Majority:
         test_pairs: Sequence[LabelledPair],
         classes: list[int],
         seed: int,
-    ) -> Prediction:
-        """Predict as `Baseline.predict` says; pairs and seed do not matter."""
+    ) -> Predictions:
+        """Fit on some pairs of one aspect and predict others; so do all baselines.
+
+        Args:
+            train_pairs: Pairs to fit on.
+            train_scores: (train pairs,) their labels.
+            test_pairs: Pairs of other questions.
+            classes: All scores of the aspect, ascending; those to fit on may lack some.
+            seed: Of the fit, where there is chance in it, as there is in the forests' alone.
+
+        Returns:
+            The predictions of the test pairs, (test pairs,) each.
+        """
         n = len(test_pairs)
         scores, counts = np.unique(train_scores, return_counts=True)
         common = scores[counts >= counts.max() - np.sqrt(counts.max())]
         commonest = int(common[np.argmin(np.abs(common - np.median(train_scores)))])
         share = float(is_good(train_scores, classes).mean())
-        return Prediction(np.full(n, float(commonest)), np.zeros(n), np.full(n, share), np.full(n, commonest))
+        return Predictions(np.full(n, float(commonest)), np.zeros(n), np.full(n, share), np.full(n, commonest))
 
 
 @dataclass(frozen=True)
@@ -148,24 +88,19 @@ class Length:
         test_pairs: Sequence[LabelledPair],
         classes: list[int],
         seed: int,
-    ) -> Prediction:
-        """Predict as `Baseline.predict` says; the fit has no chance in it, so the seed does not matter."""
-        train, both = _lengths(train_pairs), _lengths([*train_pairs, *test_pairs])
-        test = both[len(train) :]
+    ) -> Predictions:
+        """Predict as `Majority.predict` says."""
+        pairs, n = [*train_pairs, *test_pairs], len(train_pairs)
+        counts = [(len(p.prediction), len(p.prediction.split()), len(p.question)) for p in pairs]
+        lengths = np.log1p(np.array(counts, dtype=np.float64))
         polynomial = PolynomialFeatures(2, include_bias=False)
         model = make_pipeline(StandardScaler(), polynomial, LogisticRegression(max_iter=1000))
-        good = _good_probabilities(model, train, train_scores, test, classes)[:, 1]
-        expected = fitted_probabilities(model, train, train_scores, both, classes) @ np.array(classes, float)
-        seen, counts = np.unique(train_scores, return_counts=True)
-        cuts = np.quantile(expected[: len(train)], counts.cumsum()[:-1] / counts.sum())
-        score = seen[np.searchsorted(cuts, expected[len(train) :])]
-        return Prediction(expected[len(train) :], good, good, score)
-
-
-def _lengths(pairs: Sequence[LabelledPair]) -> Array:
-    """Count response characters, response words and question characters, as logarithms: (pairs, 3)."""
-    counts = [(len(p.prediction), len(p.prediction.split()), len(p.question)) for p in pairs]
-    return np.log1p(np.array(counts, dtype=np.float64))
+        is_fitted_good = is_good(train_scores, classes).astype(np.int64)
+        good = fitted_probabilities(model, lengths[:n], is_fitted_good, lengths[n:], [0, 1])[:, 1]
+        expected = fitted_probabilities(model, lengths[:n], train_scores, lengths, classes) @ np.array(classes, float)
+        seen, counted = np.unique(train_scores, return_counts=True)
+        cuts = np.quantile(expected[:n], counted.cumsum()[:-1] / counted.sum())
+        return Predictions(expected[n:], good, good, seen[np.searchsorted(cuts, expected[n:])])
 
 
 @dataclass(frozen=True)
@@ -194,52 +129,38 @@ class Surface:
         test_pairs: Sequence[LabelledPair],
         classes: list[int],
         seed: int,
-    ) -> Prediction:
-        """Predict as `Baseline.predict` says."""
-        train, test = (np.array([surface_features(pair) for pair in own]) for own in (train_pairs, test_pairs))
+    ) -> Predictions:
+        """Predict as `Majority.predict` says."""
+        train, test = (
+            np.array([tuple(surface_features(p.question, p.prediction).values()) for p in own])
+            for own in (train_pairs, test_pairs)
+        )
         options = {"n_estimators": self.trees, "min_samples_leaf": 3, "class_weight": "balanced"}
         forest, scale = RandomForestClassifier(**options, random_state=seed), np.array(classes)
-        by_good, prior = (
-            _good_probabilities(forest, train, train_scores, test, classes),
-            is_good(train_scores, classes).mean(),
-        )
-        good_probability = _unbalanced(by_good, np.array([1 - prior, prior]))[:, 1]
-        by_score = fitted_probabilities(forest, train, train_scores, test, classes)
-        return Prediction(by_score @ scale, by_good[:, 1], good_probability, scale[by_score.argmax(axis=1)])
-
-
-def surface_features(pair: LabelledPair) -> tuple[float, ...]:
-    """Count what needs no understanding; the values are in the order of `FEATURE_NAMES`."""
-    return _counts(pair.question, pair.prediction)
+        by_good, by_score = _fitted(forest, train, train_scores, test, classes)
+        prior = is_good(train_scores, classes).mean()
+        weighed = by_good * np.array([1 - prior, prior])  # from equally frequent classes to these (Saerens 2002)
+        good_probability = (weighed / weighed.sum(axis=1, keepdims=True))[:, 1]
+        return Predictions(by_score @ scale, by_good[:, 1], good_probability, scale[by_score.argmax(axis=1)])
 
 
 @lru_cache(maxsize=100_000)
-def _counts(question: str, response: str) -> tuple[float, ...]:
-    """Count once for all folds and aspects."""
-    question_words, response_words = _words(question), _words(response)
-    question_numbers, response_numbers = set(re.findall(r"\d+", question)), set(re.findall(r"\d+", response))
-    return (
-        len(question),
-        len(question.split()),
-        len(response),
-        len(response.split()),
-        response.count("\n") + 1,
-        sum(map(str.isdigit, response)),
-        response.count("="),
-        sum(map(str.isdigit, question)),
-        len(question_words & response_words) / max(1, len(question_words)),
-        len(question_numbers & response_numbers) / max(1, len(response_numbers)),
-    )
-
-
-def _unbalanced(probabilities: Array, shares: Array) -> Array:
-    """Take probabilities, (n, classes), from equally frequent classes to classes of given shares (Saerens 2002)."""
-    weighed = probabilities * shares
-    return np.asarray(weighed / weighed.sum(axis=1, keepdims=True))
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]+", text.lower()))
+def surface_features(question: str, response: str) -> dict[str, float]:
+    """Count what needs no understanding, once for all folds and aspects."""
+    asked, said = (set(re.findall(r"[a-z]+", text.lower())) for text in (question, response))
+    asked_numbers, said_numbers = (set(re.findall(r"\d+", text)) for text in (question, response))
+    return {
+        "question_characters": len(question),
+        "question_words": len(question.split()),
+        "response_characters": len(response),
+        "response_words": len(response.split()),
+        "response_lines": response.count("\n") + 1,
+        "response_digits": sum(map(str.isdigit, response)),
+        "response_equals_signs": response.count("="),
+        "question_digits": sum(map(str.isdigit, question)),
+        "share_of_question_words_in_response": len(asked & said) / max(1, len(asked)),
+        "share_of_response_numbers_in_question": len(asked_numbers & said_numbers) / max(1, len(said_numbers)),
+    }
 
 
 @dataclass(frozen=True)
@@ -263,8 +184,8 @@ class TfIdf:
         test_pairs: Sequence[LabelledPair],
         classes: list[int],
         seed: int,
-    ) -> Prediction:
-        """Predict as `Baseline.predict` says; the fit has no chance in it, so the seed does not matter."""
+    ) -> Predictions:
+        """Predict as `Majority.predict` says."""
         train, test = (
             np.array([(p.question, p.prediction) for p in own], dtype=object) for own in (train_pairs, test_pairs)
         )
@@ -272,14 +193,16 @@ class TfIdf:
         columns = [(name, TfidfVectorizer(**options), place) for place, name in enumerate(("question", "prediction"))]
         regression = LogisticRegression(C=self.inverse_penalty, max_iter=2000)
         model, scale = make_pipeline(ColumnTransformer(columns), regression), np.array(classes)
-        good = _good_probabilities(model, train, train_scores, test, classes)[:, 1]
-        by_score = fitted_probabilities(model, train, train_scores, test, classes)
-        return Prediction(by_score @ scale, good, good, scale[by_score.argmax(axis=1)])
+        by_good, by_score = _fitted(model, train, train_scores, test, classes)
+        good = by_good[:, 1]
+        return Predictions(by_score @ scale, good, good, scale[by_score.argmax(axis=1)])
 
 
-def _good_probabilities(model: Any, train: Array, scores: Index, test: Array, classes: list[int]) -> Array:
-    """Fit good labels against others and predict both, (test rows, 2)."""
-    return fitted_probabilities(model, train, is_good(scores, classes).astype(np.int64), test, [0, 1])
+def _fitted(model: Any, train: Array, scores: Index, rows: Array, classes: list[int]) -> tuple[Array, Array]:
+    """Fit a classifier on good labels against others, and on the scores: probabilities (rows, 2), (rows, classes)."""
+    good = is_good(scores, classes).astype(np.int64)
+    by_good = fitted_probabilities(model, train, good, rows, [0, 1])
+    return by_good, fitted_probabilities(model, train, scores, rows, classes)
 
 
 def fitted_probabilities(model: Any, train: Array, labels: Index, test: Array, classes: list[int]) -> Array:
@@ -302,5 +225,30 @@ def fitted_probabilities(model: Any, train: Array, labels: Index, test: Array, c
     return probabilities
 
 
+Baseline = Majority | Length | Surface | TfIdf
 BASELINES: tuple[Baseline, ...] = (Majority(), Length(), Surface())  # those of the evaluate stage
 TEXT_BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in (*BASELINES, TfIdf())}
+
+
+class TextMethod(Method):
+    """A baseline, fitted for each aspect by itself."""
+
+    budget = "one fit, nothing tuned"
+
+    def __init__(self, baseline: Baseline, pairs: Sequence[LabelledPair], seed: int) -> None:
+        """Keep a baseline and all pairs."""
+        self.baseline, self.pairs, self.seed = baseline, pairs, seed
+        self.name, self.description = baseline.name, baseline.description
+
+    def fit(self, fold: Fold) -> Callable[[Labels], Predicted]:
+        """Keep the training rows; they are fitted once it is known what is asked."""
+        return partial(self._predict, fold.train.take(np.flatnonzero(~fold.train.auxiliary)), self.seed + fold.repeat)
+
+    def _predict(self, train: Labels, seed: int, rows: Labels) -> Predicted:
+        for a in np.unique(rows.aspect):
+            fitted, asked = np.flatnonzero(train.aspect == a), np.flatnonzero(rows.aspect == a)
+            if not len(fitted):
+                raise TooFewLabelsError(f"{self.name} expects labels of {train.names[a]} to fit on, but got none.")
+            own = ([self.pairs[i] for i in train.pair[fitted]], train.score[fitted])
+            test_pairs = [self.pairs[i] for i in rows.pair[asked]]
+            yield rows.row[asked], self.baseline.predict(*own, test_pairs, train.classes[a], seed)
