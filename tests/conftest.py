@@ -33,16 +33,30 @@ settings.load_profile("no deadline")
 
 
 LONGEST = ("end_to_end", "engines", "stages")
+BOTH_FAMILIES = {  # what reads a backbone; elsewhere its family is irrelevant, and one is enough
+    *("test_backbone", "test_configuration", "test_engine", "test_export", "test_extract", "test_features"),
+    *("test_heads", "test_lager", "test_modeling", "test_packing", "test_pipeline", "test_reference", "test_reward"),
+    *("test_score_tokens", "test_template", "test_wheel_backbone"),
+}
+
+
+def pytest_generate_tests(metafunc):
+    chosen = hasattr(metafunc.module, "family") or any(
+        "family" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")
+    )
+    both = metafunc.module.__name__.rpartition(".")[2] in BOTH_FAMILIES
+    if "family" in metafunc.fixturenames and both and not chosen:
+        metafunc.parametrize("family", sorted(FAMILIES), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def family(request):
+    return getattr(request, "param", "qwen3")
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
     return AutoTokenizer.from_pretrained(TOKENIZER)
-
-
-@pytest.fixture(scope="session", params=sorted(FAMILIES))
-def family(request):
-    return request.param
 
 
 @pytest.fixture(scope="session")
