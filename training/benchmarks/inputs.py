@@ -18,13 +18,14 @@ from inspector_pipeline.api.load import judge_name, load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import PairTemplate, PairTokenizer
-from inspector_pipeline.truncation import truncated_config
 
 from ..evaluation.cost import LayerShape
+from ..judges.build import AspectHead, BackboneSpec, judge_config
 from ..rows.probing_set import drop_foreign, read_probing_set, read_questions
 from .config import BenchmarkConfig
 
@@ -163,29 +164,15 @@ def rubric_layers(n_layers: int) -> dict[str, tuple[int, ...]]:
 
 def rubric_config(inputs: Inputs) -> InspectorConfig:
     """Describe the rubric judge: a reading per aspect, mean pooling over all tokens, raw states."""
-    layers = rubric_layers(inputs.backbone_config.num_hidden_layers)
-    depth = max(layer for own in layers.values() for layer in own)
+    whole, judge = inputs.backbone_config, inputs.judge_config
+    backbone = BackboneSpec(judge.backbone_id, judge.backbone_revision, max_length=whole.max_position_embeddings)
+    head = {"type": "linear", "rule": "logistic", "members": 1}
     aspects = [
-        {
-            "name": aspect,
-            "features": [{"reading": aspect, "layer": n, "pooling": "mean", "state": "raw"} for n in layers[aspect]],
-            "head": {"type": "linear", "rule": "logistic", "members": 1},
-            "classes": [1, 2, 3, 4, 5],
-            "counts_in_total": True,
-        }
-        for aspect in layers
+        AspectHead(aspect, [Feature(aspect, layer, "mean", "raw") for layer in layers], head, [1, 2, 3, 4, 5])
+        for aspect, layers in rubric_layers(whole.num_hidden_layers).items()
     ]
-    return InspectorConfig(
-        backbone_config=truncated_config(inputs.backbone_config, depth),
-        backbone_id=inputs.judge_config.backbone_id,
-        backbone_revision=inputs.judge_config.backbone_revision,
-        fused=False,
-        depth=depth,
-        readings={aspect: inputs.rubrics[aspect].to_dict() for aspect in layers},
-        aspects=aspects,
-        max_length=inputs.backbone_config.max_position_embeddings,
-        dtype="float32",
-    )
+    readings = {aspect.name: inputs.rubrics[aspect.name].to_dict() for aspect in aspects}
+    return judge_config(backbone, readings, aspects, whole)
 
 
 def make_rubric_judge(inputs: Inputs) -> Path:

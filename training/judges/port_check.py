@@ -86,15 +86,13 @@ def make_rows(estimator: Any, probe: ProbeWeights, seed: int) -> NDArray[np.floa
     """
     rng = np.random.default_rng(seed)
     scale = _scale(estimator, len(probe.center))
-    directions = np.linalg.pinv(
-        probe.weight * scale, rcond=1e-6
-    )  # moves one decision value at a time, in units of scale
-    n_values = len(probe.bias)
+    # Each moves one decision value, in units of scale.
+    directions = np.linalg.pinv(probe.weight * scale, rcond=1e-6)
     found: dict[int, list[Array]] = {c: [] for c in probe.classes}
     wanted = N_SPREAD // len(probe.classes)
     for strength in STRENGTHS * 4:
         noise = rng.normal(size=(N_SPREAD, len(scale))) * scale
-        towards = rng.normal(size=(N_SPREAD, n_values)) * strength - (strength > 0) * probe.bias
+        towards = rng.normal(size=(N_SPREAD, len(probe.bias))) * strength - (strength > 0) * probe.bias
         pool = (probe.center + noise + (towards @ directions.T) * scale).astype(np.float32)
         predicted = np.asarray(estimator.predict(pool.astype(np.float64)))
         for c in probe.classes:

@@ -116,7 +116,9 @@ def run(config: Config) -> None:
     manifest = Manifest.of(STAGE, config, (*config.inputs, *compared, config.audit, config.card))
     if manifest.is_done(output):
         return
-    pairs = _read_pairs(config)
+    pairs: list[LabelledPair] = []
+    if config.pairs is not None:
+        pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
     measured: dict[str, Any] = {}
     if config.compare is not None:  # first, since the fit takes longer
         measured = procedure.evidence(config.compare, counted_table(pairs, config.search.uncounted), config.inputs)
@@ -126,12 +128,6 @@ def run(config: Config) -> None:
     evidence = _evidence(config, model, made, measured)
     write_judge(model, output, evidence, audit=config.audit, fused=config.fused, manifest=manifest)
     logger.info("Wrote a judge of depth %d to %s.", model.config.depth, output)
-
-
-def _read_pairs(config: Config) -> list[LabelledPair]:
-    if config.pairs is None:
-        return []
-    return labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
 
 
 def _read_tokens(folder: str) -> InspectorModel:
