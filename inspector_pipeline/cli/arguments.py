@@ -8,7 +8,9 @@ from typing import Any
 
 SOME_REJECTED = 3  # exit code
 JUDGE = "Hub id, folder or embedded-fast (embedded)"
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".arrow")  # those of files.tables, which takes seconds to import
+TEXTS = (".json", ".jsonl", ".csv")  # which may be compressed as .gz or .zst
+SUFFIXES = (*TEXTS, ".parquet", ".arrow")  # those of files.tables, which takes seconds to import
+READABLE = (*SUFFIXES, *(one + more for one in TEXTS for more in (".gz", ".zst")))
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -56,7 +58,9 @@ def check_input(place: str) -> None:
     path = Path(place)
     if not path.exists():
         raise ValueError(f"{place} could not be read: No such file or directory. Check the path.")
-    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+    if path.is_file() and not path.name.lower().endswith(
+        (*SUFFIXES, *(one + more for one in TEXTS for more in (".gz", ".zst")))
+    ):
         raise ValueError(f"{place} expects a suffix of {', '.join(SUFFIXES)}, but got {path.suffix or 'none'!r}.")
 
 

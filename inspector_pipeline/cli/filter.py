@@ -35,7 +35,7 @@ def filter_scored(parser: argparse.ArgumentParser) -> None:
 
 
 def _filter(args: argparse.Namespace) -> int:
-    """Run the filter; the exit code is 3 where rows had no score to rank by."""
+    """Run the filter; the exit code is 3 where rows had no score to rank by, or files were skipped."""
     if not glob.has_magic(args.input):
         check_input(args.input)
 
@@ -47,4 +47,6 @@ def _filter(args: argparse.Namespace) -> int:
     print(f"inspector: kept {found.kept} of {found.rows} rows in {found.output}", file=sys.stderr)
     if found.unranked:
         print(f"inspector: {found.unranked} rows were left out: {found.reason}", file=sys.stderr)
-    return SOME_REJECTED if found.unranked else 0
+    if found.skipped:
+        print(f"inspector: the input's files that were not read: {', '.join(found.skipped)}", file=sys.stderr)
+    return SOME_REJECTED if found.unranked or found.skipped else 0

@@ -106,7 +106,7 @@ def _score_job(args: argparse.Namespace) -> int:
     check_judge_options(args)
     counts = score_job(job, load(args))
     print(f"inspector: {summary_of(counts, args.output)}", file=sys.stderr)
-    return SOME_REJECTED if counts["rejected"] else 0
+    return SOME_REJECTED if counts["rejected"] or "skipped" in counts else 0
 
 
 def _score_file(args: argparse.Namespace) -> int:

@@ -22,11 +22,11 @@ def _opened(path: Path) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
     try:
         if is_parquet:
             with pyarrow.parquet.ParquetFile(path) as file:
-                yield file.schema.to_arrow_schema(), file.iter_batches(batch_size=BATCH_ROWS)
+                yield plain(file.schema.to_arrow_schema()), map(_plain_batch, file.iter_batches(batch_size=BATCH_ROWS))
         else:
             with pa.memory_map(str(path)) as data:
                 reader = _arrow_reader(data)
-                yield reader.schema, _arrow_batches(reader)
+                yield plain(reader.schema), map(_plain_batch, _arrow_batches(reader))
     except (pa.ArrowException, OSError) as error:
         kind = "Parquet" if is_parquet else "Arrow"
         raise DataFileError(f"{path} expects {kind}, but: {str(error).rstrip('.')}.") from error
@@ -45,6 +45,27 @@ def _arrow_batches(reader: Any) -> Iterator[pa.RecordBatch]:
     for batch in reader if is_stream else map(reader.get_batch, range(reader.num_record_batches)):
         for start in range(0, batch.num_rows, BATCH_ROWS):
             yield batch.slice(start, BATCH_ROWS)
+
+
+def plain(schema: pa.Schema) -> pa.Schema:
+    """Return columns in types that all of Arrow's functions know, without its views (string_view and their like)."""
+    return pa.schema([field.with_type(_plain_type(field.type)) for field in schema], schema.metadata)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    known = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    if kind in known or not pa.types.is_nested(kind):
+        return known.get(kind, kind)
+    inner = [kind.field(at).with_type(_plain_type(kind.field(at).type)) for at in range(kind.num_fields)]
+    if pa.types.is_struct(kind):
+        return pa.struct(inner)
+    lists = {pa.types.is_list: pa.list_, pa.types.is_large_list: pa.large_list}
+    return next((make(inner[0]) for is_kind, make in lists.items() if is_kind(kind)), kind)
+
+
+def _plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    schema = plain(batch.schema)
+    return batch if schema == batch.schema else batch.cast(schema)
 
 
 def read_schema(path: Path) -> pa.Schema:

@@ -1,8 +1,10 @@
 """One row of an input, whether or not it could be read."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -38,9 +40,30 @@ def cut(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
+def share_of(number: int, share: float) -> int:
+    """Return how many a share of a number is, rounded down: of the decimal as it is written, so 0.29 of 100 is 29."""
+    return math.floor(number * Fraction(str(share)))
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """Write JSON as RFC 8259 has it: NaN and infinities, which it does not know, become null."""
+    try:
+        return json.dumps(value, allow_nan=False, default=str, **options)
+    except ValueError:
+        return json.dumps(_finite(value), default=str, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def json_line(value: Any) -> bytes:
     """Write one line of JSON; characters that UTF-8 cannot hold are escaped, which reads back as they were."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8") + b"\n"
+        return json_text(value, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError:
-        return json.dumps(value, default=str).encode() + b"\n"
+        return json_text(value).encode() + b"\n"

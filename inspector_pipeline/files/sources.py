@@ -2,18 +2,19 @@
 
 import glob
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataFileError
+from .compressed import kind_of
 from .disk import file_sha256
 from .entries import Entry
-from .tables import SUFFIXES, Source, file_source
+from .tables import SUFFIXES, Source, file_source, is_readable
 
 HIDDEN = (".", "_")  # as Spark and Arrow do: what begins so in a folder is no data
-OF_SAVED_DATASETS = ("dataset_info.json", "state.json")
+OF_SAVED_DATASETS = ("dataset_info.json", "state.json", "dataset_dict.json")
+OF_JOBS = "_manifest.json"  # beside it, what is hidden is the job's own
 
 
 def find_sources(place: str, split: str | None = None, subset: str | None = None) -> list[Source]:
@@ -29,34 +30,56 @@ def find_sources(place: str, split: str | None = None, subset: str | None = None
     """
     if split is not None:
         return [_dataset(place, split, subset)]
-    paths = _paths(place)
-    kinds = sorted({path.suffix.lower() for path in paths})
+    paths, _ = _paths(place)
+    kinds = sorted({kind_of(path)[0] for path in paths})
     if len(kinds) > 1:
         raise DataFileError(f"{place} expects files of one kind, but got {', '.join(kinds)}. Name them by a glob.")
     folder = Path(place)
     return [file_source(path, path.relative_to(folder).as_posix() if folder.is_dir() else path.name) for path in paths]
 
 
-def _paths(place: str) -> list[Path]:
+def skipped_files(place: str) -> list[str]:
+    """Name what a folder or a glob holds and `find_sources` does not read: other kinds of files, links, hidden data."""
+    return _paths(place)[1]
+
+
+def _paths(place: str) -> tuple[list[Path], list[str]]:
+    """Find the files of a place that are read, and those that are not."""
     path = Path(place)
     if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if _is_data(file.relative_to(path)) and file.is_file()]
+        found, skipped = _of_folder(path)
     elif path.exists() or not glob.has_magic(place):
-        if not path.exists() and path.suffix.lower() not in SUFFIXES:
+        if not path.exists() and not is_readable(path):
             raise DataFileError(
                 f"{place} expects a file or a folder, but there is none. For the id of a dataset, give --split too."
             )
-        return [path]
+        return [path], []
     else:
-        found = [Path(file) for file in sorted(glob.glob(place, recursive=True)) if os.path.isfile(file)]
+        matched = [Path(one) for one in sorted(glob.glob(place, recursive=True))]
+        found = [one for one in matched if one.is_file()]
+        within = {folder for one in found for folder in one.parents}
+        skipped = [str(one) for one in matched if not one.is_file() and one not in within]
     if not found:
-        raise DataFileError(f"{place} expects files of {', '.join(SUFFIXES)}, but there is none. Check the path.")
-    return found
+        left_out = f" It holds {', '.join(skipped[:3])}." if skipped else ""
+        raise DataFileError(
+            f"{place} expects files of {', '.join(SUFFIXES)}, but there is none.{left_out} Check the path."
+        )
+    return found, skipped
 
 
-def _is_data(path: Path) -> bool:
-    hidden = any(part.startswith(HIDDEN) for part in path.parts)
-    return not hidden and path.suffix.lower() in SUFFIXES and path.name not in OF_SAVED_DATASETS
+def _of_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    files = sorted(one for one in folder.rglob("*") if not one.is_dir() or one.is_symlink())
+    is_saved = any(one.suffix.lower() == ".arrow" for one in files)
+    is_job = (folder / OF_JOBS).is_file()
+    found, skipped = [], []
+    for file in files:
+        is_hidden = any(part.startswith(HIDDEN) for part in file.relative_to(folder).parts)
+        if is_readable(file) and file.is_file() and not is_hidden:
+            if not (is_saved and file.name in OF_SAVED_DATASETS):
+                found.append(file)
+        elif not is_hidden or (is_readable(file) and not is_job):
+            skipped.append(str(file))
+    return found, skipped
 
 
 def _dataset(place: str, split: str, subset: str | None) -> Source:

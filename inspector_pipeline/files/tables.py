@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DataFileError
+from .compressed import kind_of
 from .disk import file_sha256, write_whole
-from .entries import Entry, json_line
+from .entries import Entry, json_line, json_text
 from .entries import Row as Row
 from .text import BOM, TEXT_READERS, json_entries, jsonl_entries, text_entries
 
 SUFFIXES = (*TEXT_READERS, ".parquet", ".arrow")
 STDIO = "-"
+MAY_BE = "Text may be compressed as .gz or .zst"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Source:
     entries: Callable[[Iterable[str] | None], Iterator[Entry]]
 
 
+def is_readable(path: Path) -> bool:
+    """Say whether a file's suffix is one of those that can be read."""
+    kind, compression = kind_of(path)
+    return kind in (TEXT_READERS if compression else SUFFIXES)
+
+
 def file_source(path: Path, name: str) -> Source:
     """Open a file of rows, in the format of its suffix.
 
@@ -48,15 +56,16 @@ def file_source(path: Path, name: str) -> Source:
     Raises:
         DataFileError: It is missing, of an unknown kind, or not what its suffix says.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise DataFileError(f"{path} expects a suffix of {', '.join(SUFFIXES)}, but got {path.suffix or 'none'!r}.")
+    if not is_readable(path):
+        raise DataFileError(
+            f"{path} expects a suffix of {', '.join(SUFFIXES)}, but got {path.suffix or 'none'!r}. {MAY_BE}."
+        )
     try:
         path.open("rb").close()
     except OSError as error:
         raise DataFileError(f"{path} could not be read: {error.strerror or error}. Check the path.") from error
     sha256 = partial(file_sha256, path)
-    if suffix in TEXT_READERS:
+    if kind_of(path)[0] in TEXT_READERS:
         return Source(name, sha256, None, lambda _: text_entries(path))
 
     from .arrow import read_batches, read_schema, table_entries  # pyarrow, which text does not need
@@ -147,7 +156,7 @@ def write_json(rows: Iterable[Row], file: BinaryIO) -> None:
     """Write what `json.dumps(rows, indent=4)` gives, as the published tools do, row by row."""
     before = b"[\n    "
     for row in rows:
-        file.write(before + json.dumps(row, indent=4, default=str).replace("\n", "\n    ").encode())
+        file.write(before + json_text(row, indent=4).replace("\n", "\n    ").encode())
         before = b",\n    "
     file.write(b"[]" if before.startswith(b"[") else b"\n]")
 

@@ -4,11 +4,14 @@ import csv
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from ..errors import DataFileError
+from .compressed import kind_of, opened
+from .csv_quotes import broken_stretch
 from .entries import Entry
 
 BOM = b"\xef\xbb\xbf"
@@ -16,6 +19,7 @@ CHUNK = 1 << 20  # characters of a JSON array that are read at a time
 LONGEST_ITEM = 1 << 26  # characters
 LONGEST_TOKEN = 16  # characters of a literal or an escape that may be cut at the end of what was read
 MAX_CSV_FIELD = 2**30  # characters; the csv module's own limit is shorter than some responses
+MAX_DEPTH = 200  # of lists and objects in each other; writers and Python's own recursion end soon beyond
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
 UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as Python's surrogateescape keeps them
 
@@ -30,16 +34,27 @@ def jsonl_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
 
 def _json_entry(data: bytes, place: str) -> Entry:
     try:
-        return _object_entry(json.loads(data.decode("utf-8")), place)
+        text = data.decode("utf-8")
+        return _object_entry(json.loads(text), place, text)
     except (ValueError, RecursionError) as error:
         raw = data.decode("utf-8", "backslashreplace").rstrip("\r\n")
         return Entry(place, None, f"expects a JSON object in UTF-8, but: {_in_words(error)}", raw)
 
 
-def _object_entry(row: Any, place: str) -> Entry:
+def _object_entry(row: Any, place: str, text: str) -> Entry:
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(row, MAX_DEPTH):
+        return Entry(place, None, f"expects lists and objects at most {MAX_DEPTH} deep in each other", text.strip())
     if not isinstance(row, dict):
         return Entry(place, None, f"expects an object, but got {type(row).__name__}", json.dumps(row))
     return Entry(place, row)
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth + 1):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [one for some in inner for one in some]
+    return bool(level)
 
 
 def _in_words(error: Exception) -> str:
@@ -47,16 +62,25 @@ def _in_words(error: Exception) -> str:
 
 
 def json_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
-    """Read the objects of a JSON array one by one; what follows a broken one cannot be read, and is one entry.
+    """Read the objects of a JSON array one by one; what follows a broken one cannot be read, and is rejected.
 
     Raises:
         DataFileError: The file holds no array.
     """
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as characters:
-        text = characters.read(CHUNK).lstrip()
+        text = _from_next_sign("", characters)
         if not text.startswith("["):
             raise DataFileError(f"{path} expects a JSON array of objects, but begins with {text[:20]!r}.")
         yield from _array_entries(path, characters, text[1:])
+
+
+def _from_next_sign(text: str, characters: TextIO) -> str:
+    """Leave out white space, however long; empty at the file's end."""
+    while not (text := text.lstrip()):
+        text = characters.read(CHUNK)
+        if not text:
+            break
+    return text
 
 
 def _array_entries(path: Path, characters: TextIO, text: str) -> Iterator[Entry]:
@@ -66,9 +90,8 @@ def _array_entries(path: Path, characters: TextIO, text: str) -> Iterator[Entry]
         found = BETWEEN_ITEMS.match(text, at)
         at = found.end() if found else at
         if text.startswith("]", at):
-            rest = text[at + 1 :].strip() or characters.read(CHUNK).strip()
-            if rest:
-                yield _unread(place, "expects nothing after the array's end", rest)
+            rest = _from_next_sign(text[at + 1 :], characters)
+            yield from _unread(place, "expects nothing after the array's end", rest, characters)
             return
         fault: Exception | None = None
         item, end = None, len(text)
@@ -83,14 +106,18 @@ def _array_entries(path: Path, characters: TextIO, text: str) -> Iterator[Entry]
                 continue
             fault = fault or ValueError("the array does not end")
         if fault is not None:
-            yield _unread(place, f"expects JSON from here to the array's end, but: {_in_words(fault)}", text[at:])
+            said = f"expects JSON from here to the array's end, but: {_in_words(fault)}"
+            yield from _unread(place, said, text[at:] or " ", characters)
             return
-        yield _decoded(_object_entry(item, place))
+        yield _decoded(_object_entry(item, place, text[at:end]))
         at, number = end, number + 1
 
 
-def _unread(place: str, fault: str, rest: str) -> Entry:
-    return Entry(place, None, fault, UNDECODED.sub("\ufffd", rest[:CHUNK]))
+def _unread(place: str, fault: str, rest: str, characters: TextIO) -> Iterator[Entry]:
+    """Reject the rest of a file with all its text, in pieces that fit into memory."""
+    while rest:
+        yield Entry(place, None, fault, UNDECODED.sub("\ufffd", rest))
+        rest = characters.read(CHUNK)
 
 
 def _is_certain(fault: Exception, text: str, at: int) -> bool:
@@ -110,27 +137,46 @@ def _decoded(entry: Entry) -> Entry:
 def csv_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Read CSV with a header; a row with more or fewer fields is told as such.
 
+    Where a quote stands where none may, which of the lines around it belong to one field cannot be told: they are
+    rejected line by line, each with its text.
+
     Raises:
         DataFileError: The header is missing, or names a column twice.
     """
     csv.field_size_limit(MAX_CSV_FIELD)
-    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as characters:
-        reader = csv.reader(characters, strict=True)
-        names = _header(reader, path)
+    with _csv_lines(opened(path)) as lines:
+        header = csv.reader(lines, strict=True)
+        names = _header(header, path)
+        stretch = broken_stretch(lines, len(names), header.line_num)
+    with _csv_lines(file) as lines:
+        reader = csv.reader(lines, strict=True)
+        next(reader, None)
+        done = reader.line_num
         while True:
-            place = f"{path.name}:{reader.line_num + 1}"
-            try:
-                fields = next(reader)
-            except StopIteration:
+            if done + 1 in stretch:
+                for number in stretch:
+                    line = next(lines, None)
+                    if line is None:
+                        return
+                    if line.strip():
+                        said = f"expects CSV, but a quote stands where none may, from line {stretch.start} on"
+                        text = UNDECODED.sub("\ufffd", line).rstrip("\r\n")
+                        yield Entry(f"{path.name}:{number}", None, said, text)
+                done, reader = stretch.stop - 1, csv.reader(lines, strict=True)
+            place, before = f"{path.name}:{done + 1}", reader.line_num
+            fields = next(reader, None)
+            if fields is None:
                 return
-            except csv.Error as error:
-                yield Entry(place, None, f"expects CSV, but line {reader.line_num}: {error}", "")
-                continue
+            done += reader.line_num - before
             if len(fields) not in (0, len(names)):
                 text = UNDECODED.sub("\ufffd", json.dumps(fields, ensure_ascii=False))
                 yield Entry(place, None, f"expects {len(names)} fields, but got {len(fields)}", text)
             elif fields:
                 yield _decoded(Entry(place, dict(zip(names, fields, strict=True))))
+
+
+def _csv_lines(file: BinaryIO) -> TextIO:
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _header(reader: Any, path: Path) -> list[str]:
@@ -151,6 +197,16 @@ TEXT_READERS: dict[str, Callable[[Path, BinaryIO], Iterator[Entry]]] = {
 
 
 def text_entries(path: Path) -> Iterator[Entry]:
-    """Read a file in the format of its suffix, which is one of `TEXT_READERS`."""
-    with path.open("rb") as file:
-        yield from TEXT_READERS[path.suffix.lower()](path, file)
+    """Read a file in the format of its suffix, which is one of `TEXT_READERS`, compressed or not.
+
+    Raises:
+        DataFileError: What is compressed is damaged.
+    """
+    kind, compression = kind_of(path)
+    try:
+        with opened(path) as file:
+            yield from TEXT_READERS[kind](path, file)
+    except (EOFError, OSError, zlib.error) as error:
+        if not compression:
+            raise
+        raise DataFileError(f"{path} expects data that is whole, but: {error}. Compress the file again.") from error

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, Row, cut, json_line
-from ..files.sources import find_sources
+from ..files.sources import find_sources, skipped_files
 from ..files.tables import write_json, write_jsonl
 from .input import unified
 from .manifest import check_finished
@@ -92,6 +92,7 @@ class Filtered:
         kept: How many it kept.
         unranked: How many it left out because they have no number to rank by.
         reason: Why, of the first of them.
+        skipped: Files of the input that it did not read.
     """
 
     output: Path
@@ -99,6 +100,7 @@ class Filtered:
     kept: int
     unranked: int
     reason: str | None
+    skipped: tuple[str, ...] = ()
 
 
 def filter_job(job: FilterJob) -> Filtered:
@@ -132,7 +134,8 @@ def filter_job(job: FilterJob) -> Filtered:
         for entry in compress(chain.from_iterable(source.entries([]) for source in sources), is_kept):
             rows.add(entry)
         _write(job, rows.in_order(np.searchsorted(np.sort(kept), kept)), schema, _reasons(job, numbers, ranking))
-    return Filtered(job.target, numbers.rows, len(kept), numbers.unranked, numbers.reason)
+    skipped = tuple(skipped_files(job.input))
+    return Filtered(job.target, numbers.rows, len(kept), numbers.unranked, numbers.reason, skipped)
 
 
 def _check_target(job: FilterJob, schema: pa.Schema | None) -> None:

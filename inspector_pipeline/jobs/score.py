@@ -1,5 +1,7 @@
 """Score an input of any size into a folder of parts, so that a killed run goes on where it stopped."""
 
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from typing import Any, BinaryIO
 from ..engine import WINDOW_ROWS
 from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, cut, json_line
-from ..files.sources import find_sources
+from ..files.sources import find_sources, skipped_files
 from ..pipeline_inspector import InspectorPipeline
 from .input import JobInput, check_columns, is_parquet, survey_input
 from .manifest import job_manifest, settle_manifest, write_json
@@ -18,6 +20,8 @@ from .output import REJECTS, JsonlWriter, ParquetWriter, Parts, reject_row, whol
 from .progress import Progress
 from .where import Where
 from .window import added_values, score_schema, score_window
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("jsonl", "parquet")
 PART_ROWS = 4 * WINDOW_ROWS
@@ -75,13 +79,25 @@ def score_job(job: ScoreJob, judge: InspectorPipeline) -> dict[str, int]:
         judge: A loaded judge.
 
     Returns:
-        How many rows were `scored`, `rejected` and `truncated`, in this run's share and including earlier runs.
+        How many rows were `scored`, `rejected` and `truncated`, in this run's share and including earlier runs; and
+        how many files of the input were `skipped`, where there are any.
 
     Raises:
         DataFileError: The input or the folder cannot be used, or the folder is of another job.
         SettingsError: The settings do not fit the input.
     """
     return _Run(job, judge).run()
+
+
+def _check_place(job: ScoreJob) -> None:
+    """Refuse an output that the same job, when it goes on, would read as its input."""
+    place, output = Path(job.input), Path(job.output)
+    fixed = Path(re.split(r"[*?[]", job.input)[0] + "x").parent  # what stands before the first sign of a glob
+    folder = place if place.is_dir() else fixed if "**" in job.input else None
+    is_within = folder is not None and output.resolve().is_relative_to(folder.resolve())
+    parts = [output.absolute() / f"part-000000.{one}" for one in FORMATS]
+    if job.split is None and (is_within or any(part.match(str(place.absolute())) for part in parts)):
+        raise SettingsError(f"--output expects a folder outside of the input, but got {job.output} within {job.input}.")
 
 
 class _Run:
@@ -91,6 +107,8 @@ class _Run:
         self.job = job
         self.judge = judge
         sources = find_sources(job.input, job.split, job.subset)
+        self.skipped = skipped_files(job.input) if job.split is None else []
+        _check_place(job)
         is_text = sources[0].schema is None
         self.format = job.format or ("jsonl" if is_text else "parquet")
         self.parts = Parts(Path(job.output), f".{self.format}")
@@ -154,6 +172,9 @@ class _Run:
                 expected = min(job.part_rows, rows - part * job.part_rows)
                 for key, number in self.parts.counts(part, expected, self.added.names[-1]).items():
                     counts[key] += number
+        if self.skipped:
+            counts["skipped"] = len(self.skipped)
+            logger.warning("The input's files that were not read: %s", ", ".join(self.skipped))
         write_json(folder / ("_summary.json" if of == 1 else f"_summary-{index}-of-{of}.json"), counts)
         return counts
 
@@ -202,6 +223,8 @@ def summary_of(counts: dict[str, Any], folder: str) -> str:
     parts = [f"{counts['scored']} pairs scored"]
     if counts["rejected"]:
         parts.append(f"{counts['rejected']} rejected (see {Path(folder) / REJECTS})")
+    if counts.get("skipped"):
+        parts.append(f"{counts['skipped']} of the input's files skipped")
     if counts["truncated"]:
         parts.append(f"{counts['truncated']} longer than the judge's limit and cut")
     return f"{', '.join(parts)}; in {folder}"

@@ -479,3 +479,42 @@ def test_the_command(folder, tmp_path, capsys):
     for wrong in (["--shard", "2/2"], ["--shard", "1"], ["--column", "q"], ["--limit", "0"]):
         with pytest.raises(SystemExit):
             main([*args, *wrong])
+
+
+def test_files_that_a_job_does_not_read_are_named_and_end_with_three(folder, tmp_path, capsys, caplog):
+    (tmp_path / "in").mkdir()
+    write_lines(tmp_path / "in" / "a.jsonl", made_rows(3))
+    args = ["score", f"{tmp_path}/in", "--judge", str(folder), "--device", "cpu", "--output"]
+    assert main([*args, f"{tmp_path}/whole/"]) == 0
+    (tmp_path / "in" / "b.tsv").write_text("q\tp\n")
+    assert main([*args, f"{tmp_path}/out/"]) == 3
+    assert f"not read: {tmp_path}/in/b.tsv" in caplog.text
+    assert "3 pairs scored, 1 of the input's files skipped" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "_summary.json").read_text())["skipped"] == 1
+    assert main(["filter", f"{tmp_path}/out", "--best", "1"]) == 0
+    (tmp_path / "out" / "more.txt").write_text("x")
+    assert main(["filter", f"{tmp_path}/out", "--best", "1"]) == 3
+    assert "out/more.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "output"),
+    [("in", "in/out"), ("in", "in"), ("in/*.jsonl", "in"), ("**/*.jsonl", "out"), ("in/*/*", "in/b")],
+)
+def test_an_output_within_its_own_input_is_refused(judge, tmp_path, place, output):
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    for name in ("in/a.jsonl", "in/a/b.jsonl"):
+        write_lines(tmp_path / name, made_rows(2))
+    run(judge, tmp_path / "in", tmp_path / "beside")
+    with pytest.raises(SettingsError, match="--output expects a folder outside of the input"):
+        run(judge, tmp_path / place, tmp_path / output)
+
+
+def test_views_are_scored_and_filtered(judge, tmp_path):
+    table = pa.Table.from_pylist(made_rows(5))
+    views = table.set_column(1, "question", table["question"].cast(pa.string_view()))
+    with pa.ipc.new_file(str(tmp_path / "in.arrow"), views.schema) as writer:
+        writer.write_table(views)
+    assert run(judge, tmp_path / "in.arrow", tmp_path / "out")["scored"] == 5
+    assert filter_job(FilterJob(str(tmp_path / "out"), best=2)).kept == 2
+    assert run(judge, tmp_path / "in.arrow", tmp_path / "lines", format="jsonl")["scored"] == 5
