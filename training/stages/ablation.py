@@ -11,23 +11,21 @@ stands in a folder of its own. A run that is done is not done again.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import Row, read_json
 from inspector_pipeline.template import QUESTION_MARK
 
 from ..labelling.endpoint import model_label
-from ..labelling.generate import Generated, LocalConfig, chat_tokenizer
-from ..rows.answers import final_answer
-from ..rows.correctness import judge_answer
+from ..labelling.generate import LocalConfig, chat_tokenizer
 from ..rows.records import read_records, write_records
 from ..runs.manifest import Manifest, manifest_path
-from ..students.choose import ARMS, Pool, read_pool, refuse_leaks
-from ..students.report import Outcome, summarize, table
+from ..students.choose import ARMS, read_gold, read_pool, refuse_leaks
+from ..students.report import Outcome, grade, summarize, table
 from ..students.train import StudentConfig, answer, student, too_long, train_student
 
 logger = logging.getLogger(__name__)
@@ -88,50 +86,6 @@ class Config:
             raise SettingsError(f"prompt expects {QUESTION_MARK} in it, but got {self.prompt!r:.80}.")
 
 
-@dataclass(frozen=True)
-class TrainedFrom:
-    """All that decides what a student learns, beside the scored rows.
-
-    Attributes:
-        arm: Which rows.
-        seed: Of all chance.
-        by: What the rows are ranked by.
-        share: How many; None for all.
-        model: The student.
-        revision: Its revision.
-        dtype: Of its weights.
-        prompt: User message.
-        training: How it is trained.
-    """
-
-    arm: str
-    seed: int
-    by: str
-    share: float | None
-    model: str
-    revision: str | None
-    dtype: str
-    prompt: str
-    training: StudentConfig
-
-
-@dataclass(frozen=True)
-class AnsweredWith:
-    """All that decides a student's answers, beside its adapters and the questions.
-
-    Attributes:
-        model: The student.
-        local: How it runs.
-        prompt: User message.
-        max_new_tokens: Longest answer.
-    """
-
-    model: str
-    local: LocalConfig
-    prompt: str
-    max_new_tokens: int
-
-
 def run(config: Config) -> None:
     """Run the stage.
 
@@ -145,20 +99,22 @@ def run(config: Config) -> None:
     manifest = Manifest.of(STAGE, replace(config, model=model_label(config.model)), (config.scored, config.questions))
     if manifest.is_done(output):
         return
-    questions = read_gold(config.questions)
-    pool = read_pool(config.scored, config.by)
+    questions, pool = read_gold(config.questions), read_pool(config.scored, config.by)
     refuse_leaks(pool, questions)
-    tokenizer = chat_tokenizer(config.model, config.local.revision)
     limit = config.training.max_length
-    long = too_long(tokenizer, config.prompt, pool.rows, limit)
+    long = too_long(chat_tokenizer(config.model, config.local.revision), config.prompt, pool.rows, limit)
     pool = pool.without(dict.fromkeys(long, f"it has more than {limit} tokens"))
-    runs = [(arm, seed) for seed in config.seeds for arm in config.arms]
-    for arm, seed in runs:  # before the first is trained
-        config.training.n_steps(len(pool.choose(arm, config.share, seed)))
+    chosen = {(arm, seed): pool.choose(arm, config.share, seed) for seed in config.seeds for arm in config.arms}
+    for rows in chosen.values():  # before the first is trained
+        config.training.n_steps(len(rows))
     outcomes = [Outcome(UNTRAINED, None, None, None, _replies(config, questions, output / UNTRAINED, None))]
-    outcomes += [_run_arm(config, pool, questions, arm, seed) for arm, seed in runs]
+    for (arm, seed), rows in chosen.items():
+        adapter = output / f"{arm}-{seed}" / "adapter"
+        summary = _train(config, [pool.rows[i] for i in rows], arm, seed, adapter)
+        replies = _replies(config, questions, adapter.parent, adapter)
+        outcomes.append(Outcome(arm, seed, pool.described(rows), summary, replies))
     results = {
-        "student": {"model": model_label(config.model), "revision": config.local.revision, "dtype": config.local.dtype},
+        "student": _student(config),
         "ranked_by": config.by,
         "share": config.share,
         "held_equal": config.training.held_equal,
@@ -172,67 +128,15 @@ def run(config: Config) -> None:
     logger.info("%s\nWrote %s and %s.", table(results), *files)
 
 
-def read_gold(path: str) -> list[Row]:
-    """Read test questions and their gold answers.
-
-    Returns:
-        Rows of id, question and final_answer.
-
-    Raises:
-        DataFileError: The file cannot be read or is empty, two questions share an id, or a question has no gold
-            answer, or one that math-verify cannot read.
-    """
-    rows = read_records(path)
-    golds = [str(row.get("final_answer") or final_answer(row.get("answer") or "") or "") for row in rows]
-    if not rows or len({str(row["id"]) for row in rows}) < len(rows):
-        raise DataFileError(
-            f"{path} expects questions, each with an id of its own, but has none, or one id twice. Make the ids with "
-            "python -m training data."
-        )
-    bad = [
-        row["id"]
-        for row, gold in zip(rows, golds, strict=True)
-        if not gold or judge_answer(f"\\boxed{{{gold}}}", gold).score != 1
-    ]
-    if bad:
-        raise DataFileError(
-            f"{path} expects a gold answer in every row, as final_answer or in a solution as answer, but {len(bad)} of "
-            f"{len(rows)} have none that can be read, such as that with id {bad[0]!r}. Add it, or leave the row out."
-        )
-    return [
-        {"id": row["id"], "question": row["question"], "final_answer": gold}
-        for row, gold in zip(rows, golds, strict=True)
-    ]
-
-
-def grade(question: Row, reply: Generated) -> Row:
-    """Judge a reply: right is 1 or 0, and 0 too where no answer is found for certain."""
-    verdict = judge_answer(reply.text, question["final_answer"], question["question"])
-    return {
-        **question,
-        "reply": reply.text,
-        "finish_reason": reply.finish_reason,
-        "n_tokens": reply.n_tokens,
-        "stated": verdict.stated,
-        "right": int(verdict.score == 1),
-    }
-
-
-def _run_arm(config: Config, pool: Pool, questions: Sequence[Row], arm: str, seed: int) -> Outcome:
-    """Train and test one arm with one seed, as far as that is not done."""
-    folder = Path(config.output) / f"{arm}-{seed}"
-    chosen = pool.choose(arm, config.share, seed)
-    summary = _train(config, [pool.rows[i] for i in chosen], arm, seed, folder / "adapter")
-    replies = _replies(config, questions, folder, folder / "adapter")
-    return Outcome(arm, seed, pool.described(chosen), summary, replies)
+def _student(config: Config) -> dict[str, str | None]:
+    return {"model": model_label(config.model), "revision": config.local.revision, "dtype": config.local.dtype}
 
 
 def _train(config: Config, rows: Sequence[Row], arm: str, seed: int, adapter: Path) -> dict[str, Any]:
     """Train, or read what a training that is done says of itself."""
     share = None if arm == "all" else config.share
-    named = (model_label(config.model), config.local.revision, config.local.dtype)
-    settings = TrainedFrom(arm, seed, config.by, share, *named, config.prompt, config.training)
-    manifest = Manifest.of(STAGE, settings, (config.scored,))
+    settings = {"arm": arm, "seed": seed, "by": config.by, "share": share, "prompt": config.prompt, **_student(config)}
+    manifest = Manifest.of(STAGE, {**settings, "training": asdict(config.training)}, (config.scored,))
     if not manifest.vouches_for(adapter):
         logger.info("Training on %d rows (%s, seed %d).", len(rows), arm, seed)
         with student(config.model, config.local) as loaded:
@@ -245,7 +149,12 @@ def _train(config: Config, rows: Sequence[Row], arm: str, seed: int, adapter: Pa
 
 def _replies(config: Config, questions: Sequence[Row], folder: Path, adapter: Path | None) -> list[Row]:
     """Ask and grade, or read the replies of a test that is done."""
-    settings = AnsweredWith(model_label(config.model), config.local, config.prompt, config.max_new_tokens)
+    settings = {
+        "model": model_label(config.model),
+        "local": asdict(config.local),
+        "prompt": config.prompt,
+        "max_new_tokens": config.max_new_tokens,
+    }
     inputs = (config.questions, manifest_path(adapter) if adapter else None)
     manifest, output = Manifest.of(STAGE, settings, inputs), folder / "replies.jsonl"
     if not manifest.vouches_for(output):

@@ -1,4 +1,4 @@
-"""Which scored rows an arm of an ablation is trained on: the best share, as many at random, or all."""
+"""What an ablation's arms are trained on (the best scored rows, as many at random, or all), and tested on."""
 
 import math
 from collections import Counter
@@ -13,6 +13,8 @@ from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import Row
 from inspector_pipeline.jobs.filter import rank
 
+from ..rows.answers import final_answer
+from ..rows.correctness import judge_answer
 from ..rows.records import question_id, read_records
 
 ARMS = ("random", "top", "all")
@@ -108,11 +110,42 @@ def read_pool(path: str, by: str) -> Pool:
             f"{', '.join(rows[0]) if rows else 'of no row'}. Score the rows with inspector score, or name another key "
             "with --by."
         )
-    pool = Pool(rows, np.array(numbers), {})
     unfit = {i: NO_NUMBER for i, number in enumerate(numbers) if math.isnan(number)}
     replies = [row.get("prediction") for row in rows]
-    silent = {i: NO_RESPONSE for i, one in enumerate(replies) if not isinstance(one, str) or not one.strip()}
-    return pool.without(unfit | silent)
+    unfit |= {i: NO_RESPONSE for i, one in enumerate(replies) if not isinstance(one, str) or not one.strip()}
+    return Pool(rows, np.array(numbers), {}).without(unfit)
+
+
+def read_gold(path: str) -> list[Row]:
+    """Read test questions and their gold answers.
+
+    Returns:
+        Rows of id, question and final_answer.
+
+    Raises:
+        DataFileError: The file cannot be read or is empty, two questions share an id, or a question has no gold
+            answer, or one that math-verify cannot read.
+    """
+    rows = read_records(path)
+    if not rows or len({str(row["id"]) for row in rows}) < len(rows):
+        raise DataFileError(
+            f"{path} expects questions, each with an id of its own, but has none, or one id twice. Make the ids with "
+            "python -m training data."
+        )
+    golds = [str(row.get("final_answer") or final_answer(row.get("answer") or "") or "") for row in rows]
+    found = [
+        {"id": row["id"], "question": row["question"], "final_answer": gold}
+        for row, gold in zip(rows, golds, strict=True)
+    ]
+    bad = [
+        row["id"] for row in found if judge_answer(f"\\boxed{{{row['final_answer']}}}", row["final_answer"]).score != 1
+    ]
+    if bad:
+        raise DataFileError(
+            f"{path} expects a gold answer in every row, as final_answer or in a solution as answer, but {len(bad)} of "
+            f"{len(rows)} have none that can be read, such as that with id {bad[0]!r}. Add it, or leave the row out."
+        )
+    return found
 
 
 def refuse_leaks(pool: Pool, questions: Sequence[Row]) -> None:

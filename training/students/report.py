@@ -12,7 +12,9 @@ from scipy.stats import binomtest
 from inspector_pipeline.files.tables import Row
 
 from ..evaluation.metrics import interval, resamples
+from ..labelling.generate import Generated
 from ..probing.table import Array
+from ..rows.correctness import judge_answer
 
 Z = 1.959964  # of a two-sided 95 % interval
 LEVEL = 0.05
@@ -50,6 +52,19 @@ class Outcome:
     def right(self) -> Array:
         """float64 (questions,), 1 where the reply is right."""
         return np.array([row["right"] for row in self.replies], dtype=np.float64)
+
+
+def grade(question: Row, reply: Generated) -> Row:
+    """Judge a reply: right is 1 or 0, and 0 too where no answer is found for certain."""
+    verdict = judge_answer(reply.text, question["final_answer"], question["question"])
+    return {
+        **question,
+        "reply": reply.text,
+        "finish_reason": reply.finish_reason,
+        "n_tokens": reply.n_tokens,
+        "stated": verdict.stated,
+        "right": int(verdict.score == 1),
+    }
 
 
 def summarize(outcomes: Sequence[Outcome], bootstraps: int) -> dict[str, Any]:
@@ -136,9 +151,8 @@ def table(results: Mapping[str, Any]) -> str:
     for name, found in results["differences"].items():
         shown = f"{found['value']:+.3f} ({_limits(found, '+')})"
         lines.append(f"| {name} | {shown} | {found['better']}, {found['worse']} of {n} |")
-    lines += ["", *map(_verdict, results["differences"], results["differences"].values())]
-    lines += ["", f"Intervals: {results['intervals']}", ""]
-    return "\n".join(lines)
+    verdicts = map(_verdict, results["differences"], results["differences"].values())
+    return "\n".join([*lines, "", *verdicts, "", f"Intervals: {results['intervals']}", ""])
 
 
 def _run(one: Outcome) -> dict[str, Any]:
@@ -154,14 +168,13 @@ def _run(one: Outcome) -> dict[str, Any]:
 
 def _line(run: Mapping[str, Any]) -> str:
     test, trained = run["test"], run["training"]
-    value = f"{test['accuracy']['value']:.3f} ({_limits(test['accuracy'])})"
     cells = [
         run["arm"],
         "-" if run["seed"] is None else run["seed"],
         run["selection"]["rows"] if run["selection"] else "-",
         trained["steps"] if trained else "-",
         f"{test['right']} of {test['n']}",
-        value,
+        f"{test['accuracy']['value']:.3f} ({_limits(test['accuracy'])})",
         test["no_answer"],
         test["cut_off"],
     ]

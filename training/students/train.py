@@ -136,13 +136,11 @@ def question_messages(prompt: str, question: str) -> list[Message]:
 
 def too_long(tokenizer: Any, prompt: str, rows: Sequence[Row], max_length: int) -> list[int]:
     """Find the rows that have more tokens than are trained on, by their indices."""
-    found = []
-    for i, row in enumerate(rows):
-        reply = {"role": "assistant", "content": row["prediction"]}
-        text = tokenizer.apply_chat_template([*question_messages(prompt, row["question"]), reply], tokenize=False)
-        if len(tokenizer(text, add_special_tokens=False).input_ids) > max_length:
-            found.append(i)
-    return found
+    replies = [{"role": "assistant", "content": row["prediction"]} for row in rows]
+    talks = [[*question_messages(prompt, row["question"]), reply] for row, reply in zip(rows, replies, strict=True)]
+    texts = [tokenizer.apply_chat_template(talk, tokenize=False) for talk in talks]
+    n_tokens = [len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
+    return [i for i, n in enumerate(n_tokens) if n > max_length]
 
 
 def make_trainer(

@@ -17,10 +17,9 @@ from inspector_training.rows.records import read_records
 from inspector_training.runs.command import from_settings, parse
 from inspector_training.stages import ablation as stage
 from inspector_training.stages.ablation import Config as AblationConfig
-from inspector_training.stages.ablation import grade, read_gold
 from inspector_training.stages.ablation import run as ablation
-from inspector_training.students.choose import Pool, read_pool
-from inspector_training.students.report import Outcome, accuracy, difference, summarize, table
+from inspector_training.students.choose import Pool, read_gold, read_pool
+from inspector_training.students.report import Outcome, accuracy, difference, grade, summarize, table
 from inspector_training.students.train import StudentConfig, answer, make_trainer, student, train_student
 from scipy.stats import binomtest
 from support.causal import save_causal
