@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..devices import preferred_dtype
+from ..files.entries import share_of
 from ..modeling_inspector import InspectorModel
 from ..pipeline_inspector import TASK, InspectorPipeline
 
@@ -99,14 +100,17 @@ def evaluate_samples(
 
     Raises:
         PairError: A sample cannot be scored.
-        ValueError: `top_percent` is out of range.
+        ValueError: `top_percent` is out of range, or nothing ranks the samples.
 
     Example:
         >>> evaluate_samples([{"question": "2 + 2?", "prediction": "4"}])  # doctest: +SKIP
     """
     if isinstance(top_percent, (bool, str)) or not 0.0 <= top_percent <= 1.0:
         raise ValueError(f"top_percent expects a share from 0 to 1, but got {top_percent!r}.")
-    results = load_judge(judge)(list(samples), batch_size=batch_size) if len(samples) else []
+    loaded = load_judge(judge) if len(samples) else None
+    if loaded is not None:
+        check_ranks(loaded.model.config, top_percent)
+    results = loaded(list(samples), batch_size=batch_size) if loaded is not None else []
     n_truncated = sum(result["truncated"] for result in results)
     if n_truncated:
         logger.warning("%d of %d pairs were longer than the judge's limit and were cut.", n_truncated, len(results))
@@ -114,14 +118,28 @@ def evaluate_samples(
     return keep_top(scored, top_percent)
 
 
-def flatten(sample: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+def check_ranks(config: Any, top_percent: float) -> None:
+    """Refuse to keep a share by the total score of a judge that has none.
+
+    Raises:
+        ValueError: No aspect counts in the total, so that all rows would tie.
+    """
+    if top_percent < 1.0 and not any(aspect.counts_in_total for aspect in config.parsed_aspects):
+        raise ValueError(
+            "top_percent expects a judge with an aspect that counts in the total score, but got one where none does. "
+            "Keep all rows, and filter them by an aspect: `inspector filter --by`."
+        )
+
+
+def flatten(sample: Mapping[str, Any], result: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Put a result's scores and total beside a sample's own keys, in a new dict."""
-    return {**sample, **result["scores"], "total_score": result["total_score"]}
+    added = {**result["scores"], "total_score": result["total_score"]}
+    return {**sample, **{prefix + name: value for name, value in added.items()}}
 
 
-def keep_top(scored: list[dict[str, Any]], top_percent: float) -> list[dict[str, Any]]:
+def keep_top(scored: list[dict[str, Any]], top_percent: float, by: str = "total_score") -> list[dict[str, Any]]:
     """Keep the best share by total_score; all of them, in their order, at 1.0."""
     if top_percent == 1.0:
         return scored
-    ranked = sorted(scored, key=lambda sample: sample["total_score"], reverse=True)
-    return ranked[: int(len(ranked) * top_percent)]
+    ranked = sorted(scored, key=lambda sample: sample[by], reverse=True)
+    return ranked[: share_of(len(ranked), top_percent)]

@@ -22,6 +22,7 @@ from .judge import check_judge_options, load
 from .table import show_table
 
 STDIO = "-"
+ARROW = (".parquet", ".arrow")
 
 EPILOG = f"""\
 Without --output, scores go to NAME_BACKBONE_multi_evaled.json (or _binary_) beside INPUT, and are shown: as a table
@@ -78,7 +79,7 @@ def _is_job(args: argparse.Namespace) -> bool:
     output = args.output or ""
     to_folder = output.endswith("/") or (output not in ("", STDIO) and Path(output).is_dir())
     many = args.split is not None or Path(args.input).is_dir() or _is_glob(args.input)
-    of_jobs = ("subset", "column", "where", "limit", "output_format", "part_rows", "prefix")
+    of_jobs = ("subset", "column", "where", "limit", "output_format", "part_rows")
     if not to_folder and (many or any(getattr(args, name) for name in of_jobs) or args.shard != (0, 1)):
         raise ValueError(
             "--output expects a folder, which ends in / or exists, for datasets, folders, globs and the options of big "
@@ -112,10 +113,10 @@ def _score_job(args: argparse.Namespace) -> int:
 def _score_file(args: argparse.Namespace) -> int:
     if args.input != STDIO:
         check_input(args.input)
-        if args.output and Path(args.output).absolute() == Path(args.input).absolute():
+        if args.output and Path(args.output).resolve() == Path(args.input).resolve():
             raise ValueError(f"--output expects another file than the input, but got {args.output} for both.")
 
-    from inspector_pipeline.api.load import flatten, keep_top
+    from inspector_pipeline.api.load import check_ranks, flatten, keep_top
     from inspector_pipeline.files.tables import check_target, read_rows, write_rows
     from inspector_pipeline.template import check_pair
 
@@ -128,28 +129,66 @@ def _score_file(args: argparse.Namespace) -> int:
         check_pair(row, index, keys)
     judge = load(args)
     target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
-    if target is not None:
-        check_target(target)
+    total = f"{args.prefix}total_score"
+    check_ranks(judge.model.config, args.top_percent)
+    _check_own_columns(rows, [*(args.prefix + aspect.name for aspect in judge.model.config.parsed_aspects), total])
+    table = _check_writable(args.input, rows, target)
     results = judge(rows, batch_size=args.batch_size)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
         cut = f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut"
         print(f"inspector: {cut}", file=sys.stderr)
-    scored = keep_top([flatten(row, result) for row, result in zip(rows, results, strict=True)], args.top_percent)
+    flat = [flatten(row, result, args.prefix) for row, result in zip(rows, results, strict=True)]
+    scored = keep_top(flat, args.top_percent, total)
     if target is not None:
-        write_rows(scored, target)
+        write_rows(scored, target) if table is None else _write_typed(table, flat, scored, target)
     if target != STDIO:
-        _show(scored, args.format, judge)
+        _show(scored, args.format, judge, args.prefix)
     if target not in (None, STDIO):
         print(f"inspector: wrote {len(scored)} pairs to {target}", file=sys.stderr)
     return 0
 
 
-def _show(scored: list[dict[str, Any]], shape: str, judge: Any) -> None:
+def _check_writable(source: str, rows: list[dict[str, Any]], target: str | None) -> Any:
+    """Refuse rows that the target cannot hold; gives those from Arrow for Parquet as a table, in their own types."""
+    from inspector_pipeline.files.tables import check_rows, check_target, read_table
+
+    if target is None:
+        return None
+    check_target(target)
+    if Path(target).suffix.lower() == ".parquet" and Path(source).suffix.lower() in ARROW:
+        return read_table(source)
+    check_rows(rows, target)
+    return None
+
+
+def _check_own_columns(rows: list[dict[str, Any]], added: list[str]) -> None:
+    """Refuse to write scores over the user's own columns."""
+    taken = [name for name in added if any(name in row for row in rows)]
+    if taken:
+        raise ValueError(
+            f"The input expects no column of the judge's, but has {', '.join(taken)}. Give --prefix, such as --prefix "
+            "judge_."
+        )
+
+
+def _write_typed(table: Any, flat: list[dict[str, Any]], scored: list[dict[str, Any]], target: str) -> None:
+    """Write what was read as Arrow with its own types, and the scores beside it."""
+    from inspector_pipeline.files.tables import write_table
+
+    places = {id(row): at for at, row in enumerate(flat)}
+    kept = table if scored is flat else table.take([places[id(row)] for row in scored])
+    added = [name for name in (flat[0] if flat else {}) if name not in table.column_names]
+    for name in added:
+        kept = kept.append_column(name, [[row[name] for row in scored]])
+    write_table(kept, target)
+
+
+def _show(scored: list[dict[str, Any]], shape: str, judge: Any, prefix: str) -> None:
     from inspector_pipeline.files.tables import write_rows
 
     if shape == "table" or (shape == "auto" and sys.stdout.isatty()):
-        show_table(scored, [aspect.name for aspect in judge.model.config.parsed_aspects])
+        show_table(scored, [aspect.name for aspect in judge.model.config.parsed_aspects], prefix)
     elif shape != "none":
         write_rows(scored, STDIO)
 

@@ -7,12 +7,13 @@ MAX_ROWS = 50
 MIN_TEXT = 10  # characters of question and of prediction, in however narrow a terminal
 
 
-def show_table(scored: Sequence[dict[str, Any]], aspects: Sequence[str]) -> None:
+def show_table(scored: Sequence[dict[str, Any]], aspects: Sequence[str], prefix: str = "") -> None:
     """Print a table as wide as the terminal; without one, 80 columns, or what COLUMNS says.
 
     Args:
         scored: Rows with their scores.
         aspects: The aspects' names.
+        prefix: What the scores' names begin with in the rows.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -32,7 +33,7 @@ def show_table(scored: Sequence[dict[str, Any]], aspects: Sequence[str]) -> None
         table.add_column(header, justify="right", overflow="fold")
     for number, row in enumerate(shown):
         texts = [_plain(" ".join(str(row.get(key) or "").split())) for key in ("question", "prediction")]
-        table.add_row(str(number), *texts, *(str(row[name]) for name in [*aspects, "total_score"]))
+        table.add_row(str(number), *texts, *(str(row[prefix + name]) for name in [*aspects, "total_score"]))
     console.print(table)
     if len(scored) > len(shown):
         console.print(f"... and {len(scored) - len(shown)} more pairs")

@@ -37,6 +37,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+import orjson
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
@@ -100,6 +101,11 @@ class InspectorReader(PipelineStep):
 
     def _document(self, entry: Entry, job_input: JobInput) -> Document:
         row = entry.row or {}
+        self._check_names(row)
+        if entry.fault is None:
+            entry.fault = _misfit(row)
+        if entry.fault is not None:
+            row, entry.fault, entry.raw = _writable([row, entry.fault, entry.raw])
         pair = job_input.pair(row)
         metadata = {**row, "question": pair.get("question"), "place": entry.place, ERROR: entry.fault}
         metadata.pop(self.columns.get("prediction", "prediction"), None)
@@ -107,6 +113,35 @@ class InspectorReader(PipelineStep):
         if entry.raw is not None:
             metadata["raw"] = entry.raw
         return Document(text if isinstance(text, str) else "", str(entry.number), metadata=metadata)
+
+    def _check_names(self, row: dict[str, Any]) -> None:
+        """Refuse a row whose own columns this step would overwrite."""
+        added = ["place", ERROR, *(["question"] if self.columns.get("question", "question") != "question" else [])]
+        taken = [name for name in added if name in row]
+        if taken:
+            raise SettingsError(
+                f"InspectorReader expects no column of its own, but the input has {taken[0]!r}. Rename that column."
+            )
+
+
+def _misfit(row: dict[str, Any]) -> str | None:
+    """Say why no writer can hold a row: lone surrogates, or whole numbers of more than 64 bits."""
+    try:
+        orjson.dumps(row, default=str)
+    except TypeError as error:
+        return f"expects values that can be written, but: {error}"
+    return None
+
+
+def _writable(value: Any) -> Any:
+    """Write as text what no writer can hold, of a row that is not scored."""
+    if isinstance(value, dict):
+        return {_writable(key): _writable(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_writable(one) for one in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
 
 
 class InspectorAnnotator(PipelineStep):
@@ -142,6 +177,12 @@ class InspectorAnnotator(PipelineStep):
         pairs = [{"question": one.metadata.get("question"), "prediction": one.text} for one in sound]
         outcomes = score_window(judge, pairs)
         for document in window:
+            taken = [name for name in schema.names if name in document.metadata]
+            if taken:
+                raise SettingsError(
+                    f"InspectorAnnotator expects no column of the judge's, but a document has {taken[0]!r}. Give a "
+                    "prefix, such as prefix='judge_'."
+                )
             document.metadata.update(dict.fromkeys(schema.names))
         for document, outcome in zip(sound, outcomes, strict=True):
             document.metadata[ERROR] = outcome.reason

@@ -123,6 +123,46 @@ def write_rows(rows: list[Row], target: str) -> None:
         raise DataFileError(f"{target} could not be written: {error}.") from error
 
 
+def check_rows(rows: list[Row], target: str) -> None:
+    """Refuse, before they are scored, rows that a file of its kind cannot hold.
+
+    Raises:
+        DataFileError: They have values of several types, or numbers or text that the format does not know.
+    """
+    if Path(target).suffix.lower() in (".csv", ".parquet"):
+        try:
+            WRITERS[Path(target).suffix.lower()](rows, io.BytesIO())
+        except (OverflowError, TypeError, ValueError) as error:
+            raise DataFileError(
+                f"{target} cannot hold these rows: {error}. Give a file of JSON Lines, or a folder/, as --output."
+            ) from error
+
+
+def read_table(source: str) -> Any:
+    """Read a Parquet or Arrow file whole, as a `pyarrow.Table` in its own types."""
+    import pyarrow
+
+    from .arrow import read_batches, read_schema
+
+    return pyarrow.Table.from_batches(read_batches(Path(source)), read_schema(Path(source)))
+
+
+def write_table(table: Any, target: str) -> None:
+    """Write a `pyarrow.Table` to a Parquet file.
+
+    Raises:
+        DataFileError: Parquet does not know a column's type, or the file cannot be written.
+    """
+    import pyarrow.parquet
+
+    data = io.BytesIO()
+    try:
+        pyarrow.parquet.write_table(table, data)
+        write_whole(Path(target), data.getvalue())
+    except (OSError, TypeError, ValueError, NotImplementedError) as error:
+        raise DataFileError(f"{target} could not be written: {error}.") from error
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
@@ -131,7 +171,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataFileError(f"Expected a JSON file at {path}, but it could not be read: {error}.") from error
 
 

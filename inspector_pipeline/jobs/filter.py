@@ -18,7 +18,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from ..errors import DataFileError, SettingsError
-from ..files.entries import Entry, Row, cut, json_line
+from ..files.entries import Entry, Row, cut, json_line, share_of
 from ..files.sources import find_sources, skipped_files
 from ..files.tables import write_json, write_jsonl
 from .input import unified
@@ -125,6 +125,12 @@ def filter_job(job: FilterJob) -> Filtered:
         raise DataFileError(f"--per expects a column of {job.input}, but no row has {job.per!r}.")
     if numbers.unranked and numbers.unranked == numbers.rows:
         raise DataFileError(f"No row can be ranked: {numbers.reason}. Check --by and --at-least.")
+    chooses = job.best is not None or job.top not in (None, 0.0, 1.0)
+    if chooses and len(numbers.scores) > 1 and job.rank_name.endswith("total_score") and not any(numbers.scores):
+        raise DataFileError(
+            f"--by expects a column that ranks rows, but {job.rank_name} is 0 in all of them, as that of a judge none "
+            "of whose aspects counts. Name an aspect."
+        )
     ranking = rank(np.asarray(numbers.scores), np.asarray(numbers.groups) if job.per else None, job.top, job.best)
     kept = np.asarray(numbers.positions)[ranking.kept]  # positions in the input, in the order of the output
     is_kept = np.zeros(numbers.rows, np.bool_)
@@ -226,13 +232,14 @@ def rank(scores: NDArray[np.float64], groups: NDArray[np.int64] | None, top: flo
     order = np.argsort(-scores, kind="stable")
     keys = np.zeros(len(scores), np.int64) if groups is None else groups
     by_group = order[np.argsort(keys[order], kind="stable")]
-    _, firsts, counts = np.unique(keys[by_group], return_index=True, return_counts=True)
+    unique, firsts, counts = np.unique(keys[by_group], return_index=True, return_counts=True)
     ranks, sizes = np.empty(len(scores), np.int64), np.empty(len(scores), np.int64)
     ranks[by_group] = np.arange(len(scores)) - np.repeat(firsts, counts) + 1
     sizes[by_group] = np.repeat(counts, counts)
     limits = np.full(len(scores), best) if best is not None else sizes
     if top is not None:
-        limits = np.floor(sizes * top).astype(np.int64)
+        limits = np.array([share_of(size, top) for size in counts.tolist()], np.int64)
+        limits = limits[np.searchsorted(unique, keys)]
     order = np.arange(len(scores)) if top == 1.0 else order
     return Ranking(order[ranks[order] <= limits[order]], ranks, sizes)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -20,13 +19,12 @@ from ..files.disk import json_text
 from ..files.tables import Source
 from ..pipeline_inspector import InspectorPipeline
 from .input import Survey
-from .output import BusyFileError, whole_file
-
-logger = logging.getLogger(__name__)
+from .output import BusyFileError, Parts, whole_file
 
 MANIFEST = "_manifest.json"
 WAIT_S = 0.1
-PACKAGES = ("torch", "transformers", "tokenizers", "pyarrow")
+OWN = "inspector-pipeline"
+PACKAGES = (OWN, "torch", "transformers", "tokenizers", "pyarrow")
 NOT_SETTINGS = ("input", "output", "shard")  # where things are; and shards of one job share their folder
 NO_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
@@ -98,14 +96,10 @@ def settle_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         except BusyFileError:  # another shard of this job begins too
             time.sleep(WAIT_S)
     found = read_manifest(path)
-    before, now = found.pop("threads", None), expected.pop("threads")
-    if before != now:  # a sum depends, in its last digits, on how many threads divide it
-        logger.warning(
-            "%s was begun with %s threads and goes on with %s, so scores may differ in their last digits from those of "
-            "one run. Set OMP_NUM_THREADS=%s to have the same bytes.",
-            *(folder, before, now, before),
-        )
+    found["versions"] = {OWN: version(OWN), **found.get("versions", {})}  # older jobs do not say it
     changed = _differences(found, expected)
+    if found.get("threads") != expected["threads"]:  # a sum depends, in its last digits, on how many threads divide it
+        changed.append(f"set OMP_NUM_THREADS={found.get('threads')} to go on")
     if changed:
         raise DataFileError(
             f"{folder} expects to go on with the job that it holds, but these differ: {'; '.join(changed)}. Choose "
@@ -141,7 +135,7 @@ def check_finished(folder: Path) -> None:
     """Refuse a job's folder that lacks parts; any other folder or file passes.
 
     Raises:
-        DataFileError: The job was stopped, or not all of its shards were run.
+        DataFileError: The job was stopped, not all of its shards were run, or a part was changed.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -154,6 +148,8 @@ def check_finished(folder: Path) -> None:
             f"{folder} expects {expected} parts, but holds {found}. Give the command that scores it again, or run the "
             "other shards."
         )
+    for part in sorted(folder.glob("part-*")):
+        Parts(folder, part.suffix).check(int(part.stem.removeprefix("part-")))
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -14,10 +14,12 @@ import pyarrow.parquet
 
 from ..errors import DataFileError
 from ..files.arrow import rows_of
+from ..files.disk import file_sha256
 from ..files.entries import Entry, Row, json_line
 from .input import CONFLICTS, Survey
 
 REJECTS = "_rejects"
+CHECKSUMS = "_checksums"
 
 
 class BusyFileError(DataFileError):
@@ -157,6 +159,39 @@ class Parts:
     def rejects_path(self, index: int) -> Path:
         """Return where the rows of a part that could not be scored stand, if there are any."""
         return self.folder / REJECTS / f"part-{index:06d}.jsonl"
+
+    def _checksum_path(self, index: int) -> Path:
+        return self.folder / CHECKSUMS / f"part-{index:06d}.sha256"
+
+    def _checksum(self, index: int) -> bytes:
+        paths = [path for path in (self.path(index), self.rejects_path(index)) if path.is_file()]
+        return "".join(f"{file_sha256(path)}  {path.relative_to(self.folder)}\n" for path in paths).encode()
+
+    def check(self, index: int) -> None:
+        """Refuse a whole part that was changed since; parts of older jobs, without a checksum, pass.
+
+        Raises:
+            DataFileError: It, or its rejects, are not what was written.
+        """
+        path = self._checksum_path(index)
+        if path.is_file() and path.read_bytes() != self._checksum(index):
+            raise DataFileError(
+                f"{self.path(index)} expects to be as it was written, but it or its rejects were changed. Delete it "
+                "and run again."
+            )
+
+    def seal(self, index: int) -> None:
+        """Write the checksum of a whole part, where there is none: a killed run may have left it out."""
+        path = self._checksum_path(index)
+        if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
+            with whole_file(path) as file:
+                file.write(self._checksum(index))
+
+    def forget(self, index: int) -> None:
+        """Remove the checksum and the rejects of a part that is scored again."""
+        self._checksum_path(index).unlink(missing_ok=True)
+        self.rejects_path(index).unlink(missing_ok=True)
 
     def counts(self, index: int, rows: int, truncated: str) -> dict[str, int]:
         """Count the rows of a whole part.

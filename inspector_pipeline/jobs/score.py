@@ -168,10 +168,13 @@ class _Run:
                 if self.parts.path(part).is_file():
                     progress.skip(sum(len(window) for window in windows))
                 else:
+                    self.parts.forget(part)
                     self._write_part(part, windows, progress)
                 expected = min(job.part_rows, rows - part * job.part_rows)
                 for key, number in self.parts.counts(part, expected, self.added.names[-1]).items():
                     counts[key] += number
+                self.parts.check(part)
+                self.parts.seal(part)
         if self.skipped:
             counts["skipped"] = len(self.skipped)
             logger.warning("The input's files that were not read: %s", ", ".join(self.skipped))

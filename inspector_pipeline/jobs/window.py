@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..engine import WINDOW_ROWS, windows
-from ..errors import BackboneError, PairError
+from ..errors import BackboneError, PairError, SettingsError
 from ..files.entries import Row
 from ..pipeline_inspector import InspectorPipeline
 from ..template import EncodedPair
@@ -38,11 +38,18 @@ def score_schema(judge: InspectorPipeline, prefix: str = "") -> pa.Schema:
     Returns:
         int64 for each aspect's score and `total_score`, float64 for the `expected_` scores, bool for `truncated`, which
         is the last and says whether a pair was longer than the judge's limit and was cut.
+
+    Raises:
+        SettingsError: An aspect is called as another column, such as `expected_fluency` beside `fluency`.
     """
     aspects = [aspect.name for aspect in judge.model.config.parsed_aspects]
     integers = [(prefix + name, pa.int64()) for name in (*aspects, "total_score")]
     floats = [(f"{prefix}expected_{name}", pa.float64()) for name in aspects]
-    return pa.schema([*integers, *floats, (f"{prefix}truncated", pa.bool_())])
+    schema = pa.schema([*integers, *floats, (f"{prefix}truncated", pa.bool_())])
+    twice = [name for name in schema.names if schema.names.count(name) > 1]
+    if twice:
+        raise SettingsError(f"A judge expects aspects whose columns differ, but two would be called {twice[0]!r}.")
+    return schema
 
 
 def added_values(schema: pa.Schema, result: Row) -> Row:

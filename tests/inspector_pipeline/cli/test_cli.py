@@ -225,3 +225,67 @@ def test_other_packages_add_commands_and_a_missing_extra_is_named(monkeypatch, c
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 1
     assert "inspector serve expects uvicorn. Run pip install 'inspector-pipeline[serve]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["clarity", "total_score"])
+def test_own_columns_are_not_written_over(folder, tmp_path, name, capsys):
+    path, target = tmp_path / "rated.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps({**pair, name: "mine"}) + "\n" for pair in PAIRS))
+    assert score(path, "--judge", folder, "--output", target, "--format", "none") == 1
+    assert f"no column of the judge's, but has {name}. Give --prefix" in capsys.readouterr().err and not target.exists()
+    args = ("--judge", folder, "--output", target, "--format", "table", "--prefix", "judge_", "--top-percent", "0.7")
+    assert score(path, *args) == 0
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert len(rows) == 2 and all(row[name] == "mine" for row in rows)
+    assert rows[0]["judge_total_score"] >= rows[1]["judge_total_score"]
+
+
+def test_parquet_keeps_the_types_of_columns_that_are_not_read(folder, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        **{key: [pair[key] for pair in PAIRS] for key in ("question", "prediction")},
+        "when": pa.array([1, 2, None], pa.timestamp("ns")),
+        "map": pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int32())),
+        "hash": pa.array([2**63 + 1, 1, None], pa.uint64()),
+        "half": pa.array([1.5, None, 2.5], pa.float16()),
+    }
+    table = pa.table(columns)
+    pq.write_table(table, tmp_path / "in.parquet")
+    before = pq.read_table(tmp_path / "in.parquet")
+    for share, order in (("1.0", [0, 1, 2]), ("0.7", None)):
+        target = tmp_path / f"out{share}.parquet"
+        args = ("--judge", folder, "--output", target, "--format", "none", "--top-percent", share)
+        assert score(tmp_path / "in.parquet", *args) == 0
+        found = pq.read_table(target)
+        assert found.select(before.column_names).schema.types == before.schema.types
+        order = order or [table["question"].to_pylist().index(one) for one in found["question"].to_pylist()]
+        assert found.select(before.column_names).equals(before.take(order))
+        assert found.column_names[-3:] == ["clarity", "truth", "total_score"]
+
+
+@pytest.mark.parametrize("odd", [2**63, 2**64, "text", {"a": 1}])
+def test_what_parquet_cannot_hold_is_refused_before_it_is_scored(folder, tmp_path, odd, capsys, monkeypatch):
+    from inspector_pipeline.pipeline_inspector import InspectorPipeline
+
+    path = tmp_path / "in.jsonl"
+    path.write_text(
+        "".join(json.dumps({**pair, "id": one}) + "\n" for pair, one in zip(PAIRS, (1, 2, odd), strict=True))
+    )
+    monkeypatch.setattr(InspectorPipeline, "__call__", None)
+    assert score(path, "--judge", folder, "--output", tmp_path / "out.parquet", "--format", "none") == 1
+    assert "cannot hold these rows: " in capsys.readouterr().err
+
+
+def test_a_share_by_a_judge_without_a_total_is_refused(make_judge, source, capsys):
+    judge = make_judge([aspect("truth", [feature(2)], counts=False)])
+    assert score(source, "--judge", judge, "--top-percent", "0.5") == 1
+    assert "expects a judge with an aspect that counts in the total score" in capsys.readouterr().err
+    assert score(source, "--judge", judge, "--format", "none") == 0
+
+
+def test_a_link_to_the_input_is_the_input(folder, source, tmp_path, capsys):
+    (tmp_path / "link.json").symlink_to(source)
+    assert score(source, "--judge", folder, "--output", tmp_path / "link.json") == 1
+    assert "another file than the input" in capsys.readouterr().err

@@ -160,3 +160,29 @@ def test_ray_gives_what_one_process_gives_though_an_actor_is_killed(folder, judg
     assert [{key: value for key, value in row.items() if key != "score_error"} for row in found] == parts(
         tmp_path / "plain"
     )
+
+
+def trove(tmp_path, source, folder, **settings):
+    steps = [
+        InspectorReader(source),
+        InspectorAnnotator(str(folder), device="cpu", **settings),
+        JsonlWriter(str(tmp_path / "kept"), compression=None),
+    ]
+    return LocalPipelineExecutor(steps, logging_dir=str(tmp_path / "log"))
+
+
+def test_a_row_that_cannot_be_scored_is_written_with_its_reason(folder, tmp_path):
+    rows = [*made_rows(1), {"question": "q", "prediction": "p", "id": 2**70}, {"question": "q", "prediction": "\ud83d"}]
+    rows += [{"question": "\udc80"}, *made_rows(1)]
+    trove(tmp_path, write_lines(tmp_path / "in.jsonl", rows), folder).run()
+    lines = (tmp_path / "kept" / "00000.jsonl").read_text().splitlines()
+    found = [json.loads(line)["metadata"] for line in lines]
+    assert [row["score_error"] is None for row in found] == [True, False, False, False, True]
+    assert found[1]["id"] == str(2**70) and found[0]["total_score"] == found[4]["total_score"]
+
+
+@pytest.mark.parametrize("name", ["a", "total_score", "expected_a", "place", "score_error"])
+def test_a_row_s_own_columns_are_not_written_over(folder, tmp_path, name):
+    source = write_lines(tmp_path / "in.jsonl", [{**made_rows(1)[0], name: "mine"}])
+    with pytest.raises(SettingsError, match=f"has '{name}'"):
+        trove(tmp_path, source, folder).run()

@@ -172,3 +172,20 @@ def test_an_unknown_column_keeps_nothing_silently(source):
     with pytest.raises(DataFileError, match="expects a number as 'clearness'"):
         filter_job(FilterJob(str(source), by="clearness", top=0.5))
     assert not list(source.parent.glob("*_filtered.json"))
+
+
+def test_a_total_that_is_zero_everywhere_ranks_nothing(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps({"total_score": 0, "a": i}) + "\n" for i in range(4)))
+    for settings in ({"best": 2}, {"top": 0.5}):
+        with pytest.raises(DataFileError, match="--by expects a column that ranks rows, but total_score is 0 in all"):
+            filter_job(FilterJob(str(path), **settings))
+    assert filter_job(FilterJob(str(path), by="a", best=2)).kept == 2
+    assert filter_job(FilterJob(str(path), top=1.0)).kept == 4
+
+
+def test_a_share_of_each_group_is_exact(tmp_path):
+    path = tmp_path / "x.jsonl"
+    rows = [{"total_score": i, "g": i % 2} for i in range(200)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert filter_job(FilterJob(str(path), top=0.29, per="g")).kept == 58

@@ -47,6 +47,8 @@ def test_every_row_is_kept_with_the_judge_s_own_scores(judge, tmp_path):
     results = [*judge(rows[:WINDOW_ROWS]), *judge(rows[WINDOW_ROWS:])]
     assert parts(tmp_path / "out") == [flat(row, result) for row, result in zip(rows, results, strict=True)]
     assert sorted(contents(tmp_path / "out")) == [
+        "_checksums/part-000000.sha256",
+        "_checksums/part-000001.sha256",
         "_manifest.json",
         "_summary.json",
         "part-000000.jsonl",
@@ -396,19 +398,60 @@ def test_a_run_goes_on_only_with_its_own_job(judge, folder, make_judge, tmp_path
             filter_job(FilterJob(str(tmp_path / "out"), best=1))
 
 
-def test_another_number_of_threads_is_said_and_not_refused(judge, tmp_path, caplog):
+def test_another_number_of_threads_or_version_is_refused(judge, tmp_path, monkeypatch):
     import torch
 
     source, before = write_lines(tmp_path / "in.jsonl", made_rows(5)), torch.get_num_threads()
     run(judge, source, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["threads"] == before
-    assert not caplog.records
+    written = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert written["threads"] == before
     try:
         torch.set_num_threads(before + 1)
-        assert run(judge, source, tmp_path / "out")["scored"] == 5
+        with pytest.raises(DataFileError, match=f"threads was {before}, is {before + 1}; set OMP_NUM_THREADS={before}"):
+            run(judge, source, tmp_path / "out")
     finally:
         torch.set_num_threads(before)
-    assert f"was begun with {before} threads and goes on with {before + 1}, so scores may differ" in caplog.text
+    own = written["versions"].pop("inspector-pipeline")
+    (tmp_path / "out" / "_manifest.json").write_text(json.dumps({**written, "versions": {**written["versions"]}}))
+    assert run(judge, source, tmp_path / "out")["scored"] == 5  # a job of before says no version of ours
+    other = {**written["versions"], "inspector-pipeline": "0.0.9"}
+    (tmp_path / "out" / "_manifest.json").write_text(json.dumps({**written, "versions": other}))
+    with pytest.raises(DataFileError, match=f"versions.inspector-pipeline was '0.0.9', is '{own}'"):
+        run(judge, source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("shape", ["jsonl", "parquet"])
+def test_a_part_that_was_changed_is_no_longer_taken(judge, tmp_path, shape):
+    source = write_lines(tmp_path / "in.jsonl", [*made_rows(5), {"question": "q"}])
+    run(judge, source, tmp_path / "out", format=shape)
+    before = contents(tmp_path / "out")
+    part = tmp_path / "out" / f"part-000000.{shape}"
+    if shape == "jsonl":
+        edited = {part: part.read_bytes().replace(b"What is 1?", b"What is 2?")}
+    else:
+        table = pq.read_table(part)
+        pq.write_table(table.set_column(1, "question", pa.array(["x"] * 5)), tmp_path / "edited")
+        edited = {part: (tmp_path / "edited").read_bytes()}
+    refused = tmp_path / "out" / "_rejects" / "part-000000.jsonl"
+    edited[refused] = refused.read_bytes().replace(b"prediction", b"prodiction")
+    for path, data in edited.items():
+        whole = path.read_bytes()
+        assert data != whole
+        path.write_bytes(data)
+        for goes_on in (
+            lambda: run(judge, source, tmp_path / "out", format=shape),
+            lambda: filter_job(FilterJob(str(tmp_path / "out"), best=1)),
+        ):
+            with pytest.raises(DataFileError, match="as it was written, but it or its rejects were changed. Delete it"):
+                goes_on()
+        path.write_bytes(whole)
+    part.unlink()
+    run(judge, source, tmp_path / "out", format=shape)
+    assert contents(tmp_path / "out") == before
+    for path in (tmp_path / "out" / "_checksums").glob("*"):
+        path.unlink()  # as in a job of before, and where a run was killed
+    run(judge, source, tmp_path / "out", format=shape)
+    assert contents(tmp_path / "out") == before
 
 
 def test_the_size_of_a_part_is_part_of_the_job(folder, judge, tmp_path, capsys):
@@ -518,3 +561,9 @@ def test_views_are_scored_and_filtered(judge, tmp_path):
     assert run(judge, tmp_path / "in.arrow", tmp_path / "out")["scored"] == 5
     assert filter_job(FilterJob(str(tmp_path / "out"), best=2)).kept == 2
     assert run(judge, tmp_path / "in.arrow", tmp_path / "lines", format="jsonl")["scored"] == 5
+
+
+def test_aspects_whose_columns_would_be_one_are_refused(make_judge, tmp_path):
+    judge = load_judge(make_judge([aspect("a", [feature(1)]), aspect("expected_a", [feature(1)])]), device="cpu")
+    with pytest.raises(SettingsError, match="two would be called 'expected_a'"):
+        run(judge, write_lines(tmp_path / "in.jsonl", made_rows(2)), tmp_path / "out")
