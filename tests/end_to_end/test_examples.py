@@ -1,17 +1,19 @@
 import json
 from pathlib import Path
 
-import inspector_training.examples
 import pytest
 import torch
-from inspector_training.examples.rank_responses import RankConfig, main, rank_responses
+from inspector_training.runs.command import main
+from inspector_training.stages.rank_responses import Config as RankConfig
+from inspector_training.stages.rank_responses import run as rank_responses
 from support.models import PAIRS, aspect, feature
+from support.paths import ROOT
 from transformers import AutoModelForCausalLM
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.errors import DataFileError
 
-HARNESS = Path(inspector_training.examples.__file__).parent / "harness"
+HARNESS = ROOT / "training" / "examples" / "harness"
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +84,9 @@ def test_files_that_cannot_be_compared_are_refused(folder, files, tmp_path):
         compare(folder, worse, changed)
 
 
-def test_the_command_prints_json_and_a_table(folder, files, monkeypatch, capsys):
+def test_the_command_prints_json_and_a_table(folder, files, capsys):
     worse, better = files
-    arguments = ["--first", worse, "--second", better, "--judge", str(folder), "--n_resamples", "99"]
-    monkeypatch.setattr("sys.argv", ["rank_responses", *arguments])
-    main()
+    main(["rank_responses", "--first", worse, "--second", better, "--judge", str(folder), "--n-resamples", "99"])
     captured = capsys.readouterr()
     assert json.loads(captured.out)["winner"] == "second"
     assert "8 questions" in captured.err and "total" in captured.err

@@ -11,20 +11,20 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_cli.main import main as cli
-from inspector_training.examples.known_questions import Config as KnownConfig
-from inspector_training.examples.known_questions import run as known_questions
-from inspector_training.examples.rate_texts import RateConfig, rate_texts
 from inspector_training.features.plan import ExtractConfig
 from inspector_training.features.store import load_features
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.rows.records import is_good
+from inspector_training.runs.steps import read_steps, run_steps
 from inspector_training.stages.data import Config as DataConfig
 from inspector_training.stages.data import run as data
 from inspector_training.stages.extract import run as extract
+from inspector_training.stages.known_questions import Config as KnownConfig
+from inspector_training.stages.known_questions import run as known_questions
 from inspector_training.stages.lager import Config as LagerConfig
 from inspector_training.stages.lager import run as lager
-from inspector_training.stages.make_judge import Config as MakeJudgeConfig
-from inspector_training.stages.make_judge import read_steps
+from inspector_training.stages.rate_texts import Config as RateConfig
+from inspector_training.stages.rate_texts import run as rate_texts
 from scipy.stats import spearmanr
 from support.causal import save_causal
 from support.models import PAIRS, aspect, feature
@@ -76,7 +76,7 @@ def lines(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
-def run_steps(name, variables, backbone, tmp_path):
+def run_config(name, variables, backbone, tmp_path):
     """Run a shipped config on a tiny backbone, with a quick evaluation."""
     steps = yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))
     for step in steps:
@@ -87,8 +87,7 @@ def run_steps(name, variables, backbone, tmp_path):
         step |= QUICK if step["stage"] == "evaluate" else {}
     changed = tmp_path / name
     changed.write_text(yaml.safe_dump(steps, sort_keys=False), encoding="utf-8")
-    for step in read_steps(MakeJudgeConfig(str(changed), variables)):
-        step.run()
+    run_steps(read_steps(str(changed), variables), name)
 
 
 # Readings of the question alone
@@ -230,7 +229,7 @@ def test_self_knowledge_from_questions_to_a_judge(backbone, tmp_path):
     ]
     known = tmp_path / "known.jsonl"
     known_questions(KnownConfig(write(tmp_path / "labelled.jsonl", rows), str(known)))
-    run_steps("self_knowledge.yaml", {"known": str(known), "work": str(tmp_path)}, backbone, tmp_path)
+    run_config("self_knowledge.yaml", {"known": str(known), "work": str(tmp_path)}, backbone, tmp_path)
     entry = json.loads((tmp_path / "results.json").read_text())["aspects"]["known"]
     assert entry["n"] == 40 and entry["classes"] == [0, 1]
     assert entry["auroc"]["value"] > 0.9, "the kinds of question differ in their words"
@@ -287,7 +286,7 @@ def test_labels_of_questions_must_be_asked_for(tmp_path):
 
 def test_emotion_without_labels_with_a_few_and_by_a_probe(backbone, tmp_path):
     table = str(EXAMPLES / "valence.csv")
-    run_steps("emotion.yaml", {"table": table, "work": str(tmp_path)}, backbone, tmp_path)
+    run_config("emotion.yaml", {"table": table, "work": str(tmp_path)}, backbone, tmp_path)
     judges = [str(tmp_path / name) for name in ("zero", "tuned", "judge")]
     weights = [load_judge(one, device="cpu").model.probes["valence_probe"].layer_weights.tolist() for one in judges[:2]]
     assert weights[0] == pytest.approx([0.2] * 5) and weights[1] != pytest.approx([0.2] * 5, abs=1e-3)
@@ -329,7 +328,7 @@ def test_a_template_with_a_response_does_not_score_texts(backbone, tmp_path):
 
 
 def test_selection_keeps_the_rows_with_the_best_mean_expectation(backbone, tmp_path):
-    run_steps("data_selection.yaml", {"work": str(tmp_path)}, backbone, tmp_path)
+    run_config("data_selection.yaml", {"work": str(tmp_path)}, backbone, tmp_path)
     source = tmp_path / "instructions.csv"
     some = (EXAMPLES / "support_replies.csv").read_text(encoding="utf-8").splitlines(keepends=True)[:13]
     source.write_text("".join(some), encoding="utf-8")

@@ -168,7 +168,7 @@ def make_corrupt(folder, n):
         }
         for i in range(n)
     ]
-    return ["--questions", str(write(folder / f"gold-{n}.jsonl", rows)), "--per_question", "3"]
+    return ["--questions", str(write(folder / f"gold-{n}.jsonl", rows)), "--per-question", "3"]
 
 
 def check_corrupt(rows, n):

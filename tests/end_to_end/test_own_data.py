@@ -12,16 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 from inspector_cli.main import main as cli
-from inspector_training.benchmarks.config import BenchmarkConfig
-from inspector_training.examples.known_questions import NAME as KNOWN
-from inspector_training.examples.known_questions import Config as KnownConfig
-from inspector_training.examples.rate_texts import NAME as RATE
-from inspector_training.examples.rate_texts import RateConfig
-from inspector_training.runs.command import parse
-from inspector_training.stages import make_judge
-from inspector_training.stages.benchmark import STAGE as BENCHMARK
-from inspector_training.stages.make_judge import Config as MakeJudgeConfig
-from inspector_training.stages.make_judge import read_steps
+from inspector_training import make_judge
+from inspector_training.runs.command import main as training
+from inspector_training.runs.steps import read_steps, run_steps
 from support.paths import ROOT
 
 from inspector_pipeline import load_judge
@@ -33,12 +26,12 @@ QUICK = {"evaluate": {"repeats": 1, "bootstraps": 20}}
 OBSERVED = {"helpfulness": {1, 2, 3, 4, 5}, "politeness": {0, 1}}
 
 
-def walk_through():
-    """Return the commands of the block that follows the README's marker."""
-    _, _, rest = README.read_text(encoding="utf-8").partition("<!-- own data -->\n```bash\n")
+def marked(mark, language="bash"):
+    """Return the block that follows a marker of the README."""
+    _, _, rest = README.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n```{language}\n")
     block, fence, _ = rest.partition("```")
-    assert fence, "training/README.md has no marked block of commands"
-    return block.replace("\\\n", " ").splitlines()
+    assert fence, f"training/README.md has no block of {mark}"
+    return block.replace("\\\n", " ")
 
 
 def for_tiny(path, backbone, changes):
@@ -53,17 +46,16 @@ def for_tiny(path, backbone, changes):
     path.write_text(yaml.safe_dump(steps, sort_keys=False), encoding="utf-8")
 
 
-def run_here(command, monkeypatch):
-    """Run one command of the walk-through in this process."""
-    words = shlex.split(command)
+def run_here(command, *further):
+    """Run one command of the README in this process, with further words."""
+    words = [*shlex.split(command), *further]
     if words[0] == "cp":
         shutil.copy(*words[1:])
-    elif words[:3] == ["python", "-m", "inspector_training.stages.make_judge"]:
-        monkeypatch.setattr(sys, "argv", words[2:])
-        make_judge.main()
+    elif words[:3] == ["python", "-m", "training"]:
+        training(words[3:])
     else:
         assert words[0] == "inspector", command
-        assert cli.main(words[1:]) == 0
+        assert cli(words[1:]) == 0
 
 
 @pytest.fixture
@@ -86,19 +78,19 @@ def check_scored(path):
 
 
 @pytest.mark.parametrize("family", ["qwen3"], indirect=True)
-def test_the_commands_make_a_judge_that_scores(clone, backbone_dir, monkeypatch, capsys):
-    copy, make, info, score = walk_through()
-    run_here(copy, monkeypatch)
+def test_the_commands_make_a_judge_that_scores(clone, backbone_dir, capsys):
+    copy, make, info, score = marked("own data").splitlines()
+    run_here(copy)
     for_tiny(clone / shlex.split(copy)[-1], backbone_dir, {"evaluate": {"learning_curve": [], **QUICK["evaluate"]}})
-    run_here(make, monkeypatch)
+    run_here(make)
     work = clone / "work" / "support"
     results = json.loads((work / "judge" / "results.json").read_text(encoding="utf-8"))
     assert {name: entry["n"] for name, entry in results["aspects"].items()} == dict.fromkeys(OBSERVED, 200)
     assert all({"low", "high", "value"} <= entry["surface"]["auroc"].keys() for entry in results["aspects"].values())
     assert "200 rows" in (work / "audit" / "audit.md").read_text(encoding="utf-8")
-    run_here(info, monkeypatch)
+    run_here(info)
     assert "aspect        politeness: scores 0 1 by ordinal" in capsys.readouterr().out
-    run_here(score, monkeypatch)
+    run_here(score)
     check_scored(work / "scored.jsonl")
     judge = load_judge(work / "judge", device="cpu")
     found = judge({"question": "Are you open on Sunday?", "prediction": "Yes, from ten to four."})
@@ -107,7 +99,7 @@ def test_the_commands_make_a_judge_that_scores(clone, backbone_dir, monkeypatch,
         assert sum(found["probabilities"][aspect].values()) == pytest.approx(1, abs=1e-4)
     quick = ("audit", "judge")  # these run again
     made = {path: path.stat().st_mtime_ns for path in work.rglob("*") if not set(quick) & set(path.parts)}
-    run_here(make, monkeypatch)
+    run_here(make)
     assert {path: path.stat().st_mtime_ns for path in made} == made, "a second run made something again"
 
 
@@ -121,9 +113,8 @@ def chain(clone, backbone_dir):
         shutil.copy(clone / "training" / "configs" / "own_data.yaml", steps)
         columns = {"prediction": "reply", "label": label or {"politeness": "polite"}}
         for_tiny(steps, backbone_dir, {"data": {"columns": columns}, **QUICK})
-        for step in read_steps(MakeJudgeConfig(str(steps), {"table": str(table), "work": str(clone / "few")})):
-            if step.stage != "export":
-                step.run()
+        found = read_steps(str(steps), {"table": str(table), "work": str(clone / "few")})
+        run_steps([step for step in found if step["stage"] != "export"], steps.name)
         return json.loads((clone / "few" / "results.json").read_text(encoding="utf-8"))
 
     return run
@@ -171,15 +162,41 @@ def test_the_examples_labels_are_not_its_lengths():
         assert abs(spearmanr(lengths, labels).statistic) < 0.15
 
 
-def test_every_stage_command_of_the_readme_is_understood():
-    text = README.read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("python -m training.")]
-    assert {words[0].removeprefix("training.") for words in commands} >= set(make_judge.STAGES)
-    for stage, *args in commands:
-        name = stage.removeprefix("training.")
-        others = {"make_judge": MakeJudgeConfig, BENCHMARK: BenchmarkConfig, KNOWN: KnownConfig, RATE: RateConfig}
-        config = make_judge.STAGES[name][0] if name in make_judge.STAGES else others[name]
-        assert isinstance(parse(config, None, name, args), config)
+@pytest.mark.parametrize("family", ["llama"], indirect=True)
+def test_the_single_commands_make_a_judge_too(clone, backbone_dir):
+    table = clone / "training" / "examples" / TABLE.name
+    table.write_text("".join(TABLE.read_text(encoding="utf-8").splitlines(keepends=True)[:61]), encoding="utf-8")
+    search = ("--search.depths", "2", "4", "--search.heads", "--search.inner-folds", "3")
+    further = {
+        "extract": ("--backbone-id", str(backbone_dir), "--backbone-revision", "null"),
+        "fit": search,
+        "evaluate": (*search, "--repeats", "1", "--bootstraps", "20", "--learning-curve"),
+    }
+    for command in marked("single commands").splitlines():
+        run_here(command, *further.get(command.split()[3], ()))
+    judge = load_judge(clone / "work" / "support" / "judge", device="cpu")
+    assert judge({"question": "Are you open?", "prediction": "No."})["scores"].keys() == set(OBSERVED)
+
+
+@pytest.mark.parametrize("family", ["llama"], indirect=True)
+def test_one_command_or_one_call_makes_the_same_judge(clone, backbone_dir, monkeypatch, capsys):
+    """The README's own words, on a tiny backbone and some of the rows."""
+    table = clone / "training" / "examples" / TABLE.name
+    table.write_text("".join(TABLE.read_text(encoding="utf-8").splitlines(keepends=True)[:61]), encoding="utf-8")
+    steps = clone / "training" / "configs" / "own_data.yaml"
+    for_tiny(steps, backbone_dir, {"evaluate": {"learning_curve": [], **QUICK["evaluate"]}})
+    monkeypatch.setattr("inspector_training.judging.STEPS", steps)
+    monkeypatch.setattr(make_judge, "__kwdefaults__", {**make_judge.__kwdefaults__, "backbone": str(backbone_dir)})
+    train, score = marked("one command").splitlines()
+    run_here(train)
+    run_here(score, "--device", "cpu")
+    scored = [json.loads(line) for line in (clone / "work" / "scored.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row.keys() >= {"helpfulness", "polite", "total_score"} for row in scored] == [True, True]
+    capsys.readouterr()
+    code = marked("from python", "python")
+    assert len(code.splitlines()) < 10
+    exec(compile(code, "README", "exec"), {})
+    assert "'helpfulness': " in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -190,5 +207,5 @@ def test_the_commands_on_the_embedded_backbone(clone):
     table.write_text(lines[0] + "".join(line for i, line in enumerate(lines[1:]) if i // 4 % 4 == 0), encoding="utf-8")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     env = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", "\n".join(walk_through())], check=True, cwd=clone, env=env)
+    subprocess.run(["bash", "-euo", "pipefail", "-c", marked("own data")], check=True, cwd=clone, env=env)
     check_scored(clone / "work" / "support" / "scored.jsonl")

@@ -1,5 +1,14 @@
+"""What the package exports and ships, and what its parts can do without."""
+
+import os
 import subprocess
 import sys
+from configparser import ConfigParser
+from importlib.metadata import version
+
+import pytest
+from support.hub_judges import fused_judge
+from support.paths import ROOT
 
 import inspector_pipeline
 from inspector_pipeline import errors
@@ -35,3 +44,58 @@ def test_every_error_is_also_the_builtin_that_callers_expect():
     assert defined == set(builtin)
     for name, base in builtin.items():
         assert issubclass(getattr(errors, name), (errors.InspectorError,)) and issubclass(getattr(errors, name), base)
+
+
+FOLDERS = {"hub_cards": "hub_cards", "inspector_pipeline": "inspector_pipeline", "inspector_training": "training"}
+FOLDERS |= {"inspector_cli": "inspector_pipeline/cli"}
+
+
+@pytest.fixture(scope="module")
+def setup():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config
+
+
+def folder_of(package):
+    top, *rest = package.split(".")
+    return ROOT.joinpath(FOLDERS[top], *rest)
+
+
+def test_every_folder_of_code_is_a_package_of_the_wheel(setup):
+    named = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
+    assert named == {name: folder for name, folder in FOLDERS.items() if name != folder}
+    listed = [folder_of(package) for package in setup["options"]["packages"].split()]
+    on_disk = [path.parent for top in FOLDERS.values() for path in (ROOT / top).rglob("__init__.py")]
+    assert len(listed) == len(set(listed)) and set(listed) == set(on_disk)
+
+
+def test_every_file_that_is_no_module_of_a_package_is_data_of_the_wheel(setup):
+    packages = {folder_of(package) for package in setup["options"]["packages"].split()}
+    patterns = {name: globs.split() for name, globs in setup["options.package_data"].items()}
+    shipped = {path for name, globs in patterns.items() for one in globs for path in folder_of(name).glob(one)}
+    assert all(list(folder_of(name).glob(one)) for name, globs in patterns.items() for one in globs)
+    found = (path for top in FOLDERS.values() for path in (ROOT / top).rglob("*") if path.is_file())
+    data = {p for p in found if "__pycache__" not in p.parts and not (p.suffix == ".py" and p.parent in packages)}
+    assert data == {path for path in shipped if path.is_file() and "__pycache__" not in path.parts}
+
+
+def test_the_version_stands_once(setup):
+    assert setup["metadata"]["version"] == "attr: inspector_pipeline.__version__"
+    assert version("inspector-pipeline") == inspector_pipeline.__version__
+
+
+def test_pushing_a_judge_needs_no_training(tmp_path, backbone_dir, tokenizer):
+    """Neither the package that makes judges nor what only its extra installs."""
+    folder = fused_judge(tmp_path / "judge", backbone_dir, tokenizer)
+    code = (
+        "import sys\n"
+        "absent = ('inspector_training', 'jsonargparse', 'sklearn', 'scipy', 'skops', 'matplotlib', 'openai', 'peft')\n"
+        "sys.modules.update(dict.fromkeys(absent))\n"
+        "from push_to_hub import main\n"
+        f"main([{str(folder)!r}, 'org/judge', '--dry-run', '--backbone-license', 'mit', '--output', 'repo'])\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "repo" / "README.md").is_file()

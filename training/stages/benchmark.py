@@ -1,4 +1,4 @@
-"""Measure what a judge costs, beside the published procedure, plain transformers and an encoder, in one run.
+"""Measure what a judge costs, beside the published procedure and others.
 
     python -m training benchmark --probing-set probing.json --questions gsm8k_train.jsonl --output work/benchmark
 

@@ -8,7 +8,6 @@ import pytest
 from inspector_training.features.store import load_features
 from inspector_training.probing.fitted import load_fitted
 from inspector_training.stages.make_judge import Config as MakeJudgeConfig
-from inspector_training.stages.make_judge import read_steps
 from inspector_training.stages.make_judge import run as make_judge
 from support.chain import write_chain
 
@@ -60,4 +59,4 @@ def test_the_judge_scores_as_it_was_fitted_and_a_second_run_makes_nothing_again(
 def test_unknown_stages_settings_and_variables_are_named(tmp_path, text, message):
     (tmp_path / "steps.yaml").write_text(text)
     with pytest.raises(DataFileError, match=message):
-        read_steps(MakeJudgeConfig(str(tmp_path / "steps.yaml")))
+        make_judge(MakeJudgeConfig(str(tmp_path / "steps.yaml")))

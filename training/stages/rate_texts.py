@@ -1,7 +1,7 @@
-"""Compare judges of a text's rating with labels, on rows that none of them was tuned on.
+r"""Compare judges of a text's rating with labels that none of them was tuned on.
 
-    python -m training.examples.rate_texts --rows work/emotion/rows.jsonl --without work/emotion/few.jsonl \
-        --judges '[work/emotion/zero,work/emotion/tuned]' --aspect valence
+    python -m training rate_texts --rows work/emotion/rows.jsonl --without work/emotion/few.jsonl \
+        --judges work/emotion/zero work/emotion/tuned --aspect valence
 
 For each judge Spearman's rho of the expected score with a 95 % percentile bootstrap interval, and the mean distance
 from the label; for comparison the rho of the number of words, and the distance of the labels' own median. JSON on
@@ -20,15 +20,13 @@ from inspector_pipeline.errors import DataFileError
 
 from ..evaluation.metrics import Array, Index, spearman
 from ..rows.records import labelled_pairs, read_records
-from ..runs.command import parse, run
 
-NAME = "examples.rate_texts"
 LEAST = 5
 
 
 @dataclass(frozen=True)
-class RateConfig:
-    """Which judges, on which rows.
+class Config:
+    """Settings of the rate_texts stage.
 
     Attributes:
         rows: Labelled rows of texts.
@@ -47,8 +45,8 @@ class RateConfig:
     seed: int = 0
 
 
-def rate_texts(config: RateConfig) -> dict[str, Any]:
-    """Run the example.
+def run(config: Config) -> dict[str, Any]:
+    """Run the stage: rate the rows by each judge, compare with their labels, and print what was found.
 
     Returns:
         `n`, and for each judge `spearman` (value, low, high) and `mae`; so for `words` and `median`.
@@ -74,6 +72,7 @@ def rate_texts(config: RateConfig) -> dict[str, Any]:
         expected = np.array([result["expected"][config.aspect] for result in results])
         rho = _interval(labels, expected, weights)
         report[folder] = {"spearman": rho, "mae": float(np.abs(labels - expected).mean())}
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
     return report
 
 
@@ -83,13 +82,3 @@ def _interval(labels: Index, values: Array, weights: Array) -> dict[str, float]:
         rho = spearman(labels, values, weights)
     low, high = np.percentile(rho[1:], [2.5, 97.5])
     return {"value": float(rho[0]), "low": float(low), "high": float(high)}
-
-
-def main() -> None:
-    """Parse arguments, compare and print."""
-    report = rate_texts(parse(RateConfig, __doc__, NAME))
-    sys.stdout.write(json.dumps(report, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,6 +1,6 @@
-"""Make of a model's responses, labelled by correctness, the questions that it knows: `known`, without the responses.
+"""Say which questions a model knows, by its responses labelled by correctness.
 
-    python -m training.examples.known_questions --labelled work/labelled.jsonl --output work/known.jsonl
+    python -m training known_questions --labelled work/labelled.jsonl --output work/known.jsonl
 
 A question is known (1) where more than half of its different responses are right, and not known (0) where more than
 half are wrong. A tie, and a question without a label of correctness, is null with its reason.
@@ -16,13 +16,13 @@ from ..rows.correctness import CORRECTNESS
 from ..rows.records import read_records, write_records
 from ..runs.manifest import Manifest
 
-NAME = "examples.known_questions"
+STAGE = "known_questions"
 LABEL = "known"
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to read and write.
+    """Settings of the known_questions stage.
 
     Attributes:
         labelled: Rows of the correctness stage.
@@ -34,7 +34,7 @@ class Config:
 
 
 def run(config: Config) -> list[Row]:
-    """Run the example.
+    """Run the stage: labelled responses -> questions with the label `known`.
 
     Returns:
         The rows that were written: id, question, `scores` with `known`, and `reasons`.
@@ -51,7 +51,7 @@ def run(config: Config) -> list[Row]:
             verdicts.setdefault(name, {})[row["prediction"]] = score
     rows = [row | _label(verdicts.get(name, {})) for name, row in questions.items()]
     write_records(rows, Path(config.output))
-    Manifest.of(NAME, config, (config.labelled,)).write(Path(config.output), [Path(config.output)])
+    Manifest.of(STAGE, config, (config.labelled,)).write(Path(config.output), [Path(config.output)])
     return rows
 
 

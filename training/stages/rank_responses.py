@@ -1,6 +1,6 @@
 """Compare two systems on the same questions with a judge, by a paired test.
 
-python -m training.examples.rank_responses --first a.jsonl --second b.jsonl --judge org/inspector-gsm8k-multi
+    python -m training rank_responses --first a.jsonl --second b.jsonl --judge org/inspector-gsm8k-multi
 
 Rows of the two files are joined by their id; several responses to one question are averaged first. For each aspect and
 the total, the expected scores' mean difference (second - first) comes with a 95 % percentile bootstrap interval over
@@ -22,14 +22,13 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import Row
 
 from ..rows.records import normal_text, read_records
-from ..runs.command import parse, run
 
 TOTAL = "total"
 
 
 @dataclass(frozen=True)
-class RankConfig:
-    """Which files to compare, and how.
+class Config:
+    """Settings of the rank_responses stage.
 
     Attributes:
         first: File of rows with id, question and prediction.
@@ -69,11 +68,8 @@ class Comparison:
     p: float
 
 
-def rank_responses(config: RankConfig) -> dict[str, Any]:
-    """Score both files and compare them.
-
-    Args:
-        config: The files and the judge.
+def run(config: Config) -> dict[str, Any]:
+    """Run the stage: score both files, compare them, and print what was found.
 
     Returns:
         `n_questions` that both files answer, `n_left_out` that only one does, `winner` (first or second; None where the
@@ -104,12 +100,15 @@ def rank_responses(config: RankConfig) -> dict[str, Any]:
     compared = {name: _compare(tables[0][:, i], tables[1][:, i], config) for i, name in enumerate(names)}
     total = compared[TOTAL]
     winner = "second" if total.low > 0 else "first" if total.high < 0 else None
-    return {
+    report = {
         "n_questions": len(shared),
         "n_left_out": len(questions[0].keys() ^ questions[1].keys()),
         "winner": winner,
         "aspects": {name: asdict(comparison) for name, comparison in compared.items()},
     }
+    show(report, Console(stderr=True))
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    return report
 
 
 def _questions(rows: list[Row]) -> dict[str, str]:
@@ -126,7 +125,7 @@ def _means_by_question(rows: list[Row], results: list[dict[str, Any]], aspects: 
     return {key: np.mean(values, axis=0) for key, values in by_id.items()}
 
 
-def _compare(first: Any, second: Any, config: RankConfig) -> Comparison:
+def _compare(first: Any, second: Any, config: Config) -> Comparison:
     differences = second - first
     shared = {"n_resamples": config.n_resamples, "vectorized": True}
     if np.ptp(differences) == 0:  # a bootstrap of equal numbers is no distribution
@@ -150,14 +149,3 @@ def show(report: dict[str, Any], console: Console) -> None:
         difference = f"{c['difference']:+.3f} ({c['low']:+.3f} to {c['high']:+.3f})"
         table.add_row(name, f"{c['first']:.3f}", f"{c['second']:.3f}", difference, f"{c['p']:.4f}")
     console.print(table)
-
-
-def main() -> None:
-    """Parse arguments, compare and print."""
-    report = rank_responses(parse(RankConfig, __doc__, "examples.rank_responses"))
-    show(report, Console(stderr=True))
-    sys.stdout.write(json.dumps(report, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    run(main)

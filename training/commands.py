@@ -1,0 +1,74 @@
+"""`inspector train TABLE --output FOLDER`: what training adds to the command `inspector`.
+
+It is imported each time the command starts, so it imports nothing that takes long before it runs.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+LABELS = "columns of the labels, or ASPECT=COLUMN (default: every column of scores, 1 to 5 or 0 and 1)"
+
+
+def train(parser: argparse.ArgumentParser) -> None:
+    """Make a judge from a table of labels."""
+    parser.set_defaults(command=_train)
+    parser.add_argument("table", metavar="TABLE", help="a .csv, .jsonl, .json or .parquet file; a row a response")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="the judge's folder")
+    parser.add_argument("--labels", nargs="+", metavar="COLUMN", help=LABELS)
+    parser.add_argument("--question", default="question", metavar="COLUMN", help="of the questions (question)")
+    parser.add_argument("--prediction", default="prediction", metavar="COLUMN", help="of the responses (prediction)")
+    words = "labels that are words, and their scores (yes=1 no=0)"
+    parser.add_argument("--words", nargs="+", type=_word, metavar="WORD=N", help=words)
+    parser.add_argument("--backbone", metavar="ID_OR_PATH", help="model that reads the pairs (the embedded one)")
+    parser.add_argument("--revision", metavar="NAME", help="of a backbone on the Hub (main)")
+    parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="tokens of a pair (1024)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(float32)")
+    parser.add_argument("--work", metavar="FOLDER", help="of what is made on the way (OUTPUT.work)")
+
+
+def _word(text: str) -> tuple[str, int]:
+    word, mark, score = text.rpartition("=")
+    if not (word and mark and score.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expects WORD=N with a whole number, such as yes=1, but got {text}")
+    return word, int(score)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from inspector_pipeline.files.tables import read_json
+
+    from .judging import make_judge
+
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    chosen = {name: getattr(args, name) for name in ("backbone", "words") if getattr(args, name)}
+    same = ("output", "question", "prediction", "revision", "max_length", "dtype", "work")
+    make_judge(args.table, labels=_labels(args.labels), **chosen, **{name: getattr(args, name) for name in same})
+    _show_evidence(read_json(Path(args.output) / "results.json"))
+    work = args.work or f"{args.output.rstrip('/')}.work"
+    print(f"Read {work}/audit/audit.md for what the labels hide, {args.output}/README.md for the judge's card. Next:\n")
+    print(f"    inspector score RESPONSES --judge {args.output}")
+
+
+def _labels(given: list[str] | None) -> dict[str, str] | None:
+    """Return aspect -> column; a column without an aspect is one of its own name."""
+    pairs = (text.partition("=") for text in given or ())
+    return {aspect: column or aspect for aspect, _, column in pairs} or None
+
+
+def _show_evidence(results: dict[str, Any]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("aspect", "labels", "AUROC (95 %)", "surface", "gain (95 %)", box=SIMPLE_HEAD)
+    for name, found in results["aspects"].items():
+        gain = found["gain_over_surface"]["auroc"]
+        surface = f"{found['surface']['auroc']['value']:.3f}".removeprefix("0")
+        table.add_row(name, str(found["n"]), _interval(found["auroc"]), surface, _interval(gain, "+"))
+    Console().print(table)
+
+
+def _interval(found: dict[str, float], sign: str = "") -> str:
+    value, low, high = (format(found[key], f"{sign}.3f").replace("0.", ".", 1) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"

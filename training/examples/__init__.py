@@ -1,1 +1,0 @@
-"""Examples of what judges are used for; each runs by itself."""

@@ -1,0 +1,156 @@
+"""Make a judge from a table of labels, in one call: the stages of configs/own_data.yaml."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from inspector_pipeline.api.load import load_judge
+from inspector_pipeline.backbone import backbone_location
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.tables import Row, read_rows
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
+from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
+
+from .rows.columns import is_blank, other_columns, parse_label
+from .rows.records import write_records
+from .runs.steps import read_steps, run_steps
+
+logger = logging.getLogger(__name__)
+
+STEPS = Path(__file__).parent / "configs" / "own_data.yaml"
+WORDS = {"yes": 1, "Yes": 1, "no": 0, "No": 0}
+NO_LABELS = ("id", "sample", "generator", "answer", "final_answer", "gold_answer")
+SCALES = (range(2), range(1, 6))  # of columns that are taken for labels where none are named
+DEPTHS = 5  # depths to choose from are fifths of the backbone's layers, but for all of them
+
+
+def make_judge(
+    rows: str | os.PathLike[str] | Iterable[Mapping[str, Any]],
+    *,
+    output: str | os.PathLike[str],
+    labels: Mapping[str, str] | Sequence[str] | None = None,
+    question: str = "question",
+    prediction: str = "prediction",
+    words: Mapping[str, int] | None = None,
+    backbone: str | os.PathLike[str] = EMBEDDED_BACKBONE_ID,
+    revision: str | None = None,
+    max_length: int = 1024,
+    dtype: str = "float32",
+    work: str | os.PathLike[str] | None = None,
+) -> InspectorPipeline:
+    """Make a judge from labelled responses, evaluate it, and save it with its evidence.
+
+    Args:
+        rows: A table file (.csv, .jsonl, .json, .parquet), a list of dicts, a `datasets.Dataset` or a pandas DataFrame;
+            one row for each response.
+        output: The judge's folder: config, probes, results.json, card, plots.
+        labels: Aspect -> column of its labels, or the columns, each an aspect of its name. None takes every column that
+            holds nothing but scores of 1 to 5, or of 0 and 1.
+        question: Column of the questions.
+        prediction: Column of the responses.
+        words: Label as it is written -> score; yes and no stand for 1 and 0 where none are given.
+        backbone: Hub id or folder of the small language model that reads the pairs; the embedded one by default.
+        revision: Its revision.
+        max_length: Tokens of a pair; longer ones are cut, in the question first.
+        dtype: Of the backbone's computation, float32, bfloat16 or float16.
+        work: Folder of what is made on the way: rows, audit, features, fit. By default OUTPUT.work. The same call goes
+            on there where an earlier one was stopped.
+
+    Returns:
+        The judge, loaded.
+
+    Raises:
+        DataFileError: The table is not as expected, or has too few labels.
+        InspectorError: What a stage raises, such as BackboneError.
+
+    Example:
+        >>> from inspector_training import make_judge
+        >>> judge = make_judge("training/examples/support_replies.csv", prediction="reply", output="my-judge")
+        >>> judge({"question": "Are you open on Sunday?", "prediction": "Yes, from ten to four."})["scores"]
+        {'helpfulness': 4, 'polite': 1}
+    """
+    table, words = _rows_of(rows), dict(WORDS if words is None else words)
+    named = _named_labels(table, labels, (question, prediction), words)
+    told = ", ".join(f"{aspect!r} from {column!r}" for aspect, column in named.items())
+    logger.info("%d rows; questions from %r, responses from %r; labels: %s.", len(table), question, prediction, told)
+    if backbone == EMBEDDED_BACKBONE_ID:
+        revision = revision or EMBEDDED_BACKBONE_REVISION
+    work = Path(work or f"{os.fspath(output).rstrip('/')}.work")
+    write_records(table, work / "table.jsonl")
+    data: Row = {"columns": {"question": question, "prediction": prediction, "label": named}, "words": words}
+    extract: Row = {"backbone_id": os.fspath(backbone), "backbone_revision": revision}
+    extract |= {"max_length": max_length, "dtype": dtype}
+    features = _features_folder(work, [table, data, extract])
+    changes = {"data": data, "extract": {**extract, "output": features}, "export": {"output": os.fspath(output)}}
+    depths = _depths(os.fspath(backbone), revision)
+    steps = read_steps(str(STEPS), {"table": str(work / "table.jsonl"), "work": str(work)})
+    for step in steps:
+        step |= changes.get(step["stage"], {})
+        if "search" in step:
+            step |= {"features": [features], "search": {**step["search"], "depths": depths}}
+    run_steps(steps, STEPS.name)
+    return load_judge(output)
+
+
+def _rows_of(rows: Any) -> list[Row]:
+    """Return rows as JSON can hold them, whatever holds them now."""
+    if isinstance(rows, (str, os.PathLike)):
+        rows = read_rows(os.fspath(rows))
+    elif hasattr(rows, "itertuples"):  # pandas; a DataFrame iterates over its columns' names
+        rows = rows.to_dict("records")
+    return [other_columns(row, set()) for row in rows]
+
+
+def _named_labels(
+    rows: list[Row], labels: Mapping[str, str] | Sequence[str] | None, texts: Sequence[str], words: Mapping[str, int]
+) -> dict[str, str]:
+    """Return aspect -> column of its labels.
+
+    Raises:
+        DataFileError: A column is missing, or no label is found.
+    """
+    present = list(dict.fromkeys(column for row in rows for column in row))
+    if labels is None:
+        rest = [column for column in present if column not in (*texts, *NO_LABELS)]
+        labels = [column for column in rest if _holds_scores([row.get(column) for row in rows], words)]
+    named = dict(labels) if isinstance(labels, Mapping) else {column: column for column in labels}
+    missing = [column for column in (*texts, *named.values()) if column not in present]
+    if missing:
+        shown = ", ".join(map(repr, present)) or "none"
+        raise DataFileError(
+            f"The table expects the column {missing[0]!r}, but has {shown}. Name its question, prediction and labels."
+        )
+    if not named:
+        raise DataFileError(
+            "The table expects a column of labels, 1 to 5 or 0 and 1 in every row that has one, but none of "
+            f"{', '.join(map(repr, present))} is. Name them as labels, and give words for labels that are words."
+        )
+    return named
+
+
+def _holds_scores(cells: list[Any], words: Mapping[str, int]) -> bool:
+    found = {parse_label(cell, words)[0] for cell in cells if not is_blank(cell)}
+    return len(found) > 1 and any(found <= set(scale) for scale in SCALES)
+
+
+def _depths(backbone: str, revision: str | None) -> list[int]:
+    """Choose depths to search: four, evenly over the backbone's layers."""
+    location, pinned = backbone_location(backbone, revision, None)
+    layers = AutoConfig.from_pretrained(location, **pinned).get_text_config().num_hidden_layers
+    return sorted({max(1, round(layers * part / DEPTHS)) for part in range(1, DEPTHS)})
+
+
+def _features_folder(work: Path, made_from: Any) -> str:
+    """Name the folder of features by what they are made from, and delete those of another table or other settings."""
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+    for old in work.glob("features-*"):
+        if old.name != f"features-{digest}":
+            shutil.rmtree(old)
+    return str(work / f"features-{digest}")
