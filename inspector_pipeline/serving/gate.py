@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import SettingsError
 
 DRAIN_S = 10.0  # how long a refused body is read and forgotten: who is cut off while sending never sees the answer
-LAST_DRAIN_S = 0.5  # the same once the server shuts down
+LAST_READ_S = 1.0  # how long bodies may still arrive once the server shuts down
 GONE = 499  # logged and counted where nobody waits for an answer any more
 CLOSE = {"Connection": "close"}
 
@@ -70,16 +70,20 @@ class _Body:
     data: bytearray = field(default_factory=bytearray)
     size: int = 0
     arriving: bool = True
-    refusal: HTTPException | None = None
+    refusal: HTTPException | None = None  # whatever else arrives
+    late: HTTPException | None = None  # where the rest does not arrive in time
 
-    def refuse(self, refusal: HTTPException, drain_s: float = DRAIN_S) -> None:
+    def refuse(self, refusal: HTTPException) -> None:
         """Forget what has arrived and what will; whoever reads the body says why."""
-        if self.refusal is None:
-            self.refusal = refusal
-            self.data.clear()
-            self.size = 0
-            if not self.timeout.expired():
-                self.timeout.reschedule(min(self.timeout.when() or 0, asyncio.get_running_loop().time() + drain_s))
+        self.refusal = refusal
+        self.data.clear()
+        self.size = 0
+        self.hurry(DRAIN_S)
+
+    def hurry(self, seconds: float) -> None:
+        """Leave the rest no more than so many seconds."""
+        if not self.timeout.expired():
+            self.timeout.reschedule(min(self.timeout.when() or 0, asyncio.get_running_loop().time() + seconds))
 
 
 class Bodies:
@@ -132,7 +136,7 @@ class Bodies:
                         self._make_room()
         except TimeoutError:
             late = f"A request expects its body within {self.limits.read_s} s. Send it faster, or fewer pairs."
-            body.refusal = body.refusal or HTTPException(408, late, CLOSE)
+            body.refusal = body.refusal or body.late or HTTPException(408, late, CLOSE)
         finally:
             body.arriving = False
         if body.refusal is not None:
@@ -149,10 +153,11 @@ class Bodies:
             largest.refuse(HTTPException(503, full, {"Retry-After": str(seconds), **CLOSE}))
 
     def stop(self) -> None:
-        """Refuse what still arrives: the server ends."""
+        """Refuse what has not arrived in a moment: the server ends."""
         for body in self.held:
             if body.arriving:
-                body.refuse(_ending(), LAST_DRAIN_S)
+                body.late = _ending()
+                body.hurry(LAST_READ_S)
 
 
 class Gate:

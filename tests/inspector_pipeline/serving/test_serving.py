@@ -2,27 +2,19 @@
 
 import http.client
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
-import uvicorn
 from support.models import PAIRS, aspect, feature
+from support.server import STARTED_WITHIN, ask, serving, serving_process
 
 from inspector_pipeline import PairTemplate, load_judge
 from inspector_pipeline.errors import SettingsError
-from inspector_pipeline.serving.app import Metrics, make_config
+from inspector_pipeline.serving.app import Metrics
 from inspector_pipeline.serving.gate import Limits
-
-STARTED_WITHIN = 60  # seconds
 
 
 @pytest.fixture(scope="session")
@@ -38,38 +30,6 @@ def folder(make_judge):
 @pytest.fixture
 def judge(folder):
     return load_judge(folder, device="cpu")
-
-
-@contextmanager
-def serving(judge, **limits):
-    """Serve from a thread; gives the port and the server."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(make_config(judge, Limits(**limits)))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        deadline = time.monotonic() + STARTED_WITHIN
-        while not server.started:
-            assert thread.is_alive() and time.monotonic() < deadline
-            time.sleep(0.01)
-        try:
-            yield listener.getsockname()[1], server
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-def ask(port, path, body=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection.request("GET" if body is None else "POST", path, data, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        is_json = answer.headers["content-type"].startswith("application/json")
-        return answer.status, json.loads(text) if is_json else text, answer.headers
-    finally:
-        connection.close()
 
 
 def as_json(results):
@@ -233,34 +193,8 @@ def test_limits_that_contradict_each_other():
 
 
 def test_the_command_ends_well_on_sigterm(folder):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "inspector_cli.main",
-        "serve",
-        str(folder),
-        "--port",
-        str(port),
-        "--device",
-        "cpu",
-    ]
-    server = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + STARTED_WITHIN
-        while True:
-            try:
-                assert ask(port, "/health")[0] == 200
-                break
-            except ConnectionError:
-                assert server.poll() is None and time.monotonic() < deadline
-                time.sleep(0.05)
+    with serving_process(folder) as (port, server):
         assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
         server.send_signal(signal.SIGTERM)
         _, error = server.communicate(timeout=STARTED_WITHIN)
-    finally:
-        server.kill()
-        server.wait()
     assert "Traceback" not in error and server.returncode in (0, -signal.SIGTERM)

@@ -1,0 +1,168 @@
+"""The server among clients that send halves, too much, or go away; all with real HTTP on loopback."""
+
+import json
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.models import PAIRS, aspect, feature
+from support.server import ask, request, serving, serving_process, started, told
+
+from inspector_pipeline import load_judge
+from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.serving import batcher
+from inspector_pipeline.serving.gate import Limits
+
+BODY = json.dumps({"pairs": PAIRS}).encode()
+
+
+@pytest.fixture(scope="session")
+def family():
+    return "llama"
+
+
+@pytest.fixture
+def folder(make_judge):
+    return make_judge([aspect("a", [feature(1)])], max_length=96)
+
+
+@pytest.fixture
+def judge(folder):
+    return load_judge(folder, device="cpu")
+
+
+@pytest.fixture
+def scoring(monkeypatch):
+    """Holds every window back until `go` is set; `pairs` are those whose scoring has begun."""
+
+    class Scoring:
+        go = threading.Event()
+        pairs = []
+
+    def score_window(judge, pairs):
+        Scoring.pairs += pairs
+        assert Scoring.go.wait(30)
+        return whole(judge, pairs)
+
+    whole = batcher.score_window
+    monkeypatch.setattr(batcher, "score_window", score_window)
+    yield Scoring
+    Scoring.go.set()
+
+
+def until(is_so, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def metric(port, name):
+    lines = ask(port, "/metrics")[1].splitlines()
+    return float(next((line.rsplit(" ", 1)[1] for line in lines if line.startswith(f"{name} ")), 0))
+
+
+def test_sigterm_waits_for_no_half_sent_body_and_answers_what_was_accepted(folder):
+    pairs = {"pairs": [{"question": "q", "prediction": f"{i} " * 40} for i in range(200)]}
+    with serving_process(folder) as (port, server), ThreadPoolExecutor(5) as clients:
+        halves = [started(port, request(BODY[:20], 1000)) for _ in range(5)]
+        halves += [started(port, b"POST /score HTT") for _ in range(5)]
+        asked = [clients.submit(ask, port, "/score", pairs) for _ in range(5)]
+        until(lambda: ask(port, "/health")[1]["waiting"] > 0 or asked[0].done())
+        began = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        halves_told = [told(connection) for connection in halves[:5]]
+        assert all(connection.recv(1) == b"" for connection in halves[5:])
+        _, error = server.communicate(timeout=10)
+        assert time.monotonic() - began < 10
+        answers = [one.result() for one in asked]
+    assert [status for status, _, _ in answers] == [200] * 5 and "Traceback" not in error
+    assert all(status == 503 and "shuts down" in text and "retry-after: 5" in text for status, text in halves_told)
+    for connection in halves:
+        connection.close()
+
+
+def test_what_cannot_be_scored_before_the_end_is_told_so(judge, scoring):
+    with serving(judge, shutdown_s=1) as (port, server), ThreadPoolExecutor(3) as clients:
+        asked = [clients.submit(ask, port, "/score", {"pairs": PAIRS}) for _ in range(3)]
+        until(lambda: ask(port, "/health")[1]["waiting"] == 3 * len(PAIRS))
+        server.should_exit = True
+        for status, answer, headers in (one.result(timeout=9) for one in asked):
+            assert status == 503 and "shuts down" in answer["detail"] and headers["Retry-After"] == "5"
+
+
+def test_requests_whose_client_has_gone_are_not_scored(judge, scoring):
+    with serving(judge, queue=10, pairs=3) as (port, _), ThreadPoolExecutor(2) as clients:
+        first = clients.submit(ask, port, "/score", {"pairs": PAIRS})
+        until(lambda: len(scoring.pairs) == 3)
+        for number in range(8):  # more than the queue holds, were they kept
+            gone = started(
+                port, request(json.dumps({"pairs": [{"question": f"g{number}", "prediction": "p"}] * 3}).encode())
+            )
+            until(lambda: ask(port, "/health")[1]["waiting"] == 6)
+            gone.close()
+            until(lambda: ask(port, "/health")[1]["waiting"] == 3)
+        assert 0 < metric(port, "inspector_held_bytes") < 1000
+        last = clients.submit(ask, port, "/score", {"pairs": PAIRS})
+        until(lambda: ask(port, "/health")[1]["waiting"] == 6)
+        scoring.go.set()
+        assert first.result()[0] == last.result()[0] == 200
+        assert scoring.pairs == PAIRS * 2
+        assert metric(port, 'inspector_requests_total{code="499"}') == 8 and metric(port, "inspector_held_bytes") == 0
+
+
+def test_what_waits_is_bounded_in_bytes_and_large_halves_make_room_for_small_wholes(judge, scoring):
+    large = json.dumps({"pairs": [{"question": "q", "prediction": "p" * 90_000}]}).encode()
+    limits = {"body_bytes": 100_000, "queue_bytes": 250_000}
+    with serving(judge, **limits) as (port, _), ThreadPoolExecutor(4) as clients:
+        waiting = [clients.submit(ask, port, "/score", large) for _ in range(2)]
+        until(lambda: ask(port, "/health")[1]["waiting"] == 2)
+        half = started(port, request(large[:60_000], 90_000))
+        until(lambda: metric(port, "inspector_held_bytes") > 240_000)
+        small = json.dumps({"pairs": [{"question": "q", "prediction": "p" * 20_000}]}).encode()
+        waiting.append(clients.submit(ask, port, "/score", small))
+        until(lambda: ask(port, "/health")[1]["waiting"] == 3)
+        assert metric(port, "inspector_held_bytes") < 210_000  # the half was let go, and is answered once it has come
+        half.sendall(large[60_000:90_000])
+        status, text = told(half)
+        assert status == 503 and "retry-after: 1" in text and "Come again" in text
+        status, answer, headers = ask(port, "/score", large)
+        assert status == 503 and int(headers["Retry-After"]) >= 1
+        scoring.go.set()
+        assert [one.result()[0] for one in waiting] == [200] * 3
+        assert ask(port, "/score", large)[0] == 200  # and there is room again
+
+
+def test_a_request_that_takes_too_long_is_told_so(judge, scoring):
+    with serving(judge, request_s=1) as (port, _):
+        status, answer, headers = ask(port, "/score", {"pairs": PAIRS})
+        assert status == 503 and "within 1 s" in answer["detail"] and int(headers["Retry-After"]) >= 1
+        scoring.go.set()
+        assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
+
+
+def test_the_access_log_has_a_line_for_each_request_and_no_texts(folder):
+    pairs = {"pairs": [{"question": "SECRET", "prediction": "SECRET " * 9}] * 2}
+    with serving_process(folder, "--access-log", "--max-pairs", 2, "--max-queue", 2) as (port, server):
+        assert ask(port, "/score", pairs)[0] == 200
+        assert ask(port, "/score?q=SECRET", {"pairs": pairs["pairs"] * 2})[0] == 413
+        assert ask(port, "/SECRET%0A%1B", pairs)[0] == 404
+        assert ask(port, "/score", {"pairs": [{"question": "SECRET", "prediction": ["SECRET"]}]})[0] == 422
+        started(port, request(b'{"pairs": "SECRET', 5000)).close()
+        until(lambda: metric(port, 'inspector_requests_total{code="499"}') == 1)
+        server.send_signal(signal.SIGTERM)
+        _, error = server.communicate(timeout=10)
+    lines = [json.loads(line) for line in error.splitlines() if line.startswith("{")]
+    found = [(one["path"], one["status"], one["pairs"]) for one in lines if one["method"] == "POST"]
+    score = "/score"
+    assert found == [(score, 200, 2), (score, 413, 4), (None, 404, None), (score, 422, None), (score, 499, None)]
+    assert lines[0].keys() == {"time", "client", "method", "path", "status", "bytes", "pairs", "seconds"}
+    assert "SECRET" not in error and "\x1b" not in error
+
+
+@pytest.mark.parametrize("limits", [{"queue_bytes": 10}, {"connections": 0}, {"read_s": 0}])
+def test_limits_that_let_nothing_in(limits):
+    with pytest.raises(SettingsError, match="queue_bytes >= body_bytes"):
+        Limits(**limits)
