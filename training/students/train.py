@@ -21,9 +21,9 @@ from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import Row
 from inspector_pipeline.template import QUESTION_MARK
 
+from ..evaluation.adapters import AdapterConfig, old_names_allowed
 from ..labelling.endpoint import Message
 from ..labelling.generate import Generated, LocalConfig, LocalGenerator
-from .adapters import AdapterConfig, old_names_allowed
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BAC
 
 from ...probing.table import Array, Labels
 from ...rows.records import LabelledPair, is_good
-from ...students.adapters import AdapterConfig, old_names_allowed
+from ..adapters import AdapterConfig, old_names_allowed
 from ..cost import Cost, mean_tokens, pass_flops, seconds_each
 from ..metrics import Predictions
 from .base import Fold, Method, Predicted
