@@ -8,7 +8,7 @@ again. Costs are timed once all predictions are there, so that they stand beside
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,35 +135,6 @@ class Candidate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FoldSettings:
-    """What every method's predictions depend on."""
-
-    method: Any
-    name: str
-    folds: int
-    seed: int
-    uncounted: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class CostSettings:
-    """What a method's cost depends on beside its predictions."""
-
-    timed_pairs: int
-    device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
-    threads: int = field(default_factory=torch.get_num_threads)
-
-
-@dataclass(frozen=True)
-class CurveSettings:
-    """What a learning curve depends on."""
-
-    fold: FoldSettings
-    shares: tuple[float, ...]
-    bootstraps: int
-
-
-@dataclass(frozen=True)
 class KeptResults:
     """A folder of what methods gave in a cross-validation of one repeat.
 
@@ -190,7 +161,9 @@ class KeptResults:
     def _outcome(self, candidate: Candidate, data: Mapping[str, Any], timed_pairs: int) -> Outcome:
         told = data["told"]
         inputs = (self.pairs, str(self.folder / f"{candidate.name}.json"), *candidate.inputs)
-        manifest = Manifest.of(COST, CostSettings(timed_pairs), inputs)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        settings = {"timed_pairs": timed_pairs, "device": device, "threads": torch.get_num_threads()}
+        manifest = Manifest.of(COST, settings, inputs)
         cost = self._kept(candidate, ".cost.json", manifest, lambda: asdict(candidate.build().cost(told["notes"])))
         return Outcome(read_predictions(data, len(self.validation.labels.score)), told, Cost(**cost))
 
@@ -207,7 +180,7 @@ class KeptResults:
             The points; see `CrossValidation.point`.
         """
         samples, validation = self.validation.resamples(bootstraps), self.validation
-        settings = CurveSettings(self._settings(candidate), shares, bootstraps)
+        settings = {"fold": self._settings(candidate), "shares": shares, "bootstraps": bootstraps}
         manifest = Manifest.of(LEARNING_CURVE, settings, (self.pairs, *candidate.inputs))
         points = self._kept(
             candidate, CURVE, manifest, lambda: list(validation.learning_curve(candidate.build, shares, samples))
@@ -223,9 +196,10 @@ class KeptResults:
             manifest.write(path, [path])
         return read_json(path)
 
-    def _settings(self, candidate: Candidate) -> FoldSettings:
-        validation = self.validation
-        return FoldSettings(candidate.settings, candidate.name, validation.folds, validation.seed, self.uncounted)
+    def _settings(self, candidate: Candidate) -> dict[str, Any]:
+        """Collect what a method's predictions depend on beside its inputs."""
+        folds = {"folds": self.validation.folds, "seed": self.validation.seed}
+        return {"method": candidate.settings, "name": candidate.name, **folds, "uncounted": self.uncounted}
 
     def _run(self, candidate: Candidate) -> dict[str, Any]:
         method = candidate.build()

@@ -58,11 +58,9 @@ def _sentence(judge: str, name: str, entry: Mapping[str, Any]) -> str:
     worse = [aspect for aspect, own in aspects.items() if (own["high"] or 0) < 0]
     by += f"; by aspect, {judge} is reliably better on {', '.join(better) or 'none'}"
     by += f" and worse on {', '.join(worse)}" if worse else ""
-    if gain["low"] > 0:
-        return f"- {judge} beats {name} {by}.\n"
-    if gain["high"] < 0:
-        return f"- {judge} loses to {name}, {by}.\n"
-    return f"- {judge} does not differ reliably from {name}: {by}.\n"
+    beats, loses = gain["low"] > 0, gain["high"] < 0
+    verdict = f"beats {name}" if beats else f"loses to {name}," if loses else f"does not differ reliably from {name}:"
+    return f"- {judge} {verdict} {by}.\n"
 
 
 def _shown(found: Mapping[str, Any] | None, form: str) -> str:
@@ -74,9 +72,8 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     shown = {name: entry for name, entry in results["methods"].items() if entry["mean"].get("auroc", {}).get("value")}
-    for axis, key, what in zip(
-        axes, ("seconds_per_pair", "flops_per_pair"), ("seconds for a pair", "operations for a pair"), strict=True
-    ):
+    keys = {"seconds_per_pair": "seconds for a pair", "flops_per_pair": "operations for a pair"}
+    for axis, (key, what) in zip(axes, keys.items(), strict=True):
         costs = {name: entry[key] for name, entry in shown.items() if entry["flops_per_pair"] and entry[key]}
         edge = min(costs.values(), default=1.0) / 5
         for name, entry in shown.items():

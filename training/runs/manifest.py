@@ -7,8 +7,8 @@ written last and vouches for the rest: without it, output is incomplete.
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -60,9 +60,8 @@ class Manifest:
             hashes[_free(_name(path), hashes)] = checked_sha256(path)
         names = {str(path): _name(path) for path in paths}
         names |= {str(path.parent): path.parent.name for path in paths if path.name == FOLDERS_MANIFEST}
-        given = config if isinstance(config, Mapping) else asdict(config)
-        settings = {key: value for key, value in given.items() if key not in NOT_SETTINGS}
-        settings = json.loads(json.dumps(settings, default=str))
+        settings = json.loads(json.dumps(config, default=_plain))
+        settings = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
         return cls(stage, hashes, _by_name(settings, names))
 
     def vouches_for(self, output: Path) -> bool:
@@ -145,6 +144,10 @@ def checked_sha256(path: Path) -> str:
                 "It was changed after it was made: make it again, or delete the manifest if the change is meant."
             )
     return found
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def _name(path: Path) -> str:

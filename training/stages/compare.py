@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.disk import json_text, write_atomically
@@ -187,6 +187,11 @@ def prepare(config: Config) -> tuple[KeptResults, list[Candidate]]:
 
 def _candidates(config: Config, pairs: list[LabelledPair], labels: Labels) -> Iterator[Candidate]:
     """Name the methods that are asked for, in the order of the settings."""
+    if config.combined is not None and (config.score_tokens is None or config.combined not in config.probes):
+        raise SettingsError(
+            f"combined expects score_tokens and the name of probes, {', '.join(config.probes) or 'none'}, but got "
+            f"{config.combined!r}."
+        )
     sample = config.timed_pairs
     for name in config.baselines:
         if name not in TEXT_BASELINES:
@@ -202,8 +207,6 @@ def _candidates(config: Config, pairs: list[LabelledPair], labels: Labels) -> It
         yield Candidate(name, own, (_manifest(own.features),), partial(probes, name, own))
     if config.score_tokens is not None:
         yield from _score_tokens(config, config.score_tokens, pairs, labels, probes)
-    elif config.combined is not None:
-        _refuse_combined(config)
     if config.encoder is not None:
         yield Candidate("encoder", config.encoder, (), partial(encoder_method, config.encoder, pairs, labels, sample))
     if config.lora is not None:
@@ -236,16 +239,9 @@ def _score_tokens(
         build = partial(GeneratedMethod, tokens.generated, tokens.judge, asked, pairs, config.timed_pairs)
         yield Candidate("generated", {"generated": tokens.generated, "rubrics": repr(rubrics)}, inputs, build)
     if config.combined is not None:
-        name, own = config.combined, config.probes.get(config.combined) or _refuse_combined(config)
+        name, own = config.combined, config.probes[config.combined]
         both = (_manifest(own.features), *inputs)
         yield Candidate(COMBINED, own, both, lambda: CombinedMethod(COMBINED, probes(name, own), logits(), cost))
-
-
-def _refuse_combined(config: Config) -> NoReturn:
-    raise SettingsError(
-        f"combined expects score_tokens and the name of probes, {', '.join(config.probes) or 'none'}, but got "
-        f"{config.combined!r}."
-    )
 
 
 def _manifest(folder: str) -> str:

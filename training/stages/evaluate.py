@@ -28,6 +28,7 @@ from ..probing.kernels import Design
 from ..probing.search import Choice
 from ..probing.settings import SearchConfig
 from ..probing.table import Index, Labels
+from ..rows.records import LabelledPair
 from ..runs.manifest import Manifest, manifest_path
 
 logger = logging.getLogger(__name__)
@@ -113,61 +114,52 @@ def evaluate(
         The evidence, in the form of results.json.
     """
     transfer = transfer or {}
-    table = Table.of(features, transfer, config.search.uncounted)
-    validation = CrossValidation(table.labels, config.folds, config.seed, config.repeats, table.source > 0)
-    rivals = [ProbesMethod(RIVAL, _rival_design(table, rival_features), config.rival)] if config.rival else []
-    judge = ProbesMethod(JUDGE, table.design, config.search)
-    texts = {one.name: TextMethod(one, table.design.data.pairs, config.seed) for one in BASELINES}
+    design, source = joined(features, transfer, config.search.uncounted)
+    labels = design.labels
+    validation = CrossValidation(labels, config.folds, config.seed, config.repeats, source > 0)
+    rivals = (
+        [ProbesMethod(RIVAL, _rival_design(design, features.pairs, rival_features), config.rival)]
+        if config.rival
+        else []
+    )
+    judge = ProbesMethod(JUDGE, design, config.search)
+    texts = {one.name: TextMethod(one, design.data.pairs, config.seed) for one in BASELINES}
     folds, samples = validation.divided, validation.resamples(config.bootstraps)
     predictions = {method.name: validation.predict(method, folds) for method in (judge, *texts.values())}
     of_rival = {rival.name: validation.predict(rival, [fold.that_counts() for fold in folds]) for rival in rivals}
-    results = judge_evidence({**predictions, **of_rival}, table.labels, samples)
+    results = judge_evidence({**predictions, **of_rival}, labels, samples)
     results |= {"protocol": _protocol(config, judge.choices), "candidates_tried": config.candidates_tried}
     if config.learning_curve:
-        few = ProbesMethod(JUDGE, table.design, replace(config.search, heads=()), both_kinds=True)
+        few = ProbesMethod(JUDGE, design, replace(config.search, heads=()), both_kinds=True)
         shares = (*config.learning_curve, 1.0)
         points = [p for p in validation.learning_curve(lambda: few, shares, samples) if p["auroc"]]
         of_surface = validation.learning_curve(lambda: texts["surface"], [p["share"] for p in points], samples)
         results["learning_curve"] = [{**p, "surface": s["auroc"]} for p, s in zip(points, of_surface, strict=True)]
     if transfer:
         results["transfer"] = {
-            name: set_evidence(predictions, table.labels, table.source == number, config.bootstraps, config.seed)
+            name: set_evidence(predictions, labels, source == number, config.bootstraps, config.seed)
             for number, name in enumerate(transfer, start=1)
         }
     return results
 
 
-@dataclass(frozen=True)
-class Table:
-    """The labelled pairs, and other sets after them, as one table.
+def joined(features: FeatureSet, transfer: Mapping[str, FeatureSet], uncounted: Sequence[str]) -> tuple[Design, Index]:
+    """Put the labelled pairs and other sets, whose labels count as auxiliary, one after another.
 
-    Attributes:
-        features: The labelled pairs' own.
-        labels: Of all rows; those of other sets count as auxiliary.
-        design: Features and labels of all rows.
-        source: (rows,) 0 for the labelled pairs, then the number of the other set.
+    Returns:
+        The design of all rows, and of each, (rows,), 0 for the labelled pairs or the number of its other set.
     """
-
-    features: FeatureSet
-    labels: Labels
-    design: Design
-    source: Index
-
-    @classmethod
-    def of(cls, features: FeatureSet, transfer: Mapping[str, FeatureSet], uncounted: Sequence[str]) -> "Table":
-        """Put sets one after another."""
-        others = [replace(one, pairs=[replace(p, auxiliary=True) for p in one.pairs]) for one in transfer.values()]
-        joined = concatenate([features, *others]) if others else features
-        labels = Labels.of(joined.pairs, uncounted)
-        ends = np.cumsum([len(one.pairs) for one in (features, *others)])
-        return cls(features, labels, Design(joined, labels), np.searchsorted(ends, labels.pair, side="right"))
+    others = [replace(one, pairs=[replace(p, auxiliary=True) for p in one.pairs]) for one in transfer.values()]
+    everything = concatenate([features, *others]) if others else features
+    labels = Labels.of(everything.pairs, uncounted)
+    ends = np.cumsum([len(one.pairs) for one in (features, *others)])
+    return Design(everything, labels), np.searchsorted(ends, labels.pair, side="right")
 
 
-def _rival_design(table: Table, features: FeatureSet | None) -> Design:
+def _rival_design(judge: Design, pairs: Sequence[LabelledPair], features: FeatureSet | None) -> Design:
     """Take a rival's features, which are to be of the same labelled pairs, or the judge's where there are none."""
     if features is None:
-        return table.design
-    pairs = table.features.pairs
+        return judge
     ours = [pair for pair in pairs if not pair.auxiliary]
     # A rival is fitted without auxiliary rows; those of the features come last, so that the others keep their numbers.
     if identities(features.pairs) != identities(ours) or any(pair.auxiliary for pair in pairs[: len(ours)]):
@@ -176,7 +168,7 @@ def _rival_design(table: Table, features: FeatureSet | None) -> Design:
             f"auxiliary ones, but got {len(features.pairs)} others. Extract both from one file, without auxiliary or "
             "transfer sets."
         )
-    return Design(features, table.labels)
+    return Design(features, judge.labels)
 
 
 def _protocol(config: Config, choices: Sequence[Choice]) -> dict[str, Any]:

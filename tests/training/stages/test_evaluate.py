@@ -8,7 +8,7 @@ from inspector_training.evaluation.crossval import CrossValidation
 from inspector_training.probing.settings import SearchConfig
 from inspector_training.rows.records import LabelledPair
 from inspector_training.stages.evaluate import Config as EvaluateConfig
-from inspector_training.stages.evaluate import Table, _named, evaluate, report
+from inspector_training.stages.evaluate import _named, evaluate, joined, report
 from inspector_training.stages.evaluate import run as evaluate_stage
 from support.made_up import make_features, make_pairs
 
@@ -38,20 +38,20 @@ def test_a_rival_is_paired_and_sets_are_predicted_by_folds_that_never_saw_their_
     others.append(LabelledPair("x0", "Only damaged?", "x", {"logic": 5}))  # every fold may fit on its auxiliary row
     other = make_features(tmp_path / "other", others, seed=1, signal=1.0)
     config = replace(CONFIG, rival=SEARCH, learning_curve=(0.01, 0.5))
-    table = Table.of(features, {"other": other}, config.search.uncounted)
+    design, source = joined(features, {"other": other}, config.search.uncounted)
     seen = []
-    for fold in CrossValidation(table.labels, config.folds, config.seed, 1, table.source > 0).divided:
+    for fold in CrossValidation(design.labels, config.folds, config.seed, 1, source > 0).divided:
         test, rows = fold.asked
         assert not {*rows.question, *test.question} & set(fold.train.question)
         seen += rows.row.tolist()
-    own = (table.source == 1) & (table.labels.question != "x0")
+    own = (source == 1) & (design.labels.question != "x0")
     assert sorted(seen) == np.flatnonzero(own).tolist()
     with_rival = evaluate(features, config)
     assert with_rival["mean"]["rival"] == {k: with_rival["mean"][k] for k in with_rival["mean"]["rival"]}
     assert all(g["value"] == g["low"] == g["high"] == 0 for g in with_rival["mean"]["gain_over_rival"].values())
     assert [point["share"] for point in with_rival["learning_curve"]] == [0.5, 1.0]
     found = evaluate(features, CONFIG, transfer={"other": other})["transfer"]["other"]["logic"]
-    assert found["n"] == int((own & (table.labels.aspect == 0)).sum())
+    assert found["n"] == int((own & (design.labels.aspect == 0)).sum())
 
 
 def test_folders_of_one_name_are_told_apart():

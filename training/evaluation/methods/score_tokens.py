@@ -53,9 +53,8 @@ class LagerMethod(Method):
             )
         self.name, self.logits, self.passes_cost = f"lager_{variant}", logits, passes_cost
         self.tuning, self.tuned = tuning.get(self.weights), list[list[float]]()
-        self.description = f"LAGER: {self.decision} of the {self.aggregation} of all layers, {self.weights} weights"
-        if self.weights == "last":
-            self.description = DIRECT[self.decision]
+        all_layers = f"LAGER: {self.decision} of the {self.aggregation} of all layers, {self.weights} weights"
+        self.description = DIRECT[self.decision] if self.weights == "last" else all_layers
         self.budget = "no labels"
         if self.tuning:
             convex = self.tuning.method == "convex"
