@@ -101,7 +101,8 @@ def show_help(config: type, prog: str, description: str | None) -> None:
 
 
 def _add_settings(group: Any, config: type, parser: argparse.ArgumentParser, prefix: str, need: str) -> None:
-    told = {one.arg_name: one.description or "" for one in parse_docstring(config.__doc__ or "").params}
+    documented = (parse_docstring(base.__doc__ or "").params for base in reversed(config.__mro__))
+    told = {one.arg_name: one.description or "" for params in documented for one in params}
     nested: list[tuple[str, Any, str, str]] = []
     for one, kind in _settings(config):
         name, kinds, text = f"{prefix}{_hyphens(one.name)}", _kinds(kind), " ".join(told.get(one.name, "").split())
