@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Row = dict[str, Any]
 
+SMALLEST_SHARE = 10**9  # one in as many
+
 
 @dataclass(slots=True)
 class Entry:
@@ -41,8 +43,8 @@ def cut(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def share_of(number: int, share: float) -> int:
-    """Return how many a share of a number is, rounded down: of the decimal as it is written, so 0.29 of 100 is 29."""
-    return math.floor(number * Fraction(str(share)))
+    """Return how many a share of a number is, rounded down: of the fraction that is meant, so 0.29 of 100 is 29."""
+    return math.floor(number * Fraction(share).limit_denominator(SMALLEST_SHARE))
 
 
 def json_text(value: Any, **options: Any) -> str:
