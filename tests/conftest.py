@@ -32,7 +32,7 @@ settings.register_profile("no deadline", deadline=None)  # a busy machine is no 
 settings.load_profile("no deadline")
 
 
-LONGEST = ("end_to_end", "engines", "stages")
+LONGEST = ("end_to_end", "engines", "stages", "test_embedded", "test_judging")
 BOTH_FAMILIES = {  # what reads a backbone; elsewhere its family is irrelevant, and one is enough
     *("test_backbone", "test_configuration", "test_engine", "test_export", "test_extract", "test_features"),
     *("test_heads", "test_lager", "test_modeling", "test_packing", "test_pipeline", "test_reference", "test_reward"),

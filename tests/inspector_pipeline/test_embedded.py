@@ -8,6 +8,7 @@ import pytest
 import torch
 from inspector_training.probing.search import auroc
 from inspector_training.rows.probing_set import drop_foreign, read_probing_set, read_questions
+from support.results import alike
 from transformers import pipeline
 
 from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples, load_judge
@@ -113,7 +114,7 @@ def test_scores_do_not_depend_on_batch_or_order(embedded, examples):
 def test_packs_and_shared_prefixes_change_no_score_of_real_pairs(data_dir, embedded):
     """Against a plain pass of one pair at a time, through the model's own forward."""
     pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
-    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:16]]
+    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:8]]
     sample += [{**sample[0], "prediction": text} for text in ("It is 5.", sample[1]["prediction"])]
     assert embedded.reader.is_packed
     with torch.inference_mode():
@@ -137,7 +138,7 @@ def test_evaluate_samples_uses_it_by_default(embedded, examples):
 def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, tmp_path):
     embedded.save_pretrained(tmp_path / "fused")
     fused = pipeline("inspector-judge", model=str(tmp_path / "fused"), device="cpu")
-    assert fused(examples[:3]) == embedded(examples[:3])
+    assert alike(fused(examples[:3]), embedded(examples[:3]))
     shared = InspectorModel.from_pretrained(EMBEDDED_JUDGE, share_backbone_with=embedded.model)
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
