@@ -47,7 +47,7 @@ def share_of(number: int, share: float) -> int:
     return math.floor(number * Fraction(share).limit_denominator(SMALLEST_SHARE))
 
 
-def json_text(value: Any, **options: Any) -> str:
+def strict_json(value: Any, **options: Any) -> str:
     """Write JSON as RFC 8259 has it: NaN and infinities, which it does not know, become null."""
     try:
         return json.dumps(value, allow_nan=False, default=str, **options)
@@ -66,6 +66,6 @@ def _finite(value: Any) -> Any:
 def json_line(value: Any) -> bytes:
     """Write one line of JSON; characters that UTF-8 cannot hold are escaped, which reads back as they were."""
     try:
-        return json_text(value, ensure_ascii=False).encode("utf-8") + b"\n"
+        return strict_json(value, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError:
-        return json_text(value).encode() + b"\n"
+        return strict_json(value).encode() + b"\n"

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from ..errors import DataFileError
 from .compressed import kind_of
 from .disk import file_sha256, write_whole
-from .entries import Entry, json_line, json_text
+from .entries import Entry, json_line, strict_json
 from .entries import Row as Row
 from .text import BOM, TEXT_READERS, json_entries, jsonl_entries, text_entries
 
@@ -196,7 +196,7 @@ def write_json(rows: Iterable[Row], file: BinaryIO) -> None:
     """Write what `json.dumps(rows, indent=4)` gives, as the published tools do, row by row."""
     before = b"[\n    "
     for row in rows:
-        file.write(before + json_text(row, indent=4).replace("\n", "\n    ").encode())
+        file.write(before + strict_json(row, indent=4).replace("\n", "\n    ").encode())
         before = b",\n    "
     file.write(b"[]" if before.startswith(b"[") else b"\n]")
 
