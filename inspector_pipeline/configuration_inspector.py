@@ -14,6 +14,7 @@ from .decisions import RULES
 from .errors import JudgeConfigError, ReadingError
 from .features import POOLINGS, STATE_KINDS, Feature
 from .heads import AGGREGATIONS, SCORE_RULES, STACKED_RULES
+from .results import rank_choices
 from .template import PairTemplate, take_fields
 
 HEADS = {"linear": 1, "score_tokens": 1, "stacked": 2}  # and the first format_version that has each
@@ -111,6 +112,8 @@ class InspectorConfig(PreTrainedConfig):
         aspects: JSON objects of `Aspect`, in the order of the result.
         max_length: Upper bound on the tokens of one pair under one reading.
         format_version: The first version of this layout that has all the judge's heads.
+        rank_by: The field that the judge ranks responses by: `expected_total`, or `expected_` and an aspect. None,
+            which is not written, is `expected_total` where an aspect counts.
 
     Raises:
         JudgeConfigError: A field is wrong, missing or unknown; the message names it. A bare `InspectorConfig()`, which
@@ -129,6 +132,7 @@ class InspectorConfig(PreTrainedConfig):
     aspects: list[Any] = field(default_factory=list)
     max_length: int = 2048
     format_version: int = 1
+    rank_by: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the backbone's config; run our installed code, not a repo's, where both are there."""
@@ -186,8 +190,16 @@ class InspectorConfig(PreTrainedConfig):
         _require(
             self.depth == depth, f"depth expects {depth}, the deepest layer a feature reads, but got {self.depth}."
         )
+        _one_of(self.rank_by, (None, *rank_choices(aspects)), "rank_by")
         layers = getattr(self.backbone_config, "num_hidden_layers", None)
         _require(layers == depth, f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields; without `rank_by` where it is None, so that judges of before are saved as they were."""
+        found: dict[str, Any] = super().to_dict()
+        if self.rank_by is None:
+            found.pop("rank_by", None)
+        return found
 
     @property
     def parsed_readings(self) -> dict[str, PairTemplate]:
@@ -233,8 +245,9 @@ def _require(holds: bool, message: str) -> None:
         raise JudgeConfigError(message)
 
 
-def _one_of(value: Any, choices: tuple[str, ...], where: str) -> None:
-    _require(value in choices, f"{where} expects one of {', '.join(choices) or 'nothing'}, but got {value!r}.")
+def _one_of(value: Any, choices: tuple[str | None, ...], where: str) -> None:
+    told = ", ".join(filter(None, choices)) or "nothing"
+    _require(value in choices, f"{where} expects one of {told}, but got {value!r}.")
 
 
 def _parse_feature(data: Any, where: str, readings: tuple[str, ...]) -> Feature:

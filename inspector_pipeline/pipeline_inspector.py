@@ -30,10 +30,14 @@ class InspectorPipeline(Pipeline):
     one result, a list a list, everything else an iterator, all in input order. A result is always
 
         {"scores": {aspect: int}, "total_score": int, "expected": {aspect: float},
-         "probabilities": {aspect: {class: float}}, "truncated": bool}
+         "expected_total": float | None, "probabilities": {aspect: {class: float}}, "truncated": bool,
+         "unfamiliar": bool | None, "unfamiliar_reason": str | None, "seen": bool | None}
 
-    where `total_score` sums the aspects that count, `expected` is the mean score under `probabilities`, and
-    `truncated` says whether the pair was longer than the judge's limit and was cut.
+    where `total_score` sums the aspects that count, `expected` is the mean score under `probabilities`,
+    `expected_total` the sum of those that count (None where none does), and `truncated` says whether the pair was
+    longer than the judge's limit and was cut. `unfamiliar` says whether the pair is unlike what the judge was fitted
+    on, `unfamiliar_reason` why, and `seen` whether the judge was fitted on its question; they are None where the judge
+    cannot say.
 
     Args of a call, or of the constructor as defaults:
         batch_size: Pairs to read ahead and score together, in input order; None (the default) is 256, of which passes
@@ -174,15 +178,21 @@ class InspectorPipeline(Pipeline):
                 "it with dtype=torch.float32 or torch.bfloat16."
             )
         scores = dict(zip((aspect.name for aspect in self._aspects), model_outputs["scores"], strict=True))
+        by_aspect = dict(zip(scores, expected, strict=True))
+        counting = [aspect.name for aspect in self._aspects if aspect.counts_in_total]
         return {
             "scores": scores,
-            "total_score": sum(scores[aspect.name] for aspect in self._aspects if aspect.counts_in_total),
-            "expected": dict(zip(scores, expected, strict=True)),
+            "total_score": sum(scores[name] for name in counting),
+            "expected": by_aspect,
+            "expected_total": sum(by_aspect[name] for name in counting) if counting else None,
             "probabilities": {
                 aspect.name: dict(zip(aspect.classes, values, strict=True))
                 for aspect, values in zip(self._aspects, probabilities, strict=True)
             },
             "truncated": model_outputs["truncated"],
+            "unfamiliar": None,
+            "unfamiliar_reason": None,
+            "seen": None,
         }
 
     def get_iterator(

@@ -12,6 +12,7 @@ from ..devices import preferred_dtype
 from ..files.entries import share_of
 from ..modeling_inspector import InspectorModel
 from ..pipeline_inspector import TASK, InspectorPipeline
+from ..results import PUBLISHED_TOTAL, FlatColumns, rank_field
 
 logger = logging.getLogger(__name__)
 
@@ -85,18 +86,22 @@ def evaluate_samples(
     judge: Judge = None,
     batch_size: int | None = 16,
     top_percent: float = 1.0,
+    rank_by: str | None = None,
 ) -> list[dict[str, Any]]:
     """Score samples and keep the best share, by the contract of the published `evaluate_samples`.
 
     Args:
-        samples: Mappings with `question` and `prediction`; further keys are kept. Never changed.
+        samples: Mappings with `question` and `prediction`; further keys are kept, but for those that a judge adds.
+            Never changed.
         judge: Folder, Hub id or loaded pipeline; None is the embedded judge. Pass a loaded one to call this often.
         batch_size: Pairs that are read ahead and scored together; None is 256.
-        top_percent: Share to keep, 0 to 1. At 1.0 all are returned in input order; below, they are sorted by
-            total_score, highest first and ties in input order, and cut to floor(n * top_percent).
+        top_percent: Share to keep, 0 to 1. At 1.0 all are returned in input order; below, they are sorted, highest
+            first and ties in input order, and cut to floor(n * top_percent).
+        rank_by: What they are sorted by: `expected_total`, `expected_<aspect>` or another field with a number. None is
+            `total_score`, as published; `judge.model.config.rank_field` is what the judge itself ranks by.
 
     Returns:
-        Copies of the samples with one whole number per aspect and `total_score`.
+        Copies of the samples with the columns of `FlatColumns`: one whole number per aspect and `total_score` first.
 
     Raises:
         PairError: A sample cannot be scored.
@@ -107,38 +112,22 @@ def evaluate_samples(
     """
     if isinstance(top_percent, (bool, str)) or not 0.0 <= top_percent <= 1.0:
         raise ValueError(f"top_percent expects a share from 0 to 1, but got {top_percent!r}.")
-    loaded = load_judge(judge) if len(samples) else None
-    if loaded is not None:
-        check_ranks(loaded.model.config, top_percent)
-    results = loaded(list(samples), batch_size=batch_size) if loaded is not None else []
+    if not len(samples):
+        return []
+    loaded = load_judge(judge)
+    columns = FlatColumns(loaded.model.config, rank_by=rank_by)
+    if top_percent < 1.0 or rank_by is not None:
+        rank_by = rank_field(loaded.model.config, rank_by or PUBLISHED_TOTAL)
+    results = loaded(list(samples), batch_size=batch_size)
     n_truncated = sum(result["truncated"] for result in results)
     if n_truncated:
         logger.warning("%d of %d pairs were longer than the judge's limit and were cut.", n_truncated, len(results))
-    scored = [flatten(sample, result) for sample, result in zip(samples, results, strict=True)]
-    return keep_top(scored, top_percent)
+    scored = [{**sample, **columns.values(result)} for sample, result in zip(samples, results, strict=True)]
+    return keep_top(scored, top_percent, rank_by or PUBLISHED_TOTAL)
 
 
-def check_ranks(config: Any, top_percent: float) -> None:
-    """Refuse to keep a share by the total score of a judge that has none.
-
-    Raises:
-        ValueError: No aspect counts in the total, so that all rows would tie.
-    """
-    if top_percent < 1.0 and not any(aspect.counts_in_total for aspect in config.parsed_aspects):
-        raise ValueError(
-            "top_percent expects a judge with an aspect that counts in the total score, but got one where none does. "
-            "Keep all rows, and filter them by an aspect: `inspector filter --by`."
-        )
-
-
-def flatten(sample: Mapping[str, Any], result: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Put a result's scores and total beside a sample's own keys, in a new dict."""
-    added = {**result["scores"], "total_score": result["total_score"]}
-    return {**sample, **{prefix + name: value for name, value in added.items()}}
-
-
-def keep_top(scored: list[dict[str, Any]], top_percent: float, by: str = "total_score") -> list[dict[str, Any]]:
-    """Keep the best share by total_score; all of them, in their order, at 1.0."""
+def keep_top(scored: list[dict[str, Any]], top_percent: float, by: str = PUBLISHED_TOTAL) -> list[dict[str, Any]]:
+    """Keep the best share by a field, highest first and ties in input order; all of them, in their order, at 1.0."""
     if top_percent == 1.0:
         return scored
     ranked = sorted(scored, key=lambda sample: sample[by], reverse=True)

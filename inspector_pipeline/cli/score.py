@@ -45,6 +45,11 @@ def score(parser: argparse.ArgumentParser) -> None:
     add_judge_options(parser)
     parser.add_argument("--output", metavar="PATH", help="file to write, - for standard output, or a big job's folder/")
     parser.add_argument("--top-percent", type=share, default=1.0, metavar="P", help="keep the best share, 0 to 1 (1.0)")
+    parser.add_argument(
+        "--rank-by",
+        metavar="FIELD",
+        help="what the best share is of, such as expected_total or expected_factuality (what the judge ranks by)",
+    )
     parser.add_argument("--batch-size", type=positive, metavar="N", help="pairs scored together (default: 256)")
     shapes = ("auto", "table", "jsonl", "none")
     parser.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
@@ -93,8 +98,9 @@ def _is_glob(place: str) -> bool:
 
 
 def _score_job(args: argparse.Namespace) -> int:
-    if args.top_percent != 1.0:
-        raise ValueError("--top-percent expects a file as --output. Run `inspector filter` on the folder afterwards.")
+    if args.top_percent != 1.0 or args.rank_by is not None:
+        option = "--top-percent" if args.top_percent != 1.0 else "--rank-by"
+        raise ValueError(f"{option} expects a file as --output. Run `inspector filter` on the folder afterwards.")
     if args.format not in ("auto", "none"):
         raise ValueError(f"--format expects a file as --output, but got {args.format} for a folder.")
     columns = columns_of(args.column)
@@ -116,8 +122,9 @@ def _score_file(args: argparse.Namespace) -> int:
         if args.output and Path(args.output).resolve() == Path(args.input).resolve():
             raise ValueError(f"--output expects another file than the input, but got {args.output} for both.")
 
-    from inspector_pipeline.api.load import check_ranks, flatten, keep_top
+    from inspector_pipeline.api.load import keep_top
     from inspector_pipeline.files.tables import check_target, read_rows, write_rows
+    from inspector_pipeline.results import FlatColumns, rank_field
     from inspector_pipeline.template import check_pair
 
     if args.output:
@@ -129,19 +136,20 @@ def _score_file(args: argparse.Namespace) -> int:
         check_pair(row, index, keys)
     judge = load(args)
     target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
-    total = f"{args.prefix}total_score"
-    check_ranks(judge.model.config, args.top_percent)
-    _check_own_columns(rows, [*(args.prefix + aspect.name for aspect in judge.model.config.parsed_aspects), total])
+    ranks = args.top_percent < 1 or args.rank_by is not None
+    rank_by = rank_field(judge.model.config, args.rank_by) if ranks else None
+    columns = FlatColumns(judge.model.config, args.prefix, rank_by)
+    _check_own_columns(rows, list(columns.kinds))
     table = _check_writable(args.input, rows, target)
     results = judge(rows, batch_size=args.batch_size)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
         cut = f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut"
         print(f"inspector: {cut}", file=sys.stderr)
-    flat = [flatten(row, result, args.prefix) for row, result in zip(rows, results, strict=True)]
-    scored = keep_top(flat, args.top_percent, total)
+    flat = [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
+    scored = keep_top(flat, args.top_percent, f"{args.prefix}{rank_by}")
     if target is not None:
-        write_rows(scored, target) if table is None else _write_typed(table, flat, scored, target)
+        write_rows(scored, target) if table is None else _write_typed(table, flat, scored, columns, target)
     if target != STDIO:
         _show(scored, args.format, judge, args.prefix)
     if target not in (None, STDIO):
@@ -150,16 +158,17 @@ def _score_file(args: argparse.Namespace) -> int:
 
 
 def _check_writable(source: str, rows: list[dict[str, Any]], target: str | None) -> Any:
-    """Refuse rows that the target cannot hold; gives those from Arrow for Parquet as a table, in their own types."""
-    from inspector_pipeline.files.tables import check_rows, check_target, read_table
+    """Refuse rows that the target cannot hold; gives those for Parquet as a table, those from Arrow in their types."""
+    from inspector_pipeline.files.tables import check_rows, check_target, read_table, table_of
 
     if target is None:
         return None
     check_target(target)
-    if Path(target).suffix.lower() == ".parquet" and Path(source).suffix.lower() in ARROW:
+    is_parquet = Path(target).suffix.lower() == ".parquet"
+    if is_parquet and Path(source).suffix.lower() in ARROW:
         return read_table(source)
     check_rows(rows, target)
-    return None
+    return table_of(rows) if is_parquet else None
 
 
 def _check_own_columns(rows: list[dict[str, Any]], added: list[str]) -> None:
@@ -172,15 +181,20 @@ def _check_own_columns(rows: list[dict[str, Any]], added: list[str]) -> None:
         )
 
 
-def _write_typed(table: Any, flat: list[dict[str, Any]], scored: list[dict[str, Any]], target: str) -> None:
-    """Write what was read as Arrow with its own types, and the scores beside it."""
+def _write_typed(
+    table: Any, flat: list[dict[str, Any]], scored: list[dict[str, Any]], columns: Any, target: str
+) -> None:
+    """Write the rows' own columns in their types, and the scores beside them."""
+    import pyarrow
+
     from inspector_pipeline.files.tables import write_table
+    from inspector_pipeline.jobs.window import arrow_schema
 
     places = {id(row): at for at, row in enumerate(flat)}
     kept = table if scored is flat else table.take([places[id(row)] for row in scored])
-    added = [name for name in (flat[0] if flat else {}) if name not in table.column_names]
-    for name in added:
-        kept = kept.append_column(name, [[row[name] for row in scored]])
+    added = pyarrow.Table.from_pylist(scored, arrow_schema(columns))
+    for field in added.schema:
+        kept = kept.append_column(field, added[field.name])
     write_table(kept, target)
 
 

@@ -10,14 +10,14 @@ from ..engine import WINDOW_ROWS
 from ..errors import SettingsError
 from ..files.entries import Row, cut
 from ..jobs.input import check_columns
-from ..jobs.window import Outcome, added_values, score_schema, score_window
+from ..jobs.window import Outcome, arrow_schema, score_window
+from ..results import FlatColumns
 
 
 class InspectorBatchScorer:
     """Adds scores to batches; a batch that begins at a window's border gets what a single process gives.
 
-    Added are a whole number per aspect, `total_score`, `expected_<aspect>`, `truncated`, and `score_error`: why a row
-    has no scores, else null. No row is dropped.
+    Added are the columns of `FlatColumns`, and `score_error`: why a row has no scores, else null. No row is dropped.
 
     Example:
         >>> scorer = InspectorBatchScorer()  # doctest: +SKIP
@@ -42,9 +42,9 @@ class InspectorBatchScorer:
         check_columns(columns or {})
         self.judge = load_judge(judge, **kwargs)
         self.columns = {key: (columns or {}).get(key, key) for key in self.judge.encode.keys}
-        self.scores = score_schema(self.judge, prefix)
+        self.scores = FlatColumns(self.judge.model.config, prefix)
         self.error = f"{prefix}score_error"
-        self.schema = self.scores.append(pa.field(self.error, pa.string()))  # of the added columns
+        self.schema = arrow_schema(self.scores).append(pa.field(self.error, pa.string()))  # of the added columns
 
     def __call__(self, batch: Any) -> Any:
         """Score a batch.
@@ -74,8 +74,8 @@ class InspectorBatchScorer:
     def values(self, outcome: Outcome) -> Row:
         """Flatten an outcome into the added columns."""
         if outcome.result is None:
-            return {**dict.fromkeys(self.scores.names), self.error: outcome.reason}
-        return {**added_values(self.scores, outcome.result), self.error: None}
+            return {**dict.fromkeys(self.scores.kinds), self.error: outcome.reason}
+        return {**self.scores.values(outcome.result), self.error: None}
 
     def _check(self, names: Sequence[str]) -> None:
         missing = [name for name in self.columns.values() if name not in names]

@@ -49,7 +49,8 @@ from ..files.entries import Entry, cut
 from ..files.sources import find_sources
 from ..jobs.input import JobInput
 from ..jobs.where import Where
-from ..jobs.window import added_values, score_schema, score_window
+from ..jobs.window import score_window
+from ..results import FlatColumns
 from ..template import PAIR_KEYS
 
 ERROR = "score_error"
@@ -166,28 +167,28 @@ class InspectorAnnotator(PipelineStep):
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Score a task's documents."""
         judge = load_judge(self.judge, **self.kwargs)
-        schema = score_schema(judge, self.prefix)
+        columns = FlatColumns(judge.model.config, self.prefix)
         for window in cut(data or (), WINDOW_ROWS):
             with self.track_time("window"):
-                self._annotate(window, judge, schema)
+                self._annotate(window, judge, columns)
             yield from window
 
-    def _annotate(self, window: list[Document], judge: Any, schema: Any) -> None:
+    def _annotate(self, window: list[Document], judge: Any, columns: FlatColumns) -> None:
         sound = [document for document in window if document.metadata.get(ERROR) is None]
         pairs = [{"question": one.metadata.get("question"), "prediction": one.text} for one in sound]
         outcomes = score_window(judge, pairs)
         for document in window:
-            taken = [name for name in schema.names if name in document.metadata]
+            taken = [name for name in columns.kinds if name in document.metadata]
             if taken:
                 raise SettingsError(
                     f"InspectorAnnotator expects no column of the judge's, but a document has {taken[0]!r}. Give a "
                     "prefix, such as prefix='judge_'."
                 )
-            document.metadata.update(dict.fromkeys(schema.names))
+            document.metadata.update(dict.fromkeys(columns.kinds))
         for document, outcome in zip(sound, outcomes, strict=True):
             document.metadata[ERROR] = outcome.reason
             if outcome.result is not None:
-                document.metadata.update(added_values(schema, outcome.result))
+                document.metadata.update(columns.values(outcome.result))
                 self.stat_update("tokens", value=outcome.tokens, unit="pair")
 
 

@@ -214,16 +214,27 @@ def _write_csv(rows: list[Row], file: BinaryIO) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=_columns(rows))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     file.write(text.getvalue().encode())
 
 
-def _write_parquet(rows: list[Row], file: BinaryIO) -> None:
+def _cell(value: Any) -> Any:
+    """Return a value as CSV holds it: an object as JSON."""
+    return strict_json(value, ensure_ascii=False) if isinstance(value, dict) else value
+
+
+def table_of(rows: list[Row]) -> Any:
+    """Return rows as a `pyarrow.Table` with every column that one of them has."""
     import pyarrow
-    import pyarrow.parquet
 
     names = _columns(rows)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{n: row.get(n) for n in names} for row in rows]), file)
+    return pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
+
+
+def _write_parquet(rows: list[Row], file: BinaryIO) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(table_of(rows), file)
 
 
 WRITERS: dict[str, Callable[[list[Row], BinaryIO], None]] = {

@@ -14,12 +14,13 @@ from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, cut, json_line
 from ..files.sources import find_sources, skipped_files
 from ..pipeline_inspector import InspectorPipeline
+from ..results import FlatColumns
 from .input import JobInput, check_columns, is_parquet, survey_input
 from .manifest import job_manifest, settle_manifest, write_json
 from .output import REJECTS, JsonlWriter, ParquetWriter, Parts, reject_row, whole_file
 from .progress import Progress
 from .where import Where
-from .window import added_values, score_schema, score_window
+from .window import arrow_schema, score_window
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ class _Run:
         is_text = sources[0].schema is None
         self.format = job.format or ("jsonl" if is_text else "parquet")
         self.parts = Parts(Path(job.output), f".{self.format}")
-        self.added = score_schema(judge, job.prefix)
+        self.columns = FlatColumns(judge.model.config, job.prefix)
+        self.added = arrow_schema(self.columns)
         self.input = JobInput(
             sources,
             job.columns,
@@ -171,7 +173,7 @@ class _Run:
                     self.parts.forget(part)
                     self._write_part(part, windows, progress)
                 expected = min(job.part_rows, rows - part * job.part_rows)
-                for key, number in self.parts.counts(part, expected, self.added.names[-1]).items():
+                for key, number in self.parts.counts(part, expected, f"{job.prefix}truncated").items():
                     counts[key] += number
                 self.parts.check(part)
                 self.parts.seal(part)
@@ -216,7 +218,7 @@ class _Run:
         for entry, outcome in zip(sound, outcomes, strict=True):
             entry.fault = outcome.reason
             if outcome.result is not None:
-                scored.append((entry, added_values(self.added, outcome.result)))
+                scored.append((entry, self.columns.values(outcome.result)))
         writer.write([entry for entry, _ in scored], [values for _, values in scored])
         return [entry for entry in window if entry.fault is not None], sum(outcome.tokens for outcome in outcomes)
 

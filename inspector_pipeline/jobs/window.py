@@ -7,10 +7,13 @@ from typing import Any
 import pyarrow as pa
 
 from ..engine import WINDOW_ROWS, windows
-from ..errors import BackboneError, PairError, SettingsError
+from ..errors import BackboneError, PairError
 from ..files.entries import Row
 from ..pipeline_inspector import InspectorPipeline
+from ..results import FlatColumns
 from ..template import EncodedPair
+
+ARROW_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,34 +31,11 @@ class Outcome:
     tokens: int = 0
 
 
-def score_schema(judge: InspectorPipeline, prefix: str = "") -> pa.Schema:
-    """Return the columns that are added to a row, in the order in which they are written.
-
-    Args:
-        judge: A loaded judge.
-        prefix: What the columns' names begin with.
-
-    Returns:
-        int64 for each aspect's score and `total_score`, float64 for the `expected_` scores, bool for `truncated`, which
-        is the last and says whether a pair was longer than the judge's limit and was cut.
-
-    Raises:
-        SettingsError: An aspect is called as another column, such as `expected_fluency` beside `fluency`.
-    """
-    aspects = [aspect.name for aspect in judge.model.config.parsed_aspects]
-    integers = [(prefix + name, pa.int64()) for name in (*aspects, "total_score")]
-    floats = [(f"{prefix}expected_{name}", pa.float64()) for name in aspects]
-    schema = pa.schema([*integers, *floats, (f"{prefix}truncated", pa.bool_())])
-    twice = [name for name in schema.names if schema.names.count(name) > 1]
-    if twice:
-        raise SettingsError(f"A judge expects aspects whose columns differ, but two would be called {twice[0]!r}.")
-    return schema
-
-
-def added_values(schema: pa.Schema, result: Row) -> Row:
-    """Flatten a judge's result into the columns of `score_schema`."""
-    values = [*result["scores"].values(), result["total_score"], *result["expected"].values(), result["truncated"]]
-    return dict(zip(schema.names, values, strict=True))
+def arrow_schema(columns: FlatColumns) -> pa.Schema:
+    """Return a judge's columns with their types in Arrow and Parquet."""
+    classes = [(aspect.name, [(str(score), pa.float64()) for score in aspect.classes]) for aspect in columns.aspects]
+    shares = pa.struct([(name, pa.struct(fields)) for name, fields in classes])
+    return pa.schema([(name, ARROW_TYPES.get(kind, shares)) for name, kind in columns.kinds.items()])
 
 
 def score_window(judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int | None = None) -> list[Outcome]:

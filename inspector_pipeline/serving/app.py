@@ -76,8 +76,12 @@ class Result(BaseModel):
     scores: dict[str, int]
     total_score: int
     expected: dict[str, float]
+    expected_total: float | None
     probabilities: dict[str, dict[int, float]]
     truncated: bool
+    unfamiliar: bool | None
+    unfamiliar_reason: str | None
+    seen: bool | None
 
 
 class ScoreResponse(BaseModel):

@@ -40,7 +40,8 @@ def close(a, b):
 
 def test_one_pair_gives_one_result_of_the_documented_shape(judge, pairs):
     result = judge(pairs[0])
-    assert list(result) == ["scores", "total_score", "expected", "probabilities", "truncated"]
+    flags = ["truncated", "unfamiliar", "unfamiliar_reason", "seen"]
+    assert list(result) == ["scores", "total_score", "expected", "expected_total", "probabilities", *flags]
     assert list(result["scores"]) == list(result["expected"]) == ["correctness", "fluency", "extra"]
     for name, classes in (("correctness", [1, 2, 3, 4, 5]), ("fluency", [3, 4, 5]), ("extra", [0, 1])):
         assert type(result["scores"][name]) is int and result["scores"][name] in classes
@@ -49,6 +50,7 @@ def test_one_pair_gives_one_result_of_the_documented_shape(judge, pairs):
         mean = sum(score * p for score, p in result["probabilities"][name].items())
         assert result["expected"][name] == pytest.approx(mean, abs=1e-5)
     assert result["total_score"] == result["scores"]["correctness"] + result["scores"]["fluency"]
+    assert result["expected_total"] == result["expected"]["correctness"] + result["expected"]["fluency"]
     assert result["truncated"] is False
     assert json.loads(json.dumps(result))["scores"] == result["scores"]
 

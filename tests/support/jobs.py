@@ -7,7 +7,8 @@ from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.jobs.score import ScoreJob, score_job
 
-ADDED = ["a", "b", "total_score", "expected_a", "expected_b", "truncated"]
+ADDED = ["a", "b", "total_score", "expected_a", "expected_b", "expected_total", "probabilities", "truncated"]
+ADDED += ["unfamiliar", "unfamiliar_reason", "seen", "rank_by"]
 
 
 def made_rows(n, seed=0):

@@ -80,7 +80,8 @@ def score_after_feedback(
     for index, pair in enumerate(pairs):
         check_pair(pair, index)
     results: list[dict[str, Any]] = [
-        {"scores": {}, "total_score": None, "expected": {}, "probabilities": {}, "truncated": False}
+        {"scores": {}, "total_score": None, "expected": {}, "expected_total": None, "probabilities": {}}
+        | {"truncated": False, **dict.fromkeys(("unfamiliar", "unfamiliar_reason", "seen"))}
         | {"feedback": {}, "reasons": {}}
         for _ in pairs
     ]
@@ -97,8 +98,11 @@ def score_after_feedback(
                 result["reasons"][name] = NO_SCORE
     counted = [aspect.name for aspect in judge.model.aspects if aspect.counts_in_total]
     for result in results:
-        scores = [result["scores"][name] for name in counted]
-        result["total_score"] = None if None in scores else sum(scores)
+        for key, kind in (("total_score", "scores"), ("expected_total", "expected")):
+            values = [result[kind][name] for name in counted]
+            result[key] = None if None in values else sum(values)
+        if not counted:
+            result["expected_total"] = None
     return results
 
 

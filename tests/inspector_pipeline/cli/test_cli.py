@@ -39,7 +39,8 @@ def test_writes_the_published_file_name_and_prints_json_lines_on_a_pipe(folder, 
     assert score(source, "--judge", folder) == 0
     written = source.with_name(f"pairs_{backbone_dir.name}_multi_evaled.json")
     rows = json.loads(written.read_text())
-    assert [list(row) for row in rows] == [["question", "prediction", "clarity", "truth", "total_score"]] * 3
+    assert [list(row)[:5] for row in rows] == [["question", "prediction", "clarity", "truth", "total_score"]] * 3
+    assert {row["rank_by"] for row in rows} == {"expected_total"}
     captured = capsys.readouterr()
     assert [json.loads(line) for line in captured.out.splitlines()] == rows
     assert f"wrote 3 pairs to {written}" in captured.err
@@ -262,7 +263,11 @@ def test_parquet_keeps_the_types_of_columns_that_are_not_read(folder, tmp_path):
         assert found.select(before.column_names).schema.types == before.schema.types
         order = order or [table["question"].to_pylist().index(one) for one in found["question"].to_pylist()]
         assert found.select(before.column_names).equals(before.take(order))
-        assert found.column_names[-3:] == ["clarity", "truth", "total_score"]
+        added = found.schema.names[len(before.column_names) :]
+        assert added[:3] == ["clarity", "truth", "total_score"]
+        assert pa.types.is_boolean(found.schema.field("seen").type) and pa.types.is_struct(
+            found.schema.field("probabilities").type
+        )
 
 
 @pytest.mark.parametrize("odd", [2**63, 2**64, "text", {"a": 1}])

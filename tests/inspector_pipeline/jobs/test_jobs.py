@@ -36,7 +36,10 @@ def judge(folder):
 def flat(row, result):
     expected = {f"expected_{name}": value for name, value in result["expected"].items()}
     totals = {"total_score": result["total_score"]}
-    return {**row, **result["scores"], **totals, **expected, "truncated": result["truncated"]}
+    same = ("expected_total", "truncated", "unfamiliar", "unfamiliar_reason", "seen")
+    shares = {aspect: {str(score): p for score, p in by.items()} for aspect, by in result["probabilities"].items()}
+    more = {"probabilities": shares, "rank_by": "expected_total"}
+    return {**row, **result["scores"], **totals, **expected, **{name: result[name] for name in same}, **more}
 
 
 def test_every_row_is_kept_with_the_judge_s_own_scores(judge, tmp_path):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.jobs import parts, rejects, run
+from support.jobs import ADDED, parts, rejects, run
 from support.models import aspect, feature
 
 from inspector_pipeline import load_judge
@@ -83,7 +83,7 @@ def test_json_lines(judge, found, shape):
 def test_json(judge, found, shape):
     scored, refused = check(judge, "in.json", json.dumps(found).encode(), len(found), shape)
     if shape == "jsonl":
-        added = {"a", "total_score", "expected_a", "truncated"}
+        added = set(ADDED)
         kept = [{key: value for key, value in row.items() if key not in added} for row in scored]
         refused_numbers = {row["number"] for row in refused}
         expected = [row for at, row in enumerate(found) if at not in refused_numbers]

@@ -1,0 +1,106 @@
+"""What a judge says of a pair as flat columns, and the field that results are ranked by: the one layout of all doors.
+
+`evaluate_samples`, files, folders, engines and the metric write these columns; the pipeline's result nests the aspects.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .errors import SettingsError
+
+TOTAL = "expected_total"
+RANK_BY = "rank_by"
+UNFAMILIAR, REASON, SEEN = "unfamiliar", "unfamiliar_reason", "seen"
+PUBLISHED_TOTAL = "total_score"
+
+
+def rank_choices(aspects: Sequence[Any]) -> tuple[str, ...]:
+    """Return what a judge of these aspects may rank by: the expected total, where one counts, or an expected score."""
+    total = (TOTAL,) if any(aspect.counts_in_total for aspect in aspects) else ()
+    return (*total, *(f"expected_{aspect.name}" for aspect in aspects))
+
+
+def rank_field(config: Any, asked: str | None = None) -> str:
+    """Return the field that results are ranked by.
+
+    Args:
+        config: The judge's config.
+        asked: Goes before the judge's own: one of `rank_choices`, `total_score` or an aspect.
+
+    Raises:
+        SettingsError: There is no such field, or no aspect counts in the total that would be ranked by.
+    """
+    aspects = config.parsed_aspects
+    choices = rank_choices(aspects)
+    asked = asked or config.rank_by or TOTAL
+    fields = (*choices, *([PUBLISHED_TOTAL] if TOTAL in choices else []), *(aspect.name for aspect in aspects))
+    if asked in fields:
+        return asked
+    if asked in (TOTAL, PUBLISHED_TOTAL):
+        raise SettingsError(
+            f"A ranking by {asked} expects a judge with an aspect that counts in the total score, but got one where "
+            f"none does. Name another field to rank by: {', '.join(fields)}."
+        )
+    raise SettingsError(f"rank_by expects one of {', '.join(fields)}, but got {asked!r}.")
+
+
+def ranked_value(result: Mapping[str, Any], field: str) -> float:
+    """Return a field of a pair's result, by its name as a column."""
+    if field in (TOTAL, PUBLISHED_TOTAL):
+        return float(result[field])
+    kind = "scores" if field in result["scores"] else "expected"
+    return float(result[kind][field if kind == "scores" else field.removeprefix("expected_")])
+
+
+class FlatColumns:
+    """The columns that a judge adds to a row.
+
+    Attributes:
+        aspects: The judge's aspects.
+        kinds: Name -> int, float, dict, bool or str, in the order in which they are written: each aspect's score and
+            `total_score`; `expected_` scores and `expected_total`; `probabilities`, aspect -> class, as text -> share;
+            `truncated`, whether the pair was longer than the judge's limit and was cut; `unfamiliar`, whether it is
+            unlike what the judge was fitted on, and `unfamiliar_reason`; `seen`, whether the judge was fitted on its
+            question; and `rank_by`, which of the columns the judge ranks by. All but the scores, `probabilities` and
+            `truncated` may be null.
+    """
+
+    def __init__(self, config: Any, prefix: str = "", rank_by: str | None = None) -> None:
+        """Name the columns.
+
+        Args:
+            config: The judge's config.
+            prefix: What their names begin with.
+            rank_by: The column to rank by; the judge's own where it is None.
+
+        Raises:
+            SettingsError: An aspect is called as another column, such as `expected_fluency` beside `fluency`.
+        """
+        aspects = self.aspects = config.parsed_aspects
+        rank_by = rank_by or config.rank_by or (TOTAL if TOTAL in rank_choices(aspects) else None)
+        self._rank_by = rank_by and prefix + rank_by
+        columns = [
+            *((name, int) for name in (*(aspect.name for aspect in aspects), PUBLISHED_TOTAL)),
+            *((name, float) for name in (*(f"expected_{aspect.name}" for aspect in aspects), TOTAL)),
+            *(("probabilities", dict), ("truncated", bool)),
+            *((UNFAMILIAR, bool), (REASON, str), (SEEN, bool), (RANK_BY, str)),
+        ]
+        names = [name for name, _ in columns]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise SettingsError(f"A judge expects aspects whose columns differ, but two would be called {twice[0]!r}.")
+        self.kinds = {prefix + name: kind for name, kind in columns}
+
+    def values(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Flatten a pair's result."""
+        shares = {
+            name: {str(score): share for score, share in classes.items()}
+            for name, classes in result["probabilities"].items()
+        }
+        values = [
+            *(*result["scores"].values(), result[PUBLISHED_TOTAL]),
+            *(*result["expected"].values(), result[TOTAL]),
+            *(shares, result["truncated"]),
+            *(result[UNFAMILIAR], result[REASON], result[SEEN], self._rank_by),
+        ]
+        return dict(zip(self.kinds, values, strict=True))
