@@ -4,7 +4,9 @@ A fit never needs the features themselves, only their inner products between row
 over the layers, so all depths cost one pass over the features. The weights come from the features once, at the end.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from ..features.store import OUTPUT_STATE, RUBRIC, RUBRIC_PREFIX, FeatureSet, ou
 from .settings import View
 from .table import Array, Index, Labels, Rows
 
+KEPT_BYTES = 4 << 30  # of inner products, in memory at once
 WHITENING_RIDGE = 1.0  # as a multiple of the summed variance over the number of rows
 
 
@@ -27,20 +30,66 @@ class Design:
     Args:
         features: What the extract stage wrote.
         labels: All labelled rows.
+        aspects: The aspects whose rows alone are units; None for all.
     """
 
-    def __init__(self, features: FeatureSet, labels: Labels) -> None:
+    def __init__(self, features: FeatureSet, labels: Labels, aspects: tuple[int, ...] | None = None) -> None:
         """Keep both; nothing is read yet."""
         self.data = features
         self.labels = labels
-        self._plain: dict[View, dict[int, Array]] = {}
-        self._widest: tuple[object, dict[int, Array]] = (None, {})
+        self.aspects = aspects
+        self._kept: OrderedDict[tuple[View, int, bool], Array] = OrderedDict()
+        self._parts: dict[tuple[int, ...], Design] = {}
 
-    def gram(self, view: View, depth: int) -> Array:
-        """Return the inner products of unscaled features of units that are not auxiliary; all depths are kept."""
-        if view not in self._plain:
-            self._plain[view] = self.grams(view, self.depths, np.empty(0, dtype=np.int64))
-        return self._plain[view][depth]
+    def of(self, aspects: Sequence[int]) -> "Design":
+        """Return the design of the rows of some aspects alone, whose units are numbered by themselves.
+
+        Aspects are fitted in groups, and one group may have many times the rows of another: inner products are taken
+        of the group's own units, or their square would not fit in memory.
+        """
+        key = tuple(aspects)
+        if key not in self._parts:
+            self._parts[key] = Design(self.data, self.labels, key)
+        return self._parts[key]
+
+    def gram(self, view: View, depth: int, *, auxiliary: bool = False) -> Array:
+        """Return the inner products of unscaled features of units; what was computed is kept, up to `KEPT_BYTES`.
+
+        Args:
+            view: Which features.
+            depth: At which depth.
+            auxiliary: Whether those of auxiliary rows are wanted too.
+
+        Returns:
+            float64 (units, units); 0 at units that are not wanted.
+        """
+        key = (view, depth, auxiliary)
+        if key not in self._kept:
+            shallower = [d for v, d, kind in self._kept if (v, kind) == (view, auxiliary) and d < depth]
+            start = max(shallower, default=0) if view.layers == "all" else 0
+            self._kept[key] = self._plain(view, depth, auxiliary, start)
+            while len(self._kept) > 1 and sum(gram.nbytes for gram in self._kept.values()) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _plain(self, view: View, depth: int, auxiliary: bool, start: int) -> Array:
+        """Compute the inner products at a depth, from those at a shallower one where they are kept."""
+        units = self._units(view)
+        wanted = np.unique(units[(units >= 0) & (auxiliary | ~self.labels.auxiliary)])
+        total = np.zeros((len(wanted), len(wanted)))
+        for layer in view.layers_of(depth):
+            if layer > start:
+                for pooling in view.poolings:
+                    total += _inner(self.block(view, layer, pooling), wanted)
+        n_units = int(units.max(initial=-1)) + 1
+        if len(wanted) < n_units:
+            gram = np.zeros((n_units, n_units))
+            gram[np.ix_(wanted, wanted)] = total
+            total = gram
+        if start:
+            total += self._kept[view, start, auxiliary]
+        return total
 
     @property
     def depths(self) -> list[int]:
@@ -67,7 +116,20 @@ class Design:
         return found
 
     def _units(self, view: View) -> Index:
-        """Return the unit of each row of the whole table, -1 where it was not read."""
+        """Return the unit of each row of the whole table, -1 where it was not read or is of another group."""
+        units = self._all_units(view)
+        if self.aspects is None:
+            return units
+        own = self._own(units)
+        found = np.minimum(np.searchsorted(own, units), max(len(own) - 1, 0))
+        return np.where(own[found] == units, found, -1) if len(own) else np.full(len(units), -1)
+
+    def _own(self, units: Index) -> Index:
+        """Return which of all units are the group's, ascending."""
+        return np.unique(units[(units >= 0) & np.isin(self.labels.aspect, self.aspects or ())])
+
+    def _all_units(self, view: View) -> Index:
+        """Return the unit of each row of the whole table among those of all aspects, -1 where it was not read."""
         if view.reading != RUBRIC:
             return self._positions(view.reading, self.labels.pair)
         units, start = np.full(len(self.labels.pair), -1), 0
@@ -92,51 +154,38 @@ class Design:
         rubrics = [f"{RUBRIC_PREFIX}{name}" for name in self.labels.names if f"{RUBRIC_PREFIX}{name}" in self.data.rows]
         readings = rubrics if view.reading == RUBRIC else [view.reading]
         parts = [self.data.matrix(self._feature(view, reading, layer, pooling)) for reading in readings]
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return whole if self.aspects is None else whole[self._own(self._all_units(view))]
 
     def stack(self, view: View, depth: int) -> NDArray[np.float32]:
         """Return all features of all units, (units, layers x poolings x hidden), in the order of `features`."""
         blocks = [self.block(view, n, pooling) for n in view.layers_of(depth) for pooling in view.poolings]
         return np.concatenate(blocks, axis=1)
 
-    def grams(self, view: View, depths: Sequence[int], train: Index, *, auxiliary: bool = False) -> dict[int, Array]:
-        """Compute the inner products of units, for each depth.
+    def scaled(self, view: View, depth: int, train: Index, *, auxiliary: bool = False) -> Array:
+        """Return the inner products of units under the view's scaling.
 
         Args:
             view: Which features.
-            depths: At which depths.
+            depth: At which depth.
             train: Units to fit on; a scaling is fitted on them.
             auxiliary: Whether those of auxiliary rows are wanted too.
 
         Returns:
-            Depth -> float64 (units, units); 0 at units that are not wanted.
+            float64 (units, units); 0 at units that are not wanted.
         """
-        key = (view, tuple(depths))
-        if auxiliary and view.scaling == "none" and self._widest[0] == key:
-            return self._widest[1]
+        if view.scaling == "none":
+            return self.gram(view, depth, auxiliary=auxiliary)
+        if view.scaling == "whiten":
+            return whitened(self.gram(replace(view, scaling="none"), depth, auxiliary=auxiliary), train)
         units = self._units(view)
         wanted = np.unique(units[(units >= 0) & (auxiliary | ~self.labels.auxiliary)])
-        total = np.zeros((len(wanted), len(wanted)))
-        found = {}
-        for layer in range(1, max(depths) + 1):
-            if view.layers == "one":
-                total = np.zeros_like(total)
-            if view.layers == "all" or layer in depths:
-                for pooling in view.poolings:
-                    total = total + self._inner(view, self.block(view, layer, pooling), wanted, train)
-            if layer in depths:
-                gram = np.zeros((int(units.max(initial=-1)) + 1,) * 2)
-                gram[np.ix_(wanted, wanted)] = total
-                found[layer] = whitened(gram, train) if view.scaling == "whiten" else gram
-        if auxiliary:
-            self._widest = (key, found)
-        return found
-
-    def _inner(self, view: View, block: NDArray[np.float32], units: Index, train: Index) -> Array:
-        x = block[units].astype(np.float64)  # a few states are so large that float32 would round the others away
-        if view.scaling == "standard":
-            x /= deviation(block[train])
-        return np.asarray(x @ x.T)
+        gram = np.zeros((int(units.max(initial=-1)) + 1,) * 2)
+        for layer in view.layers_of(depth):
+            for pooling in view.poolings:
+                block = self.block(view, layer, pooling)
+                gram[np.ix_(wanted, wanted)] += _inner(block, wanted, deviation(block[train]))
+        return gram
 
     def _positions(self, reading: str, pairs: Index) -> Index:
         """Return the places of pairs among those that a reading covers, -1 for others."""
@@ -145,6 +194,12 @@ class Design:
             return np.full(len(pairs), -1)
         found = np.minimum(np.searchsorted(covered, pairs), len(covered) - 1)
         return np.where(covered[found] == pairs, found, -1)
+
+
+def _inner(block: NDArray[np.float32], units: Index, scale: Array | float = 1.0) -> Array:
+    x = block[units].astype(np.float64)  # a few states are so large that float32 would round the others away
+    x /= scale
+    return np.asarray(x @ x.T)
 
 
 def deviation(x: NDArray[np.float32]) -> Array:

@@ -9,9 +9,10 @@ only where it gains more than `tolerance`; then auxiliary rows, which get the gr
 quantiles, both on the inner folds' held-out values.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,20 +70,22 @@ class FittedJudge:
         for group, fitted in zip(self.labels.groups(), self.fits, strict=True):
             own = np.flatnonzero(np.isin(rows.aspect, group))
             if len(own):  # a scaling is each group's own, as its fit was
-                gram = _gram(design, self.choice.view, self.choice.depth, fitted.train.unit, auxiliary=True)
-                values[own] = fitted.values(gram, design.rows(self.choice.view, rows.take(own)))
+                part = design.of(group)
+                gram = _gram(part, self.choice.view, self.choice.depth, fitted.train.unit, auxiliary=True)
+                values[own] = fitted.values(gram, part.rows(self.choice.view, rows.take(own)))
         return values
 
     def probe(self, design: Design, aspect: int) -> tuple[Array, Array, float]:
         """Return an aspect's centre and weight, (features,) each, and bias; a value is (x - centre) . weight + bias."""
         view, depth = self.choice.view, self.choice.depth
         groups = zip(self.labels.groups(), self.fits, strict=True)
-        fitted = next(one for members, one in groups if aspect in members)
+        members, fitted = next((members, one) for members, one in groups if aspect in members)
+        design = design.of(members)
         x = design.stack(view, depth)
         dual, center = fitted.unit_dual(aspect, len(x))
         train = np.unique(fitted.train.unit)
         if view.scaling == "whiten":
-            plain = design.grams(replace(view, scaling="none"), [depth], train, auxiliary=True)[depth]
+            plain = design.gram(replace(view, scaling="none"), depth, auxiliary=True)
             dual[: len(plain)] = unwhitened(plain, train, dual[: len(plain)])
         weight = dual @ x.astype(np.float64)
         if view.scaling == "standard":
@@ -90,13 +93,37 @@ class FittedJudge:
         return center @ x.astype(np.float64), weight, float(fitted.offset[aspect])
 
 
-def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
+class Main(NamedTuple):
+    """What was chosen on the group of aspects that decides view and depth.
+
+    Attributes:
+        view: What probes read.
+        depth: Of the judge.
+        curve: As in `Choice`.
+        sweep: As in `Choice`.
+        setting: How the group is fitted.
+        tried: What was tried at the chosen depth -> its inner AUROC.
+    """
+
+    view: View
+    depth: int
+    curve: dict[int, float]
+    sweep: dict[str, dict[int, float]]
+    setting: Setting
+    tried: dict[str, float]
+
+
+def search(
+    design: Design, labels: Labels, config: SearchConfig, found: MutableMapping[bytes, Main] | None = None
+) -> Choice:
     """Choose view, depth, heads and penalties from training rows.
 
     Args:
         design: Features of all rows.
         labels: The training rows, of `design.labels`.
         config: What to choose from.
+        found: What earlier searches with this config found on the rows that decide view and depth; added to. Folds that
+            differ in other aspects' rows alone share it.
 
     Raises:
         TooFewLabelsError: There are too few labels.
@@ -105,6 +132,23 @@ def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
     if not len(labels.score):
         raise TooFewLabelsError("A search expects training labels, but there are none.")
     group, *others = labels.groups()
+    deciding = labels.take(np.flatnonzero(np.isin(labels.aspect, group)))
+    key, found = deciding.row.tobytes(), {} if found is None else found
+    if key not in found:
+        found[key] = _search_main(design, deciding, group, config)
+    main = found[key]
+    settings, tried = [main.setting], {**main.tried}
+    alone = replace(config, depths=(main.depth,), sharings=(0.0,))
+    for members in others:
+        ridge = _sweep(design, main.view, labels, members, alone)[main.depth][1]
+        chosen, own = _refine(design, main.view, main.depth, labels, members, ridge, config)
+        settings.append(chosen)
+        tried |= _named(own, labels, members)
+    return Choice(main.view, main.depth, tuple(settings), main.curve, main.sweep, tried)
+
+
+def _search_main(design: Design, labels: Labels, group: Sequence[int], config: SearchConfig) -> Main:
+    """Choose view and depth on the rows of one group of aspects, and how it is fitted."""
     if not set(group) & set(with_both_kinds(labels)):
         raise TooFewLabelsError(
             f"Expected good and other labels (4 and more against less; 1 against 0) of {labels.names[group[0]]} or "
@@ -119,21 +163,15 @@ def search(design: Design, labels: Labels, config: SearchConfig) -> Choice:
     }
     near = [key for key, value in curves.items() if value >= max(curves.values()) - config.tolerance]
     view, depth = min(near, key=lambda key: (key[1], -curves[key]))
-    settings, tried = [], {}
-    alone = replace(config, depths=(depth,), sharings=(0.0,))
-    ridges = [sweep[view], *(_sweep(design, view, labels, members, alone) for members in others)]
-    for members, ridge in zip((group, *others), ridges, strict=True):
-        chosen, own = _refine(design, view, depth, labels, members, ridge[depth][1], config)
-        settings.append(chosen)
-        tried.update({f"{', '.join(labels.names[a] for a in members)}: {name}": value for name, value in own.items()})
-    return Choice(
-        view,
-        depth,
-        tuple(settings),
-        {d: value for (v, d), value in curves.items() if v == view},
-        {str(v): {d: value for d, (value, _) in found.items()} for v, found in sweep.items()},
-        tried,
-    )
+    chosen, tried = _refine(design, view, depth, labels, group, sweep[view][depth][1], config)
+    curve = {d: value for (v, d), value in curves.items() if v == view}
+    explained = {str(v): {d: value for d, (value, _) in own.items()} for v, own in sweep.items()}
+    return Main(view, depth, curve, explained, chosen, _named(tried, labels, group))
+
+
+def _named(tried: Mapping[str, float], labels: Labels, group: Sequence[int]) -> dict[str, float]:
+    """Put the group's aspects before what was tried for them."""
+    return {f"{', '.join(labels.names[a] for a in group)}: {name}": value for name, value in tried.items()}
 
 
 def fit_judge(design: Design, labels: Labels, choice: Choice, config: SearchConfig) -> FittedJudge:
@@ -150,7 +188,7 @@ def fit_judge(design: Design, labels: Labels, choice: Choice, config: SearchConf
     for members, setting in zip(labels.groups(), choice.settings, strict=True):
         calibrations |= _calibrations(design, labels, members, choice, setting, config)
         rows = training_rows(labels, members, setting)
-        fits.extend(_fit(design, choice.view, choice.depth, rows, [setting], config))
+        fits.extend(_fit(design.of(members), choice.view, choice.depth, rows, [setting], config))
     return FittedJudge(choice, labels, tuple(fits), calibrations)
 
 
@@ -187,7 +225,7 @@ def held_out_values(
     Returns:
         The values, (settings, rows), and the rows: those of the aspects that are not auxiliary.
     """
-    kept = training_rows(labels, group, settings[0])
+    kept, design = training_rows(labels, group, settings[0]), design.of(group)
     values = np.full((len(settings), len(kept.score)), np.nan)
     for fit_rows, out_rows in question_folds(kept, config.inner_folds, config.seed):
         fits = _fit(design, view, depth, kept.take(fit_rows), settings, config)
@@ -215,17 +253,14 @@ def _fit(
 
 
 def _gram(design: Design, view: View, depth: int, train: Index, *, auxiliary: bool) -> Array:
-    auxiliary = auxiliary and bool(design.labels.auxiliary.any())
-    if auxiliary or view.scaling != "none":
-        return design.grams(view, [depth], np.unique(train), auxiliary=auxiliary)[depth]
-    return design.gram(view, depth)
+    return design.scaled(view, depth, np.unique(train), auxiliary=auxiliary and bool(design.labels.auxiliary.any()))
 
 
 def _sweep(
     design: Design, view: View, labels: Labels, group: Sequence[int], config: SearchConfig
 ) -> dict[int, tuple[float, Setting]]:
     """Find each depth's best ridge by its left-out errors: depth -> variance explained and the setting."""
-    rows = balanced(training_rows(labels, group, Setting()), config.balance)
+    rows, design = balanced(training_rows(labels, group, Setting()), config.balance), design.of(group)
     train = design.rows(view, rows)
     target = Target.of(rows, config.target_weight)
     found: dict[int, tuple[float, Setting]] = {}

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedKFold
 
 from inspector_pipeline.errors import DataFileError
 
-from ..rows.records import LabelledPair, is_good
+from ..rows.records import LabelledPair, is_good, question_id
 from .settings import UNCOUNTED
 
 Array = NDArray[np.float64]
@@ -35,7 +37,7 @@ class Labels:
         counted: Whether each aspect counts in a judge's total.
         aspect: (rows,) which aspect.
         pair: (rows,) which pair.
-        question: (rows,) its question's id.
+        question: (rows,) its question's name; see `question_names`.
         score: (rows,) the label.
         weight: (rows,) float64, the label's weight in a fit.
         auxiliary: (rows,) whether the row serves training only.
@@ -65,8 +67,9 @@ class Labels:
             DataFileError: There is no label, an aspect has one class only, or a weight is not above 0.
         """
         names = tuple(dict.fromkeys(name for pair in pairs if not pair.auxiliary for name in pair.scores))
+        question = question_names(pairs)
         rows = sorted(
-            (names.index(name), i, str(pair.id), score, pair.weights.get(name, 1.0), pair.auxiliary)
+            (names.index(name), i, question[i], score, pair.weights.get(name, 1.0), pair.auxiliary)
             for i, pair in enumerate(pairs)
             for name, score in pair.scores.items()
             if name in names
@@ -133,6 +136,21 @@ class Rows:
     def n_aspects(self) -> int:
         """How many aspects there are at least, counted by their numbers."""
         return int(self.aspect.max(initial=-1)) + 1
+
+
+def question_names(pairs: Sequence[LabelledPair]) -> list[str]:
+    """Name each pair's question by the first id that it, or a pair of the same text or id, carries.
+
+    One text may stand under several ids, and one id may hold a question in several wordings: what shares either is
+    one question, on one side of every fold.
+    """
+    ids = np.unique([str(pair.id) for pair in pairs], return_inverse=True)[1]
+    texts = np.unique([question_id(pair.question) for pair in pairs], return_inverse=True)[1]
+    n = int(ids.max(initial=-1)) + 1
+    links = coo_array((np.ones(len(pairs)), (ids, n + texts)), shape=(n + len(pairs), n + len(pairs)))
+    component = connected_components(links, directed=False)[1][ids]
+    first: dict[int, str] = {}
+    return [first.setdefault(int(number), str(pair.id)) for number, pair in zip(component, pairs, strict=True)]
 
 
 def counted_table(pairs: Sequence[LabelledPair], uncounted: tuple[str, ...]) -> Labels:

@@ -25,6 +25,7 @@ STAGES = (  # in the order of the work
     "label",
     "correctness",
     "known_questions",
+    "contrast",
     "corrupt",
     "audit",
     "extract",

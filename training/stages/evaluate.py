@@ -4,7 +4,9 @@
 
 Whatever is chosen (reading, poolings, layers, depth, head, penalty, calibration) is chosen anew inside each fold from
 its training rows. The majority, length and surface baselines, and another way of fitting if one is named, are fitted in
-the same folds, and all differences are paired over the same resamples of questions.
+the same folds, and all differences are paired over the same resamples of questions. Where answers of several generators
+to one question are there, what the judge tells of them is measured by itself, and for generators that no fit saw
+(evaluation/matched.py).
 """
 
 import logging
@@ -20,6 +22,7 @@ from inspector_pipeline.files.disk import json_text, write_atomically
 
 from ..evaluation.crossval import CrossValidation
 from ..evaluation.evidence import judge_evidence, protocol, set_evidence
+from ..evaluation.matched import generator_groups, generators_of, matched_evidence, without_generators
 from ..evaluation.methods.probes import ProbesMethod, identities
 from ..evaluation.methods.text import BASELINES, TextMethod
 from ..evaluation.metrics import METRICS
@@ -54,6 +57,7 @@ class Config:
         folds: Outer folds, by question id over all aspects.
         repeats: Repetitions with other folds.
         bootstraps: Resamples of the questions for the intervals.
+        generator_groups: Groups into which generators are divided, to leave each out of the fit in turn; 0 for none.
         learning_curve: Shares of the training questions to fit on, one repeat each; none to leave the curve out.
         seed: Of folds, forests and resamples.
         candidates_tried: How many other settings people looked at on this data before; said in the evidence.
@@ -68,6 +72,7 @@ class Config:
     folds: int = 5
     repeats: int = 3
     bootstraps: int = 1000
+    generator_groups: int = 4
     learning_curve: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7)
     seed: int = 731
     candidates_tried: int = 0
@@ -128,7 +133,15 @@ def evaluate(
     predictions = {method.name: validation.predict(method, folds) for method in (judge, *texts.values())}
     of_rival = {rival.name: validation.predict(rival, [fold.that_counts() for fold in folds]) for rival in rivals}
     results = judge_evidence({**predictions, **of_rival}, labels, samples)
-    results |= {"protocol": _protocol(config, judge.choices), "candidates_tried": config.candidates_tried}
+    results |= {"protocol": _protocol(config, judge.choices[: len(folds)]), "candidates_tried": config.candidates_tried}
+    generators = generators_of(labels, design.data.pairs)
+    groups = generator_groups(generators[~labels.auxiliary], config.generator_groups, config.seed)
+    once = [fold for fold in folds if fold.repeat == 0]
+    new = without_generators(once, generators, groups) if len(groups) else []
+    unseen = validation.predict(judge, new) if new else None
+    matched = matched_evidence(predictions, labels, generators, config.bootstraps, config.seed, unseen)
+    if matched:
+        results["matched"] = matched
     if config.learning_curve:
         few = ProbesMethod(JUDGE, design, replace(config.search, heads=()), both_kinds=True)
         shares = (*config.learning_curve, 1.0)
@@ -203,6 +216,17 @@ def report(results: Mapping[str, Any]) -> str:
                 gain = entry[f"gain_over_{other}"]["auroc"]
                 line += f"   {other} {entry[other]['auroc']['value']:.3f}, gain {shown(gain)}"
         lines.append(line)
+    for name, entry in results.get("matched", {}).items():
+        lines.append(
+            f"{name:<22} of {entry['n_questions']} questions answered by {entry['n_generators']} generators: AUROC "
+            f"{shown(entry['auroc'])}, same question {shown(entry['same_question'])}"
+        )
+        if "unseen_generators" in entry:
+            new = entry["unseen_generators"]
+            lines.append(
+                f"{'':<22} generators never seen: AUROC {shown(new['auroc'])}, same question "
+                f"{shown(new['same_question'])}"
+            )
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from inspector_training.probing import kernels
 from inspector_training.probing.fits import joint_kernel
 from inspector_training.probing.kernels import Design
 from inspector_training.probing.settings import View
@@ -49,11 +50,37 @@ def test_inner_products_are_those_of_the_features(design, reading, layers):
     own = ~design.labels.auxiliary
     for depth in (1, 3):
         x = plain_features(design, view, depth)
-        wide = design.grams(view, [depth], np.unique(units[own]), auxiliary=True)[depth]
+        wide = design.gram(view, depth, auxiliary=True)
         np.testing.assert_allclose(wide[np.ix_(units, units)], x @ x.T, rtol=1e-9)
         block = np.ix_(units[own], units[own])
         np.testing.assert_allclose(design.gram(view, depth)[block], x[own] @ x[own].T, rtol=1e-9)
         np.testing.assert_array_equal(design.stack(view, depth)[units], x.astype(np.float32))
+
+
+@READINGS
+def test_a_groups_units_are_numbered_by_themselves_and_its_products_are_the_same(design, reading):
+    view, labels = View(reading), design.labels
+    part = design.of([1])
+    own = labels.take(np.flatnonzero(labels.aspect == 1))
+    x = plain_features(design, view, 3)[labels.aspect == 1]
+    units = part.units(view, own)
+    assert set(units) == set(range(len(np.unique(design.units(view, own)))))
+    for auxiliary in (False, True):
+        rows = np.flatnonzero(auxiliary | ~own.auxiliary)
+        block = np.ix_(units[rows], units[rows])
+        np.testing.assert_allclose(part.gram(view, 3, auxiliary=auxiliary)[block], x[rows] @ x[rows].T, rtol=1e-9)
+    np.testing.assert_array_equal(part.stack(view, 3)[units], x.astype(np.float32))
+    with pytest.raises(DataFileError, match="for every labelled row"):
+        part.units(view, labels)
+
+
+def test_products_that_are_let_go_are_made_again(design, monkeypatch):
+    view, part = View(), design.of([0, 2])
+    deep = part.gram(view, 4).copy()
+    monkeypatch.setattr(kernels, "KEPT_BYTES", 1)
+    part.gram(view, 2)
+    assert list(part._kept) == [(view, 2, False)]
+    np.testing.assert_allclose(part.gram(view, 4), deep, rtol=1e-12)
 
 
 @READINGS
@@ -66,7 +93,7 @@ def test_scalings_are_fitted_on_training_units_alone(design, reading, scaling, a
     train = np.unique(units[~design.labels.auxiliary])[::2]
     x = np.zeros((units.max() + 1, plain_features(design, view, 2).shape[1]))
     x[units] = plain_features(design, view, 2)
-    found = design.grams(view, [2], train, auxiliary=auxiliary)[2]
+    found = design.scaled(view, 2, train, auxiliary=auxiliary)
     if scaling == "standard":
         scaled = x / x[train].std(0)
         expected = scaled @ scaled.T
@@ -81,7 +108,7 @@ def test_whitening_evens_out_the_directions(design):
     train = np.unique(design.units(view, design.labels)[~design.labels.auxiliary])
     spectra = {}
     for scaling in ("none", "whiten"):
-        gram = design.grams(View("chat", ("last",), "one", "rms_normed", scaling), [1], train)[1]
+        gram = design.scaled(View("chat", ("last",), "one", "rms_normed", scaling), 1, train)
         inner = gram[np.ix_(train, train)]
         inner = inner - inner.mean(0) - inner.mean(1)[:, None] + inner.mean()
         spectra[scaling] = np.linalg.eigvalsh(inner)[-6:]
@@ -89,15 +116,11 @@ def test_whitening_evens_out_the_directions(design):
     assert spectra["whiten"][-1] < 4 * spectra["whiten"][0]
 
 
-def test_a_constant_state_is_left_as_it_is_and_large_states_round_nothing_away(tmp_path):
-    pairs = make_pairs(30)
-    features = make_features(tmp_path, pairs)
-    design = Design(features, Labels.of(pairs))
+def test_a_constant_state_is_left_as_it_is_and_large_states_round_nothing_away():
     rng = np.random.default_rng(1)
     x = np.hstack([np.full((30, 1), 0.1), 1e4 + rng.normal(size=(30, 1)), rng.normal(size=(30, 2))]).astype(np.float32)
     for scaling in ("none", "standard"):
-        view, all_rows = View(scaling=scaling), np.arange(30)
-        found = design._inner(view, x, all_rows, all_rows)
+        found = kernels._inner(x, np.arange(30), kernels.deviation(x) if scaling == "standard" else 1.0)
         wide = x.astype(np.float64)
         wide /= np.where(np.ptp(wide, 0) > 0, wide.std(0), 1) if scaling == "standard" else 1
         centred = wide - wide.mean(0)

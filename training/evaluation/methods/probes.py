@@ -12,7 +12,7 @@ from inspector_pipeline.features import Feature
 
 from ...features.store import load_features
 from ...probing.kernels import Design
-from ...probing.search import Choice, FittedJudge, fit_judge, search
+from ...probing.search import Choice, FittedJudge, Main, fit_judge, search
 from ...probing.settings import SearchConfig
 from ...probing.table import Labels, check_both_kinds
 from ...rows.records import LabelledPair
@@ -65,6 +65,7 @@ class ProbesMethod(Method):
         self.name, self.design, self.search, self.description = name, design, search, description
         self.both_kinds, self.timed = both_kinds, timed
         self.choices: list[Choice] = []
+        self._found: dict[bytes, Main] = {}
         n_depths = len(search.depths or [n for n in design.data.layers if n > 0 and n % 2 == 0])
         self.budget = (
             f"{len(search.views)} views x {n_depths} depths x {len(search.penalties) * len(search.sharings)} settings "
@@ -80,7 +81,7 @@ class ProbesMethod(Method):
         """
         if self.both_kinds:
             check_both_kinds(fold.train, np.unique(self.design.labels.aspect))
-        choice = search(self.design, fold.train, self.search)
+        choice = search(self.design, fold.train, self.search, self._found)
         self.choices.append(choice)
         return partial(self._predict, fit_judge(self.design, fold.train, choice, self.search))
 

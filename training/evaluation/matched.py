@@ -1,0 +1,178 @@
+"""What a judge tells of answers to one question: the evidence that length, style and difficulty cannot give.
+
+Taken from rows whose question has right and wrong answers by named generators, such as the contrast stage's. Beside the
+AUROC over all of them stands *same question*: the share of pairs of a good and another answer to one question in which
+the good one is ranked higher (ties count half; every pair counts the same). Both are given for unseen questions, and
+for unseen questions by generators that no fit saw.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..probing.table import Array, Labels
+from ..rows.records import LabelledPair
+from .methods.base import Fold
+from .metrics import UNSET, Index, Interval, Mask, Predictions, auroc, interval, resamples, rounded
+
+SHARES = (0.1, 0.3, 0.5)  # of the surest decisions
+MIN_GENERATORS = 2
+
+
+def generators_of(labels: Labels, pairs: Sequence[LabelledPair]) -> NDArray[np.str_]:
+    """Return each row's generator, "" where it is not known, (rows,)."""
+    return np.array([pairs[i].generator or "" for i in labels.pair], dtype=np.str_)
+
+
+def generator_groups(generators: NDArray[np.str_], n_groups: int, seed: int) -> list[list[str]]:
+    """Divide the known generators into groups at random; none where there are fewer than groups."""
+    known = np.unique(generators[generators != ""])
+    if n_groups < MIN_GENERATORS or len(known) < n_groups:
+        return []
+    return [part.tolist() for part in np.array_split(np.random.default_rng(seed).permutation(known), n_groups)]
+
+
+def without_generators(
+    folds: Sequence[Fold], generators: NDArray[np.str_], groups: Sequence[Sequence[str]]
+) -> list[Fold]:
+    """Cross folds with groups of generators: held-out rows are of no question and no generator that is fitted on.
+
+    Args:
+        folds: Of one repeat.
+        generators: (rows,) of the whole table.
+        groups: Of generators.
+
+    Returns:
+        For each fold and group, the fold without the group's training rows, asked for the group's held-out rows.
+    """
+    found = []
+    for fold in folds:
+        for group in groups:
+            train, test = (
+                rows.take(np.flatnonzero(np.isin(generators[rows.row], group) == wanted))
+                for rows, wanted in ((fold.train, False), (fold.test, True))
+            )
+            if len(test.score):
+                found.append(replace(fold, repeat=0, number=len(found), train=train, test=test, others=None))
+    return found
+
+
+def matched_evidence(
+    predictions: Mapping[str, Predictions],
+    labels: Labels,
+    generators: NDArray[np.str_],
+    bootstraps: int,
+    seed: int,
+    unseen: Predictions | None = None,
+) -> dict[str, Any]:
+    """Measure the first repeat on questions with good and other answers by named generators.
+
+    Args:
+        predictions: The judge's first, then those of others.
+        labels: The whole table.
+        generators: (rows,) as `generators_of` gives them.
+        bootstraps: Resamples of the questions.
+        seed: Of the resamples.
+        unseen: The judge's predictions of rows by generators that no fit saw.
+
+    Returns:
+        Aspect -> counts, `auroc` and `same_question` with intervals, each method's beside it with the paired gain,
+        `surest` (share of the surest decisions -> share right), `by_generator`, and `unseen_generators` with the
+        same rows' figures where their generators were seen and the paired difference.
+    """
+    judge, found = next(iter(predictions)), {}
+    first = {name: one.take(np.arange(len(labels.score)), slice(1)).repeats()[0] for name, one in predictions.items()}
+    positive = labels.positive
+    for a, name in enumerate(labels.names):
+        named = (labels.aspect == a) & ~labels.auxiliary & (generators != "") & (first[judge].score != UNSET)
+        rows = np.flatnonzero(named)
+        rows = rows[_both_kinds(labels.question[rows], positive[rows])]
+        if len(np.unique(generators[rows])) < MIN_GENERATORS:
+            continue
+        good, question = positive[rows], labels.question[rows]
+        ours = Decisions(good, first[judge].good[rows], question, bootstraps, seed)
+        entry: dict[str, Any] = {
+            "n_rows": len(rows),
+            "n_questions": len(np.unique(question)),
+            "n_generators": len(np.unique(generators[rows])),
+            **ours.intervals(),
+            "surest": {str(share): rounded(ours.surest(share)) for share in SHARES},
+            "by_generator": {
+                str(one): rounded(auroc(good[own], ours.value[own], np.ones((1, int(own.sum()))))[0])
+                for one in np.unique(generators[rows])
+                for own in [generators[rows] == one]
+            },
+        }
+        for method, other in list(first.items())[1:]:
+            if (other.score[rows] != UNSET).all():
+                theirs = Decisions(good, other.good[rows], question, bootstraps, seed)
+                entry |= {method: theirs.intervals(), f"gain_over_{method}": ours.gains(theirs)}
+        if unseen is not None and (unseen.score[0, rows] != UNSET).any():
+            kept = np.flatnonzero(unseen.score[0, rows] != UNSET)
+            kept = kept[_both_kinds(question[kept], good[kept])]
+            new, seen = (
+                Decisions(good[kept], value[kept], question[kept], bootstraps, seed)
+                for value in (unseen.good[0, rows], ours.value)
+            )
+            entry["unseen_generators"] = {
+                "n_rows": len(kept),
+                **new.intervals(),
+                "surest": {str(share): rounded(new.surest(share)) for share in SHARES},
+                "seen": seen.intervals(),
+                "difference": new.gains(seen),
+            }
+        found[name] = entry
+    return found
+
+
+class Decisions:
+    """A ranking of answers, resampled by question.
+
+    Args:
+        good: (rows,) which answers are good ones.
+        value: (rows,) what they are ranked by.
+        question: (rows,) their questions, each with both kinds.
+        bootstraps: Resamples.
+        seed: Of the resamples.
+    """
+
+    def __init__(self, good: Mask, value: Array, question: NDArray[np.str_], bootstraps: int, seed: int) -> None:
+        """Compare the answers to each question once; resamples weigh the questions."""
+        self.value = value
+        samples = resamples(question, bootstraps, seed)
+        won, n_pairs, margins = [], [], []
+        for name in samples.questions:
+            own = question == name
+            difference = np.subtract.outer(value[own & good], value[own & ~good]).ravel()
+            won.append((difference > 0).sum() + (difference == 0).sum() / 2)
+            n_pairs.append(difference.size)
+            margins.append(difference)
+        self.margins = np.concatenate(margins)
+        with np.errstate(invalid="ignore"):
+            self.draws = {
+                "auroc": auroc(good, value, samples.weights(question)),
+                "same_question": samples.counts @ np.array(won) / (samples.counts @ np.array(n_pairs)),
+            }
+
+    def intervals(self) -> dict[str, Interval]:
+        """Give both figures with intervals."""
+        return {name: interval(draws) for name, draws in self.draws.items()}
+
+    def gains(self, other: "Decisions") -> dict[str, Interval]:
+        """Give the paired differences; above 0 these decisions are the better ones."""
+        return {name: interval(draws - other.draws[name]) for name, draws in self.draws.items()}
+
+    def surest(self, share: float) -> float:
+        """Return the share right among so many of the decisions, those with the largest margins."""
+        order = np.argsort(-np.abs(self.margins), kind="stable")[: max(1, round(share * len(self.margins)))]
+        kept = self.margins[order]
+        return float(((kept > 0) + (kept == 0) / 2).mean())
+
+
+def _both_kinds(question: NDArray[np.str_], good: Mask) -> Index:
+    """Return the rows whose question has good and other ones."""
+    both = np.intersect1d(question[good], question[~good])
+    return np.flatnonzero(np.isin(question, both))
