@@ -48,7 +48,7 @@ def without_generators(
     Returns:
         For each fold and group, the fold without the group's training rows, asked for the group's held-out rows.
     """
-    found = []
+    found: list[Fold] = []
     for fold in folds:
         for group in groups:
             train, test = (

@@ -67,9 +67,9 @@ class Labels:
             DataFileError: There is no label, an aspect has one class only, or a weight is not above 0.
         """
         names = tuple(dict.fromkeys(name for pair in pairs if not pair.auxiliary for name in pair.scores))
-        question = question_names(pairs)
+        named = question_names(pairs)
         rows = sorted(
-            (names.index(name), i, question[i], score, pair.weights.get(name, 1.0), pair.auxiliary)
+            (names.index(name), i, named[i], score, pair.weights.get(name, 1.0), pair.auxiliary)
             for i, pair in enumerate(pairs)
             for name, score in pair.scores.items()
             if name in names
