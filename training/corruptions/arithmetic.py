@@ -81,7 +81,7 @@ def contradicted_given(source: Source, degree: int, rng: random.Random) -> Damag
         return None
     taken = values(source.question) | values(" ".join(rationale.lines))
     for group in _givens(source, 2 if degree == 3 else 1, rng):
-        choices = [[new for new in _others(value, min(degree, 2), rng) if new not in taken] for value in group]
+        choices = [[new for new in other_values(value, min(degree, 2), rng) if new not in taken] for value in group]
         for news in product(*choices):
             if len(set(news)) < len(news):
                 continue
@@ -172,10 +172,10 @@ def _slips(rationale: Rationale, degree: int, rng: random.Random) -> Iterator[tu
     rng.shuffle(sites)
     taken = values(" ".join(rationale.lines))
     for site in sites:
-        yield from ((site, new) for new in _others(site.result, degree, rng) if new not in taken)
+        yield from ((site, new) for new in other_values(site.result, degree, rng) if new not in taken)
 
 
-def _others(value: Fraction, degree: int, rng: random.Random) -> list[Fraction]:
+def other_values(value: Fraction, degree: int, rng: random.Random) -> list[Fraction]:
     """Return values that differ from one by a little (1), plainly (2) or grossly (3), in random order."""
     parts = 1 if value.denominator == 1 else 100
     if degree == 1:

@@ -8,7 +8,7 @@ import ast
 import operator
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -183,15 +183,31 @@ def equalities(line: str) -> tuple[bool | None, ...]:
 
 def _equalities(line: str) -> list[bool | None]:
     found: list[bool | None] = []
-    for sign in re.finditer("=", line):
-        before, after = _before(line[: sign.start()]), _AFTER.match(line[sign.end() :])
-        left, right = (evaluate(side[0]) if side else None for side in (before, after))
+    for _, left, right in _sides(line):
         if left is None or right is None:
             found.append(None)
         else:
             percent = (right * 100, right / 100) if "%" in line else ()  # "1/4 = 25", "1/4 x 100 = 25%"
             found.append(left in (right, *percent))
     return found
+
+
+def calculations(text: str) -> list[tuple[str, Fraction]]:
+    """Return the calculations of an unmarked text that hold: what computes, as it is written, and the result."""
+    found = ((before, left, right) for line in text.split("\n") for before, left, right in _sides(line))
+    return [
+        (before.strip(), right)
+        for before, left, right in found
+        if right is not None and left == right and re.search(r"\d\s*[-+*/x×÷]", before)
+    ]
+
+
+def _sides(line: str) -> Iterator[tuple[str, Fraction | None, Fraction | None]]:
+    """Yield for every "=" of a line the expression before it, and the values of that and of the one behind."""
+    for sign in re.finditer("=", line):
+        before, after = _before(line[: sign.start()]), _AFTER.match(line[sign.end() :])
+        left, right = (evaluate(side[0]) if side else None for side in (before, after))
+        yield before[0] if before else "", left, right
 
 
 def all_values(text: str) -> list[Fraction]:

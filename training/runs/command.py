@@ -27,6 +27,7 @@ STAGES = (  # in the order of the work
     "known_questions",
     "contrast",
     "corrupt",
+    "degenerate",
     "audit",
     "extract",
     "fit",
