@@ -23,13 +23,13 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
 from ..rows.answers import find_numbers, mentions
+from ..rows.contrast import verified_rows
 from ..rows.correctness import CORRECTNESS
-from ..rows.records import normal_text, question_id
+from ..rows.records import normal_text
 from . import phrases
 from .arithmetic import CONSTANTS, other_values
 from .rationale import NUMBER, calculations, equalities, replace_values, value_of, values, written
 
-VERIFIED = ("question", "prediction", "answer", "correct")
 MIN_WORDS = 12  # of a worked solution
 LONGEST_ANSWER = 300  # characters of a final answer
 STATEMENTS = ("The answer is {}.",) * 3 + ("Answer: {}", "So the final answer is {}.", "It is {}.", "The result is {}.")
@@ -282,8 +282,8 @@ def degenerate_rows(
     """Make degenerate answers from verified ones.
 
     Args:
-        rows: Verified answers: question, prediction, final (what the prediction states), answer (the right one),
-            correct (0 or 1); questions are told by their text.
+        rows: Verified answers: question, prediction, generator, final (what the prediction states), answer (the right
+            one), correct (0 or 1); questions are told by their text.
         source: Where they come from, for messages.
         n_questions: How many questions to take, at most; which is drawn by seed and question.
         seed: Of all chance.
@@ -301,10 +301,10 @@ def degenerate_rows(
     if unknown := set(forms) - FORMS.keys():
         raise DataFileError(f"forms expects some of {', '.join(FORMS)}, but got {', '.join(sorted(unknown))}.")
     usable: dict[str, tuple[Row, Row, list[Row]]] = {}
-    for name, answers in by_question(rows, source).items():
-        right, wrong = ([row for row in answers if row["correct"] == label and _is_worked(row)] for label in (1, 0))
-        if right and wrong:
-            usable[name] = (_draw(right, seed, name), _draw(wrong, seed, name), answers)
+    for name, answers in _by_question(verified_rows(rows, source)).items():
+        worked = [[row for row in answers if is_right(row) == right and _is_worked(row)] for right in (True, False)]
+        if all(worked):
+            usable[name] = (_draw(worked[0], seed, name), _draw(worked[1], seed, name), answers)
     if not usable:
         raise DataFileError(
             f"{source}: degenerate answers expect a question with a worked right and a worked wrong answer (of "
@@ -341,21 +341,16 @@ def _row(name: str, case: Case, form: str, seed: int) -> Row | None:
     return {**row, "form": form, "scores": {CORRECTNESS: label}}
 
 
-def by_question(rows: Iterable[Row], source: str) -> dict[str, list[Row]]:
-    """Group verified answers by their question's text, with `correct` as 0 or 1.
-
-    Raises:
-        DataFileError: A row lacks a key, or `correct` is neither 0 nor 1.
-    """
+def _by_question(rows: Iterable[Row]) -> dict[str, list[Row]]:
     found = defaultdict(list)
-    for i, row in enumerate(rows):
-        lacking = [key for key in VERIFIED if row.get(key) is None]
-        if lacking or str(row["correct"]) not in ("0", "1", "True", "False"):
-            got = f"lacks {lacking[0]!r}" if lacking else f"has correct = {row['correct']!r:.40}"
-            raise DataFileError(f"{source}: row {i} expects {', '.join(VERIFIED)} (0 or 1), but {got}.")
-        correct = int(str(row["correct"]) in ("1", "True"))
-        found[question_id(row["question"])].append({**row, "correct": correct})
+    for row in rows:
+        found[str(row["id"])].append(row)
     return found
+
+
+def is_right(row: Row) -> bool:
+    """Whether a verified answer is right."""
+    return bool(row["scores"][CORRECTNESS])
 
 
 def _is_worked(row: Row) -> bool:
@@ -372,7 +367,7 @@ def _case(
     right: Row, wrong: Row, answers: Sequence[Row], donors: Sequence[tuple[str, str]], rng: random.Random
 ) -> Case:
     answer = normal_text(str(right["answer"]))
-    finals = {normal_text(str(row.get("final") or "")) for row in answers if not row["correct"]}
+    finals = {normal_text(str(row.get("final") or "")) for row in answers if not is_right(row)}
     stated = tuple(sorted(text for text in finals if 0 < len(text) <= LONGEST_ANSWER))
     kind = _kind(answer)
     others = [text for text, other in donors if _kind(other) == kind and differs(other, answer)]

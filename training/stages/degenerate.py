@@ -1,9 +1,9 @@
 r"""Make degenerate answers: bare numbers, echoes, cuts, talk, noise.
 
-From verified answers (question, prediction, final, answer, correct) each question with a right and a wrong one gives
-the worked solutions and what must not stand above a right one; corruptions/degenerate.py says which, and how they are
-labelled. For a fit the forms are auxiliary rows of a weight of their own, without the worked solutions, which the fit
-has already.
+Verified answers hold question, prediction, generator, final, answer (the right one) and correct. Each question with a
+right and a wrong one gives the worked solutions and what must not stand above a right one; corruptions/degenerate.py
+says which, and how they are labelled. For a fit the forms are auxiliary rows of a weight of their own, without the
+worked solutions, which the fit has already.
 
 Example:
     python -m training degenerate --rows verified/*.jsonl.gz --output suite.jsonl --n-questions 300
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from inspector_pipeline.errors import DataFileError
 
-from ..corruptions.degenerate import FORMS, VERIFIED, WORKED, degenerate_rows
+from ..corruptions.degenerate import FORMS, WORKED, degenerate_rows
+from ..rows.contrast import VERIFIED
 from ..rows.correctness import CORRECTNESS
 from ..rows.records import read_records, write_records
 from ..runs.manifest import Manifest
@@ -70,7 +71,7 @@ def run(config: Config) -> Counter[str]:
     manifest = Manifest.of("degenerate", config, config.rows)
     if manifest.is_done(config.output):
         return Counter()
-    verified = [row for path in config.rows for row in read_records(path, VERIFIED)]
+    verified = [row for path in config.rows for row in read_records(path, (*VERIFIED, "answer"))]
     forms = [form for form in config.forms or FORMS if not (config.without_worked and form in WORKED)]
     rows, counts = degenerate_rows(
         verified,

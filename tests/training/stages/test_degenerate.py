@@ -120,7 +120,7 @@ def test_the_stage_reads_compressed_files_and_marks_rows_for_a_fit(tmp_path, cap
     ("change", "settings", "message"),
     [
         ({"correct": "maybe"}, {}, r"row 0 expects .*correct.* \(0 or 1\), but has correct = 'maybe'"),
-        ({"answer": None}, {}, "row 0 expects the keys .*answer.*, but lacks 'answer'"),
+        ({"answer": None}, {}, "row 0 expects the keys .*answer, but lacks 'answer'"),
         ({"correct": 1}, {}, "expect a question with a worked right and a worked wrong answer"),
         ({}, {"forms": ("eco",)}, "forms expects some of .*echo.*, but got eco"),
         ({}, {"n_questions": 0}, "n_questions expects at least 1, but got 0"),
