@@ -1,4 +1,4 @@
-"""Match verified answers of many generators, so that only the work tells right from wrong.
+"""Match verified answers, so that only the work tells right from wrong.
 
 Verified rows hold question, prediction, generator and correct (0 or 1), and where there are several kinds of question
 their domain. Of them as many are kept as can be matched (rows/contrast.py says how): neither question, generator,
