@@ -123,7 +123,7 @@ def _score_file(args: argparse.Namespace) -> int:
             raise ValueError(f"--output expects another file than the input, but got {args.output} for both.")
 
     from inspector_pipeline.api.load import keep_top
-    from inspector_pipeline.files.tables import check_target, read_rows, write_rows
+    from inspector_pipeline.files.tables import check_target, file_source, read_rows, write_rows
     from inspector_pipeline.results import FlatColumns, rank_field
     from inspector_pipeline.template import check_pair
 
@@ -132,6 +132,8 @@ def _score_file(args: argparse.Namespace) -> int:
     check_judge_options(args)
     rows = read_rows(args.input)
     keys = _needed_keys(args.judge, args.revision)
+    if not rows and args.input != STDIO:
+        file_source(Path(args.input), args.input).check_header(keys)
     for index, row in enumerate(rows):
         check_pair(row, index, keys)
     judge = load(args)

@@ -15,9 +15,10 @@
     ).run()
 
 A document's text is the response; its metadata holds the question, the row's other columns and, once annotated, the
-scores. The reader deals out whole windows, so that any number of tasks gives what a single process gives. Tasks that
-were completed are skipped when the same pipeline is run again, as datatrove does. datatrove's own LocalPipelineExecutor
-runs these steps too, but waits for ever for a worker that was killed (stop it, and run the same pipeline again).
+scores; what datatrove's JsonlWriter cannot hold is text there, bytes in base64. The reader deals out whole windows, so
+that any number of tasks gives what a single process gives. Tasks that were completed are skipped when the same pipeline
+is run again, as datatrove does. datatrove's own LocalPipelineExecutor runs these steps too, but waits for ever for a
+worker that was killed (stop it, and run the same pipeline again).
 
 On a Slurm cluster, where each task is a job of an array, the same steps go into
 
@@ -33,6 +34,7 @@ and on a Ray cluster, after `ray.init()`, into `datatrove.executor.ray.RayPipeli
 must be on a disk that all nodes share.
 """
 
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -105,8 +107,7 @@ class InspectorReader(PipelineStep):
         self._check_names(row)
         if entry.fault is None:
             entry.fault = _misfit(row)
-        if entry.fault is not None:
-            row, entry.fault, entry.raw = _writable([row, entry.fault, entry.raw])
+        row, entry.fault, entry.raw = _writable([row, entry.fault, entry.raw])
         pair = job_input.pair(row)
         metadata = {**row, "question": pair.get("question"), "place": entry.place, ERROR: entry.fault}
         metadata.pop(self.columns.get("prediction", "prediction"), None)
@@ -135,14 +136,20 @@ def _misfit(row: dict[str, Any]) -> str | None:
 
 
 def _writable(value: Any) -> Any:
-    """Write as text what no writer can hold, of a row that is not scored."""
+    """Write as text what datatrove's writers cannot hold."""
     if isinstance(value, dict):
         return {_writable(key): _writable(one) for key, one in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_writable(one) for one in value]
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
-    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return str(value)
+    return value
 
 
 class InspectorAnnotator(PipelineStep):

@@ -1,6 +1,6 @@
 """Read Parquet and Arrow files batch by batch, in constant memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,10 @@ from ..errors import DataFileError
 from .entries import Entry, Row
 
 BATCH_ROWS = 256
+HEAD, TAIL = 8, 10  # bytes of an Arrow file before its first message, and after its footer
+END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
+JOINED = b"PAR1PAR1"  # where a Parquet file ends and another begins
+SEVERAL = "it is several files, one after another; divide them, and give their folder"
 UNHELD = (ValueError, OverflowError)  # of values that Python cannot hold
 
 
@@ -22,29 +26,105 @@ def _opened(path: Path) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
     try:
         if is_parquet:
             with pyarrow.parquet.ParquetFile(path) as file:
-                yield plain(file.schema.to_arrow_schema()), map(_plain_batch, file.iter_batches(batch_size=BATCH_ROWS))
+                _check_one_parquet(path, file.metadata)
+                yield plain(file.schema.to_arrow_schema()), map(_plain_batch, _parquet_batches(file))
         else:
             with pa.memory_map(str(path)) as data:
                 reader = _arrow_reader(data)
                 yield plain(reader.schema), map(_plain_batch, _arrow_batches(reader))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = "Parquet" if is_parquet else "Arrow"
         raise DataFileError(f"{path} expects {kind}, but: {str(error).rstrip('.')}.") from error
 
 
+def _parquet_batches(file: Any) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    for batch in file.iter_batches(batch_size=BATCH_ROWS):
+        rows += batch.num_rows
+        yield batch
+    if rows != file.metadata.num_rows:
+        raise pa.ArrowInvalid(f"it names {file.metadata.num_rows} rows and holds {rows}")
+
+
+def _check_one_parquet(path: Path, metadata: Any) -> None:
+    """Refuse files joined by `cat`: only the last one's footer is read, and its places are taken for the first one's.
+
+    Raises:
+        ArrowInvalid: They are several.
+    """
+    end = 0  # of the data that the footer names; as many bytes as a file before it has are missing from there on
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+            end = max(end, start + chunk.total_compressed_size)
+    with path.open("rb") as file:
+        before = file.read(max(0, path.stat().st_size - metadata.serialized_size - end))
+    at = before.find(JOINED)
+    while at >= 0:
+        try:
+            pyarrow.parquet.read_metadata(pa.BufferReader(before[: at + len(JOINED) // 2]))
+        except (pa.ArrowException, OSError):  # the letters stand in its data
+            at = before.find(JOINED, at + 1)
+        else:
+            raise pa.ArrowInvalid(SEVERAL)
+
+
 def _arrow_reader(data: Any) -> Any:
+    size = data.size()
     try:
-        return pa.ipc.open_file(data)
+        reader = pa.ipc.open_file(data)
     except pa.ArrowInvalid:
+        end = _end_of_stream(data, 0)
+        if end != size or data.read_at(len(END), max(0, size - len(END))) != END:
+            fault = "its end is missing, as where its writer was stopped" if end == size else SEVERAL
+            raise pa.ArrowInvalid(fault) from None
         data.seek(0)
         return pa.ipc.open_stream(data)
+    footer = size - TAIL - int.from_bytes(data.read_at(4, size - TAIL), "little")
+    try:
+        end = _end_of_stream(data, HEAD)
+    except (pa.ArrowException, OSError):  # it may do without an end, before its footer
+        return reader
+    if end != footer and data.read_at(len(END), end - len(END)) == END:
+        raise pa.ArrowInvalid(SEVERAL)
+    return reader
+
+
+def _end_of_stream(data: Any, start: int) -> int:
+    data.seek(start)
+    for _ in pa.ipc.MessageReader.open_stream(data):  # maps what they hold, and does not read it
+        pass
+    return int(data.tell())
 
 
 def _arrow_batches(reader: Any) -> Iterator[pa.RecordBatch]:
     is_stream = isinstance(reader, pa.ipc.RecordBatchStreamReader)
     for batch in reader if is_stream else map(reader.get_batch, range(reader.num_record_batches)):
+        _check_places(batch)
         for start in range(0, batch.num_rows, BATCH_ROWS):
             yield batch.slice(start, BATCH_ROWS)
+
+
+def _check_places(batch: pa.RecordBatch) -> None:
+    """Refuse a batch whose lists or texts point beyond its data: reading them would end the process.
+
+    Values themselves may be wrong, and are told row by row.
+
+    Raises:
+        ArrowInvalid: A place is out of bounds.
+    """
+    for column in batch.columns:
+        column.view(_as_bytes(column.type)).validate(full=True)
+
+
+def _as_bytes(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the same bytes of which any are right: no UTF-8, no times within a day."""
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _as_bytes(kind.value_type), kind.ordered)
+    texts = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+    if pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
+        return pa.binary(kind.bit_width // 8)
+    return _with_inner(kind, _as_bytes) if pa.types.is_nested(kind) else texts.get(kind, kind)
 
 
 def plain(schema: pa.Schema) -> pa.Schema:
@@ -53,19 +133,49 @@ def plain(schema: pa.Schema) -> pa.Schema:
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    known = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    if kind in known or not pa.types.is_nested(kind):
-        return known.get(kind, kind)
-    inner = [kind.field(at).with_type(_plain_type(kind.field(at).type)) for at in range(kind.num_fields)]
-    if pa.types.is_struct(kind):
+    if "_view" not in str(kind):
+        return kind
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _plain_type(kind.value_type), kind.ordered)
+    if pa.types.is_nested(kind):
+        kind = _with_inner(kind, _plain_type)
+        lists = {pa.types.is_list_view: pa.list_, pa.types.is_large_list_view: pa.large_list}
+        return next((make(kind.field(0)) for is_kind, make in lists.items() if is_kind(kind)), kind)
+    return {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(kind, kind)
+
+
+def _with_inner(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Change the types within a nested one; unions and the like stay."""
+    types = pa.types
+    inner = [kind.field(at).with_type(change(kind.field(at).type)) for at in range(kind.num_fields)]
+    if types.is_struct(kind):
         return pa.struct(inner)
-    lists = {pa.types.is_list: pa.list_, pa.types.is_large_list: pa.large_list}
+    if types.is_map(kind):
+        pair = [one.with_type(change(one.type)) for one in (kind.key_field, kind.item_field)]
+        return pa.map_(*pair, keys_sorted=kind.keys_sorted)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(inner[0], kind.list_size)
+    lists = {
+        types.is_list: pa.list_,
+        types.is_large_list: pa.large_list,
+        types.is_list_view: pa.list_view,
+        types.is_large_list_view: pa.large_list_view,
+    }
     return next((make(inner[0]) for is_kind, make in lists.items() if is_kind(kind)), kind)
 
 
 def _plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     schema = plain(batch.schema)
-    return batch if schema == batch.schema else batch.cast(schema)
+    if schema == batch.schema:
+        return batch
+    columns = [_plain_column(*both) for both in zip(batch.columns, schema.types, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _plain_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if "list_view" not in str(column.type):
+        return column.cast(kind)
+    return pa.array(column.to_pylist(), kind)  # a cast of views of lists loses the last offset
 
 
 def read_schema(path: Path) -> pa.Schema:
@@ -136,4 +246,7 @@ def _value(cell: pa.ChunkedArray) -> Any:
             return cell.cast(pa.large_binary()).to_pylist()[0].decode("utf-8", "backslashreplace")
         return f"{cell.type} with bytes that are not UTF-8"
     except UNHELD:
-        return str(cell.cast(pa.string()).to_pylist()[0])
+        try:
+            return str(cell.cast(pa.string()).to_pylist()[0])
+        except pa.ArrowException:  # a list of them, or what names a field twice
+            return cell.chunk(0).to_string()

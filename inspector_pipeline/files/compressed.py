@@ -17,8 +17,14 @@ def kind_of(path: Path) -> tuple[str, str]:
 
 
 def opened(path: Path) -> BinaryIO:
-    """Open a file for reading, decompressed."""
+    """Open a file for reading, decompressed.
+
+    Raises:
+        EOFError: It should be compressed, and is empty; a file without any rows is not, once it is compressed.
+    """
     compression = kind_of(path)[1]
+    if compression and not path.stat().st_size:
+        raise EOFError("it is empty")
     if compression == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if compression == ".zst":

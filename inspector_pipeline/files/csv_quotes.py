@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 WELL_QUOTED = re.compile(r'(?:"(?:[^"]|"")*+"|[^",\r\n]*+)(?:,(?:"(?:[^"]|"")*+"|[^",\r\n]*+))*+[\r\n]*')
 QUOTE = re.compile('"')
+CLOSED = re.compile(r'(?:^|,)[^",\r\n][^,\r\n]*"(?:[,\r\n]|$)')  # a field that no quote has opened
 
 
 def broken_stretch(lines: Iterator[str], n_fields: int, header_lines: int) -> range:
@@ -14,7 +15,7 @@ def broken_stretch(lines: Iterator[str], n_fields: int, header_lines: int) -> ra
     Where a response holds quotes that are not doubled, its field seems to end early, and its further lines look like
     records. So the stretch begins at the last record before that may have ended early, and ends only where two
     readings agree that no field is open: one takes each quote for a border, the other only those beside a comma or the
-    end of a line.
+    end of a line. A field that a quote ends but none begins is broken where an earlier one was well quoted.
 
     Args:
         lines: The file's lines, after the header.
@@ -36,7 +37,7 @@ def broken_stretch(lines: Iterator[str], n_fields: int, header_lines: int) -> ra
             fields = next(reader, None)
         except csv.Error:
             fields = []
-            is_broken = True
+            is_broken, is_end = True, False
         else:
             if fields is None:
                 return range(start, stop)
@@ -44,14 +45,15 @@ def broken_stretch(lines: Iterator[str], n_fields: int, header_lines: int) -> ra
             if '"' not in text:
                 continue
             fits, well = len(fields) == n_fields, WELL_QUOTED.fullmatch(text) is not None
-            is_broken = (not well and (not fits or bool(early))) or (bool(start) and not (fits and well))
+            is_end = bool(quoted) and not early and fits and not well and CLOSED.search(text) is not None
+            is_broken = (not well and (not fits or is_end or bool(early))) or (bool(start) and not (fits and well))
             if not is_broken and fits and well:
                 early, quoted = 0, first
             elif not is_broken and not fits:
                 early = early or first
         if is_broken:
             start = start or early or (quoted if fields else 0) or first
-            stop = _end_of_broken(source, taken)
+            stop = source.number + 1 if is_end else _end_of_broken(source, taken)
             early = quoted = 0
 
 

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from .entries import finite
+
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Hash a file's bytes."""
@@ -35,5 +37,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def json_text(data: object) -> str:
-    """Write JSON as every stage does: indented, with a final newline."""
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    """Write JSON as every stage does: indented, with a final newline; NaN and infinities, which JSON lacks, as null."""
+    try:
+        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:
+        return json.dumps(finite(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -52,14 +52,15 @@ def strict_json(value: Any, **options: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False, default=str, **options)
     except ValueError:
-        return json.dumps(_finite(value), default=str, **options)
+        return json.dumps(finite(value), default=str, **options)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Put None in the place of NaN and infinities, however deep."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ def _of_folder(folder: Path) -> tuple[list[Path], list[str]]:
                 found.append(file)
         elif not is_hidden or (is_readable(file) and not is_job):
             skipped.append(str(file))
-    return found, skipped
+    closed = [one for one in folder.rglob("*") if one.is_dir() and not os.access(one, os.R_OK | os.X_OK)]
+    return found, skipped + [str(one) for one in closed if not one.is_symlink()]
 
 
 def _dataset(place: str, split: str, subset: str | None) -> Source:

@@ -16,7 +16,7 @@ from .compressed import kind_of
 from .disk import file_sha256, write_whole
 from .entries import Entry, json_line, strict_json
 from .entries import Row as Row
-from .text import BOM, TEXT_READERS, json_entries, jsonl_entries, text_entries
+from .text import BOM, TEXT_READERS, csv_columns, json_entries, jsonl_entries, text_entries
 
 SUFFIXES = (*TEXT_READERS, ".parquet", ".arrow")
 STDIO = "-"
@@ -32,12 +32,47 @@ class Source:
         sha256: Hashes its bytes.
         schema: Its columns, a `pyarrow.Schema`; None for text, whose columns are known only once it was read.
         entries: Reads its rows. Of Arrow rows only the named columns become Python values; None takes all.
+        path: The file; None for a dataset.
     """
 
     name: str
     sha256: Callable[[], str]
     schema: Any
     entries: Callable[[Iterable[str] | None], Iterator[Entry]]
+    path: Path | None = None
+
+    def state(self) -> tuple[int, ...]:
+        """Return what differs once the file was written again, or another one stands in its place."""
+        if self.path is None or not self.path.exists():
+            return ()
+        found = self.path.stat()
+        return found.st_size, found.st_mtime_ns, found.st_ino
+
+    def check_state(self, state: tuple[int, ...]) -> None:
+        """Refuse to go on with what was changed while it was read, as where rows are still being added to it.
+
+        Raises:
+            DataFileError: It differs from that state.
+        """
+        if self.state() != state:
+            raise DataFileError(
+                f"{self.path} expects to stay as it is while it is read, but was changed. Run again once it is whole, "
+                "with a new output."
+            )
+
+    def check_header(self, columns: Iterable[str]) -> None:
+        """Refuse CSV whose header is of something else: its first row may have been taken for it.
+
+        Raises:
+            DataFileError: The header lacks one of the columns.
+        """
+        names = csv_columns(self.path) if self.path is not None and kind_of(self.path)[0] == ".csv" else []
+        missing = [column for column in columns if column not in names]
+        if names and missing:
+            raise DataFileError(
+                f"{self.path} expects a header with the column {missing[0]!r}, but has {', '.join(names)!r:.200}. Name "
+                "the column by --column of a big job, or leave the file out."
+            )
 
 
 def is_readable(path: Path) -> bool:
@@ -66,11 +101,12 @@ def file_source(path: Path, name: str) -> Source:
         raise DataFileError(f"{path} could not be read: {error.strerror or error}. Check the path.") from error
     sha256 = partial(file_sha256, path)
     if kind_of(path)[0] in TEXT_READERS:
-        return Source(name, sha256, None, lambda _: text_entries(path))
+        return Source(name, sha256, None, lambda _: text_entries(path), path)
 
     from .arrow import read_batches, read_schema, table_entries  # pyarrow, which text does not need
 
-    return Source(name, sha256, read_schema(path), lambda columns: table_entries(read_batches(path), name, columns))
+    schema = read_schema(path)
+    return Source(name, sha256, schema, lambda columns: table_entries(read_batches(path), name, columns), path)
 
 
 def read_rows(source: str) -> list[Row]:
@@ -127,15 +163,25 @@ def check_rows(rows: list[Row], target: str) -> None:
     """Refuse, before they are scored, rows that a file of its kind cannot hold.
 
     Raises:
-        DataFileError: They have values of several types, or numbers or text that the format does not know.
+        DataFileError: They have values of several types, or bytes, numbers or text that the format does not know.
     """
+    with_bytes = [name for row in rows for name, value in row.items() if _holds_bytes(value)]
+    if with_bytes and Path(target).suffix.lower() != ".parquet":
+        raise DataFileError(
+            f"{target} expects text, but the column {with_bytes[0]!r} holds bytes. Give a .parquet file as --output."
+        )
     if Path(target).suffix.lower() in (".csv", ".parquet"):
         try:
             WRITERS[Path(target).suffix.lower()](rows, io.BytesIO())
-        except (OverflowError, TypeError, ValueError) as error:
+        except (NotImplementedError, OverflowError, TypeError, ValueError) as error:
             raise DataFileError(
                 f"{target} cannot hold these rows: {error}. Give a file of JSON Lines, or a folder/, as --output."
             ) from error
+
+
+def _holds_bytes(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return isinstance(value, bytes) or any(map(_holds_bytes, inner))
 
 
 def read_table(source: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -26,22 +27,42 @@ UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as Pytho
 
 def jsonl_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Read JSON Lines; blank lines are no rows."""
+    decoder = _Decoder()
     for number, line in enumerate(file, start=1):
         data = line.removeprefix(BOM) if number == 1 else line
         if data.strip():
-            yield _json_entry(data, f"{path.name}:{number}")
+            yield _json_entry(data, f"{path.name}:{number}", decoder)
 
 
-def _json_entry(data: bytes, place: str) -> Entry:
+def _json_entry(data: bytes, place: str, decoder: "_Decoder") -> Entry:
+    decoder.twice = None
     try:
         text = data.decode("utf-8")
-        return _object_entry(json.loads(text), place, text)
+        return _object_entry(decoder.decode(text), place, text, decoder.twice)
     except (ValueError, RecursionError) as error:
         raw = data.decode("utf-8", "backslashreplace").rstrip("\r\n")
         return Entry(place, None, f"expects a JSON object in UTF-8, but: {_in_words(error)}", raw)
 
 
-def _object_entry(row: Any, place: str, text: str) -> Entry:
+class _Decoder(json.JSONDecoder):
+    """Python's own, which also notes a key that stands twice in one object; of the values only the last is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object)
+        self.twice: str | None = None
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            self.twice = next(name for name in names if names.count(name) > 1)
+        return found
+
+
+def _object_entry(row: Any, place: str, text: str, twice: str | None) -> Entry:
+    if twice is not None:
+        fault = f"expects each key once in an object, but {twice!r:.60} stands there twice"
+        return Entry(place, None, fault, text.strip())
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(row, MAX_DEPTH):
         return Entry(place, None, f"expects lists and objects at most {MAX_DEPTH} deep in each other", text.strip())
     if not isinstance(row, dict):
@@ -84,7 +105,7 @@ def _from_next_sign(text: str, characters: TextIO) -> str:
 
 
 def _array_entries(path: Path, characters: TextIO, text: str) -> Iterator[Entry]:
-    decoder, at, number = json.JSONDecoder(), 0, 1
+    decoder, at, number = _Decoder(), 0, 1
     while True:
         place = f"{path.name}: item {number}"
         found = BETWEEN_ITEMS.match(text, at)
@@ -94,7 +115,7 @@ def _array_entries(path: Path, characters: TextIO, text: str) -> Iterator[Entry]
             yield from _unread(place, "expects nothing after the array's end", rest, characters)
             return
         fault: Exception | None = None
-        item, end = None, len(text)
+        item, end, decoder.twice = None, len(text), None
         try:
             item, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
@@ -109,7 +130,7 @@ def _array_entries(path: Path, characters: TextIO, text: str) -> Iterator[Entry]
             said = f"expects JSON from here to the array's end, but: {_in_words(fault)}"
             yield from _unread(place, said, text[at:] or " ", characters)
             return
-        yield _decoded(_object_entry(item, place, text[at:end]))
+        yield _decoded(_object_entry(item, place, text[at:end], decoder.twice))
         at, number = end, number + 1
 
 
@@ -135,7 +156,7 @@ def _decoded(entry: Entry) -> Entry:
 
 
 def csv_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
-    """Read CSV with a header; a row with more or fewer fields is told as such.
+    """Read CSV with a header; a row of more or fewer fields is told as such, as is the header where it comes again.
 
     Where a quote stands where none may, which of the lines around it belong to one field cannot be told: they are
     rejected line by line, each with its text.
@@ -171,8 +192,21 @@ def csv_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
             if len(fields) not in (0, len(names)):
                 text = UNDECODED.sub("\ufffd", json.dumps(fields, ensure_ascii=False))
                 yield Entry(place, None, f"expects {len(names)} fields, but got {len(fields)}", text)
+            elif fields and [fields[0].removeprefix("\ufeff"), *fields[1:]] == names:
+                said = "expects a row, but repeats the header, as where files were joined"
+                yield Entry(place, None, said, json.dumps(fields, ensure_ascii=False))
             elif fields:
                 yield _decoded(Entry(place, dict(zip(names, fields, strict=True))))
+
+
+def csv_columns(path: Path) -> list[str]:
+    """Read the names of a CSV file's columns, none where it is empty.
+
+    Raises:
+        DataFileError: The header is malformed, or names a column twice.
+    """
+    with _whole(path), _csv_lines(opened(path)) as lines:
+        return _header(csv.reader(lines, strict=True), path)
 
 
 def _csv_lines(file: BinaryIO) -> TextIO:
@@ -202,11 +236,15 @@ def text_entries(path: Path) -> Iterator[Entry]:
     Raises:
         DataFileError: What is compressed is damaged.
     """
-    kind, compression = kind_of(path)
+    with _whole(path), opened(path) as file:
+        yield from TEXT_READERS[kind_of(path)[0]](path, file)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
     try:
-        with opened(path) as file:
-            yield from TEXT_READERS[kind](path, file)
+        yield
     except (EOFError, OSError, zlib.error) as error:
-        if not compression:
-            raise
+        if not kind_of(path)[1]:
+            raise DataFileError(f"{path} could not be read: {getattr(error, 'strerror', error)}.") from error
         raise DataFileError(f"{path} expects data that is whole, but: {error}. Compress the file again.") from error

@@ -115,6 +115,7 @@ def filter_job(job: FilterJob) -> Filtered:
     """
     check_finished(Path(job.input))
     sources = find_sources(job.input)
+    states = [source.state() for source in sources]
     schema = unified([source.schema for source in sources]) if sources[0].schema is not None else None
     _check_target(job, schema)
     read = [*job.ranked_by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]
@@ -139,6 +140,8 @@ def filter_job(job: FilterJob) -> Filtered:
         rows = RowsOnDisk(file, schema)
         for entry in compress(chain.from_iterable(source.entries([]) for source in sources), is_kept):
             rows.add(entry)
+        for source, state in zip(sources, states, strict=True):
+            source.check_state(state)
         _write(job, rows.in_order(np.searchsorted(np.sort(kept), kept)), schema, _reasons(job, numbers, ranking))
     skipped = tuple(skipped_files(job.input))
     return Filtered(job.target, numbers.rows, len(kept), numbers.unranked, numbers.reason, skipped)

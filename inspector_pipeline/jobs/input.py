@@ -57,7 +57,13 @@ class JobInput:
     keys: tuple[str, ...] = PAIR_KEYS
 
     def __iter__(self) -> Iterator[Entry]:
-        """Read the rows."""
+        """Read the rows.
+
+        Raises:
+            DataFileError: The header of a CSV file lacks a column that is needed.
+        """
+        for source in self.sources:
+            source.check_header(self.key_columns.values())
         entries = chain.from_iterable(source.entries(self._wanted()) for source in self.sources)
         return islice((entry for number, entry in enumerate(entries) if self._takes(entry, number)), self.limit)
 

@@ -148,8 +148,10 @@ def check_finished(folder: Path) -> None:
             f"{folder} expects {expected} parts, but holds {found}. Give the command that scores it again, or run the "
             "other shards."
         )
-    for part in sorted(folder.glob("part-*")):
-        Parts(folder, part.suffix).check(int(part.stem.removeprefix("part-")))
+    parts = Parts(folder, next(folder.glob("part-*")).suffix)
+    parts.check_names(expected)
+    for index in range(expected):
+        parts.check(index)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -180,6 +180,22 @@ class Parts:
                 "and run again."
             )
 
+    def check_names(self, number: int) -> None:
+        """Refuse what is called as a part, and is none of the job's.
+
+        Args:
+            number: How many parts the job has, in all its shards.
+
+        Raises:
+            DataFileError: There is such a file.
+        """
+        own = {self.path(index) for index in range(number)}
+        foreign = sorted(path.name for path in self.folder.glob("part-*") if path not in own or path.is_dir())
+        if foreign:
+            raise DataFileError(
+                f"{self.folder} expects the {number} parts of its job, but holds {foreign[0]} too. Take it away."
+            )
+
     def seal(self, index: int) -> None:
         """Write the checksum of a whole part, where there is none: a killed run may have left it out."""
         path = self._checksum_path(index)
@@ -207,7 +223,7 @@ class Parts:
         path, rejects = self.path(index), self.rejects_path(index)
         try:
             values = _column(path, truncated)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
             raise DataFileError(f"{path} expects a whole part, but: {error}. Delete it and run again.") from error
         n_rejected = rejects.read_bytes().count(b"\n") if rejects.is_file() else 0
         if len(values) + n_rejected != rows:

@@ -109,6 +109,7 @@ class _Run:
         self.judge = judge
         sources = find_sources(job.input, job.split, job.subset)
         self.skipped = skipped_files(job.input) if job.split is None else []
+        self.states = [source.state() for source in sources]
         _check_place(job)
         is_text = sources[0].schema is None
         self.format = job.format or ("jsonl" if is_text else "parquet")
@@ -161,6 +162,7 @@ class _Run:
                 f"{folder} expects to be a folder that can be written, but: {error.strerror}."
             ) from error
         settle_manifest(folder, job_manifest(job, self.judge, self.input.sources, self.survey))
+        self.parts.check_names(max(1, -(-rows // job.part_rows)))
         index, of = job.shard
         starts = range(index * job.part_rows, rows, of * job.part_rows)
         mine = sum(min(job.part_rows, rows - start) for start in starts)
@@ -168,6 +170,7 @@ class _Run:
         with Progress(mine, f"shard {index}/{of}") as progress:
             for part, windows in self._my_parts():
                 if self.parts.path(part).is_file():
+                    self.parts.check(part)
                     progress.skip(sum(len(window) for window in windows))
                 else:
                     self.parts.forget(part)
@@ -175,13 +178,17 @@ class _Run:
                 expected = min(job.part_rows, rows - part * job.part_rows)
                 for key, number in self.parts.counts(part, expected, f"{job.prefix}truncated").items():
                     counts[key] += number
-                self.parts.check(part)
                 self.parts.seal(part)
+        self._check_unchanged()
         if self.skipped:
             counts["skipped"] = len(self.skipped)
             logger.warning("The input's files that were not read: %s", ", ".join(self.skipped))
         write_json(folder / ("_summary.json" if of == 1 else f"_summary-{index}-of-{of}.json"), counts)
         return counts
+
+    def _check_unchanged(self) -> None:
+        for source, state in zip(self.input.sources, self.states, strict=True):
+            source.check_state(state)
 
     def _my_parts(self) -> Iterator[tuple[int, Iterator[list[Entry]]]]:
         """Deal out the parts; each comes as a stream of its windows, which ends before the next one comes."""
@@ -206,6 +213,7 @@ class _Run:
                     rejects.writelines(json_line(reject_row(entry)) for entry in rejected)
                 progress.add(len(window), tokens)
             writer.close()
+            self._check_unchanged()  # while the part is not there yet
 
     def _write_window(self, window: list[Entry], writer: JsonlWriter | ParquetWriter) -> tuple[list[Entry], int]:
         """Score and write one window; returns what was rejected, and how many tokens were read."""

@@ -283,6 +283,25 @@ def test_what_parquet_cannot_hold_is_refused_before_it_is_scored(folder, tmp_pat
     assert "cannot hold these rows: " in capsys.readouterr().err
 
 
+def test_bytes_are_refused_where_they_would_become_text(folder, tmp_path, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {key: [pair[key] for pair in PAIRS] for key in ("question", "prediction")}
+    pq.write_table(pa.table({**columns, "raw": [b"\xff"] * 3}), tmp_path / "in.parquet")
+    assert score(tmp_path / "in.parquet", "--judge", folder, "--output", tmp_path / "x.json") == 1
+    assert "the column 'raw' holds bytes. Give a .parquet file" in capsys.readouterr().err
+    args = ("--judge", folder, "--output", tmp_path / "x.parquet", "--format", "none")
+    assert score(tmp_path / "in.parquet", *args) == 0
+    assert pq.read_table(tmp_path / "x.parquet")["raw"].to_pylist() == [b"\xff"] * 3
+
+
+def test_the_only_line_of_a_csv_file_is_no_header(folder, tmp_path, capsys):
+    (tmp_path / "x.csv").write_text("What is 2 + 2?,4\n")
+    assert score(tmp_path / "x.csv", "--judge", folder) == 1
+    assert "expects a header with the column 'question', but has 'What is 2 + 2?, 4'" in capsys.readouterr().err
+
+
 def test_a_share_by_a_judge_without_a_total_is_refused(make_judge, source, capsys):
     judge = make_judge([aspect("truth", [feature(2)], counts=False)])
     assert score(source, "--judge", judge, "--top-percent", "0.5") == 1

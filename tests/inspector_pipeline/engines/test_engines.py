@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from copy import deepcopy
+from decimal import Decimal
 
 import dill
 import numpy as np
@@ -179,6 +180,22 @@ def test_a_row_that_cannot_be_scored_is_written_with_its_reason(folder, tmp_path
     found = [json.loads(line)["metadata"] for line in lines]
     assert [row["score_error"] is None for row in found] == [True, False, False, False, True]
     assert found[1]["id"] == str(2**70) and found[0]["total_score"] == found[4]["total_score"]
+
+
+def test_values_that_no_json_holds_are_written_as_text(folder, tmp_path):
+    odd = {
+        "price": pa.array([Decimal("1.50")]),
+        "raw": pa.array([[b"\xff\x00"]]),
+        "when": pa.array([10**18 + 1], pa.timestamp("ns")),
+        "took": pa.array([1], pa.duration("s")),
+        "pairs": pa.array([[("k", Decimal("2"))]], pa.map_(pa.string(), pa.decimal128(3))),
+    }
+    pq.write_table(pa.table({"question": ["q"], "prediction": ["p"], **odd}), tmp_path / "in.parquet")
+    trove(tmp_path, str(tmp_path / "in.parquet"), folder).run()
+    found = json.loads((tmp_path / "kept" / "00000.jsonl").read_text())["metadata"]
+    assert found["score_error"] is None and found["a"] is not None
+    assert found["price"] == "1.50" and found["raw"] == ["/wA="] and found["took"] == "0:00:01"
+    assert found["when"].startswith("2001-09-09") and found["pairs"] == [["k", "2"]]
 
 
 @pytest.mark.parametrize("name", ["a", "total_score", "expected_a", "place", "score_error"])

@@ -1,15 +1,22 @@
 """Every line of a file is read, or told with its text."""
 
 import gzip
+import io
 import json
+import re
+from collections import Counter
+from decimal import Decimal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.arrow import _rows, rows_of
+from inspector_pipeline.files.disk import json_text
 from inspector_pipeline.files.entries import json_line, share_of
 from inspector_pipeline.files.sources import find_sources, skipped_files
-from inspector_pipeline.files.tables import file_source, read_rows, write_rows
+from inspector_pipeline.files.tables import check_rows, file_source, read_rows, write_rows
 
 HEADER = "question,prediction\n"
 
@@ -63,6 +70,51 @@ def test_of_a_thousand_rows_with_a_stray_quote_each_is_read_or_told(tmp_path):
     assert len(good) == 510 and bad == [line.rstrip() for line in lines[510:]]
 
 
+BASES = [
+    "q0x,r0x\nq1x,r1x\nq2x,r2x\n",
+    '"q0x","r0x\nlure, lure\nend"\nq1x,r1x\n"q2x","r2x ""so"" it, is"\nq3x,"r3x\n\nlure, lure"\n',
+    '"q0x","r0x"\n"q1x","r1x\nlure, lure"\n"q2x","r2x"\n',
+    '"q0x","r0x\nlure, lure\nlure, ""lure"" "\n"q2x","r2x\nlure, lure"\n',
+]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_one_quote_too_many_or_too_few_anywhere_loses_no_row_and_makes_none(tmp_path, base):
+    more = [base[:at] + '"' + base[at:] for at in range(len(base) + 1)]
+    less = [base[:at] + base[at + 1 :] for at in range(len(base)) if base[at] == '"']
+    for text in more + less:
+        found = entries(tmp_path / "x.csv", HEADER + text)
+        rows = [entry.row for entry in found if entry.row and not entry.fault]
+        assert not [row for row in rows if "lure" in row["question"]], text
+        kept = " ".join(f"{entry.row} {entry.raw}" for entry in found)
+        assert not Counter(re.findall(r"[qr]\dx", text)) - Counter(re.findall(r"[qr]\dx", kept)), text
+
+
+def test_a_header_that_comes_again_is_no_row(tmp_path):
+    joined = [HEADER + "a,b\n", "\ufeff" + HEADER + "c,d\n"]
+    found = entries(tmp_path / "x.csv", "".join(joined))
+    assert told(found)[0] == ["a", "c"] and [entry.place for entry in found if entry.fault] == ["x.csv:3"]
+    assert "repeats the header" in found[1].fault and "question" in found[1].raw
+
+
+@pytest.mark.parametrize("text", ["q1,p1\n", "question;prediction\na;b\n", "question\tprediction\na\tb\n"])
+def test_a_header_of_something_else_is_told(tmp_path, text):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(DataFileError, match="expects a header with the column 'question', but has "):
+        file_source(tmp_path / "x.csv", "x.csv").check_header(["question", "prediction"])
+    (tmp_path / "x.csv").write_text("")  # as an input without rows
+    file_source(tmp_path / "x.csv", "x.csv").check_header(["question"])
+
+
+@pytest.mark.parametrize("inner", ['"question": "b"', '"more": [{"a": 1, "b": {"c": 1, "c": 2}}]'])
+def test_a_key_that_stands_twice_is_told(tmp_path, inner):
+    good, bad = '{"question": "a", "prediction": "p"}', f'{{"question": "a", "prediction": "p", {inner}}}'
+    for name, text in {"x.jsonl": f"{good}\n{bad}\n{good}\n", "x.json": f"[{good}, {bad}, {good}]"}.items():
+        found = entries(tmp_path / name, text)
+        assert told(found) == (["a", "a"], [bad])
+        assert re.search("each key once in an object, but '(question|c)' stands there twice", found[1].fault)
+
+
 def test_the_lines_of_a_header_are_counted(tmp_path):
     found = entries(tmp_path / "x.csv", 'question,"predic\ntion"\na,b\nc,"d" e\nf,g\n')
     assert [entry.place for entry in found] == ["x.csv:3", "x.csv:4", "x.csv:5"]
@@ -93,7 +145,7 @@ def test_compressed_text_is_read_and_damage_is_told(tmp_path, suffix, compressio
     data = PACKED[compression](TEXTS[suffix].encode())
     path.write_bytes(data)
     assert read_rows(str(path)) == PLAIN
-    for damaged in (data[:-3], b"no compression"):
+    for damaged in (data[:-3], b"no compression", b""):
         path.write_bytes(damaged)
         with pytest.raises(DataFileError, match="expects data that is whole, but: .* Compress the file again"):
             read_rows(str(path))
@@ -191,3 +243,112 @@ def test_views_are_read_as_plain_columns(tmp_path):
     kinds = [str(kind) for kind in source.schema.types]
     assert kinds[:2] == ["large_string"] * 2 and not any("view" in kind for kind in kinds)
     assert read_rows(str(path)) == views.to_pylist()
+
+
+def arrow_bytes(table, new=pa.ipc.new_file, rows=None):
+    file = io.BytesIO()
+    with new(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return file.getvalue()
+
+
+def parquet_bytes(table, **options):
+    file = io.BytesIO()
+    pq.write_table(table, file, **options)
+    return file.getvalue()
+
+
+TABLE = pa.Table.from_pylist(PLAIN)
+OTHER = pa.Table.from_pylist([{"question": "PAR1PAR1" * 9, "prediction": "z"}] * 9)
+WRITTEN = {
+    "x.parquet": parquet_bytes,
+    "indexed.parquet": lambda table: parquet_bytes(table, write_page_index=True),
+    "x.arrow": arrow_bytes,
+    "stream.arrow": lambda table: arrow_bytes(table, pa.ipc.new_stream),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_tables_joined_to_one_file_are_refused(tmp_path, name):
+    one, other = WRITTEN[name](TABLE), WRITTEN[name](OTHER)
+    for whole, table in ((one, TABLE), (other, OTHER)):
+        (tmp_path / name).write_bytes(whole)
+        assert read_rows(str(tmp_path / name)) == table.to_pylist()
+    for joined in (one + one, one + other, other + one, one * 3, other + one + other):
+        (tmp_path / name).write_bytes(joined)
+        with pytest.raises(DataFileError, match="several files, one after another; divide them"):
+            read_rows(str(tmp_path / name))
+
+
+def test_a_stream_without_its_end_is_refused(tmp_path):
+    (tmp_path / "x.arrow").write_bytes(arrow_bytes(TABLE, pa.ipc.new_stream)[:-8])
+    with pytest.raises(DataFileError, match="its end is missing, as where its writer was stopped"):
+        read_rows(str(tmp_path / "x.arrow"))
+
+
+def test_places_beyond_the_data_are_refused(tmp_path):
+    offsets = pa.array([0, 2**20, 2], pa.int32()).buffers()[1]
+    odd = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"ab")])
+    within = [
+        odd,
+        pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), odd),
+        pa.StructArray.from_arrays([odd], ["a"]),
+        pa.DictionaryArray.from_arrays(pa.array([0, 7], pa.int32()), pa.array(["a", "b"]), safe=False),
+    ]
+    for column in within:
+        (tmp_path / "x.arrow").write_bytes(arrow_bytes(pa.table({"question": ["a", "b"], "x": column})))
+        with pytest.raises(DataFileError, match="expects Arrow, but: "):
+            read_rows(str(tmp_path / "x.arrow"))
+
+
+def test_values_of_any_kind_are_read_and_told(tmp_path):
+    nanoseconds = pa.array([1, 10**18, None], pa.timestamp("ns"))
+    columns = {
+        "view": pa.array([["x"], None, ["y", "z"]], pa.list_view(pa.string_view())),
+        "inner": pa.array(
+            [{"a": [["x"], None]}, None, {"a": []}], pa.struct([("a", pa.list_view(pa.list_view(pa.string())))])
+        ),
+        "pairs": pa.array([[("a", "b")], [], None], pa.map_(pa.string(), pa.string_view())),
+        "fixed": pa.array([["x"], ["y"], None], pa.list_(pa.string_view(), 1)),
+        "kind": pa.DictionaryArray.from_arrays([0, 1, 0], pa.array(["a", "b"], pa.string_view())),
+        "when": nanoseconds,
+        "day": pa.array([1, 2, 3], pa.date64()),
+        "decimal": pa.array([Decimal("1.50"), None, Decimal("-2.25")]),
+    }
+    table = pa.table(columns)
+    (tmp_path / "x.arrow").write_bytes(arrow_bytes(table))
+    source = file_source(tmp_path / "x.arrow", "x")
+    assert "view" not in str(source.schema.types)
+    found = list(source.entries(None))
+    assert [entry.row or entry.fault for entry in found] == [
+        row if fault is None else fault for row, fault in _rows(table)
+    ]
+    read = found[0].cells[0]
+    read.drop("day").validate(full=True)
+    pq.write_table(read, tmp_path / "x.parquet")
+    assert rows_of(pq.read_table(tmp_path / "x.parquet").drop("kind")) == rows_of(table.drop("kind"))
+
+
+def test_a_struct_that_names_a_field_twice_is_told_as_text():
+    twice = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])
+    assert "child 1" in rows_of(pa.table({"x": twice}))[0]["x"]
+
+
+def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.jsonl").write_text("{}")
+    monkeypatch.setattr("os.access", lambda path, _: path.name != "closed")
+    assert skipped_files(str(tmp_path)) == [str(tmp_path / "closed")]
+
+
+def test_stages_write_no_nan():
+    assert json_text({"a": [float("nan"), 1.5], "é": "NaN"}) == '{\n "a": [\n  null,\n  1.5\n ],\n "é": "NaN"\n}\n'
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.csv", "-"])
+def test_bytes_are_no_text(tmp_path, name):
+    with pytest.raises(DataFileError, match=r"expects text, but the column 'x' holds bytes. Give a .parquet file"):
+        check_rows([{"a": "b"}, {"a": "b", "x": {"inner": [b"\xff"]}}], str(tmp_path / name) if name != "-" else name)
+    check_rows([{"x": b"\xff"}], str(tmp_path / "x.parquet"))
+    with pytest.raises(DataFileError, match="cannot hold these rows"):
+        check_rows([{"x": {}}], str(tmp_path / "x.parquet"))
