@@ -291,10 +291,11 @@ def concatenate(feature_sets: Sequence[FeatureSet]) -> FeatureSet:
     """Join features of different pairs, such as labelled ones and auxiliary ones that were extracted by themselves.
 
     Args:
-        feature_sets: At least one; all of the same backbone, dtype, maximum length, readings and features.
+        feature_sets: At least one; all of the same backbone, dtype, maximum length and readings.
 
     Returns:
-        All pairs, in the order given. Its manifest names the inputs of all, and the settings of all where they differ.
+        All pairs, in the order given, with the layers, poolings and states that all have. Its manifest names the
+        inputs of all, and the settings of all where they differ.
 
     Raises:
         DataFileError: They do not match; the message names what differs.
@@ -312,10 +313,21 @@ def concatenate(feature_sets: Sequence[FeatureSet]) -> FeatureSet:
                 f"{mine[name]!r:.300} and {theirs[name]!r:.300}. Extract both with the same settings; a chat template "
                 "that writes a date is frozen by giving the reading as a file."
             )
+    shared = {
+        name: tuple(value for value in getattr(first, name) if all(value in getattr(one, name) for one in others))
+        for name in ("layers", "poolings", "states")
+    }
+    lacking = [name for name, values in shared.items() if not values]
+    if lacking:
+        raise DataFileError(
+            f"concatenate expects features that share {lacking[0]}, but these have "
+            f"{' and '.join(str(getattr(one, lacking[0])) for one in feature_sets)}. Extract them with the same."
+        )
     starts = np.cumsum([0, *(len(one.pairs) for one in feature_sets)])
     manifest = _joined_manifest([one.manifest for one in feature_sets])
     return replace(
         first,
+        **shared,
         inputs=manifest.inputs,
         pairs=[pair for one in feature_sets for pair in one.pairs],
         rows={
@@ -332,7 +344,6 @@ def _must_match(features: FeatureSet) -> dict[str, Any]:
     return {
         **{name: features.manifest.settings.get(name) for name in ("backbone", "max_length")},
         **{name: getattr(features, name) for name in ("readings", "n_layers", "hidden_size")},
-        "features": sorted(features.columns),
     }
 
 

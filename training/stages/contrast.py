@@ -5,21 +5,24 @@ their domain. Of them as many are kept as can be matched (rows/contrast.py says 
 domain nor length tells right from wrong any more. What each alone still gives is printed; where one gives more than
 .55 AUROC, nothing is written.
 
-Questions are named by their text. With `--held-out` a share of them goes to a second file, matched by itself, which
-no fit may use.
+Questions are named by their text. With `--held-out` a share of them goes to files of their own, which no fit may use.
+Beside the matched rows other stages take all rows of the same questions, and a fit the wrong answers that could not be
+matched, evened out by generator.
 
 Example:
-    python -m training contrast --rows a.jsonl.gz b.jsonl.gz --output fit.jsonl --held-out 0.3 --held-out-output t.jsonl
+    python -m training contrast --rows "verified/*.jsonl.gz" --output fit.jsonl --held-out 0.3 --held-out-output t.jsonl
 """
 
 import logging
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
-from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import Row
 
-from ..rows.contrast import check_matched, matched, split_questions, verified_rows
+from ..rows import contrast
+from ..rows.contrast import check_matched, evened, split_questions, verified_rows
 from ..rows.correctness import CORRECTNESS
 from ..rows.records import read_records, subset_of, write_records
 from ..runs.manifest import Manifest
@@ -32,20 +35,24 @@ class Config:
     """What to match.
 
     Attributes:
-        rows: Files of verified rows.
-        output: Labelled rows, JSON Lines.
-        held_out: Share of the questions that goes to `held_out_output` instead.
-        held_out_output: Their labelled rows.
-        everything: Whether `held_out_output` takes all rows of its questions, matched or not.
-        n_questions: How many questions to take, at most.
-        seed: Which questions are held out and kept.
+        rows: Files of verified rows; a name with * or ? stands for all that it matches.
+        output: The matched rows, JSON Lines.
+        unmatched: File for the wrong answers that could not be matched and as many right ones by the same generators.
+        everything: File for all rows of the questions, matched or not.
+        held_out: Share of the questions that goes to the held-out files instead.
+        held_out_output: Their matched rows.
+        held_out_everything: All their rows.
+        n_questions: How many questions to take, at most, beside the held-out ones.
+        seed: Which questions are held out and taken.
     """
 
-    rows: tuple[Path, ...]
+    rows: tuple[str, ...]
     output: Path
+    unmatched: Path | None = None
+    everything: Path | None = None
     held_out: float = 0.0
     held_out_output: Path | None = None
-    everything: bool = False
+    held_out_everything: Path | None = None
     n_questions: int | None = None
     seed: int = 731
 
@@ -54,7 +61,7 @@ def run(config: Config) -> dict[str, dict[str, float]]:
     """Match rows and write them, with a manifest.
 
     Returns:
-        For each file written, what each thing alone gives.
+        For each file of matched rows, what each thing alone gives.
 
     Raises:
         DataFileError: A file cannot be read, a row is no verified one, or the rows cannot be matched.
@@ -65,23 +72,38 @@ def run(config: Config) -> dict[str, dict[str, float]]:
             f"held_out expects a share of the questions from 0 to below 1 and a held_out_output where it is above 0, "
             f"but got {config.held_out} and {config.held_out_output}."
         )
-    manifest = Manifest.of("contrast", config, list(config.rows))
+    paths = [path for name in config.rows for path in _matching(name)]
+    manifest = Manifest.of("contrast", config, paths)
     if manifest.is_done(config.output):
         return {}
-    read = [row for path in config.rows for row in read_records(path, ("question", "prediction"))]
-    kept, held_out = split_questions(verified_rows(read, "rows"), config.held_out, config.seed)
-    found = {str(config.output): _write(matched(subset_of(kept, config.n_questions, config.seed)), config.output)}
-    files = [config.output]
+    read = [row for path in paths for row in read_records(path, ("question", "prediction"))]
+    rows, held_out = split_questions(verified_rows(read, ", ".join(config.rows)), config.held_out, config.seed)
+    rows = subset_of(rows, config.n_questions, config.seed)
+    kept, found = contrast.matched(rows), {}
+    found[str(config.output)] = _write(kept, config.output, matched=True)
+    others = [(config.everything, rows), (config.held_out_everything, held_out)]
+    if config.unmatched is not None:
+        others.append((config.unmatched, evened(rows, kept, config.seed)))
     if config.held_out_output is not None:
-        rows = held_out if config.everything else matched(held_out)
-        found[str(config.held_out_output)] = _write(rows, config.held_out_output, check=not config.everything)
-        files.append(config.held_out_output)
-    manifest.write(config.output, files)
+        found[str(config.held_out_output)] = _write(contrast.matched(held_out), config.held_out_output, matched=True)
+    for path, own in others:
+        if path is not None:
+            _write(own, path, matched=False)
+    files = [config.output, config.held_out_output, *(path for path, _ in others)]
+    manifest.write(config.output, [path for path in files if path is not None])
     return found
 
 
-def _write(rows: list[Row], path: Path, *, check: bool = True) -> dict[str, float]:
-    found = check_matched(rows, str(path)) if check else {}
+def _matching(name: str) -> list[Path]:
+    """Return the files that a name, perhaps with *, stands for."""
+    found = sorted(glob(name)) if set(name) & set("*?") else [name]
+    if not found:
+        raise DataFileError(f"rows expects files, but {name!r} matches none. Check the folder.")
+    return [Path(path) for path in found]
+
+
+def _write(rows: list[Row], path: Path, *, matched: bool) -> dict[str, float]:
+    found = check_matched(rows, str(path)) if matched else {}
     write_records(rows, path)
     n_questions, n_right = len({row["id"] for row in rows}), sum(row["scores"][CORRECTNESS] for row in rows)
     gives = "; alone gives: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()) if found else ""

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,7 +98,14 @@ def test_the_stage_holds_questions_out_by_their_text_and_says_what_each_alone_gi
     rows = answers(600)
     for file, part in zip(files, (rows[::2], rows[1::2]), strict=True):
         file.write_text("".join(json.dumps(row) + "\n" for row in part))
-    config = Config(tuple(files), tmp_path / "fit.jsonl", held_out=0.4, held_out_output=tmp_path / "test.jsonl")
+    config = Config(
+        (str(tmp_path / "?.jsonl*"),),
+        tmp_path / "fit.jsonl",
+        unmatched=tmp_path / "more.jsonl",
+        everything=tmp_path / "all.jsonl",
+        held_out=0.4,
+        held_out_output=tmp_path / "test.jsonl",
+    )
     with caplog.at_level("INFO"):
         found = run(config)
     assert set(found[str(config.output)]) == {"length", "generator", "question", "domain", "length_same_question"}
@@ -107,7 +115,16 @@ def test_the_stage_holds_questions_out_by_their_text_and_says_what_each_alone_gi
     )
     assert not {row["id"] for row in fit} & {row["id"] for row in test}
     assert run(config) == {}  # done already
+    more, everything = (
+        [json.loads(line) for line in file.read_text().splitlines()] for file in (config.unmatched, config.everything)
+    )
+    wrong, right = (Counter(r["generator"] for r in more if r["scores"]["correctness"] == kind) for kind in (0, 1))
+    n_wrong = sum(not row["scores"]["correctness"] for row in everything)
+    assert right <= wrong and sum(wrong.values()) == n_wrong - sum(not row["scores"]["correctness"] for row in fit)
+    assert not [row for row in more if row in fit] and not {row["id"] for row in everything} & {r["id"] for r in test}
     sides = split_questions(verified_rows(rows, "f"), 0.4, 731)
     assert {row["id"] for row in fit} <= {row["id"] for row in sides[0]}
     with pytest.raises(SettingsError, match="held_out expects a share"):
-        run(Config(tuple(files), tmp_path / "x.jsonl", held_out=0.4))
+        run(replace(config, output=tmp_path / "x.jsonl", held_out_output=None))
+    with pytest.raises(DataFileError, match="rows expects files, but .* matches none"):
+        run(replace(config, rows=(str(tmp_path / "*.csv"),), output=tmp_path / "x.jsonl"))
