@@ -116,7 +116,7 @@ def evened(rows: Sequence[Row], taken: Sequence[Row], seed: int) -> list[Row]:
     """Keep the wrong answers that were not taken, and as many right ones by the same generators.
 
     Strong generators' wrong answers are rare, so those that could not be matched are worth fitting on all the same; no
-    evidence may rest on them.
+    evidence may rest on them, so they are auxiliary.
 
     Args:
         rows: What `verified_rows` gives.
@@ -135,7 +135,7 @@ def evened(rows: Sequence[Row], taken: Sequence[Row], seed: int) -> list[Row]:
             lacking[row["generator"]] -= 1
             per_question[row["id"]] += 1
             kept.append(row)
-    return sorted(kept, key=lambda row: str(row["id"]))
+    return [{**row, "auxiliary": True} for row in sorted(kept, key=lambda row: str(row["id"]))]
 
 
 def alone(rows: Sequence[Row]) -> dict[str, float]:

@@ -121,7 +121,8 @@ def test_the_stage_holds_questions_out_by_their_text_and_says_what_each_alone_gi
     wrong, right = (Counter(r["generator"] for r in more if r["scores"]["correctness"] == kind) for kind in (0, 1))
     n_wrong = sum(not row["scores"]["correctness"] for row in everything)
     assert right <= wrong and sum(wrong.values()) == n_wrong - sum(not row["scores"]["correctness"] for row in fit)
-    assert not [row for row in more if row in fit] and not {row["id"] for row in everything} & {r["id"] for r in test}
+    assert all(row.pop("auxiliary") for row in more) and not [row for row in more if row in fit]
+    assert not {row["id"] for row in everything} & {r["id"] for r in test}
     sides = split_questions(verified_rows(rows, "f"), 0.4, 731)
     assert {row["id"] for row in fit} <= {row["id"] for row in sides[0]}
     with pytest.raises(SettingsError, match="held_out expects a share"):

@@ -368,7 +368,7 @@ def test_inputs_of_one_name_stay_apart_when_joined(config, tmp_path):
     [
         ({"max_length": 128}, "their max_length differ"),
         ({"dtype": "bfloat16"}, "their backbone differ"),
-        ({"poolings": ("last",)}, "their features differ"),
+        ({"poolings": ("min",)}, "expects features that share poolings"),
     ],
 )
 def test_features_that_do_not_match_are_not_joined(config, tmp_path, changes, message):
