@@ -44,7 +44,7 @@ TALK: tuple[tuple[str, ...], ...] = (  # one of each group, in this order, makes
 )
 
 MASTER_KEYS = (
-    *(":", ".", ",", "!", "?", "...", "-", "\n", " .", "####", "**", "```", "\\boxed{}", "</think>", "1", "0", "None"),
+    *(":", ".", ",", "!", "?", "...", "-", " .", "####", "**", "```", "\\boxed{}", "</think>", "1", "0", "None"),
     *("Solution", "Solution:", "Answer:", "The answer is", "Final answer:", "Explanation:", "Step 1:", "Yes", "OK"),
     "Thought process:",
     "Let's solve this problem step by step.",
