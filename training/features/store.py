@@ -313,7 +313,7 @@ def concatenate(feature_sets: Sequence[FeatureSet]) -> FeatureSet:
                 f"{mine[name]!r:.300} and {theirs[name]!r:.300}. Extract both with the same settings; a chat template "
                 "that writes a date is frozen by giving the reading as a file."
             )
-    shared = {
+    shared: dict[str, Any] = {
         name: tuple(value for value in getattr(first, name) if all(value in getattr(one, name) for one in others))
         for name in ("layers", "poolings", "states")
     }

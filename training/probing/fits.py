@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
@@ -103,7 +104,7 @@ def fit_each(
         if setting.head == "ridge":
             offset = _means(target.value, train) if centered else np.zeros(train.n_aspects)
             penalty = np.diag(setting.penalty * scale / train.weight)
-            dual: Array = np.linalg.solve(kernel + penalty, target.value - offset[train.aspect])  # type: ignore[assignment]
+            dual = _solved(kernel + penalty, target.value - offset[train.aspect])
         else:
             dual, offset = _fit_losses(*coordinates[setting.sharing], train, target, setting)
             dual = dual / scale
@@ -179,6 +180,14 @@ def _alone(train: Rows) -> NDArray[np.bool_]:
         own = train.aspect == a
         alone[own] = len(np.unique(train.question[own])) == 1
     return alone
+
+
+def _solved(matrix: Array, values: Array) -> Array:
+    """Solve a symmetric positive definite system; one that rounding made indefinite, as of constant features, too."""
+    try:
+        return np.asarray(cho_solve(cho_factor(matrix, check_finite=False), values, check_finite=False))
+    except LinAlgError:
+        return np.asarray(np.linalg.solve(matrix, values))
 
 
 def _scale(kernel: Array) -> float:

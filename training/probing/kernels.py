@@ -5,7 +5,7 @@ over the layers, so all depths cost one pass over the features. The weights come
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,6 +39,7 @@ class Design:
         self.labels = labels
         self.aspects = aspects
         self._kept: OrderedDict[tuple[View, int, bool], Array] = OrderedDict()
+        self.held_out: dict[Hashable, Array] = {}  # what inner folds predicted last, for the search
         self._parts: dict[tuple[int, ...], Design] = {}
 
     def of(self, aspects: Sequence[int]) -> "Design":

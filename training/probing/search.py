@@ -26,6 +26,8 @@ from .kernels import Design, deviation, unwhitened
 from .settings import SearchConfig, Setting, View
 from .table import Array, Index, Labels, TooFewLabelsError, balanced, question_folds, with_both_kinds
 
+REMEMBERED = 8  # earlier held-out values of a group
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -226,6 +228,9 @@ def held_out_values(
         The values, (settings, rows), and the rows: those of the aspects that are not auxiliary.
     """
     kept, design = training_rows(labels, group, settings[0]), design.of(group)
+    key = (view, depth, labels.row.tobytes(), tuple(settings), repr(config))  # a choice is calibrated on what chose it
+    if key in design.held_out:
+        return design.held_out[key], kept.take(np.flatnonzero(~kept.auxiliary))
     values = np.full((len(settings), len(kept.score)), np.nan)
     for fit_rows, out_rows in question_folds(kept, config.inner_folds, config.seed):
         fits = _fit(design, view, depth, kept.take(fit_rows), settings, config)
@@ -233,6 +238,7 @@ def held_out_values(
         out = design.rows(view, kept.take(out_rows))
         values[:, out_rows] = [fitted.values(gram, out) for fitted in fits]
     scored = np.flatnonzero(~kept.auxiliary)
+    design.held_out = {key: values[:, scored]} | dict(list(design.held_out.items())[:REMEMBERED])
     return values[:, scored], kept.take(scored)
 
 
