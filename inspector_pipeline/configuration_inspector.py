@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import partial
+from math import inf
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -12,6 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .decisions import RULES
 from .errors import JudgeConfigError, ReadingError
+from .familiarity import STATISTICS, Bounds
 from .features import POOLINGS, STATE_KINDS, Feature
 from .heads import AGGREGATIONS, SCORE_RULES, STACKED_RULES
 from .results import rank_choices
@@ -26,12 +28,15 @@ HEAD_FIELDS: dict[str, dict[str, type]] = {
 HEAD_RULES = {"linear": tuple(RULES), "score_tokens": SCORE_RULES, "stacked": STACKED_RULES}
 FEATURE_FIELDS = {"reading": str, "layer": int, "pooling": str, "state": str}
 ASPECT_FIELDS = {"name": str, "features": list, "head": dict, "classes": list, "counts_in_total": bool}
-FORMAT_VERSION = max(HEADS.values())
+FAMILIAR_FIELDS = {"features": list, "n_components": int, "n_words": int, "threshold": int | float, "text": dict}
+FITTED_ON_VERSION = 3  # the first format_version that says what a judge was fitted on
+FORMAT_VERSION = max(*HEADS.values(), FITTED_ON_VERSION)
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
     *("backbone_config", "backbone_id", "backbone_revision", "fused", "depth"),
     *("readings", "aspects", "max_length", "format_version"),
 )
+ADDED_FIELDS = ("rank_by", "familiar", "n_seen_questions")  # to the first layout
 FIELDS_OF_TRANSFORMERS = {
     *("model_type", "auto_map", "custom_pipelines", "torch_dtype", "attn_implementation", "output_attentions"),
     *("_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "_from_model_config"),
@@ -93,6 +98,25 @@ class Aspect:
         return self.features[len(self.probe_features) :]
 
 
+@dataclass(frozen=True)
+class Familiar:
+    """What a judge takes for pairs like those that it was fitted on, see `familiarity.py`.
+
+    Attributes:
+        features: Whose distance is measured, of those that aspects read.
+        n_components: Directions inside which it is measured one by one.
+        n_words: How many words are not new.
+        threshold: The largest distance of a familiar pair.
+        text: Bounds of statistics of a pair's texts, each lowest and highest; None is no bound.
+    """
+
+    features: tuple[Feature, ...]
+    n_components: int
+    n_words: int
+    threshold: float
+    text: dict[str, Bounds]
+
+
 def unique_features(aspects: Iterable[Aspect]) -> tuple[Feature, ...]:
     """Return every feature that one of these aspects reads, once, in order of first appearance."""
     return tuple(dict.fromkeys(feature for aspect in aspects for feature in aspect.features))
@@ -111,9 +135,12 @@ class InspectorConfig(PreTrainedConfig):
         readings: Name -> the JSON object of a `PairTemplate`.
         aspects: JSON objects of `Aspect`, in the order of the result.
         max_length: Upper bound on the tokens of one pair under one reading.
-        format_version: The first version of this layout that has all the judge's heads.
+        format_version: The first version of this layout that has all that the judge has.
         rank_by: The field that the judge ranks responses by: `expected_total`, or `expected_` and an aspect. None,
             which is not written, is `expected_total` where an aspect counts.
+        familiar: JSON object of a `Familiar`; None, which is not written, where the judge cannot tell.
+        n_seen_questions: How many questions the judge names as those that it was fitted on; 0, which is not written,
+            where it names none.
 
     Raises:
         JudgeConfigError: A field is wrong, missing or unknown; the message names it. A bare `InspectorConfig()`, which
@@ -133,6 +160,8 @@ class InspectorConfig(PreTrainedConfig):
     max_length: int = 2048
     format_version: int = 1
     rank_by: str | None = None
+    familiar: dict[str, Any] | None = None
+    n_seen_questions: int = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the backbone's config; run our installed code, not a repo's, where both are there."""
@@ -179,7 +208,10 @@ class InspectorConfig(PreTrainedConfig):
         _require(self.max_length >= 1, f"max_length expects a positive number of tokens, but got {self.max_length}.")
         aspects = self.parsed_aspects
         _require(bool(aspects), "aspects expects at least one aspect, but got none.")
-        version = max(HEADS[aspect.head.type] for aspect in aspects)
+        familiar = self.parsed_familiar
+        _require(self.n_seen_questions >= 0, f"n_seen_questions expects 0 or more, but got {self.n_seen_questions}.")
+        fitted_on = familiar is not None or self.n_seen_questions > 0
+        version = max(FITTED_ON_VERSION * fitted_on, *(HEADS[aspect.head.type] for aspect in aspects))
         _require(self.format_version == version, f"format_version expects {version}, but got {self.format_version!r}.")
         names = {aspect.name for aspect in aspects}
         _require(len(names) == len(aspects), "aspects expects distinct names, but some are equal.")
@@ -193,13 +225,6 @@ class InspectorConfig(PreTrainedConfig):
         _one_of(self.rank_by, (None, *rank_choices(aspects)), "rank_by")
         layers = getattr(self.backbone_config, "num_hidden_layers", None)
         _require(layers == depth, f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields; without `rank_by` where it is None, so that judges of before are saved as they were."""
-        found: dict[str, Any] = super().to_dict()
-        if self.rank_by is None:
-            found.pop("rank_by", None)
-        return found
 
     @property
     def parsed_readings(self) -> dict[str, PairTemplate]:
@@ -222,6 +247,22 @@ class InspectorConfig(PreTrainedConfig):
         """
         readings = tuple(self.parsed_readings)
         return tuple(_parse_aspect(data, f"aspects[{i}]", readings) for i, data in enumerate(self.aspects))
+
+    @property
+    def parsed_familiar(self) -> Familiar | None:
+        """What the judge takes for familiar pairs; None where it cannot tell.
+
+        Raises:
+            JudgeConfigError: The field is malformed.
+        """
+        if self.familiar is None:
+            return None
+        return _parse_familiar(self.familiar, tuple(self.parsed_readings), unique_features(self.parsed_aspects))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, without those that were added later where they say nothing: older judges stay the same."""
+        found: dict[str, Any] = super().to_dict()
+        return {name: value for name, value in found.items() if name not in ADDED_FIELDS or value}
 
     @property
     def rms_norm_eps(self) -> float:
@@ -290,6 +331,29 @@ def _parse_head(data: Any, where: str) -> Head:
         f"{where}.members expects 1 for the rule {head.rule!r}, but got {head.members}.",
     )
     return head
+
+
+def _parse_familiar(data: Any, readings: tuple[str, ...], read: tuple[Feature, ...]) -> Familiar:
+    where = "familiar"
+    values = _take(data, where, FAMILIAR_FIELDS)
+    described = values.pop("features")
+    features = tuple(_parse_feature(item, f"{where}.features[{i}]", readings) for i, item in enumerate(described))
+    _require(
+        0 < len(features) == len(set(features)) and set(features) <= set(read),
+        f"{where}.features expects one or more different features, each of which an aspect reads, but got {described}.",
+    )
+    for name, least in (("n_components", 1), ("n_words", 0), ("threshold", 0)):
+        _require(least <= values[name] < inf, f"{where}.{name} expects {least} or more, but got {values[name]}.")
+    for name, bounds in values["text"].items():
+        _one_of(name, tuple(STATISTICS), f"{where}.text")
+        sides = bounds if isinstance(bounds, list) else []
+        numbers = [side for side in sides if isinstance(side, int | float) and not isinstance(side, bool)]
+        _require(
+            len(sides) == 2 and len(numbers) + sides.count(None) == 2 and sorted(numbers) == numbers,
+            f"{where}.text.{name} expects the lowest and the highest value, or null, but got {bounds!r}.",
+        )
+    text = {name: (low, high) for name, (low, high) in values.pop("text").items()}
+    return Familiar(features, **values, text=text)
 
 
 def _are_whole(values: list[Any] | tuple[Any, ...]) -> bool:

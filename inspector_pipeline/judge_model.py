@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_inspector import Aspect, InspectorConfig, unique_features
 from .errors import BackboneError
+from .familiarity import Familiarity
 from .features import Feature, read_features
 from .heads import LinearProbe, ScoreTokens, StackedHead, frozen_parameter, probe_key
 from .truncation import take_final_norm
@@ -28,12 +29,15 @@ class InspectorOutput(ModelOutput):
         expected: float32 (batch, aspects), sum over classes of class * probability.
         probabilities: For each aspect, float32 (batch, classes).
         decision_values: For each aspect, float32 (batch, outputs) before the decision rule.
+        distance: float32 (batch,), how far the pair lies from those that the judge was fitted on; None where it does
+            not know.
     """
 
     scores: Tensor | None = None
     expected: Tensor | None = None
     probabilities: tuple[Tensor, ...] | None = None
     decision_values: tuple[Tensor, ...] | None = None
+    distance: Tensor | None = None
 
 
 class JudgeModel(PreTrainedModel):
@@ -54,6 +58,8 @@ class JudgeModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    familiar: Familiarity | None
+    seen_questions: Tensor | None  # int64, ascending: the numbers of the questions that the judge was fitted on
     _keys_to_ignore_on_load_unexpected = [r"^backbone\.", r"^final_norm\."]
 
     def __init__(self, config: InspectorConfig) -> None:
@@ -73,6 +79,12 @@ class JudgeModel(PreTrainedModel):
         self.centred_features = tuple(dict.fromkeys(f for aspect in self.aspects for f in aspect.probe_features))
         self.centers = frozen_parameter(len(self.centred_features), hidden)
         self.probes = nn.ModuleDict({probe_key(aspect.name): _make_head(aspect, hidden) for aspect in self.aspects})
+        described = config.parsed_familiar
+        self.familiar_features = described.features if described else ()
+        sizes = (len(described.features) * hidden, described.n_components, described.n_words) if described else None
+        self.familiar = Familiarity(*sizes) if sizes else None
+        n_seen = config.n_seen_questions
+        self.register_buffer("seen_questions", torch.zeros(n_seen, dtype=torch.int64) if n_seen else None)
         self._classes_on: tuple[torch.device, list[Tensor]] | None = None
         self.post_init()
 
@@ -155,11 +167,16 @@ class JudgeModel(PreTrainedModel):
             probabilities.append(decision.probabilities)
             scores.append(classes[decision.class_index])
             expected.append((decision.probabilities * classes).sum(dim=1))
+        distance = None
+        if self.familiar is not None:
+            place = self.familiar.center.device
+            distance = self.familiar(torch.stack([features[f].to(place) for f in self.familiar_features], dim=1))
         return InspectorOutput(
             scores=torch.stack(scores, dim=1),
             expected=torch.stack(expected, dim=1),
             probabilities=tuple(probabilities),
             decision_values=tuple(values),
+            distance=distance,
         )
 
     def _class_values(self, device: torch.device) -> list[Tensor]:

@@ -19,6 +19,7 @@ from .backbone import check_backbone, check_shareable, check_sharing, load_backb
 from .configuration_inspector import InspectorConfig
 from .devices import preferred_dtype
 from .errors import BackboneError, JudgeConfigError
+from .familiarity import check_fitted_on
 from .handler import EndpointHandler
 from .heads import check_weights
 from .judge_model import JudgeModel
@@ -27,6 +28,7 @@ from .reward import ConversationReader
 from .truncation import shallow_view
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+FITTED_ON = ("familiar.", "seen_questions")  # how the names begin of tensors that say what a judge was fitted on
 BACKBONE_KWARGS = ("device_map", "attn_implementation", "quantization_config", "max_memory", "offload_folder")
 
 
@@ -96,6 +98,7 @@ class InspectorModel(JudgeModel):
             backbone_kwargs |= {k: kwargs[k] for k in ("token", "cache_dir", "local_files_only") if k in kwargs}
             backbone_kwargs["dtype"] = (config.dtype or "auto") if dtype == "stored" else dtype
             kwargs["dtype"] = torch.float32
+        kwargs.setdefault("ignore_mismatched_sizes", True)  # they are refused below, by name
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
         )
@@ -106,7 +109,14 @@ class InspectorModel(JudgeModel):
                 f"of another shape: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. Save the judge again "
                 "with save_pretrained."
             )
+        left = [key for key in info["unexpected_keys"] if key.startswith(FITTED_ON)]
+        if left:
+            raise JudgeConfigError(
+                f"{pretrained_model_name_or_path} expects a config that names what its files hold, but it has no place "
+                f"for {', '.join(sorted(left)[:5])}. Save the judge again with save_pretrained."
+            )
         check_weights([("centers", model.centers), *model.probes.named_parameters()])
+        check_fitted_on((name, tensor) for name, tensor in model.named_buffers() if name.startswith(FITTED_ON))
         model._note_revision(kwargs)
         if not config.fused:
             model._take_backbone(share_backbone_with, backbone_kwargs)
@@ -139,6 +149,8 @@ class InspectorModel(JudgeModel):
         if last.device.type != "meta":
             self.probes.to(last.device)
             self.centers.data = self.centers.data.to(last.device)
+            if self.familiar is not None:
+                self.familiar.to(last.device)
         self.set_backbone(backbone, final_norm)
 
     def _note_revision(self, kwargs: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from transformers.utils import logging as hf_logging
 
 from .engine import WINDOW_ROWS, FeatureReader, windows
 from .errors import BackboneError, PairError
+from .familiarity import FactFinder, PairFacts, why_unfamiliar
 from .template import EXPECTED, EncodedPair, PairEncoder, PairTokenizer, check_pair
 
 TASK = "inspector-judge"
@@ -69,8 +70,10 @@ class InspectorPipeline(Pipeline):
         config = self.model.config
         templates = config.parsed_readings.items()
         self.encode = PairEncoder(
-            {name: PairTokenizer(template, self.tokenizer, config.max_length) for name, template in templates}
+            {name: PairTokenizer(template, self.tokenizer, config.max_length) for name, template in templates},
+            _fact_finder(self.model),
         )
+        self._familiar = config.parsed_familiar
         self._aspects = config.parsed_aspects
         self._reader: tuple[tuple[Any, ...], FeatureReader] | None = None
 
@@ -142,6 +145,7 @@ class InspectorPipeline(Pipeline):
         joined = torch.cat([column.double() for column in columns], dim=1).cpu()
         scores, finite, expected, *probabilities = torch.split(joined, [column.shape[1] for column in columns], dim=1)
         return {
+            "distance": [None] * len(scores) if output.distance is None else output.distance.tolist(),
             "scores": scores.long().tolist(),
             "finite": finite.flatten().bool().tolist(),
             "expected": expected.tolist(),
@@ -177,6 +181,9 @@ class InspectorPipeline(Pipeline):
                 f"A judge expects finite states, but got expected scores {expected} in {self.model.dtype}. Load "
                 "it with dtype=torch.float32 or torch.bfloat16."
             )
+        facts, own, reason = model_outputs["facts"], self._familiar, None
+        if own is not None:
+            reason = why_unfamiliar(own.text, own.threshold, facts.statistics, model_outputs["distance"])
         scores = dict(zip((aspect.name for aspect in self._aspects), model_outputs["scores"], strict=True))
         by_aspect = dict(zip(scores, expected, strict=True))
         counting = [aspect.name for aspect in self._aspects if aspect.counts_in_total]
@@ -190,9 +197,9 @@ class InspectorPipeline(Pipeline):
                 for aspect, values in zip(self._aspects, probabilities, strict=True)
             },
             "truncated": model_outputs["truncated"],
-            "unfamiliar": None,
-            "unfamiliar_reason": None,
-            "seen": None,
+            "unfamiliar": None if self._familiar is None else reason is not None,
+            "unfamiliar_reason": reason,
+            "seen": facts.seen,
         }
 
     def get_iterator(
@@ -242,6 +249,8 @@ class InspectorPipeline(Pipeline):
         output = self.forward({"pairs": window, "share_prefixes": share_prefixes})
         output["probabilities"] = zip(*output["probabilities"], strict=True)
         output["truncated"] = [any(encoded.truncated for encoded in pair.values()) for pair in window]
+        unknown = PairFacts(None, None)
+        output["facts"] = [getattr(pair, "facts", None) or unknown for pair in window]
         for values in zip(*output.values(), strict=True):
             yield self.postprocess(dict(zip(output, values, strict=True)))
 
@@ -262,6 +271,13 @@ class InspectorPipeline(Pipeline):
                 super().save_pretrained(save_directory, fused=False, **kwargs)
             finally:
                 self.tokenizer = tokenizer
+
+
+def _fact_finder(model: Any) -> FactFinder | None:
+    """Return what finds out what a judge wants to know of texts; None where it wants nothing."""
+    words = None if model.familiar is None else frozenset(model.familiar.words.tolist())
+    questions = None if model.seen_questions is None else frozenset(model.seen_questions.tolist())
+    return FactFinder(words, questions) if words is not None or questions is not None else None
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:

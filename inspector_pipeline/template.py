@@ -9,7 +9,7 @@ reading of a judge.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -379,22 +379,35 @@ def _bounds(positions: list[int]) -> Span:
     return Span(positions[0], positions[-1] + 1) if positions else Span(0, 0)
 
 
+class EncodedReadings(dict[str, EncodedPair]):
+    """A pair under every reading of a judge, by the reading's name.
+
+    Attributes:
+        facts: What else is known of its texts, which are not kept.
+    """
+
+    facts: Any = None
+
+
 class PairEncoder:
     """Checks a pair and tokenises it under every reading of a judge; can be sent to worker processes.
 
     Args:
         encoders: Reading's name -> what tokenises pairs under it.
+        find_facts: What finds out more of a pair's question and response, whole; the response is empty where every
+            reading holds the question alone.
 
     Attributes:
         keys: The texts that a pair needs.
     """
 
-    def __init__(self, encoders: dict[str, PairTokenizer]) -> None:
+    def __init__(self, encoders: dict[str, PairTokenizer], find_facts: Callable[[str, str], Any] | None = None) -> None:
         """Keep one encoder per reading."""
         self.encoders = encoders
+        self.find_facts = find_facts
         self.keys = needed_keys(encoder.template for encoder in encoders.values())
 
-    def __call__(self, pair: Any, index: int | None = None, *, checked: bool = False) -> dict[str, EncodedPair]:
+    def __call__(self, pair: Any, index: int | None = None, *, checked: bool = False) -> EncodedReadings:
         """Tokenise a pair.
 
         Args:
@@ -412,7 +425,10 @@ class PairEncoder:
         if not checked:
             check_pair(pair, index, self.keys)
         texts = pair["question"], pair["prediction"] if "prediction" in self.keys else ""
-        return {name: encoder(*texts) for name, encoder in self.encoders.items()}
+        encoded = EncodedReadings({name: encoder(*texts) for name, encoder in self.encoders.items()})
+        if self.find_facts is not None:
+            encoded.facts = self.find_facts(*texts)
+        return encoded
 
 
 def needed_keys(templates: Iterable[PairTemplate]) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
+import copy
 import json
+import math
 
 import pytest
-from support.models import aspect, feature
+from support.models import aspect, familiar, feature
 from transformers import AutoConfig
 
 from inspector_pipeline import Feature, InspectorConfig, JudgeConfigError
@@ -43,6 +45,7 @@ def test_a_missing_field_is_named(saved, name):
         InspectorConfig.from_dict(saved[1])
 
 
+FAMILIAR = familiar([feature(2, "last")], text={"digits": [0, 1]})
 CASES = {
     "unknown top": (lambda c: c.update(max_lenght=3), "max_lenght"),
     "unknown nested": (
@@ -82,8 +85,19 @@ CASES = {
     "max_length": (lambda c: c.update(max_length=0), "max_length expects a positive"),
     "reading field": (lambda c: c["readings"]["chat"].pop("middle"), "readings.*middle"),
     "unread reading": (lambda c: c["readings"].update(more=dict(c["readings"]["chat"])), "more"),
-    "newer format": (lambda c: c.update(format_version=3), "up to format_version 2.*Upgrade"),
+    "newer format": (lambda c: c.update(format_version=4), "up to format_version 3.*Upgrade"),
     "format of other heads": (lambda c: c.update(format_version=2), "format_version expects 1, but got 2"),
+    "familiar format": (lambda c: c.update(format_version=1), "format_version expects 3, but got 1"),
+    "familiar field": (lambda c: c["familiar"].pop("threshold"), "familiar needs the field.*threshold"),
+    "familiar kind": (lambda c: c.update(familiar=[1]), "familiar"),
+    "familiar feature": (lambda c: c["familiar"]["features"][0].update(layer=1), "familiar.features.*an aspect reads"),
+    "familiar nothing": (lambda c: c["familiar"].update(features=[]), "familiar.features expects one or more"),
+    "familiar threshold": (lambda c: c["familiar"].update(threshold=math.nan), "threshold expects 0 or more.*nan"),
+    "familiar size": (lambda c: c["familiar"].update(n_components=0), "n_components expects 1 or more, but got 0"),
+    "familiar statistic": (lambda c: c["familiar"]["text"].update(lenght=[0, 1]), "familiar.text expects.*'lenght'"),
+    "familiar bounds": (lambda c: c["familiar"]["text"].update(digits=[1, 0]), r"text.digits expects.*\[1, 0\]"),
+    "familiar bound": (lambda c: c["familiar"]["text"].update(digits=["a", 0]), "text.digits expects"),
+    "seen": (lambda c: c.update(n_seen_questions=-1), "n_seen_questions expects 0 or more, but got -1"),
     "older format": (lambda c: c.update(format_version=0), "format_version expects 1"),
 }
 
@@ -91,6 +105,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_wrong_field_is_named(saved, case):
     change, message = CASES[case]
+    saved[1].update(copy.deepcopy(FAMILIAR) if case.startswith("familiar ") else {})
     change(saved[1])
     with pytest.raises(JudgeConfigError, match=message):
         InspectorConfig.from_dict(saved[1])

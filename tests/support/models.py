@@ -1,9 +1,11 @@
 """Tiny backbones and judges of random numbers."""
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, LlamaConfig, Qwen3Config
 
 from inspector_pipeline import InspectorConfig, PairTemplate
+from inspector_pipeline.familiarity import question_number, word_number
 from inspector_pipeline.truncation import truncated_config
 
 N_LAYERS = 4
@@ -71,4 +73,25 @@ def random_probes(model, seed=0):
             parameter.data = parameter.data.sort().values
         if "weight" in name:
             parameter.data *= 0.1
+    if model.familiar is not None:
+        for name, buffer in model.familiar.named_buffers():
+            shape = buffer.shape
+            buffer.data = torch.arange(shape[0]) if name == "words" else torch.rand(shape, generator=generator) + 0.5
+        model.familiar.basis.data = torch.linalg.qr(model.familiar.basis).Q
     return model
+
+
+def familiar(features, *, text=None, threshold=1e9, n_components=3, words=()):
+    """A config's fields of a judge that says what it was fitted on; `fill_known` sets the words."""
+    found = {"features": features, "n_components": n_components, "n_words": len(words), "threshold": threshold}
+    return {"familiar": {**found, "text": text or {}}, "format_version": 3}
+
+
+def fill_known(folder, words=(), questions=()):
+    """Write into a judge's file which words and questions it knows."""
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    numbers = {"familiar.words": map(word_number, words), "seen_questions": map(question_number, questions)}
+    state |= {name: torch.tensor(sorted(own)) for name, own in numbers.items() if name in state}
+    save_file(state, path, metadata={"format": "pt"})
+    return folder

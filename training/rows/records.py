@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.familiarity import normal_text as normal_text
+from inspector_pipeline.familiarity import question_digest
 from inspector_pipeline.files.disk import write_atomically
 from inspector_pipeline.files.tables import Row, read_rows
 
@@ -59,12 +61,7 @@ class LabelledPair:
 
 def question_id(question: str) -> str:
     """Name a question by its text: 12 hexadecimal digits of the sha256, white space and case aside."""
-    return hashlib.sha256(normal_text(question).lower().encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
-
-def normal_text(text: str) -> str:
-    """Collapse white space."""
-    return " ".join(text.split())
+    return question_digest(question).hex()[:12]
 
 
 def response_key(row: Row) -> tuple[str, int, str]:
