@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 
 from inspector_pipeline.api.load import EMBEDDED_JUDGE, EMBEDDED_JUDGES
 from inspector_pipeline.configuration_inspector import Aspect, InspectorConfig
+from inspector_pipeline.results import own_rank_field
 from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
 
 from .backbone_license import base_model, known_license
@@ -108,6 +109,11 @@ class JudgeCard:
     def poolings(self) -> list[str]:
         """What is read at each layer."""
         return list(dict.fromkeys(f.pooling for aspect in self.config.parsed_aspects for f in aspect.features))
+
+    @property
+    def ranks_by(self) -> str | None:
+        """The field that it ranks responses by; None where there is none."""
+        return own_rank_field(self.config)
 
     @property
     def heads(self) -> list[str]:

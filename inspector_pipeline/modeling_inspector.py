@@ -24,6 +24,7 @@ from .handler import EndpointHandler
 from .heads import check_weights
 from .judge_model import JudgeModel
 from .pipeline_inspector import TASK, InspectorPipeline
+from .results import TOTAL, own_rank_field
 from .reward import ConversationReader
 from .truncation import shallow_view
 
@@ -217,13 +218,14 @@ class InspectorModel(JudgeModel):
 
 
 class InspectorReward(InspectorModel):
-    """A judge whose logit is the expected total of a chat-formatted prompt with its completion.
+    """A judge whose logit is the field that it ranks by, of a chat-formatted prompt with its completion.
 
     Args:
         config: Config of a judge with one reading, its tokenizer's chat template.
 
     Raises:
-        JudgeConfigError: The judge has several readings, as rubric judges have, or no aspect counts in its total.
+        JudgeConfigError: The judge has several readings, as rubric judges have, or it names no field to rank by and no
+            aspect counts in its total.
 
     Example:
         >>> from transformers import AutoModelForSequenceClassification
@@ -241,10 +243,14 @@ class InspectorReward(InspectorModel):
                 f"no texts to write into rubrics, but this one has {', '.join(self.reading_names)}. Use RewardFunction "
                 "instead."
             )
-        if not any(aspect.counts_in_total for aspect in self.aspects):
+        rank_by = own_rank_field(config)
+        if rank_by is None:
             raise JudgeConfigError(
-                "A reward model expects an aspect that counts in the total, but this judge has none."
+                "A reward model expects an aspect that counts in the total, or a field to rank by, but this judge has "
+                "none. Set rank_by in its config."
             )
+        is_total = rank_by == TOTAL
+        self._ranked = [a.counts_in_total if is_total else rank_by == f"expected_{a.name}" for a in self.aspects]
         self._conversations: ConversationReader | None = None
 
     @classmethod
@@ -276,8 +282,9 @@ class InspectorReward(InspectorModel):
             **kwargs: Ignored, as trainers pass some of their own.
 
         Returns:
-            `logits`, float32 (batch, 1): the sum of the expected scores of all aspects that count. NaN, which trainers
-            take for "no reward", where the assistant's turn is blank or does not end the conversation.
+            `logits`, float32 (batch, 1): the field that the judge ranks by, such as the sum of the expected scores of
+            all aspects that count. NaN, which trainers take for "no reward", where the assistant's turn is blank or
+            does not end the conversation.
 
         Raises:
             PairError: A conversation has no assistant header.
@@ -294,8 +301,7 @@ class InspectorReward(InspectorModel):
                     f"A judge expects finite states, but got others in {self.dtype}. Load it with dtype=torch.float32 "
                     "or torch.bfloat16."
                 )
-            counting = [aspect.counts_in_total for aspect in self.aspects]
-            logits[rows, 0] = cast(Tensor, output.expected)[:, counting].sum(dim=1).to(input_ids.device)
+            logits[rows, 0] = cast(Tensor, output.expected)[:, self._ranked].sum(dim=1).to(input_ids.device)
         return SequenceClassifierOutput(logits=logits)
 
 

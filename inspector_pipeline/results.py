@@ -20,6 +20,11 @@ def rank_choices(aspects: Sequence[Any]) -> tuple[str, ...]:
     return (*total, *(f"expected_{aspect.name}" for aspect in aspects))
 
 
+def own_rank_field(config: Any) -> str | None:
+    """Return the field that a judge ranks by; None where it names none and no aspect counts in its total."""
+    return config.rank_by or next((name for name in rank_choices(config.parsed_aspects) if name == TOTAL), None)
+
+
 def rank_field(config: Any, asked: str | None = None) -> str:
     """Return the field that results are ranked by.
 
@@ -52,11 +57,33 @@ def ranked_value(result: Mapping[str, Any], field: str) -> float:
     return float(result[kind][field if kind == "scores" else field.removeprefix("expected_")])
 
 
+def column_kinds(aspects: Sequence[str]) -> dict[str, type]:
+    """Return the columns of a judge with these aspects; see `FlatColumns`.
+
+    Raises:
+        SettingsError: An aspect is called as another column, such as `expected_fluency` beside `fluency`.
+    """
+    columns = [
+        *((name, int) for name in (*aspects, PUBLISHED_TOTAL)),
+        *((name, float) for name in (*(f"expected_{name}" for name in aspects), TOTAL)),
+        *(("probabilities", dict), ("truncated", bool)),
+        *((UNFAMILIAR, bool), (REASON, str), (SEEN, bool), (RANK_BY, str)),
+    ]
+    kinds = dict(columns)
+    if len(kinds) < len(columns):
+        names = [name for name, _ in columns]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SettingsError(f"A judge expects aspects whose columns differ, but two would be called {twice!r}.")
+    return kinds
+
+
 class FlatColumns:
     """The columns that a judge adds to a row.
 
     Attributes:
         aspects: The judge's aspects.
+        prefix: What the columns' names begin with.
+        rank_by: The column that rows are ranked by; None where the judge names none and no aspect counts.
         kinds: Name -> int, float, dict, bool or str, in the order in which they are written: each aspect's score and
             `total_score`; `expected_` scores and `expected_total`; `probabilities`, aspect -> class, as text -> share;
             `truncated`, whether the pair was longer than the judge's limit and was cut; `unfamiliar`, whether it is
@@ -77,19 +104,10 @@ class FlatColumns:
             SettingsError: An aspect is called as another column, such as `expected_fluency` beside `fluency`.
         """
         aspects = self.aspects = config.parsed_aspects
-        rank_by = rank_by or config.rank_by or (TOTAL if TOTAL in rank_choices(aspects) else None)
-        self._rank_by = rank_by and prefix + rank_by
-        columns = [
-            *((name, int) for name in (*(aspect.name for aspect in aspects), PUBLISHED_TOTAL)),
-            *((name, float) for name in (*(f"expected_{aspect.name}" for aspect in aspects), TOTAL)),
-            *(("probabilities", dict), ("truncated", bool)),
-            *((UNFAMILIAR, bool), (REASON, str), (SEEN, bool), (RANK_BY, str)),
-        ]
-        names = [name for name, _ in columns]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise SettingsError(f"A judge expects aspects whose columns differ, but two would be called {twice[0]!r}.")
-        self.kinds = {prefix + name: kind for name, kind in columns}
+        rank_by = rank_by or own_rank_field(config)
+        self.prefix = prefix
+        self.rank_by = rank_by and prefix + rank_by
+        self.kinds = {prefix + name: kind for name, kind in column_kinds([aspect.name for aspect in aspects]).items()}
 
     def values(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Flatten a pair's result."""
@@ -101,6 +119,6 @@ class FlatColumns:
             *(*result["scores"].values(), result[PUBLISHED_TOTAL]),
             *(*result["expected"].values(), result[TOTAL]),
             *(shares, result["truncated"]),
-            *(result[UNFAMILIAR], result[REASON], result[SEEN], self._rank_by),
+            *(result[UNFAMILIAR], result[REASON], result[SEEN], self.rank_by),
         ]
         return dict(zip(self.kinds, values, strict=True))

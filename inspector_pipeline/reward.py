@@ -14,6 +14,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 
 from .engine import collate
 from .errors import PairError, ReadingError
+from .results import rank_field, ranked_value
 from .template import EncodedPair, PairTemplate, PairTokenizer, Span
 
 logger = logging.getLogger(__name__)
@@ -176,11 +177,15 @@ class ConversationReader:
 
 
 class RewardFunction:
-    """A judge as a reward function: prompts and completions in, expected totals out.
+    """A judge as a reward function: prompts and completions in, what the judge ranks by out.
 
     Args:
         judge: A loaded judge of any kind.
         batch_size: Pairs that are scored together; None is 256.
+        rank_by: The field that is the reward, such as `expected_total` or `expected_factuality`; None is the judge's.
+
+    Raises:
+        SettingsError: There is no such field, or the judge names none and no aspect counts in its total.
 
     Example:
         >>> from inspector_pipeline import load_judge
@@ -191,11 +196,11 @@ class RewardFunction:
 
     __name__ = "inspector"  # what trainers log it as
 
-    def __init__(self, judge: Pipeline, batch_size: int | None = None) -> None:
+    def __init__(self, judge: Pipeline, batch_size: int | None = None, rank_by: str | None = None) -> None:
         """Keep the judge."""
         self.judge = judge
         self.batch_size = batch_size
-        self._counting = [a.name for a in judge.model.config.parsed_aspects if a.counts_in_total]
+        self.rank_by = rank_field(judge.model.config, rank_by)
 
     def __call__(self, prompts: Sequence[Turns], completions: Sequence[Turns], **kwargs: Any) -> list[float | None]:
         """Score completions.
@@ -207,7 +212,7 @@ class RewardFunction:
             **kwargs: Ignored; trainers pass the data set's other columns.
 
         Returns:
-            For each, the sum of the expected scores of all aspects that count; None where the completion is blank.
+            For each the field that is ranked by; None where the completion is blank.
 
         Raises:
             PairError: A prompt or a completion is of another form.
@@ -219,8 +224,7 @@ class RewardFunction:
         texts = zip(questions, predictions, strict=True)
         pairs = [{"question": asked, "prediction": answer} for asked, answer in texts if answer.strip()]
         results = iter(self.judge(pairs, batch_size=self.batch_size) if pairs else [])
-        expected = [next(results)["expected"] if answer.strip() else None for answer in predictions]
-        return [None if values is None else sum(values[name] for name in self._counting) for values in expected]
+        return [ranked_value(next(results), self.rank_by) if answer.strip() else None for answer in predictions]
 
 
 def _content(turns: Turns, role: str, index: int) -> str:

@@ -26,6 +26,7 @@ def train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="tokens of a pair (1024)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(float32)")
     parser.add_argument("--work", metavar="FOLDER", help="of what is made on the way (OUTPUT.work)")
+    parser.add_argument("--rank-by", metavar="FIELD", help="what it ranks by, such as expected_ASPECT (expected_total)")
 
 
 def _word(text: str) -> tuple[str, int]:
@@ -42,7 +43,7 @@ def _train(args: argparse.Namespace) -> None:
 
     logging.getLogger(__package__).setLevel(logging.INFO)
     chosen = {name: getattr(args, name) for name in ("backbone", "words") if getattr(args, name)}
-    same = ("output", "question", "prediction", "revision", "max_length", "dtype", "work")
+    same = ("output", "question", "prediction", "revision", "max_length", "dtype", "work", "rank_by")
     make_judge(args.table, labels=_labels(args.labels), **chosen, **{name: getattr(args, name) for name in same})
     _show_evidence(read_json(Path(args.output) / "results.json"))
     work = args.work or f"{args.output.rstrip('/')}.work"

@@ -13,9 +13,10 @@ from transformers import AutoConfig
 
 from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.backbone import backbone_location
-from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.errors import DataFileError, JudgeConfigError
 from inspector_pipeline.files.tables import Row, read_rows
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
+from inspector_pipeline.results import TOTAL, column_kinds
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from .rows.columns import is_blank, other_columns, parse_label
@@ -44,6 +45,7 @@ def make_judge(
     max_length: int = 1024,
     dtype: str = "float32",
     work: str | os.PathLike[str] | None = None,
+    rank_by: str | None = None,
 ) -> InspectorPipeline:
     """Make a judge from labelled responses, evaluate it, and save it with its evidence.
 
@@ -62,12 +64,15 @@ def make_judge(
         dtype: Of the backbone's computation, float32, bfloat16 or float16.
         work: Folder of what is made on the way: rows, audit, features, fit. By default OUTPUT.work. The same call goes
             on there where an earlier one was stopped.
+        rank_by: The field that the judge ranks responses by: `expected_total`, or `expected_` and an aspect. None is
+            the expected total.
 
     Returns:
         The judge, loaded.
 
     Raises:
         DataFileError: The table is not as expected, or has too few labels.
+        JudgeConfigError: It cannot rank by that field; the message lists the choices.
         InspectorError: What a stage raises, such as BackboneError.
 
     Example:
@@ -78,6 +83,7 @@ def make_judge(
     """
     table, words = _rows_of(rows), dict(WORDS if words is None else words)
     named = _named_labels(table, labels, (question, prediction), words)
+    _check_rank_by(rank_by, named)
     told = ", ".join(f"{aspect!r} from {column!r}" for aspect, column in named.items())
     logger.info("%d rows; questions from %r, responses from %r; labels: %s.", len(table), question, prediction, told)
     if backbone == EMBEDDED_BACKBONE_ID:
@@ -88,7 +94,8 @@ def make_judge(
     extract: Row = {"backbone_id": os.fspath(backbone), "backbone_revision": revision}
     extract |= {"max_length": max_length, "dtype": dtype}
     features = _features_folder(work, [table, data, extract])
-    changes = {"data": data, "extract": {**extract, "output": features}, "export": {"output": os.fspath(output)}}
+    export: Row = {"output": os.fspath(output), "rank_by": rank_by}
+    changes = {"data": data, "extract": {**extract, "output": features}, "export": export}
     depths = _depths(os.fspath(backbone), revision)
     steps = read_steps(str(STEPS), {"table": str(work / "table.jsonl"), "work": str(work)})
     for step in steps:
@@ -97,6 +104,19 @@ def make_judge(
             step |= {"features": [features], "search": {**step["search"], "depths": depths}}
     run_steps(steps, STEPS.name)
     return load_judge(output)
+
+
+def _check_rank_by(rank_by: str | None, aspects: Iterable[str]) -> None:
+    """Refuse, before hours of work, names that a result's columns have, and a field that there will not be.
+
+    Raises:
+        JudgeConfigError: No aspect gives that field.
+        SettingsError: An aspect is called as one of a result's own columns.
+    """
+    choices = (None, TOTAL, *(f"expected_{name}" for name in aspects))
+    column_kinds(list(aspects))
+    if rank_by not in choices:
+        raise JudgeConfigError(f"rank_by expects one of {', '.join(choices[1:])}, but got {rank_by!r}.")
 
 
 def _rows_of(rows: Any) -> list[Row]:

@@ -1,14 +1,17 @@
 """Mean scores of a set of responses, with bootstrap intervals: what a benchmark reports."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import PairError
+from ..results import PUBLISHED_TOTAL, SEEN, TOTAL, UNFAMILIAR, own_rank_field, rank_field, ranked_value
 from .load import Judge, load_judge
 
-TOTAL = "total_score"
+logger = logging.getLogger(__name__)
+
 CONFIDENCE = 0.95
 N_RESAMPLES = 1000
 
@@ -22,6 +25,7 @@ def mean_scores(
     return_pairs: bool = False,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
+    rank_by: str | None = None,
 ) -> dict[str, Any]:
     """Score responses to questions, and average.
 
@@ -33,14 +37,20 @@ def mean_scores(
         return_pairs: Whether to give every pair's result too.
         n_resamples: Bootstrap samples of pairs.
         seed: Of the bootstrap.
+        rank_by: The field to compare sets of responses by; None is the judge's own.
 
     Returns:
         A result in the shape of one pair's, with `{"mean", "low", "high"}` in the place of each number: `scores` and
-        `expected` by aspect, and `total_score`; `n`, the number of pairs; `truncated`, how many of them were cut; and
+        `expected` by aspect, `total_score`, and `expected_total` (None where no aspect counts); `n`, the number of
+        pairs; `truncated`, `unfamiliar` and `seen`, how many of them were cut, are unlike what the judge was fitted on,
+        and ask what it was fitted on (None where it cannot say); `ranked`, the field that the judge ranks by: `field`,
+        its mean and interval, and the same with their `n` without the pairs that are `unfamiliar` or `seen`
+        (`without_unfamiliar` and `without_seen`; None where none is or none is left), or None where no field ranks; and
         where asked for `pairs`, the results of the pairs. `low` and `high` are the 95 % percentile bootstrap interval.
 
     Raises:
         PairError: There are no pairs, not as many questions as predictions, or a pair cannot be scored.
+        SettingsError: The judge has no such field.
 
     Example:
         >>> mean_scores(["4", "5"], ["2 + 2?", "2 + 3?"])["total_score"]  # doctest: +SKIP
@@ -53,19 +63,50 @@ def mean_scores(
     if not len(predictions):
         raise PairError("mean_scores expects at least one pair, but got none.")
     pairs = [{"question": q, "prediction": p} for q, p in zip(questions, predictions, strict=True)]
-    results = load_judge(judge)(pairs, batch_size=batch_size)
+    loaded = load_judge(judge)
+    config = loaded.model.config
+    field = rank_field(config, rank_by) if rank_by or own_rank_field(config) else None
+    results = loaded(pairs, batch_size=batch_size)
     aspects = list(results[0]["scores"])
     columns = {(kind, name): [r[kind][name] for r in results] for kind in ("scores", "expected") for name in aspects}
-    columns[TOTAL, ""] = [r[TOTAL] for r in results]
+    columns[PUBLISHED_TOTAL, ""] = [r[PUBLISHED_TOTAL] for r in results]
+    if results[0][TOTAL] is not None:
+        columns[TOTAL, ""] = [r[TOTAL] for r in results]
     means = dict(zip(columns, _intervals(np.array(list(columns.values())).T, n_resamples, seed), strict=True))
     report: dict[str, Any] = {
         "scores": {name: means["scores", name] for name in aspects},
-        TOTAL: means[TOTAL, ""],
+        PUBLISHED_TOTAL: means[PUBLISHED_TOTAL, ""],
         "expected": {name: means["expected", name] for name in aspects},
+        TOTAL: means.get((TOTAL, "")),
         "n": len(results),
         "truncated": sum(result["truncated"] for result in results),
+        **{flag: _count(results, flag) for flag in (UNFAMILIAR, SEEN)},
+        "ranked": field and _ranked(results, field, n_resamples, seed),
     }
+    for flag in (UNFAMILIAR, SEEN):
+        if report[flag]:
+            logger.warning("%d of %d pairs are %s: the means rest on them.", report[flag], len(results), flag)
     return {**report, "pairs": results} if return_pairs else report
+
+
+def _count(results: Sequence[dict[str, Any]], flag: str) -> int | None:
+    said = [result[flag] for result in results if result[flag] is not None]
+    return sum(said) if said else None
+
+
+def _ranked(results: Sequence[dict[str, Any]], field: str, n_resamples: int, seed: int) -> dict[str, Any]:
+    """Average the field that is ranked by, with and without the pairs that are unfamiliar or seen."""
+
+    def interval(kept: Sequence[dict[str, Any]]) -> dict[str, float]:
+        values = np.array([[ranked_value(result, field)] for result in kept])
+        return _intervals(values, n_resamples, seed)[0]
+
+    found: dict[str, Any] = {"field": field, **interval(results)}
+    for flag in (UNFAMILIAR, SEEN):
+        kept = [result for result in results if not result[flag]]
+        is_apart = 0 < len(kept) < len(results)
+        found[f"without_{flag}"] = {**interval(kept), "n": len(kept)} if is_apart else None
+    return found
 
 
 def _intervals(values: np.ndarray[Any, Any], n_resamples: int, seed: int) -> list[dict[str, float]]:

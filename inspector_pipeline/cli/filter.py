@@ -13,9 +13,11 @@ def filter_scored(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="SCORED", help="a scored file, or the folder of a big job")
     parser.add_argument(
         "--by",
+        "--rank-by",
         action="append",
         metavar="COLUMN",
-        help="what to rank by (total_score); given more than once, by the columns' mean",
+        help="what to rank by (what the judge ranks by; total_score where rows do not say it); given more than once, "
+        "by the columns' mean",
     )
     parser.add_argument(
         "--top", type=share, metavar="P", help="keep the best share, 0 to 1, of all rows or of each group"
@@ -30,6 +32,9 @@ def filter_scored(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="keep only rows with at least N here, such as factuality=4; may be given more than once",
     )
+    parser.add_argument(
+        "--drop-unfamiliar", action="store_true", help="leave out rows unlike what their judge was fitted on"
+    )
     parser.add_argument("--output", metavar="FILE", help="default: NAME_filtered.json beside SCORED")
     parser.add_argument("--explain", action="store_true", help="write beside the output why each row was kept")
 
@@ -41,10 +46,12 @@ def _filter(args: argparse.Namespace) -> int:
 
     from inspector_pipeline.jobs.filter import FilterJob, filter_job
 
-    same = ("input", "output", "top", "best", "per", "explain")
+    same = ("input", "output", "top", "best", "per", "explain", "drop_unfamiliar")
     settings = {name: getattr(args, name) for name in same} | ({"by": tuple(args.by)} if args.by else {})
     found = filter_job(FilterJob(**settings, at_least=tuple(args.at_least)))
     print(f"inspector: kept {found.kept} of {found.rows} rows in {found.output}", file=sys.stderr)
+    if args.drop_unfamiliar:
+        print(f"inspector: {found.unfamiliar} unfamiliar rows were left out", file=sys.stderr)
     if found.unranked:
         print(f"inspector: {found.unranked} rows were left out: {found.reason}", file=sys.stderr)
     if found.skipped:

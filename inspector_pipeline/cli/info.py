@@ -44,6 +44,8 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
         size: Bytes of its weights.
         results: Its results.json, empty where it has none.
     """
+    from inspector_pipeline.results import own_rank_field
+
     backbone = config.backbone_config
     origin = f"{config.backbone_id or 'unnamed'} ({config.backbone_revision or 'no revision'}), {backbone.model_type}"
     form = "fused: backbone and probes" if config.fused else "probes only: the backbone is loaded by its id"
@@ -52,6 +54,7 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
         ("depth", f"{config.depth} layers of width {backbone.hidden_size}"),
         ("passes", f"{len(config.readings)} a pair"),
         ("max length", f"{config.max_length} tokens"),
+        ("ranks by", own_rank_field(config) or "no field: none of its aspects counts in the total"),
         ("files", f"{form}; {size / 1e6:.2f} MB" if size else form),
     ]
     for name, reading in config.parsed_readings.items():

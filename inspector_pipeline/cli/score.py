@@ -105,6 +105,7 @@ def _score_job(args: argparse.Namespace) -> int:
         raise ValueError(f"--format expects a file as --output, but got {args.format} for a folder.")
     columns = columns_of(args.column)
 
+    from inspector_pipeline.jobs.flags import told
     from inspector_pipeline.jobs.score import ScoreJob, score_job, summary_of
 
     same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size")
@@ -113,6 +114,7 @@ def _score_job(args: argparse.Namespace) -> int:
     check_judge_options(args)
     counts = score_job(job, load(args))
     print(f"inspector: {summary_of(counts, args.output)}", file=sys.stderr)
+    _tell(told(counts, counts["scored"], args.output))
     return SOME_REJECTED if counts["rejected"] or "skipped" in counts else 0
 
 
@@ -124,6 +126,7 @@ def _score_file(args: argparse.Namespace) -> int:
 
     from inspector_pipeline.api.load import keep_top
     from inspector_pipeline.files.tables import check_target, file_source, read_rows, write_rows
+    from inspector_pipeline.jobs.flags import Flags, told
     from inspector_pipeline.results import FlatColumns, rank_field
     from inspector_pipeline.template import check_pair
 
@@ -144,19 +147,27 @@ def _score_file(args: argparse.Namespace) -> int:
     _check_own_columns(rows, list(columns.kinds))
     table = _check_writable(args.input, rows, target)
     results = judge(rows, batch_size=args.batch_size)
-    truncated = sum(result["truncated"] for result in results)
-    if truncated:
-        cut = f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut"
-        print(f"inspector: {cut}", file=sys.stderr)
+    flags = Flags()
+    for result in results:
+        flags.add(result)
+    if flags.truncated:
+        _tell(f"{flags.truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
     flat = [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
     scored = keep_top(flat, args.top_percent, f"{args.prefix}{rank_by}")
     if target is not None:
         write_rows(scored, target) if table is None else _write_typed(table, flat, scored, columns, target)
     if target != STDIO:
-        _show(scored, args.format, judge, args.prefix)
-    if target not in (None, STDIO):
-        print(f"inspector: wrote {len(scored)} pairs to {target}", file=sys.stderr)
+        _show(scored, args.format, columns)
+    written = None if target in (None, STDIO) else target
+    if written:
+        _tell(f"wrote {len(scored)} pairs to {written}")
+    _tell(told(flags.counts(), len(rows), written))
     return 0
+
+
+def _tell(line: str | None) -> None:
+    if line:
+        print(f"inspector: {line}", file=sys.stderr)
 
 
 def _check_writable(source: str, rows: list[dict[str, Any]], target: str | None) -> Any:
@@ -200,11 +211,11 @@ def _write_typed(
     write_table(kept, target)
 
 
-def _show(scored: list[dict[str, Any]], shape: str, judge: Any, prefix: str) -> None:
+def _show(scored: list[dict[str, Any]], shape: str, columns: Any) -> None:
     from inspector_pipeline.files.tables import write_rows
 
     if shape == "table" or (shape == "auto" and sys.stdout.isatty()):
-        show_table(scored, [aspect.name for aspect in judge.model.config.parsed_aspects], prefix)
+        show_table(scored, [aspect.name for aspect in columns.aspects], columns.prefix, columns.rank_by)
     elif shape != "none":
         write_rows(scored, STDIO)
 

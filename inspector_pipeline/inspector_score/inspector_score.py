@@ -20,10 +20,13 @@ Args:
     batch_size (int, optional): pairs that are scored together; by default 256.
     return_pairs (bool): whether to give every pair's result too.
     seed (int): of the bootstrap.
+    rank_by (str, optional): the field to compare sets of responses by; by default what the judge ranks by.
 
 Returns:
-    scores, expected: for each aspect, mean, low and high (95 % bootstrap interval); total_score: the same of the sum;
-    n: number of pairs; truncated: how many were too long and were cut; pairs: where asked for, every pair's result.
+    scores, expected: for each aspect, mean, low and high (95 % bootstrap interval); total_score, expected_total: the
+    same of the sums; n: number of pairs; truncated: how many were too long and were cut; unfamiliar, seen: how many are
+    unlike what the judge was fitted on, and ask what it was fitted on; ranked: the field that the judge ranks by, with
+    and without those; pairs: where asked for, every pair's result.
 """
 
 _CITATION = """\

@@ -5,9 +5,9 @@ import json
 import math
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, compress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, Row, cut, json_line, share_of
 from ..files.sources import find_sources, skipped_files
-from ..files.tables import write_json, write_jsonl
+from ..files.tables import Source, write_json, write_jsonl
+from ..results import PUBLISHED_TOTAL, RANK_BY, REASON, UNFAMILIAR
 from .input import unified
 from .manifest import check_finished
 from .output import whole_file
@@ -35,21 +36,24 @@ class FilterJob:
 
     Attributes:
         input: A scored file, or the folder of a job.
-        by: The column to rank by; of several, their mean.
+        by: The column to rank by; of several, their mean. None takes what the rows' `rank_by` names, the field that
+            their judge ranks by; rows without one, as published files are, are ranked by `total_score`.
         top: Share to keep, 0 to 1, of all rows or of each group; at 1.0 they stay in input order.
         best: How many to keep of all rows or of each group.
         per: The column whose values make groups.
         at_least: (column, number): rows with less are left out before anything is ranked.
+        drop_unfamiliar: Whether rows unlike what their judge was fitted on are left out before anything is ranked.
         output: The file to write; None is `<name>_filtered.json` beside the input.
         explain: Whether to write beside the output why each row was kept.
     """
 
     input: str
-    by: str | tuple[str, ...] = "total_score"
+    by: str | tuple[str, ...] | None = None
     top: float | None = None
     best: int | None = None
     per: str | None = None
     at_least: tuple[tuple[str, float], ...] = ()
+    drop_unfamiliar: bool = False
     output: str | None = None
     explain: bool = False
 
@@ -61,13 +65,17 @@ class FilterJob:
             raise SettingsError(f"--top expects a share from 0 to 1, but got {self.top}.")
         if self.top is not None and self.best is not None:
             raise SettingsError("A filter expects --top or --best, but got both.")
-        if self.top is None and self.best is None and (self.per is not None or not self.at_least):
-            raise SettingsError("A filter expects --top, --best or --at-least, and --per only with the first two.")
+        leaves_out = self.at_least or self.drop_unfamiliar
+        if self.top is None and self.best is None and (self.per is not None or not leaves_out):
+            raise SettingsError(
+                "A filter expects --top, --best, --at-least or --drop-unfamiliar, and --per only with the first two."
+            )
 
     @property
     def ranked_by(self) -> tuple[str, ...]:
         """The columns whose mean rows are ranked by; mostly one."""
-        return (self.by,) if isinstance(self.by, str) else tuple(self.by)
+        by = PUBLISHED_TOTAL if self.by is None else self.by
+        return (by,) if isinstance(by, str) else tuple(by)
 
     @property
     def rank_name(self) -> str:
@@ -92,6 +100,7 @@ class Filtered:
         kept: How many it kept.
         unranked: How many it left out because they have no number to rank by.
         reason: Why, of the first of them.
+        unfamiliar: How many it left out because they are unfamiliar.
         skipped: Files of the input that it did not read.
     """
 
@@ -100,6 +109,7 @@ class Filtered:
     kept: int
     unranked: int
     reason: str | None
+    unfamiliar: int = 0
     skipped: tuple[str, ...] = ()
 
 
@@ -110,7 +120,8 @@ def filter_job(job: FilterJob) -> Filtered:
         job: What to keep.
 
     Raises:
-        DataFileError: The input cannot be read or is not finished, or no row can be ranked.
+        DataFileError: The input cannot be read or is not finished, or no row can be ranked; or unfamiliar rows are to
+            be left out, but the rows do not say which are.
         SettingsError: The output's kind does not fit the input's.
     """
     check_finished(Path(job.input))
@@ -118,12 +129,22 @@ def filter_job(job: FilterJob) -> Filtered:
     states = [source.state() for source in sources]
     schema = unified([source.schema for source in sources]) if sources[0].schema is not None else None
     _check_target(job, schema)
+    names = _first_columns(sources, schema)
+    ranks = _rank_column(sources, names) if job.by is None else None
+    job = job if ranks is None else replace(job, by=ranks[1])
+    flags = [n for n in names if n.endswith(UNFAMILIAR) and n.removesuffix(UNFAMILIAR) + REASON in names]
     read = [*job.ranked_by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]
-    numbers = _Numbers(job)
+    read += [*([ranks[0]] if ranks else []), *(flags if job.drop_unfamiliar else [])]
+    numbers = _Numbers(job, ranks and ranks[0], flags)
     for entry in chain.from_iterable(source.entries(read) for source in sources):
         numbers.add(entry)
     if job.per and numbers.rows and not numbers.has_groups:
         raise DataFileError(f"--per expects a column of {job.input}, but no row has {job.per!r}.")
+    if job.drop_unfamiliar and numbers.rows and not numbers.knows_unfamiliar:
+        raise DataFileError(
+            f"--drop-unfamiliar expects rows that say whether they are unfamiliar, but none of {job.input} does: their "
+            "judge has no statistics of what it was fitted on. Score them with one that has, or leave the option out."
+        )
     if numbers.unranked and numbers.unranked == numbers.rows:
         raise DataFileError(f"No row can be ranked: {numbers.reason}. Check --by and --at-least.")
     chooses = job.best is not None or job.top not in (None, 0.0, 1.0)
@@ -144,7 +165,40 @@ def filter_job(job: FilterJob) -> Filtered:
             source.check_state(state)
         _write(job, rows.in_order(np.searchsorted(np.sort(kept), kept)), schema, _reasons(job, numbers, ranking))
     skipped = tuple(skipped_files(job.input))
-    return Filtered(job.target, numbers.rows, len(kept), numbers.unranked, numbers.reason, skipped)
+    found = (job.target, numbers.rows, len(kept), numbers.unranked, numbers.reason)
+    return Filtered(*found, numbers.unfamiliar, skipped)
+
+
+def _first_columns(sources: Sequence[Source], schema: pa.Schema | None) -> list[str]:
+    """Name the input's columns: those of the schema, or of the first row that could be read."""
+    if schema is not None:
+        return list(schema.names)
+    entries = chain.from_iterable(source.entries([]) for source in sources)
+    return next((list(entry.row) for entry in entries if entry.row), [])
+
+
+def _rank_column(sources: Sequence[Source], names: Sequence[str]) -> tuple[str, str] | None:
+    """Find the column that says what a judge ranks by, and the one that it names; None where no row says it.
+
+    Raises:
+        DataFileError: Several judges scored the rows, and each says it.
+    """
+    told = [name for name in names if name.endswith(RANK_BY)]
+    found: dict[str, str] = {}
+    for entry in chain.from_iterable(source.entries(told) for source in sources) if told else ():
+        row = entry.row or {}
+        for name in told:
+            named, prefix = row.get(name), name.removesuffix(RANK_BY)
+            if isinstance(named, str) and named in names and named.startswith(prefix):
+                found.setdefault(name, named)
+        if found:  # a row that has no scores says nothing
+            break
+    if len(found) > 1:
+        raise DataFileError(
+            f"A filter expects rows of one judge, but got those of several, which rank by {', '.join(found.values())}. "
+            "Name one by --by."
+        )
+    return next(iter(found.items()), None)
 
 
 def _check_target(job: FilterJob, schema: pa.Schema | None) -> None:
@@ -162,16 +216,21 @@ def _check_target(job: FilterJob, schema: pa.Schema | None) -> None:
 class _Numbers:
     """All that is remembered of a row for its rank: its score, its position and its group."""
 
-    def __init__(self, job: FilterJob) -> None:
+    def __init__(self, job: FilterJob, rank_column: str | None, flags: Sequence[str]) -> None:
         self.job = job
+        self._rank_column = rank_column
+        self._flags = flags
         self.scores, self.positions, self.groups = array("d"), array("q"), array("q")
-        self.rows = self.unranked = 0
-        self.has_groups = False
+        self.rows = self.unranked = self.unfamiliar = 0
+        self.has_groups = self.knows_unfamiliar = False
         self.reason: str | None = None
         self._known_groups: dict[bytes, int] = {}
 
     def add(self, entry: Entry) -> None:
         position, self.rows = self.rows, self.rows + 1
+        if self.job.drop_unfamiliar and self._is_unfamiliar(entry.row or {}):
+            self.unfamiliar += 1
+            return
         try:
             score, passes = self._score(entry)
         except DataFileError as error:
@@ -183,11 +242,22 @@ class _Numbers:
             self.positions.append(position)
             self.groups.append(self._group((entry.row or {}).get(self.job.per)) if self.job.per else 0)
 
+    def _is_unfamiliar(self, row: Row) -> bool:
+        values = {str(row.get(name)).lower() for name in self._flags}  # text in CSV
+        self.knows_unfamiliar = self.knows_unfamiliar or bool(values & {"true", "false"})
+        return "true" in values
+
     def _score(self, entry: Entry) -> tuple[float, bool]:
         """Return what the row is ranked by, and whether it has at least what it should."""
         if entry.row is None:
             raise DataFileError(f"{entry.place} {entry.fault}")
         self.has_groups = self.has_groups or self.job.per in entry.row
+        named = entry.row.get(self._rank_column) if self._rank_column else None
+        if named is not None and named not in ("", self.job.by):  # empty in CSV where a row has no scores
+            raise SettingsError(
+                f"A filter expects rows whose judges rank by one column, but {entry.place} names {named!r} and others "
+                f"{self.job.by!r}. Name one by --by."
+            )
         values = [_number(entry, name) for name in self.job.ranked_by]
         score = values[0] if len(values) == 1 else math.fsum(values) / len(values)  # the same in any order
         return score, all([_number(entry, name) >= least for name, least in self.job.at_least])

@@ -29,7 +29,9 @@ NOT_SETTINGS = ("input", "output", "shard")  # where things are; and shards of o
 NO_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
-def job_manifest(job: Any, judge: InspectorPipeline, sources: Sequence[Source], survey: Survey) -> dict[str, Any]:
+def job_manifest(
+    job: Any, judge: InspectorPipeline, sources: Sequence[Source], survey: Survey, columns: Sequence[str] | None
+) -> dict[str, Any]:
     """Describe a job before it starts.
 
     Args:
@@ -37,6 +39,7 @@ def job_manifest(job: Any, judge: InspectorPipeline, sources: Sequence[Source], 
         judge: The loaded judge.
         sources: Its input.
         survey: What the input holds.
+        columns: Those that are added; None for a job of before they were written down.
     """
     settings = {key: value for key, value in asdict(job).items() if key not in NOT_SETTINGS}
     return {
@@ -45,6 +48,7 @@ def job_manifest(job: Any, judge: InspectorPipeline, sources: Sequence[Source], 
         "input": [{"name": source.name, "sha256": source.sha256()} for source in sources],
         "rows": survey.rows,
         "columns_as_json": list(survey.as_json),
+        "columns": columns and list(columns),
         "settings": {**settings, "window_rows": WINDOW_ROWS, "token_budget": token_budget(judge.model.device)},
         "versions": {name: version(name) for name in PACKAGES},
         "threads": torch.get_num_threads() if judge.device.type == "cpu" else None,
@@ -113,6 +117,16 @@ def _differences(found: Any, expected: Any, name: str = "") -> list[str]:
         pairs = [(found.get(key), expected.get(key), f"{name}.{key}" if name else key) for key in keys]
         return [line for one, other, path in pairs for line in _differences(one, other, path)]
     return [] if found == expected else [f"{name} was {found!r:.80}, is {expected!r:.80}"]
+
+
+def is_older_job(folder: Path) -> bool:
+    """Say whether a folder holds a job of before its columns were written down, which goes on with those of then.
+
+    Raises:
+        DataFileError: Its manifest is none.
+    """
+    path = folder / MANIFEST
+    return path.is_file() and "columns" not in read_manifest(path)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

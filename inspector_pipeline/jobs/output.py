@@ -16,6 +16,7 @@ from ..errors import DataFileError
 from ..files.arrow import rows_of
 from ..files.disk import file_sha256
 from ..files.entries import Entry, Row, json_line
+from .flags import FLAGS, Flags
 from .input import CONFLICTS, Survey
 
 REJECTS = "_rejects"
@@ -209,37 +210,43 @@ class Parts:
         self._checksum_path(index).unlink(missing_ok=True)
         self.rejects_path(index).unlink(missing_ok=True)
 
-    def counts(self, index: int, rows: int, truncated: str) -> dict[str, int]:
-        """Count the rows of a whole part.
+    def counts(self, index: int, rows: int, flags: Flags) -> dict[str, int]:
+        """Count the `scored` and the `rejected` rows of a whole part.
 
         Args:
             index: Which part.
             rows: How many rows of the input it stands for.
-            truncated: Name of the column that says whether a pair was cut.
+            flags: Gets the rows that were scored.
 
         Raises:
             DataFileError: It cannot be read, or rows are missing.
         """
         path, rejects = self.path(index), self.rejects_path(index)
+        before = flags.rows
         try:
-            values = _column(path, truncated)
+            for row in _columns(path, [flags.prefix + name for name in FLAGS]):
+                flags.add(row)
         except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
             raise DataFileError(f"{path} expects a whole part, but: {error}. Delete it and run again.") from error
+        scored = flags.rows - before
         n_rejected = rejects.read_bytes().count(b"\n") if rejects.is_file() else 0
-        if len(values) + n_rejected != rows:
+        if scored + n_rejected != rows:
             raise DataFileError(
-                f"{path} expects a whole part, but: it and its rejects hold {len(values) + n_rejected} of {rows} rows. "
+                f"{path} expects a whole part, but: it and its rejects hold {scored + n_rejected} of {rows} rows. "
                 "Delete it and run again."
             )
-        return {"scored": len(values), "rejected": n_rejected, "truncated": sum(values)}
+        return {"scored": scored, "rejected": n_rejected}
 
 
-def _column(path: Path, name: str) -> list[bool]:
+def _columns(path: Path, names: list[str]) -> Iterator[Row]:
+    """Read some columns of a part; those of older jobs have not all of them."""
     if path.suffix == ".parquet":
-        values: list[bool] = pyarrow.parquet.read_table(path, columns=[name])[name].to_pylist()
-        return values
+        with pyarrow.parquet.ParquetFile(path) as parquet:
+            for batch in parquet.iter_batches(columns=names):
+                yield from batch.to_pylist()
+        return
     with path.open("rb") as file:
-        return [json.loads(line)[name] for line in file]
+        yield from map(json.loads, file)
 
 
 def reject_row(entry: Entry) -> dict[str, Any]:

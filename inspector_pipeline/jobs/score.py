@@ -9,14 +9,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+
 from ..engine import WINDOW_ROWS
 from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, cut, json_line
 from ..files.sources import find_sources, skipped_files
 from ..pipeline_inspector import InspectorPipeline
-from ..results import FlatColumns
+from ..results import RANK_BY, REASON, SEEN, TOTAL, UNFAMILIAR, FlatColumns
+from .flags import Flags
 from .input import JobInput, check_columns, is_parquet, survey_input
-from .manifest import job_manifest, settle_manifest, write_json
+from .manifest import is_older_job, job_manifest, settle_manifest, write_json
 from .output import REJECTS, JsonlWriter, ParquetWriter, Parts, reject_row, whole_file
 from .progress import Progress
 from .where import Where
@@ -26,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("jsonl", "parquet")
 PART_ROWS = 4 * WINDOW_ROWS
+NOT_IN_OLDER_JOBS = (TOTAL, "probabilities", UNFAMILIAR, REASON, SEEN, RANK_BY)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class ScoreJob:
             raise SettingsError(f"--part-rows expects a multiple of {WINDOW_ROWS}, but got {self.part_rows}.")
 
 
-def score_job(job: ScoreJob, judge: InspectorPipeline) -> dict[str, int]:
+def score_job(job: ScoreJob, judge: InspectorPipeline) -> dict[str, Any]:
     """Score every row of the input, or say in the rejects why there is no score.
 
     Args:
@@ -80,8 +84,9 @@ def score_job(job: ScoreJob, judge: InspectorPipeline) -> dict[str, int]:
         judge: A loaded judge.
 
     Returns:
-        How many rows were `scored`, `rejected` and `truncated`, in this run's share and including earlier runs; and
-        how many files of the input were `skipped`, where there are any.
+        How many rows were `scored`, `rejected` and `truncated`, in this run's share and including earlier runs; where
+        the judge can say so how many are `unfamiliar` (with `unfamiliar_reasons`) and `seen`; and how many files of the
+        input were `skipped`, where there are any.
 
     Raises:
         DataFileError: The input or the folder cannot be used, or the folder is of another job.
@@ -115,7 +120,10 @@ class _Run:
         self.format = job.format or ("jsonl" if is_text else "parquet")
         self.parts = Parts(Path(job.output), f".{self.format}")
         self.columns = FlatColumns(judge.model.config, job.prefix)
-        self.added = arrow_schema(self.columns)
+        self.is_older = is_older_job(self.parts.folder)
+        added = [*arrow_schema(self.columns)]
+        lacking = {job.prefix + name for name in NOT_IN_OLDER_JOBS} if self.is_older else set()
+        self.added = pa.schema([one for one in added if one.name not in lacking])
         self.input = JobInput(
             sources,
             job.columns,
@@ -152,7 +160,7 @@ class _Run:
                     f"JSON expects text, but the column {one.name!r} holds bytes. Give --output-format parquet."
                 )
 
-    def run(self) -> dict[str, int]:
+    def run(self) -> dict[str, Any]:
         """Score what is not scored yet."""
         job, folder, rows = self.job, self.parts.folder, self.survey.rows
         try:
@@ -161,12 +169,14 @@ class _Run:
             raise DataFileError(
                 f"{folder} expects to be a folder that can be written, but: {error.strerror}."
             ) from error
-        settle_manifest(folder, job_manifest(job, self.judge, self.input.sources, self.survey))
+        columns = None if self.is_older else self.added.names
+        settle_manifest(folder, job_manifest(job, self.judge, self.input.sources, self.survey, columns))
         self.parts.check_names(max(1, -(-rows // job.part_rows)))
         index, of = job.shard
         starts = range(index * job.part_rows, rows, of * job.part_rows)
         mine = sum(min(job.part_rows, rows - start) for start in starts)
-        counts = {"scored": 0, "rejected": 0, "truncated": 0}
+        counts: dict[str, Any] = {"scored": 0, "rejected": 0}
+        flags = Flags(job.prefix)
         with Progress(mine, f"shard {index}/{of}") as progress:
             for part, windows in self._my_parts():
                 if self.parts.path(part).is_file():
@@ -176,10 +186,11 @@ class _Run:
                     self.parts.forget(part)
                     self._write_part(part, windows, progress)
                 expected = min(job.part_rows, rows - part * job.part_rows)
-                for key, number in self.parts.counts(part, expected, f"{job.prefix}truncated").items():
+                for key, number in self.parts.counts(part, expected, flags).items():
                     counts[key] += number
                 self.parts.seal(part)
         self._check_unchanged()
+        counts |= flags.counts()
         if self.skipped:
             counts["skipped"] = len(self.skipped)
             logger.warning("The input's files that were not read: %s", ", ".join(self.skipped))
@@ -226,7 +237,8 @@ class _Run:
         for entry, outcome in zip(sound, outcomes, strict=True):
             entry.fault = outcome.reason
             if outcome.result is not None:
-                scored.append((entry, self.columns.values(outcome.result)))
+                values = self.columns.values(outcome.result)
+                scored.append((entry, {name: values[name] for name in self.added.names}))
         writer.write([entry for entry, _ in scored], [values for _, values in scored])
         return [entry for entry in window if entry.fault is not None], sum(outcome.tokens for outcome in outcomes)
 

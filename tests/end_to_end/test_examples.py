@@ -8,6 +8,7 @@ from inspector_training.stages.rank_responses import Config as RankConfig
 from inspector_training.stages.rank_responses import run as rank_responses
 from support.models import PAIRS, aspect, feature
 from support.paths import ROOT
+from support.results import mark_pairs
 from transformers import AutoModelForCausalLM
 
 from inspector_pipeline import load_judge
@@ -61,6 +62,26 @@ def test_the_better_file_wins_and_equal_ones_do_not(folder, files, tmp_path):
     assert compare(folder, better, worse)["winner"] == "first"
     same = compare(folder, worse, worse)
     assert same["winner"] is None and same["aspects"]["total"]["p"] == 1.0
+
+
+def test_the_winner_is_by_the_field_ranked_by_and_not_by_unfamiliar_responses(folder, files, tmp_path, monkeypatch):
+    worse, better = files
+    config = RankConfig(worse, better, str(folder), n_resamples=999, rank_by="expected_b")
+    report = rank_responses(config)
+    compared = report["aspects"]["b"]
+    assert report["rank_by"] == "expected_b" and report["unfamiliar"] is None and report["notes"] == []
+    assert report["winner"] == ("second" if compared["low"] > 0 else "first" if compared["high"] < 0 else None)
+    mark_pairs(monkeypatch, unfamiliar="What is 0", seen="What is 1")
+    report = compare(folder, worse, better)
+    assert report["winner"] == "second" and report["unfamiliar"]["first"] == 1 == report["seen"]["second"]
+    assert report["unfamiliar"]["n_questions"] == 7 and report["unfamiliar"]["winner"] == "second"
+    assert "1 responses of the first and 1 of the second are unlike what" in report["notes"][0]
+    assert all("without them the result is the same" in note for note in report["notes"])
+    mark_pairs(monkeypatch, unfamiliar="What", seen="is")
+    report = compare(folder, worse, better)
+    assert report["winner"] is None and report["unfamiliar"]["without"] is None
+    assert "the comparison rests on them: without them fewer than two questions are left, and no" in report["notes"][0]
+    assert "to questions that the judge was fitted on, and the comparison rests on them" in report["notes"][1]
 
 
 def test_rows_are_joined_by_id_and_repeated_ones_averaged(folder, files, tmp_path):

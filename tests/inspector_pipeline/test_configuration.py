@@ -7,6 +7,8 @@ from support.models import aspect, familiar, feature
 from transformers import AutoConfig
 
 from inspector_pipeline import Feature, InspectorConfig, JudgeConfigError
+from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.results import own_rank_field, rank_field
 
 TWO = [aspect("a", [feature(2, "last"), feature(1)]), aspect("b", [feature(2)], "ordinal", (3, 4, 5), counts=False)]
 
@@ -25,6 +27,17 @@ def test_a_saved_config_loads_by_auto_config(saved, family):
     assert config.parsed_aspects[0].features == (Feature("chat", 2, "last"), Feature("chat", 1, "mean"))
     assert not config.parsed_aspects[1].counts_in_total
     assert InspectorConfig.from_dict(config.to_dict()).to_dict() == config.to_dict()
+
+
+def test_the_field_to_rank_by_is_saved_where_it_is_named(saved, tmp_path):
+    assert "rank_by" not in saved[1]  # as judges of before were saved
+    config = InspectorConfig.from_dict({**saved[1], "rank_by": "expected_b"})
+    config.save_pretrained(tmp_path)
+    again = InspectorConfig.from_pretrained(tmp_path)
+    assert again.rank_by == "expected_b" == own_rank_field(again) and rank_field(again, "a") == "a"
+    assert rank_field(InspectorConfig.from_dict(saved[1])) == "expected_total"
+    with pytest.raises(SettingsError, match="expects one of expected_total, expected_a, .*total_score, a, b, but got"):
+        rank_field(again, "wit")
 
 
 def test_no_local_path_is_saved_but_the_backbones_id(saved):
@@ -74,6 +87,15 @@ CASES = {
     "name taken": (lambda c: c["aspects"][0].update(name="total_score"), "name expects a name.*total_score"),
     "name dot": (lambda c: c["aspects"][0].update(name="a.b"), "without dots"),
     "name twice": (lambda c: c["aspects"][0].update(name="b"), "distinct names"),
+    "rank_by": (
+        lambda c: c.update(rank_by="expected_c"),
+        "rank_by expects one of expected_total, expected_a, expected_b, but got 'expected_c'",
+    ),
+    "rank_by kind": (lambda c: c.update(rank_by=3), "field of the wrong kind.*rank_by"),
+    "rank_by total": (
+        lambda c: [*(one.update(counts_in_total=False) for one in c["aspects"]), c.update(rank_by="expected_total")],
+        "rank_by expects one of expected_a, expected_b, but got 'expected_total'",
+    ),
     "no aspects": (lambda c: c.update(aspects=[]), "at least one aspect"),
     "no features": (lambda c: c["aspects"][0].update(features=[]), "at least one feature"),
     "aspect kind": (lambda c: c["aspects"].append("x"), r"aspects\[2\] expects a JSON object"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.models import PAIRS, aspect, feature
+from support.results import mark_pairs
 
 import inspector_pipeline
 from inspector_pipeline import PairError, load_judge
@@ -46,6 +47,21 @@ def test_means_are_those_of_the_pairs(folder):
     assert report["total_score"] == report["scores"]["n"]
     assert [pair["scores"] for pair in report["pairs"]] == [result["scores"] for result in results]
     json.dumps(report["scores"])
+
+
+def test_unfamiliar_and_seen_pairs_are_reported_apart(make_judge, monkeypatch, caplog):
+    aspects = [aspect("n", [feature(3)]), aspect("b", [feature(2)], counts=False)]
+    judge = load_judge(make_judge(aspects, rank_by="expected_b"), device="cpu")
+    plain = mean_scores(PREDICTIONS, QUESTIONS, judge)
+    assert plain["unfamiliar"] is None is plain["seen"] and plain["ranked"]["without_seen"] is None
+    assert plain["ranked"]["field"] == "expected_b" and plain["ranked"]["mean"] == plain["expected"]["b"]["mean"]
+    assert plain["expected_total"] == plain["expected"]["n"]
+    mark_pairs(monkeypatch, unfamiliar="Lena", seen="?")
+    report = mean_scores(PREDICTIONS, QUESTIONS, judge, return_pairs=True, rank_by="expected_total")
+    assert (report["unfamiliar"], report["seen"]) == (1, 3) and "1 of 3 pairs are unfamiliar" in caplog.text
+    kept = [pair["expected"]["n"] for pair in report["pairs"] if not pair["unfamiliar"]]
+    assert report["ranked"]["without_unfamiliar"]["mean"] == pytest.approx(sum(kept) / 2)
+    assert report["ranked"]["without_unfamiliar"]["n"] == 2 and report["ranked"]["without_seen"] is None
 
 
 def test_the_bootstrap_is_that_of_scipy(folder):

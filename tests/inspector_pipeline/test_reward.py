@@ -20,6 +20,7 @@ from inspector_pipeline import (
     RewardFunction,
     load_judge,
 )
+from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.reward import ConversationReader
 from inspector_pipeline.template import PairTokenizer
 
@@ -183,10 +184,26 @@ def test_a_rubric_inside_the_chat_template_is_refused(make_judge, tokenizer):
         load_reward(make_judge([aspect("a", [feature(1)])], {"chat": reading}))
 
 
+def test_the_reward_is_the_field_that_the_judge_ranks_by(make_judge, tokenizer):
+    aspects = [aspect("a", [feature(1)]), aspect("b", [feature(1, "last")], counts=False)]
+    folder = make_judge(aspects, rank_by="expected_b")
+    judge, texts = load_judge(folder, device="cpu"), [[pair[key] for pair in PAIRS] for key in PAIRS[0]]
+    expected = [result["expected"]["b"] for result in judge(PAIRS)]
+    assert RewardFunction(judge)(*texts) == pytest.approx(expected, abs=1e-5)
+    totals = [result["expected_total"] for result in judge(PAIRS)]
+    assert RewardFunction(judge, rank_by="expected_total")(*texts) == pytest.approx(totals, abs=1e-5)
+    reading = PairTemplate.from_chat_template(tokenizer)
+    written = [reading.text(pair["question"], pair["prediction"]) for pair in PAIRS]
+    batch = tokenizer(written, padding=True, add_special_tokens=False, return_tensors="pt")
+    assert load_reward(folder)(**batch).logits[:, 0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
 def test_judges_without_a_total_are_refused(make_judge):
     folder = make_judge([aspect("a", [feature(1)], counts=False)])
     with pytest.raises(JudgeConfigError, match="expects an aspect that counts in the total"):
         load_reward(folder)
+    with pytest.raises(SettingsError, match="expects a judge with an aspect that counts in the total score"):
+        RewardFunction(load_judge(folder, device="cpu"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import math
 
+from inspector_pipeline import InspectorPipeline
+
 
 def alike(found, expected, tolerance=1e-5):
     """Say whether two results, or lists of them, are the same but for a float's last digits.
@@ -16,3 +18,17 @@ def alike(found, expected, tolerance=1e-5):
     if isinstance(expected, float):
         return math.isclose(found, expected, abs_tol=tolerance)
     return found == expected
+
+
+def mark_pairs(monkeypatch, unfamiliar="odd", seen="known"):
+    """Let every judge call pairs with one word unfamiliar, and those with another seen."""
+    plain = InspectorPipeline.score_encoded
+
+    def marked(self, window, **kwargs):
+        for pair, result in zip(window, plain(self, window, **kwargs), strict=True):
+            text = self.tokenizer.decode(next(iter(pair.values())).input_ids)
+            is_odd = unfamiliar in text
+            flags = {"unfamiliar": is_odd, "unfamiliar_reason": f"says {unfamiliar}" if is_odd else None}
+            yield {**result, **flags, "seen": seen in text}
+
+    monkeypatch.setattr(InspectorPipeline, "score_encoded", marked)

@@ -13,7 +13,7 @@ from inspector_training import make_judge
 from support.paths import ROOT
 
 from inspector_pipeline import InspectorPipeline
-from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.errors import InspectorError
 
 TABLE = ROOT / "training" / "examples" / "support_replies.csv"
 PAIR = {"question": "Are you open on Sunday?", "prediction": "Yes, from ten to four."}
@@ -72,8 +72,9 @@ def test_a_judge_from_rows_goes_on_where_it_was_and_follows_its_table(tmp_path, 
     again = make_judge(datasets.Dataset.from_list(rows), **options, labels=["helpfulness", "polite"])
     assert again(PAIR) == found
     assert {path: path.stat().st_mtime_ns for path in features[0].iterdir()} == made, "features were read again"
-    other = make_judge(rows[:40], **options, labels={"courtesy": "polite"})
-    assert other(PAIR)["scores"].keys() == {"courtesy"}
+    other = make_judge(rows[:40], **options, labels={"courtesy": "polite"}, rank_by="expected_courtesy")
+    assert other(PAIR)["scores"].keys() == {"courtesy"} and other.model.config.rank_by == "expected_courtesy"
+    assert "It ranks responses by `expected_courtesy`" in (tmp_path / "judge" / "README.md").read_text("utf-8")
     assert len(list((tmp_path / "judge.work").glob("features-*"))) == 1 and not features[0].exists()
 
 
@@ -89,11 +90,16 @@ def test_a_judge_from_a_data_frame(tmp_path, backbone_dir, rows, quick):
     [
         ({}, "expects the column 'prediction', but has 'question', 'reply', 'helpfulness', 'polite'. Name its"),
         ({"prediction": "reply", "labels": ["stars"]}, "expects the column 'stars'"),
+        (
+            {"prediction": "reply", "rank_by": "expected_wit"},
+            "rank_by expects one of expected_total, expected_helpfulness, expected_polite, but got 'expected_wit'",
+        ),
+        ({"prediction": "reply", "labels": {"seen": "polite"}}, "two would be called 'seen'"),
         ({"prediction": "reply", "words": {}, "question": "helpfulness"}, "expects a column of labels, 1 to 5 or 0"),
     ],
 )
 def test_what_a_table_lacks_is_said(tmp_path, rows, options, message):
-    with pytest.raises(DataFileError, match=message):
+    with pytest.raises(InspectorError, match=message):
         make_judge(rows, output=tmp_path / "judge", **options)
 
 

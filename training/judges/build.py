@@ -16,6 +16,7 @@ from inspector_pipeline.errors import JudgeConfigError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
 from inspector_pipeline.modeling_inspector import InspectorModel
+from inspector_pipeline.results import column_kinds
 from inspector_pipeline.truncation import truncated_config
 
 Array = NDArray[np.float64]
@@ -131,6 +132,7 @@ def judge_config(
     readings: Mapping[str, dict[str, Any]],
     aspects: Sequence[AspectHead],
     whole_config: PreTrainedConfig | None = None,
+    rank_by: str | None = None,
 ) -> InspectorConfig:
     """Describe a judge, as deep as its deepest feature.
 
@@ -139,7 +141,12 @@ def judge_config(
         readings: Name -> JSON object of a `PairTemplate`; those that no feature reads are left out.
         aspects: Its aspects, in the order of the result.
         whole_config: The backbone's config, where it is at hand.
+        rank_by: The field that it ranks by; None is the expected total.
+
+    Raises:
+        SettingsError: An aspect is called as one of a result's own columns.
     """
+    column_kinds([aspect.name for aspect in aspects])
     features = [feature for aspect in aspects for feature in aspect.features]
     depth = max([1, *(feature.layer for feature in features)])
     read = {feature.reading for feature in features}
@@ -163,6 +170,7 @@ def judge_config(
         max_length=backbone.max_length,
         format_version=max(HEADS[aspect.head["type"]] for aspect in aspects),
         dtype=backbone.dtype,
+        rank_by=rank_by,
     )
 
 
@@ -171,6 +179,7 @@ def build_judge(
     readings: Mapping[str, dict[str, Any]],
     aspects: Sequence[AspectHead],
     whole_config: PreTrainedConfig | None = None,
+    rank_by: str | None = None,
 ) -> InspectorModel:
     """Make a judge and fill its heads; for the arguments see `judge_config`.
 
@@ -183,7 +192,7 @@ def build_judge(
     Raises:
         JudgeConfigError: A probe does not fit its aspect, or the parts contradict each other.
     """
-    model = InspectorModel(judge_config(backbone, readings, aspects, whole_config))
+    model = InspectorModel(judge_config(backbone, readings, aspects, whole_config, rank_by))
     centers: dict[Feature, Array] = {}
     for described, aspect in zip(model.aspects, aspects, strict=True):
         head = model.probes[probe_key(aspect.name)]

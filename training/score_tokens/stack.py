@@ -287,7 +287,7 @@ def combined_judge(
             counts_in_total=aspect.counts_in_total and aspect.name not in uncounted,
         )
         heads.append(_stacked(kept, fitted, numbers[kept.name]) if fitted and kept.name in numbers else kept)
-    return build_judge(BackboneSpec.of(tokens.config), readings, heads)
+    return build_judge(BackboneSpec.of(tokens.config), readings, heads, rank_by=tokens.config.rank_by)
 
 
 def _score_reading(name: str) -> str:

@@ -43,6 +43,8 @@ class Config:
         name: What its card says to load it by: `embedded` or `embedded-fast` for those of the package; `./` and the
             output folder's name where not given. Pushed to the Hub, a judge gets a card with its id there.
         fused: Whether the truncated backbone goes into it.
+        rank_by: The field that it ranks responses by: expected_total, or expected_ and an aspect. Not given, it is
+            expected_total where an aspect counts in the total.
     """
 
     fit: str
@@ -53,6 +55,7 @@ class Config:
     card: str | tuple[str, ...] | None = None
     name: str | None = None
     fused: bool = False
+    rank_by: str | None = None
 
 
 def run(config: Config) -> InspectorModel:
@@ -61,6 +64,7 @@ def run(config: Config) -> InspectorModel:
     Raises:
         DataFileError: An input is missing or was changed, or the results are not those of the fitted labels.
         BackboneError: The backbone cannot be loaded.
+        JudgeConfigError: It cannot rank by that field; the message lists the choices.
     """
     for path in filter(None, (config.results, config.audit)):
         checked_sha256(Path(path))
@@ -74,7 +78,8 @@ def run(config: Config) -> InspectorModel:
         )
     settings = fitted.extract["settings"]
     backbone = BackboneSpec(*(settings[key] for key in ("backbone_id", "backbone_revision", "dtype", "max_length")))
-    model = build_judge(backbone, fitted.readings, [_aspect_head(aspect) for aspect in fitted.aspects])
+    heads = [_aspect_head(aspect) for aspect in fitted.aspects]
+    model = build_judge(backbone, fitted.readings, heads, rank_by=config.rank_by)
     evidence = _evidence(fitted, results, config)
     write_judge(model, Path(config.output), evidence, audit=config.audit, name=config.name, fused=config.fused)
     logger.info("Wrote a judge of depth %d to %s.", model.config.depth, config.output)

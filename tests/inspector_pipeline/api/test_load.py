@@ -40,6 +40,19 @@ def test_a_share_is_kept(judge, pairs):
     assert alike(best, sorted(everything, key=lambda row: -row["total_score"])[:3], 1e-4)
 
 
+def test_the_share_is_by_the_total_score_unless_a_field_is_named(make_judge, pairs):
+    aspects = [aspect("a", [feature(2)]), aspect("b", [feature(1, "last")], counts=False)]
+    judge = load_judge(make_judge(aspects, rank_by="expected_b"), device="cpu")
+    everything = evaluate_samples(pairs, judge)
+    for field in ("total_score", "expected_b", "b"):
+        named = {} if field == "total_score" else {"rank_by": field}
+        best = evaluate_samples(pairs, judge, top_percent=0.7, **named)
+        expected = sorted(everything, key=lambda row: -row[field])[:2]
+        assert [row["question"] for row in best] == [row["question"] for row in expected]
+    with pytest.raises(ValueError, match="rank_by expects one of expected_total, expected_a"):
+        evaluate_samples(pairs, judge, rank_by="c")
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), True])
 def test_a_share_out_of_range_is_refused(judge, pairs, share):
     with pytest.raises(ValueError, match="top_percent expects a share from 0 to 1"):

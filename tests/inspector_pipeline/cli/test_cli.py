@@ -10,6 +10,7 @@ from inspector_cli.main import main
 from inspector_cli.score import default_output
 from inspector_cli.table import show_table
 from support.models import PAIRS, aspect, feature
+from support.results import mark_pairs
 
 from inspector_pipeline import InspectorModel
 
@@ -171,6 +172,49 @@ def test_the_table_fits_its_terminal_and_loses_nothing(width, monkeypatch, capsy
     assert read == [*(name.replace("_", "") for name in NAMES), "total"]
     assert "What is t" in first and "Paris, on" in first
     assert ("What is the capital" in first) == (width == 120)
+
+
+def test_the_table_is_ordered_by_the_field_and_marks_what_is_unfamiliar_or_seen(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    rows = [{"question": "q", "prediction": f"p{i}", "x_wit": 4, "x_total_score": 4} for i in range(4)]
+    told = [(1.0, None, None), (2.25, True, False), (1.0, False, True), (3.0, True, True)]
+    for row, (expected, unfamiliar, seen) in zip(rows, told, strict=True):
+        row |= {"x_expected_wit": expected, "x_unfamiliar": unfamiliar, "x_seen": seen}
+    show_table(rows, ["wit"], "x_", "x_expected_wit")
+    header, *lines = [line.split() for line in capsys.readouterr().out.splitlines()][1:]
+    assert header == ["#", "question", "prediction", "wit", "total", "wit"]
+    tails = [["3", "3.00", "?="], ["1", "2.25", "?"], ["0", "1.00"], ["2", "1.00", "="]]
+    assert [[line[0], *line[5:]] for line in lines[1:5]] == tails
+    assert lines[-1][:2] == ["?", "unlike"]
+
+
+def test_the_best_share_and_the_table_are_by_what_the_judge_ranks_by(make_judge, source, tmp_path, capsys, monkeypatch):
+    aspects = [aspect("clarity", [feature(2)]), aspect("truth", [feature(1, "last")], counts=False)]
+    judge, target = make_judge(aspects, rank_by="expected_truth"), tmp_path / "out.jsonl"
+
+    def best(field, *options):
+        assert score(source, "--judge", judge, "--output", target, "--format", "none", *options) == 0
+        rows = [json.loads(line) for line in target.read_text().splitlines()]
+        assert {row["rank_by"] for row in rows} == {field}
+        return rows
+
+    every = best("expected_truth")
+    for field in ("expected_truth", "total_score", "expected_total", "truth"):
+        found = best(field, "--top-percent", "0.7", *([] if field == "expected_truth" else ["--rank-by", field]))
+        ranked = sorted(every, key=lambda row: -round(row[field], 5))[:2]
+        assert [row["question"] for row in found] == [row["question"] for row in ranked]
+    assert score(source, "--judge", judge, "--rank-by", "wit", "--output", target) == 1
+    assert "rank_by expects one of expected_total, expected_clarity, expected_truth" in capsys.readouterr().err
+    assert score(source, "--judge", judge, "--rank-by", "truth", "--output", f"{tmp_path}/folder/") == 1
+    assert "--rank-by expects a file as --output. Run `inspector filter`" in capsys.readouterr().err
+    assert main(["info", str(judge)]) == 0
+    assert "ranks by      expected_truth" in capsys.readouterr().out
+    mark_pairs(monkeypatch, unfamiliar="Lena", seen="prime")
+    assert score(source, "--judge", judge, "--output", target, "--format", "table") == 0
+    out, err = capsys.readouterr()
+    assert "? unlike what the judge was fitted on" in out
+    assert "1 of 3 pairs are unlike what the judge was fitted on (1 says Lena)" in err
+    assert f"inspector filter {target} --drop-unfamiliar" in err
 
 
 QUICK = {

@@ -10,7 +10,7 @@ from inspector_cli.main import main
 
 from inspector_pipeline.api.load import keep_top
 from inspector_pipeline.errors import DataFileError, SettingsError
-from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.files.tables import read_rows, write_rows
 from inspector_pipeline.jobs.filter import FilterJob, filter_job
 
 
@@ -189,3 +189,57 @@ def test_a_share_of_each_group_is_exact(tmp_path):
     rows = [{"total_score": i, "g": i % 2} for i in range(200)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert filter_job(FilterJob(str(path), top=0.29, per="g")).kept == 58
+
+
+def judged_rows(prefix="", field="expected_clarity"):
+    """Rows as a judge leaves them, whose order by the field that they name is not that by total_score."""
+    flags = [(True, "far away"), (False, None), (None, None), (False, None)]
+    own = [{"expected_clarity": 1.0 * (i % 3), "total_score": i, "rank_by": prefix + field} for i in range(4)]
+    told = [{"unfamiliar": flag, "unfamiliar_reason": reason, "seen": False} for flag, reason in flags]
+    added = [{**one, **flags} for one, flags in zip(own, told, strict=True)]
+    return [{"at": i, **{prefix + name: value for name, value in row.items()}} for i, row in enumerate(added)]
+
+
+@pytest.mark.parametrize("prefix", ["", "judge_"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_rows_are_ranked_by_the_field_that_their_judge_names(tmp_path, suffix, prefix):
+    path, rows = tmp_path / f"scored{suffix}", judged_rows(prefix)
+    failed = {"at": 9, f"{prefix}rank_by": None, f"{prefix}expected_clarity": None}
+    write_rows([{**dict.fromkeys(rows[0]), **failed}, *rows], str(path))
+    settings = {"output": str(tmp_path / "out.jsonl"), "best": 3}
+
+    def order(**more):
+        return [int(row["at"]) for row in read_rows(str(filter_job(FilterJob(str(path), **settings, **more)).output))]
+
+    assert order() == [2, 1, 0]  # 0 and 3 tie
+    assert order(by=f"{prefix}total_score") == [3, 2, 1]
+    assert order(drop_unfamiliar=True) == [2, 1, 3]
+    found = filter_job(FilterJob(str(path), **settings, drop_unfamiliar=True))
+    assert (found.rows, found.kept, found.unranked, found.unfamiliar) == (5, 3, 1, 1)
+
+
+def test_unfamiliar_rows_alone_may_be_left_out_but_not_unknown_ones(tmp_path, capsys):
+    path = tmp_path / "scored.json"
+    path.write_text(json.dumps(judged_rows()))
+    assert main(["filter", str(path), "--drop-unfamiliar"]) == 0
+    assert "kept 3 of 4 rows" in (error := capsys.readouterr().err) and "1 unfamiliar rows were left out" in error
+    for rows in (scored_rows(3), [{**row, "unfamiliar": None} for row in judged_rows()]):
+        path.write_text(json.dumps(rows))
+        assert main(["filter", str(path), "--drop-unfamiliar"]) == 1
+        assert "--drop-unfamiliar expects rows that say whether they are unfamiliar" in capsys.readouterr().err
+
+
+def test_rows_of_several_judges_need_a_column(tmp_path):
+    path = tmp_path / "scored.json"
+    path.write_text(json.dumps([*judged_rows(), *judged_rows(field="total_score")]))
+    with pytest.raises(
+        SettingsError, match="scored.json: item 5 names 'total_score' and others 'expected_clarity'. Name"
+    ):
+        filter_job(FilterJob(str(path), best=1))
+    twice = [{**one, **other} for one, other in zip(judged_rows(), judged_rows("my_"), strict=True)]
+    path.write_text(json.dumps(twice))
+    with pytest.raises(DataFileError, match="which rank by expected_clarity, my_expected_clarity. Name one by --by"):
+        filter_job(FilterJob(str(path), best=1))
+    assert kept(path, best=1, by="my_total_score")[0]["at"] == 3
+    path.write_text(json.dumps([{**row, "rank_by": None} for row in judged_rows()]))
+    assert kept(path, best=1)[0]["at"] == 3  # its judge names none

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from datetime import datetime
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from inspector_cli.main import main
 from support.jobs import ADDED, contents, made_rows, parts, rejects, run, write_lines
 from support.models import aspect, chat_reading, feature
+from support.results import mark_pairs
 
 from inspector_pipeline import PairTemplate, load_judge
 from inspector_pipeline.engine import WINDOW_ROWS
@@ -402,6 +404,41 @@ def test_a_run_goes_on_only_with_its_own_job(judge, folder, make_judge, tmp_path
             run(judge, source, tmp_path / "out")
         with pytest.raises(DataFileError, match="expects a job's manifest, but:"):
             filter_job(FilterJob(str(tmp_path / "out"), best=1))
+
+
+def test_unfamiliar_and_seen_rows_are_counted_and_the_next_command_is_named(folder, tmp_path, monkeypatch, capsys):
+    mark_pairs(monkeypatch)
+    rows = made_rows(8)
+    for i, word in ((0, "odd"), (1, "odd"), (2, "known odd"), (5, "known")):
+        rows[i]["prediction"] = word
+    source, out = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out"
+    command = ["score", source, "--judge", str(folder), "--device", "cpu", "--output", f"{out}/"]
+    for more in ([], ["--prefix", "x_", "--output-format", "parquet"]):
+        assert main([*command, *more]) == 0
+        told = capsys.readouterr().err
+        assert "3 of 8 pairs are unlike what the judge was fitted on (3 says odd)" in told
+        assert "2 of 8 pairs ask what the judge was fitted on" in told
+        assert f"inspector filter {out}/ --drop-unfamiliar" in told
+        summary = json.loads((out / "_summary.json").read_text())
+        counts = {"scored": 8, "rejected": 0, "truncated": 0, "unfamiliar": 3, "seen": 2}
+        assert summary == {**counts, "unfamiliar_reasons": {"says odd": 3}}
+        assert main(["filter", str(out), "--drop-unfamiliar", "--output", str(tmp_path / "kept.json")]) == 0
+        assert "kept 5 of 8" in capsys.readouterr().err
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("shape", ["jsonl", "parquet"])
+def test_a_job_of_before_its_columns_were_written_down_goes_on_with_those(judge, tmp_path, shape):
+    source, out = write_lines(tmp_path / "in.jsonl", made_rows(WINDOW_ROWS + 5)), tmp_path / "out"
+    run(judge, source, out, format=shape)
+    manifest = json.loads((out / "_manifest.json").read_text())
+    assert manifest.pop("columns") == ADDED
+    for path in (*out.glob("part-*"), *out.glob("_checksums/*")):
+        path.unlink()
+    (out / "_manifest.json").write_text(json.dumps(manifest))
+    assert run(judge, source, out, format=shape) == {"scored": WINDOW_ROWS + 5, "rejected": 0, "truncated": 0}
+    before = ["a", "b", "total_score", "expected_a", "expected_b", "truncated"]
+    assert {tuple(row) for row in parts(out)} == {("id", "question", "prediction", *before)}
 
 
 def test_another_number_of_threads_or_version_is_refused(judge, tmp_path, monkeypatch):

@@ -1,0 +1,78 @@
+"""What scored rows say of themselves beside scores: which were cut, which are unfamiliar, which were seen."""
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..results import REASON, SEEN, UNFAMILIAR
+
+TRUNCATED = "truncated"
+FLAGS = (TRUNCATED, UNFAMILIAR, REASON, SEEN)
+COMMONEST = 3  # reasons that are told
+
+
+@dataclass
+class Flags:
+    """Counts of flagged rows.
+
+    Attributes:
+        prefix: What the columns' names begin with.
+        rows: Rows that were counted.
+        truncated: Rows whose pair was longer than the judge's limit and was cut.
+        unfamiliar: Rows unlike what the judge was fitted on; None where the judge could not say it of any.
+        seen: Rows whose question the judge was fitted on; None where it could not say it of any.
+        reasons: Why rows are unfamiliar, with how many.
+    """
+
+    prefix: str = ""
+    rows: int = 0
+    truncated: int = 0
+    unfamiliar: int | None = None
+    seen: int | None = None
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a row, or a pipeline's result.
+
+        Raises:
+            KeyError: It does not say whether it was truncated.
+        """
+        self.truncated += bool(row[self.prefix + TRUNCATED])
+        self.rows += 1
+        unfamiliar, reason, seen = (row.get(self.prefix + name) for name in (UNFAMILIAR, REASON, SEEN))
+        if unfamiliar is not None:
+            self.unfamiliar = (self.unfamiliar or 0) + bool(unfamiliar)
+        if seen is not None:
+            self.seen = (self.seen or 0) + bool(seen)
+        if unfamiliar:
+            self.reasons[reason or "no reason given"] += 1
+
+    def counts(self) -> dict[str, Any]:
+        """Return the numbers by name; what the judge cannot say is not there."""
+        found: dict[str, Any] = {TRUNCATED: self.truncated}
+        if self.unfamiliar is not None:
+            found |= {UNFAMILIAR: self.unfamiliar, "unfamiliar_reasons": dict(self.reasons.most_common())}
+        return found if self.seen is None else {**found, SEEN: self.seen}
+
+
+def told(counts: Mapping[str, Any], rows: int, output: str | None) -> str | None:
+    """Say in one line how many rows are unfamiliar or seen, and what to do; None where none is.
+
+    Args:
+        counts: Those of `Flags`.
+        rows: Of how many.
+        output: The file or folder of the rows, for the next command; None where nothing was written.
+    """
+    parts = []
+    if counts.get(UNFAMILIAR):
+        reasons = Counter(counts["unfamiliar_reasons"]).most_common()
+        named = "; ".join(f"{number} {reason}" for reason, number in reasons[:COMMONEST])
+        more = "; ..." if len(reasons) > COMMONEST else ""
+        parts.append(f"{counts[UNFAMILIAR]} of {rows} pairs are unlike what the judge was fitted on ({named}{more})")
+    if counts.get(SEEN):
+        parts.append(f"{counts[SEEN]} of {rows} pairs ask what the judge was fitted on, so it knows them too well")
+    if counts.get(UNFAMILIAR) and output is not None:
+        parts.append(f"leave the unlike ones out: inspector filter {shlex.quote(output)} --drop-unfamiliar")
+    return "; ".join(parts) or None
