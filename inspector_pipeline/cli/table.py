@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_ROWS = 50
-LEGEND = "? unlike what the judge was fitted on   = a question that the judge was fitted on"
+LEGEND = "? unlike what the judge was fitted on   = a question of its fit"
 MIN_TEXT = 10  # characters of question and of prediction, in however narrow a terminal
 
 

@@ -232,9 +232,7 @@ def test_unfamiliar_rows_alone_may_be_left_out_but_not_unknown_ones(tmp_path, ca
 def test_rows_of_several_judges_need_a_column(tmp_path):
     path = tmp_path / "scored.json"
     path.write_text(json.dumps([*judged_rows(), *judged_rows(field="total_score")]))
-    with pytest.raises(
-        SettingsError, match="scored.json: item 5 names 'total_score' and others 'expected_clarity'. Name"
-    ):
+    with pytest.raises(SettingsError, match="item 5 names 'total_score' and others 'expected_clarity'. Name"):
         filter_job(FilterJob(str(path), best=1))
     twice = [{**one, **other} for one, other in zip(judged_rows(), judged_rows("my_"), strict=True)]
     path.write_text(json.dumps(twice))
