@@ -139,7 +139,7 @@ def test_the_command(source, rows, tmp_path, capsys):
 
 
 FAULTS = {
-    "nothing": ({}, "expects --top, --best or --at-least"),
+    "nothing": ({}, "expects --top, --best, --at-least or --drop-unfamiliar"),
     "per alone": ({"per": "question", "at_least": (("clarity", 2.0),)}, "--per only with the first two"),
     "both": ({"top": 0.5, "best": 1}, "expects --top or --best, but got both"),
     "share": ({"top": 1.5}, "a share from 0 to 1, but got 1.5"),
