@@ -126,7 +126,6 @@ def _score_file(args: argparse.Namespace) -> int:
 
     from inspector_pipeline.api.load import keep_top
     from inspector_pipeline.files.tables import check_target, file_source, read_rows, write_rows
-    from inspector_pipeline.jobs.flags import Flags, told
     from inspector_pipeline.results import FlatColumns, rank_field
     from inspector_pipeline.template import check_pair
 
@@ -147,22 +146,28 @@ def _score_file(args: argparse.Namespace) -> int:
     _check_own_columns(rows, list(columns.kinds))
     table = _check_writable(args.input, rows, target)
     results = judge(rows, batch_size=args.batch_size)
-    flags = Flags()
-    for result in results:
-        flags.add(result)
-    if flags.truncated:
-        _tell(f"{flags.truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
+    truncated = sum(result["truncated"] for result in results)
+    if truncated:
+        _tell(f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
     flat = [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
     scored = keep_top(flat, args.top_percent, f"{args.prefix}{rank_by}")
     if target is not None:
         write_rows(scored, target) if table is None else _write_typed(table, flat, scored, columns, target)
     if target != STDIO:
         _show(scored, args.format, columns)
-    written = None if target in (None, STDIO) else target
+    _tell_what_was_written(scored, args.prefix, None if target in (None, STDIO) else target)
+    return 0
+
+
+def _tell_what_was_written(scored: list[dict[str, Any]], prefix: str, written: str | None) -> None:
+    from inspector_pipeline.jobs.flags import Flags, told
+
+    flags = Flags(prefix)
+    for row in scored:
+        flags.add(row)
     if written:
         _tell(f"wrote {len(scored)} pairs to {written}")
-    _tell(told(flags.counts(), len(rows), written))
-    return 0
+    _tell(told(flags.counts(), len(scored), written))
 
 
 def _tell(line: str | None) -> None:
