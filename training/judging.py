@@ -113,10 +113,10 @@ def _check_rank_by(rank_by: str | None, aspects: Iterable[str]) -> None:
         JudgeConfigError: No aspect gives that field.
         SettingsError: An aspect is called as one of a result's own columns.
     """
-    choices = (None, TOTAL, *(f"expected_{name}" for name in aspects))
     column_kinds(list(aspects))
-    if rank_by not in choices:
-        raise JudgeConfigError(f"rank_by expects one of {', '.join(choices[1:])}, but got {rank_by!r}.")
+    choices = (TOTAL, *(f"expected_{name}" for name in aspects))
+    if rank_by is not None and rank_by not in choices:
+        raise JudgeConfigError(f"rank_by expects one of {', '.join(choices)}, but got {rank_by!r}.")
 
 
 def _rows_of(rows: Any) -> list[Row]:

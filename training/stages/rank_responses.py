@@ -118,12 +118,12 @@ def run(config: Config) -> dict[str, Any]:
         names.append(TOTAL)
     compared = {name: _compare(tables[0][:, i], tables[1][:, i], config) for i, name in enumerate(names)}
     winner = None if field is None else _winner(_compare_field(scored, field, config))
-    apart = {flag: field and _apart(scored, flag, field, config) for flag in (UNFAMILIAR, SEEN)}
+    apart = {flag: _apart(scored, flag, field, config) if field else None for flag in (UNFAMILIAR, SEEN)}
     report = {
         "n_questions": len(both),
         "n_left_out": len(questions[0].keys() ^ questions[1].keys()),
         "rank_by": field,
-        "winner": winner if apart[UNFAMILIAR] is None or apart[UNFAMILIAR]["winner"] == winner else None,
+        "winner": winner if (apart[UNFAMILIAR] or {"winner": winner})["winner"] == winner else None,
         "aspects": {name: asdict(comparison) for name, comparison in compared.items()},
         **apart,
         "notes": [note for flag, found in apart.items() if found for note in _notes(flag, found, winner)],
