@@ -1,5 +1,6 @@
 """What scored rows say of themselves beside scores: which were cut, which are unfamiliar, which were seen."""
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from ..results import REASON, SEEN, UNFAMILIAR
 TRUNCATED = "truncated"
 FLAGS = (TRUNCATED, UNFAMILIAR, REASON, SEEN)
 COMMONEST = 3  # reasons that are told
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?(?: %)?")
 
 
 @dataclass
@@ -23,7 +25,7 @@ class Flags:
         truncated: Rows whose pair was longer than the judge's limit and was cut.
         unfamiliar: Rows unlike what the judge was fitted on; None where the judge could not say it of any.
         seen: Rows whose question the judge was fitted on; None where it could not say it of any.
-        reasons: Why rows are unfamiliar, with how many.
+        reasons: Why rows are unfamiliar, with how many; the number that a reason begins with, a row's own, is left out.
     """
 
     prefix: str = ""
@@ -47,7 +49,7 @@ class Flags:
         if seen is not None:
             self.seen = (self.seen or 0) + bool(seen)
         if unfamiliar:
-            self.reasons[reason or "no reason given"] += 1
+            self.reasons[NUMBER.sub("…", reason or "no reason given", count=1)] += 1
 
     def counts(self) -> dict[str, Any]:
         """Return the numbers by name; what the judge cannot say is not there."""
