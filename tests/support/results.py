@@ -28,10 +28,8 @@ def mark_pairs(monkeypatch, unfamiliar="odd", seen="known"):
         for pair, result in zip(window, plain(self, window, **kwargs), strict=True):
             text = self.tokenizer.decode(next(iter(pair.values())).input_ids)
             is_odd = unfamiliar in text
-            flags = {
-                "unfamiliar": is_odd,
-                "unfamiliar_reason": f"says {unfamiliar} in {len(text)} letters, at most 3" if is_odd else None,
-            }
+            reason = f"says {unfamiliar} in {len(text)} letters, at most 3" if is_odd else None
+            flags = {"unfamiliar": is_odd, "unfamiliar_reason": reason}
             yield {**result, **flags, "seen": seen in text}
 
     monkeypatch.setattr(InspectorPipeline, "score_encoded", marked)
