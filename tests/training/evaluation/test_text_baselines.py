@@ -35,7 +35,7 @@ def long_or_short(n, seed, share=0.5):
 
 
 def test_there_are_three_with_distinct_names():
-    assert [baseline.name for baseline in BASELINES] == ["majority", "length", "surface"]
+    assert [baseline.name for baseline in BASELINES] == ["majority", "length", "surface", "tfidf"]
     assert all(baseline.description for baseline in BASELINES)
     for baseline in BASELINES:
         assert inspect.signature(baseline.predict) == inspect.signature(BASELINES[0].predict)

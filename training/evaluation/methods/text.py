@@ -226,8 +226,8 @@ def fitted_probabilities(model: Any, train: Array, labels: Index, test: Array, c
 
 
 Baseline = Majority | Length | Surface | TfIdf
-BASELINES: tuple[Baseline, ...] = (Majority(), Length(), Surface())  # those of the evaluate stage
-TEXT_BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in (*BASELINES, TfIdf())}
+BASELINES: tuple[Baseline, ...] = (Majority(), Length(), Surface(), TfIdf())
+TEXT_BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in BASELINES}
 
 
 class TextMethod(Method):
