@@ -10,7 +10,7 @@ are whole numbers; two more constraints on lengths leave a handful of fractions,
 """
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -24,10 +24,9 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import Row
 
 from .correctness import CORRECTNESS
-from .records import normal_text, number_samples, question_id, response_key
+from .records import normal_text, number_samples, question_id
 
 MOST_ALONE = 0.55  # AUROC of any of these alone, above which rows are not matched
-MOST_PER_QUESTION = 2  # right answers to one question that stand beside unmatched wrong ones
 VERIFIED = ("question", "prediction", "generator", "correct")
 
 Array = NDArray[np.float64]
@@ -110,32 +109,6 @@ def matched(rows: Sequence[Row]) -> list[Row]:
             "Add answers of more generators."
         )
     return [row for row, keep in zip(rows, kept, strict=True) if keep]
-
-
-def evened(rows: Sequence[Row], taken: Sequence[Row], seed: int) -> list[Row]:
-    """Keep the wrong answers that were not taken, and as many right ones by the same generators.
-
-    Strong generators' wrong answers are rare, so those that could not be matched are worth fitting on all the same; no
-    evidence may rest on them, so they are auxiliary.
-
-    Args:
-        rows: What `verified_rows` gives.
-        taken: Those of them that are matched.
-        seed: Which right ones, those of questions with few matched rows first, at most two a question.
-    """
-    names = {response_key(row) for row in taken}
-    left = [row for row in rows if response_key(row) not in names]
-    wrong = [row for row in left if not row["scores"][CORRECTNESS]]
-    right = [row for row in left if row["scores"][CORRECTNESS]]
-    n_matched, lacking = Counter(row["id"] for row in taken), Counter(row["generator"] for row in wrong)
-    order = np.random.default_rng(seed).permutation(len(right))
-    kept, per_question = list(wrong), Counter[str]()
-    for row in sorted((right[i] for i in order), key=lambda row: n_matched[row["id"]]):
-        if lacking[row["generator"]] > 0 and per_question[row["id"]] < MOST_PER_QUESTION:
-            lacking[row["generator"]] -= 1
-            per_question[row["id"]] += 1
-            kept.append(row)
-    return [{**row, "auxiliary": True} for row in sorted(kept, key=lambda row: str(row["id"]))]
 
 
 def alone(rows: Sequence[Row]) -> dict[str, float]:

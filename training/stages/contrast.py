@@ -6,8 +6,7 @@ domain nor length tells right from wrong any more. What each alone still gives i
 .55 AUROC, nothing is written.
 
 Questions are named by their text. With `--held-out` a share of them goes to files of their own, which no fit may use.
-Beside the matched rows other stages take all rows of the same questions, and a fit the wrong answers that could not be
-matched, evened out by generator.
+Other stages take all rows of the same questions, matched or not.
 
 Example:
     python -m training contrast --rows "verified/*.jsonl.gz" --output fit.jsonl --held-out 0.3 --held-out-output t.jsonl
@@ -22,7 +21,7 @@ from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import Row
 
 from ..rows import contrast
-from ..rows.contrast import check_matched, evened, split_questions, verified_rows
+from ..rows.contrast import check_matched, split_questions, verified_rows
 from ..rows.correctness import CORRECTNESS
 from ..rows.records import read_records, subset_of, write_records
 from ..runs.manifest import Manifest
@@ -37,7 +36,6 @@ class Config:
     Attributes:
         rows: Files of verified rows; a name with * or ? stands for all that it matches.
         output: The matched rows, JSON Lines.
-        unmatched: File for the wrong answers that could not be matched and as many right ones by the same generators.
         everything: File for all rows of the questions, matched or not.
         held_out: Share of the questions that goes to the held-out files instead.
         held_out_output: Their matched rows.
@@ -48,7 +46,6 @@ class Config:
 
     rows: tuple[str, ...]
     output: Path
-    unmatched: Path | None = None
     everything: Path | None = None
     held_out: float = 0.0
     held_out_output: Path | None = None
@@ -82,8 +79,6 @@ def run(config: Config) -> dict[str, dict[str, float]]:
     kept, found = contrast.matched(rows), {}
     found[str(config.output)] = _write(kept, config.output, matched=True)
     others = [(config.everything, rows), (config.held_out_everything, held_out)]
-    if config.unmatched is not None:
-        others.append((config.unmatched, evened(rows, kept, config.seed)))
     if config.held_out_output is not None:
         found[str(config.held_out_output)] = _write(contrast.matched(held_out), config.held_out_output, matched=True)
     for path, own in others:
