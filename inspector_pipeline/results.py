@@ -12,6 +12,7 @@ TOTAL = "expected_total"
 RANK_BY = "rank_by"
 UNFAMILIAR, REASON, SEEN = "unfamiliar", "unfamiliar_reason", "seen"
 PUBLISHED_TOTAL = "total_score"
+ADDED_COLUMNS = (TOTAL, "probabilities", UNFAMILIAR, REASON, SEEN, RANK_BY)  # which were not there at first
 
 
 def rank_choices(aspects: Sequence[Any]) -> tuple[str, ...]:

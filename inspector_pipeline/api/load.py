@@ -12,7 +12,7 @@ from ..devices import preferred_dtype
 from ..files.entries import share_of
 from ..modeling_inspector import InspectorModel
 from ..pipeline_inspector import TASK, InspectorPipeline
-from ..results import PUBLISHED_TOTAL, FlatColumns, rank_field
+from ..results import ADDED_COLUMNS, PUBLISHED_TOTAL, RANK_BY, FlatColumns, rank_field
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +118,9 @@ def evaluate_samples(
     columns = FlatColumns(loaded.model.config, rank_by=rank_by)
     if top_percent < 1.0 or rank_by is not None:
         rank_by = rank_field(loaded.model.config, rank_by or PUBLISHED_TOTAL)
+    replaced = [name for name in columns.kinds if any(name in sample for sample in samples)]
+    if set(replaced) & set(ADDED_COLUMNS) and RANK_BY not in replaced:  # with it, they were a judge's already
+        logger.warning("The samples' own %s are replaced by the judge's in the copies.", ", ".join(replaced))
     results = loaded(list(samples), batch_size=batch_size)
     n_truncated = sum(result["truncated"] for result in results)
     if n_truncated:

@@ -16,7 +16,7 @@ from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, cut, json_line
 from ..files.sources import find_sources, skipped_files
 from ..pipeline_inspector import InspectorPipeline
-from ..results import RANK_BY, REASON, SEEN, TOTAL, UNFAMILIAR, FlatColumns
+from ..results import ADDED_COLUMNS, FlatColumns
 from .flags import Flags
 from .input import JobInput, check_columns, is_parquet, survey_input
 from .manifest import is_older_job, job_manifest, settle_manifest, write_json
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("jsonl", "parquet")
 PART_ROWS = 4 * WINDOW_ROWS
-NOT_IN_OLDER_JOBS = (TOTAL, "probabilities", UNFAMILIAR, REASON, SEEN, RANK_BY)
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class _Run:
         self.columns = FlatColumns(judge.model.config, job.prefix)
         self.is_older = is_older_job(self.parts.folder)
         added = [*arrow_schema(self.columns)]
-        lacking = {job.prefix + name for name in NOT_IN_OLDER_JOBS} if self.is_older else set()
+        lacking = {job.prefix + name for name in ADDED_COLUMNS} if self.is_older else set()
         self.added = pa.schema([one for one in added if one.name not in lacking])
         self.input = JobInput(
             sources,

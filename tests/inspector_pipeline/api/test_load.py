@@ -40,6 +40,14 @@ def test_a_share_is_kept(judge, pairs):
     assert alike(best, sorted(everything, key=lambda row: -row["total_score"])[:3], 1e-4)
 
 
+def test_own_keys_that_are_replaced_are_told_but_not_those_of_a_judge(judge, pairs, caplog):
+    scored = evaluate_samples(pairs, judge)
+    evaluate_samples(scored, judge)
+    assert not caplog.text
+    assert evaluate_samples([{**pairs[0], "seen": "mine"}], judge)[0]["seen"] is None
+    assert "The samples' own seen are replaced" in caplog.text
+
+
 def test_the_share_is_by_the_total_score_unless_a_field_is_named(make_judge, pairs):
     aspects = [aspect("a", [feature(2)]), aspect("b", [feature(1, "last")], counts=False)]
     judge = load_judge(make_judge(aspects, rank_by="expected_b"), device="cpu")
