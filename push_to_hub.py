@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from inspector_cli.printable import PrintableParser, log_to_terminal, printable
 
 from hub_cards.backbone_license import BackboneLicense, find_license, known_license
 from hub_cards.saved_judge import SavedJudge
@@ -128,7 +129,7 @@ def push(args: argparse.Namespace, folder: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    command = argparse.ArgumentParser(
+    command: argparse.ArgumentParser = PrintableParser(
         prog="push_to_hub.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_argument("judge", type=Path, metavar="JUDGE", help="the judge's folder")
@@ -157,9 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_terminal(logging.INFO)
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # the Hub's client, which tells of every request
     try:
         main()
     except (InspectorError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(printable(f"{type(error).__name__}: {error}", lines=True))

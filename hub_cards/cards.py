@@ -7,15 +7,14 @@ the template names and the card lacks is an error; the same card gives the same 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from huggingface_hub import CardData, DatasetCardData, SpaceCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from inspector_pipeline.errors import DataFileError
 
 from .evidence import PAPER, DataSource
+from .markdown import environment
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGEST = "n>1M"
@@ -32,27 +31,14 @@ def render(template: str, metadata: CardData, **fields: Any) -> str:
     Returns:
         Markdown behind its metadata, with one newline at the end. The same fields give the same bytes.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters |= {"interval": interval, "cell": cell, "audit_lines": audit_lines}
-    body = environment.get_template(template).render(fields)
+    filters = {"interval": interval, "audit_lines": audit_lines}
+    body = environment(filters).get_template(template).render(fields)
     return f"---\n{metadata.to_yaml(line_break=chr(10))}\n---\n{body.rstrip()}\n"
 
 
 def interval(value: dict[str, float]) -> str:
     """Write a value with its 95 % interval."""
     return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
-
-
-def cell(text: str) -> str:
-    """Write text so that it stays in one cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def audit_lines(audit: Any) -> list[str]:

@@ -303,8 +303,9 @@ def _parse_aspect(data: Any, where: str, readings: tuple[str, ...]) -> Aspect:
     values = _take(data, where, ASPECT_FIELDS)
     name, classes, described = values["name"], values["classes"], values["features"]
     _require(
-        bool(name.strip()) and "." not in name and name not in RESERVED_NAMES,
-        f"{where}.name expects a name without dots other than {', '.join(RESERVED_NAMES)}, but got {name!r}.",
+        bool(name.strip()) and name.isprintable() and "." not in name and name not in RESERVED_NAMES,
+        f"{where}.name expects a name without dots and control characters, other than {', '.join(RESERVED_NAMES)}, but "
+        f"got {name!r}.",
     )
     features = tuple(_parse_feature(item, f"{where}.features[{i}]", readings) for i, item in enumerate(described))
     _require(bool(features), f"{where}.features expects at least one feature, but got none.")

@@ -8,6 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from inspector_cli.printable import printable
+
 LABELS = "columns of the labels, or ASPECT=COLUMN (default: every column of scores, 1 to 5 or 0 and 1)"
 
 
@@ -47,8 +49,9 @@ def _train(args: argparse.Namespace) -> None:
     make_judge(args.table, labels=_labels(args.labels), **chosen, **{name: getattr(args, name) for name in same})
     _show_evidence(read_json(Path(args.output) / "results.json"))
     work = args.work or f"{args.output.rstrip('/')}.work"
-    print(f"Read {work}/audit/audit.md for what the labels hide, {args.output}/README.md for the judge's card. Next:\n")
-    print(f"    inspector score RESPONSES --judge {args.output}")
+    read = f"Read {work}/audit/audit.md for what the labels hide, {args.output}/README.md for the judge's card."
+    print(f"{printable(read)} Next:\n")
+    print(printable(f"    inspector score RESPONSES --judge {args.output}"))
 
 
 def _labels(given: list[str] | None) -> dict[str, str] | None:
@@ -61,12 +64,13 @@ def _show_evidence(results: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("aspect", "labels", "AUROC (95 %)", "surface", "gain (95 %)", box=SIMPLE_HEAD)
     for name, found in results["aspects"].items():
         gain = found["gain_over_surface"]["auroc"]
         surface = f"{found['surface']['auroc']['value']:.3f}".removeprefix("0")
-        table.add_row(name, str(found["n"]), _interval(found["auroc"]), surface, _interval(gain, "+"))
+        table.add_row(Text(printable(name)), str(found["n"]), _interval(found["auroc"]), surface, _interval(gain, "+"))
     Console().print(table)
 
 

@@ -1,10 +1,10 @@
 """`inspector export`: a judge as a plain checkpoint."""
 
 import argparse
-import sys
 
 from .arguments import DTYPES
 from .judge import without_loading_bars
+from .printable import say
 
 
 def export(parser: argparse.ArgumentParser) -> None:
@@ -23,4 +23,4 @@ def _export(args: argparse.Namespace) -> None:
     with without_loading_bars():
         judge = load_judge(args.judge, device="cpu", dtype=args.dtype or "stored")
         folder = export_sequence_classification(judge, args.output)
-    print(f"inspector: wrote {args.judge} as a sequence classifier to {folder}", file=sys.stderr)
+    say(f"wrote {args.judge} as a sequence classifier to {folder}")

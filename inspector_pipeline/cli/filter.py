@@ -2,9 +2,9 @@
 
 import argparse
 import glob
-import sys
 
 from .arguments import SOME_REJECTED, check_input, positive, share, threshold
+from .printable import say
 
 
 def filter_scored(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +49,11 @@ def _filter(args: argparse.Namespace) -> int:
     same = ("input", "output", "top", "best", "per", "explain", "drop_unfamiliar")
     settings = {name: getattr(args, name) for name in same} | ({"by": tuple(args.by)} if args.by else {})
     found = filter_job(FilterJob(**settings, at_least=tuple(args.at_least)))
-    print(f"inspector: kept {found.kept} of {found.rows} rows in {found.output}", file=sys.stderr)
+    say(f"kept {found.kept} of {found.rows} rows in {found.output}")
     if args.drop_unfamiliar:
-        print(f"inspector: {found.unfamiliar} unfamiliar rows were left out", file=sys.stderr)
+        say(f"{found.unfamiliar} unfamiliar rows were left out")
     if found.unranked:
-        print(f"inspector: {found.unranked} rows were left out: {found.reason}", file=sys.stderr)
+        say(f"{found.unranked} rows were left out: {found.reason}")
     if found.skipped:
-        print(f"inspector: the input's files that were not read: {', '.join(found.skipped)}", file=sys.stderr)
+        say(f"the input's files that were not read: {', '.join(found.skipped)}")
     return SOME_REJECTED if found.unranked or found.skipped else 0

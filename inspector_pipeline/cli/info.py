@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import JUDGE
+from .printable import printable
 
 
 def info(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def _info(args: argparse.Namespace) -> None:
     weights, evidence = (_file_of(judge, name) for name in ("model.safetensors", "results.json"))
     results = json.loads(evidence.read_text(encoding="utf-8")) if evidence else {}
     for label, value in describe(config, weights.stat().st_size if weights else None, results):
-        print(f"{label:<14}{value}")
+        print(f"{label:<14}{printable(value)}")
 
 
 def _file_of(judge: str, name: str) -> Path | None:

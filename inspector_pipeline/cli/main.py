@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 
+from .printable import PrintableParser, log_to_terminal, say
+
 PACKAGE = "inspector-pipeline"
 GROUP = "inspector.commands"
 OWN_COMMANDS = {
@@ -38,28 +40,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     args = make_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log_to_terminal(logging.WARNING)
     try:
         return args.command(args) or 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone, as `head` does
         return 0
     except KeyboardInterrupt:
-        print("inspector: interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(args.subcommand, EXTRA_OF_OTHERS)
-        needed = f"inspector {args.subcommand} expects {error.name}. Run pip install '{PACKAGE}{extra}'"
-        print(f"inspector: {needed}", file=sys.stderr)
+        say(f"inspector {args.subcommand} expects {error.name}. Run pip install '{PACKAGE}{extra}'")
         return 1
     except _expected_errors() as error:
-        print(f"inspector: {error}", file=sys.stderr)
+        say(error)
         return 1
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands, of this package and of others."""
-    parser = argparse.ArgumentParser(prog="inspector", description="Score (question, response) pairs with a judge.")
+    parser = PrintableParser(prog="inspector", description="Score (question, response) pairs with a judge.")
     parser.add_argument("--version", action="version", version=f"{PACKAGE} {version(PACKAGE)}")
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     own = [EntryPoint(name, value, GROUP) for name, value in OWN_COMMANDS.items()]

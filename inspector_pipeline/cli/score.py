@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .arguments import (
     share,
 )
 from .judge import check_judge_options, load
+from .printable import printable_json, say
 from .table import show_table
 
 STDIO = "-"
@@ -113,7 +115,7 @@ def _score_job(args: argparse.Namespace) -> int:
     job = ScoreJob(**settings, columns=columns, format=args.output_format)
     check_judge_options(args)
     counts = score_job(job, load(args))
-    print(f"inspector: {summary_of(counts, args.output)}", file=sys.stderr)
+    say(summary_of(counts, args.output))
     _tell(told(counts, counts["scored"], args.output))
     return SOME_REJECTED if counts["rejected"] or "skipped" in counts else 0
 
@@ -151,9 +153,11 @@ def _score_file(args: argparse.Namespace) -> int:
         _tell(f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
     flat = [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
     scored = keep_top(flat, args.top_percent, f"{args.prefix}{rank_by}")
-    if target is not None:
+    if target not in (None, STDIO):
         write_rows(scored, target) if table is None else _write_typed(table, flat, scored, columns, target)
-    if target != STDIO:
+    if target == STDIO:
+        _print_rows(scored)
+    else:
         _show(scored, args.format, columns)
     _tell_what_was_written(scored, args.prefix, None if target in (None, STDIO) else target)
     return 0
@@ -172,7 +176,7 @@ def _tell_what_was_written(scored: list[dict[str, Any]], prefix: str, written: s
 
 def _tell(line: str | None) -> None:
     if line:
-        print(f"inspector: {line}", file=sys.stderr)
+        say(line)
 
 
 def _check_writable(source: str, rows: list[dict[str, Any]], target: str | None) -> Any:
@@ -217,12 +221,22 @@ def _write_typed(
 
 
 def _show(scored: list[dict[str, Any]], shape: str, columns: Any) -> None:
-    from inspector_pipeline.files.tables import write_rows
-
     if shape == "table" or (shape == "auto" and sys.stdout.isatty()):
         show_table(scored, [aspect.name for aspect in columns.aspects], columns.prefix, columns.rank_by)
     elif shape != "none":
-        write_rows(scored, STDIO)
+        _print_rows(scored)
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    """Write JSON Lines on standard output: byte by byte what a file would hold, or what a terminal may be sent."""
+    from inspector_pipeline.files.tables import write_jsonl, write_rows
+
+    if not sys.stdout.isatty():
+        write_rows(rows, STDIO)
+        return
+    held = io.BytesIO()
+    write_jsonl(rows, held)
+    sys.stdout.write(printable_json(held.getvalue().decode("utf-8")))
 
 
 def _needed_keys(judge: str | None, revision: str | None) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from .printable import printable
+
 MAX_ROWS = 50
 LEGEND = "? unlike what the judge was fitted on   = a question of its fit"
 MIN_TEXT = 10  # characters of question and of prediction, in however narrow a terminal
@@ -23,6 +25,7 @@ def show_table(
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text  # brackets in it are no markup
 
     console = Console()
     numbered = list(enumerate(scored))
@@ -33,7 +36,7 @@ def show_table(
     columns = {prefix + name: name for name in aspects} | {f"{prefix}total_score": "total"}
     if rank_by is not None and rank_by not in columns:
         columns[rank_by] = rank_by.removeprefix(prefix)
-    headers = ["\n".join(name.split("_")) for name in columns.values()]
+    headers = ["\n".join(printable(name).split("_")) for name in columns.values()]
     number_width = max((len(str(number)) for number, _ in shown), default=1)
     taken = number_width + sum(max(map(len, header.split("\n"))) for header in headers) + len(headers) + 2
     taken += 3 * any(marks)
@@ -43,11 +46,11 @@ def show_table(
         width = max(MIN_TEXT, (console.width - taken) // 2)
         table.add_column(name, min_width=MIN_TEXT, max_width=width, no_wrap=True, overflow="ellipsis")
     for header in headers:  # where the terminal is narrow they fold, and nothing is lost
-        table.add_column(header, justify="right", overflow="fold")
+        table.add_column(Text(header), justify="right", overflow="fold")
     if any(marks):
         table.add_column("", min_width=2)
     for (number, row), mark in zip(shown, marks, strict=True):
-        texts = [_plain(" ".join(str(row.get(key) or "").split())) for key in ("question", "prediction")]
+        texts = [Text(printable(" ".join(str(row.get(key) or "").split()))) for key in ("question", "prediction")]
         cells = [f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name]) for name in columns]
         table.add_row(str(number), *texts, *cells, *([mark] if any(marks) else []))
     console.print(table)
@@ -60,10 +63,3 @@ def show_table(
 def _mark(row: dict[str, Any], prefix: str) -> str:
     """Return ? for a pair that is unfamiliar and = for one whose question the judge was fitted on."""
     return "?" * bool(row.get(f"{prefix}unfamiliar")) + "=" * bool(row.get(f"{prefix}seen"))
-
-
-def _plain(text: str) -> Any:
-    """Take brackets in a response for no markup of rich's, and escape codes for none of the terminal's."""
-    from rich.text import Text
-
-    return Text("".join(character if character.isprintable() else "\ufffd" for character in text))

@@ -20,6 +20,7 @@ from typing import Any
 import ray
 import ray.data
 from inspector_cli.arguments import add_column_options, columns_of
+from inspector_cli.printable import PrintableParser, log_to_terminal, printable
 from ray.data.datasource import SaveMode
 
 from ..engine import WINDOW_ROWS
@@ -71,7 +72,7 @@ def score_dataset(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = PrintableParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", nargs="+", help="files, folders or URLs that Ray Data reads")
     parser.add_argument("--output", required=True, help="new folder or URL of the Parquet files to write")
     parser.add_argument("--kind", choices=READERS, default="parquet", help="of the input (parquet)")
@@ -84,11 +85,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", help="default: what the device is fastest in")
     parser.add_argument("--address", help="a cluster's address (default: the cluster of this machine, or a new one)")
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_terminal(logging.INFO)
     try:
         _score(args)
     except (InspectorError, OSError, ValueError) as error:
-        sys.exit(f"on_ray: {error}")
+        sys.exit(printable(f"on_ray: {error}", lines=True))
 
 
 def _score(args: argparse.Namespace) -> None:

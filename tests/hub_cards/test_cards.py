@@ -1,21 +1,25 @@
 """Cards against golden files: render, compare, and look at the difference before a golden file is changed."""
 
+import ast
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import yaml
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import DatasetCard, ModelCard, RepoCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspector_training.rows.records import LabelledPair
 from jinja2 import UndefinedError
+from markdown_it import MarkdownIt
 from support.paths import GOLDEN
 
-from hub_cards.cards import MetricCard, ProbingSetCard, audit_lines, cell, render
-from hub_cards.evidence import GSM8K_TRAIN, PUBLISHED_LABELS, data_sources, evidence_gaps
+from hub_cards.cards import MetricCard, ProbingSetCard, audit_lines, render
+from hub_cards.evidence import GSM8K_TRAIN, PUBLISHED_LABELS, DataSource, data_sources, evidence_gaps
 from hub_cards.judge_card import JudgeCard
+from hub_cards.markdown import code, prose, quoted, words
 from inspector_pipeline import InspectorConfig
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError
@@ -266,7 +270,78 @@ def test_the_probing_sets_snippet_runs(tmp_path, capsys):
     assert "1 + 1? 2" in capsys.readouterr().out
 
 
+HOSTILE_PARTS = [
+    *("[x](javascript:alert(1))", "![x](http://e.org/x.png)", "<script>alert(1)</script>", "<img src=x onerror=y>"),
+    *("`x`", "```", "a | b", "**x**", "__x__", "~~x~~", "\\", "# x", "- x", "1. x", "> x", "===", "---", "&lt;b&gt;"),
+    *(
+        "{{ 7 * 7 }}",
+        "{% raw %}",
+        "<!-- x",
+        "[x]: http://e.org",
+        "https://e.org",
+        '"); import os #',
+        "'",
+        '"',
+        ": - !!x",
+    ),
+]
+LINES = "x\n---\nlicense: mit\n---\n# Head\n\n```\n\n<b>\n\n| a |\n|---|\n\r\x85\u2028\x1b[31m\u202e"
+
+
+def structure(text):
+    """Parse a card's Markdown: what there is but words."""
+    body = text.split("\n---\n", 1)[1]
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(body)
+    flat = [token for block in tokens for token in (block, *(block.children or []))]
+    harmless = ("text", "softbreak", "code_inline", "em_", "strong_", "s_")
+    return [token.type for token in flat if not token.type.startswith(harmless)]
+
+
+def hostile_cards(name, words):
+    """Make a card of each kind, with one name in every place that takes one; `name` has no line breaks."""
+    config = judge_config(backbone_id=words)
+    config.aspects[0]["name"] = name
+    results = json.loads(json.dumps(full_results()).replace('"clarity"', json.dumps(name)))
+    told = {"what", "license", "hub_id", "domain", "teacher", "generator", "citation", "name"}
+    results["sources"] = [dict.fromkeys(told, words)]
+    results["aspects"][name]["meanings"] = {"3": words, "4": "b", "5": "c"}
+    results["aspects"][name]["reported"] = {"macro_f1": 0.5, "layers": [1], "pool": words, "classifier": words}
+    results |= {"transfer": {words: {name: {"n": 1, **compared()} | {"surface": {"auroc": interval(0.5)}}}}}
+    results |= {"notes": [words], "retrain": words, "probes": words, "cost": {**results["cost"], "machine": words}}
+    judge = JudgeCard(config, results, judge=f"org/{words}", audit={"findings": [words]}, dataset_id=words)
+    pair = LabelledPair(1, "1 + 1?", "2", {name: 5}, generator=words)
+    sources = [DataSource(**dict.fromkeys(told, words))]
+    meanings = {name: {"5": words}}
+    texts = {"teacher": words, "license": words, "notes": [words], "audit": {name: {words: words}}}
+    dataset = ProbingSetCard([pair], f"org/{words}", sources=sources, meanings=meanings, **texts)
+    metric = MetricCard(words, words, words, {name: words}, {name: words}, f"print({words!r})", (words,), (words,))
+    return {"judge": judge, "dataset": dataset, "metric": metric}
+
+
+@pytest.mark.parametrize("kind", ["judge", "dataset", "metric"])
+@pytest.mark.parametrize("words", [*HOSTILE_PARTS, " ".join(HOSTILE_PARTS), LINES])
+def test_no_name_changes_what_a_card_is(kind, words):
+    name = words if words.isprintable() and "." not in words else "clarity"
+    hostile, plain = (hostile_cards(one, two)[kind].render() for one, two in ((name, words), ("clarity", "plain")))
+    assert structure(hostile) == structure(plain)
+    read = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", hostile, re.DOTALL)[1])
+    told = {"judge": "base_model", "dataset": "license", "metric": "title"}[kind]
+    assert read[told] == words and read.keys() == yaml.safe_load(plain.split("---\n")[1]).keys()
+    assert RepoCard(hostile).data.to_dict().keys() >= read.keys() - {"model-index"}  # as the Hub's client reads it
+    assert not set(hostile.split("\n---\n", 1)[1]) & set("\x1b\x85\u2028\u202e\r")
+
+
+@pytest.mark.parametrize("text", [*HOSTILE_PARTS, " ".join(HOSTILE_PARTS)])
+def test_a_name_stays_the_words_that_it_is(text):
+    (paragraph,) = MarkdownIt("commonmark").enable("strikethrough").parse(words(text))[1:-1]
+    assert "".join(token.content for token in paragraph.children) == " ".join(text.split()).replace("&lt;b&gt;", "<b>")
+    assert {token.type for token in paragraph.children} <= {"text", "text_special"}
+    (item,) = MarkdownIt("commonmark").parse(f"`{code(text)}`")[1:-1]
+    assert [token.type for token in item.children] == ["code_inline"]
+    assert ast.literal_eval(quoted(text)) == text
+
+
 @settings(deadline=None)
 @given(st.text())
-def test_a_cell_stays_one_cell(text):
-    assert "\n" not in cell(text) and cell(text).count("|") == cell(text).count("\\|")
+def test_sentences_stay_on_one_line_and_in_one_cell(text):
+    assert "\n" not in prose(text) and prose(text).count("|") == prose(text).count("\\|")

@@ -80,8 +80,18 @@ def port(estimator: Any, classes: list[int] | None = None) -> ProbeWeights:
         The probe, in float64.
 
     Raises:
-        NotPortableError: The estimator, or a part of it, is not linear, is not fitted, or lacks its classes.
+        NotPortableError: The estimator, or a part of it, is not linear, is not fitted, lacks its classes, or holds
+            numbers beyond float32.
     """
+    with np.errstate(all="ignore"):  # what overflows is refused here, by name
+        probe = _port(estimator, classes)
+    numbers = (probe.center, probe.weight, probe.bias, *probe.parameters.values())
+    held = all((np.abs(array) <= np.finfo(np.float32).max).all() for array in numbers)
+    _require(held, "A probe expects numbers that float32 can hold, but the estimator's, put together, are larger.")
+    return probe
+
+
+def _port(estimator: Any, classes: list[int] | None) -> ProbeWeights:
     transforms, final = _split(estimator)
     calibrated = isinstance(final, CalibratedClassifierCV)
     inner = final.calibrated_classifiers_[0].estimator if calibrated else final

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from inspector_cli.printable import log_to_terminal, printable
 from jsonargparse import ArgumentError, ArgumentParser
 
 from inspector_pipeline.errors import DataFileError, InspectorError
@@ -55,7 +56,7 @@ STAGES = (  # in the order of the work
 
 def run(main: Callable[[], object]) -> None:
     """Run a stage's main; what a person can act on ends as one line and exit code 1, not as a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_terminal(logging.INFO)
     for client in ("httpx", "httpx2"):  # the openai client's; they tell of every request
         logging.getLogger(client).setLevel(logging.WARNING)
     try:
@@ -149,5 +150,5 @@ def _instantiate(parser: ArgumentParser, config: type[Config], found: Any) -> Co
 
 
 def _refusal(prog: str, message: str) -> int:
-    sys.stderr.write(f"{prog}: {message}. See {prog} --help.\n")
+    sys.stderr.write(printable(f"{prog}: {message}. See {prog} --help.\n", lines=True))
     return 2

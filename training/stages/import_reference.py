@@ -28,7 +28,7 @@ class Config:
         folder: Folder of NAME.pkl, or of NAME.skops and NAME.json.
         probing_set: JSON whose prompts hold each aspect's rubric.
         output: The judge's folder.
-        allow_pickle: Whether pickles whose globals are all on the list are loaded.
+        allow_pickle: Whether pickles are read too; nothing in them is run, only their numbers are read.
         fuse: Whether the truncated backbone goes into the judge.
         backbone_id: Hub id or folder; by default what the classifiers name.
         backbone_revision: Its revision.
@@ -50,7 +50,7 @@ def run(config: Config) -> None:
 
     Raises:
         DataFileError: There are no classifiers, their metadata are wrong, or they do not fit each other.
-        UnsafePickleError: A pickle is not allowed, or names something else than a classifier needs.
+        UnsafePickleError: A pickle is not allowed, or a file holds something else than a classifier needs.
         NotPortableError: A classifier is not linear.
         BackboneError: The backbone cannot be loaded.
     """

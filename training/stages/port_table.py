@@ -21,7 +21,7 @@ class Config:
 
     Attributes:
         folders: Folders of classifiers.
-        allow_pickle: Whether pickles whose globals are all on the list are loaded.
+        allow_pickle: Whether pickles are read too; nothing in them is run, only their numbers are read.
     """
 
     folders: tuple[str, ...]
@@ -33,7 +33,7 @@ def run(config: Config) -> None:
 
     Raises:
         DataFileError: A folder holds no classifiers, or rows of some class cannot be found.
-        UnsafePickleError: A pickle is not allowed, or names something else than a classifier needs.
+        UnsafePickleError: A pickle is not allowed, or a file holds something else than a classifier needs.
     """
     columns = ("rows", "rarest", "mismatches", "unclear", "decision error", "probability error")
     logger.info(_line("classifier", "rule", *columns))

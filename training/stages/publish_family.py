@@ -108,7 +108,7 @@ class Config:
         output: Folder of the staged repos.
         math_probing_set: The same for MATH; without it GSM8K's rubrics are taken, and the card says so.
         with_backbone: Whether real scores are compared, which loads Qwen/Qwen3-1.7B.
-        allow_pickle: Whether pickles whose globals are all on the list are loaded.
+        allow_pickle: Whether pickles are read too; nothing in them is run, only their numbers are read.
     """
 
     reference: str
@@ -125,7 +125,7 @@ def run(config: Config) -> None:
 
     Raises:
         DataFileError: No published folder is there, or its classifiers are not those of the family.
-        UnsafePickleError: A pickle is not allowed, or names something else than a classifier needs.
+        UnsafePickleError: A pickle is not allowed, or a file holds something else than a classifier needs.
     """
     reference = Path(config.reference)
     names = [name for name, published in FAMILY.items() if (reference / published.folder).is_dir()]
@@ -169,7 +169,7 @@ def build(
         org: Whose repo it will be.
         rubric_is_own: Whether the rubrics are those of the judge's own probing set.
         with_backbone: Whether to compare real scores, which needs the backbone.
-        allow_pickle: Whether pickles may be loaded, once all their globals are found on the list.
+        allow_pickle: Whether pickles are read too; nothing in them is run, only their numbers are read.
 
     Returns:
         The staged repo.

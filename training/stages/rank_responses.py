@@ -18,8 +18,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from inspector_cli.printable import printable
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from scipy import stats
 
 from inspector_pipeline.api.load import load_judge
@@ -223,7 +225,7 @@ def show(report: dict[str, Any], console: Console) -> None:
     table = Table("aspect", "first", "second", "difference (95 %)", "p", title=_title(report))
     for name, c in report["aspects"].items():
         difference = f"{c['difference']:+.3f} ({c['low']:+.3f} to {c['high']:+.3f})"
-        table.add_row(name, f"{c['first']:.3f}", f"{c['second']:.3f}", difference, f"{c['p']:.4f}")
+        table.add_row(Text(printable(name)), f"{c['first']:.3f}", f"{c['second']:.3f}", difference, f"{c['p']:.4f}")
     console.print(table)
     for note in report["notes"]:
         console.print(note, highlight=False)
