@@ -50,7 +50,7 @@ class FamiliarityConfig:
     Attributes:
         n_layers: How many of the layers that the probes read are looked at, evenly spaced.
         n_components: Directions inside which the distance of hidden states is measured one by one.
-        flag_rate: Share of held-out normal rows that may be called unfamiliar.
+        flag_rate: Share of held-out normal rows that may be called unfamiliar; 0 leaves it out: the judge cannot tell.
         folds: Groups of generators, or of questions, that are held out in turn.
     """
 
@@ -65,10 +65,10 @@ class FamiliarityConfig:
         Raises:
             SettingsError: A setting is out of its range.
         """
-        if min(self.n_layers, self.n_components) < 1 or self.folds < 2 or not 0 < self.flag_rate < 0.5:
+        if min(self.n_layers, self.n_components) < 1 or self.folds < 2 or not 0 <= self.flag_rate < 0.5:
             raise SettingsError(
-                "familiarity expects n_layers and n_components of 1 or more, folds of 2 or more and a flag_rate above "
-                f"0 and below 0.5, but got {self}."
+                "familiarity expects n_layers and n_components of 1 or more, folds of 2 or more and a flag_rate of "
+                f"0 or more and below 0.5, but got {self}."
             )
 
 
@@ -119,8 +119,10 @@ def find_familiar(features: FeatureSet, read: Sequence[Feature], config: Familia
         config: Settings.
 
     Returns:
-        None where there are too few rows to tell.
+        None where there are too few rows to tell, or a flag rate of 0.
     """
+    if not config.flag_rate:
+        return None
     chosen = chosen_features(features, read, config.n_layers)
     states, pairs = states_of(features, chosen, auxiliary=False)
     n_questions = len({question_number(pair.question) for pair in pairs})
@@ -301,7 +303,7 @@ def _hold_out(texts: _Texts, states: States, config: FamiliarityConfig) -> _Held
     if not found:
         raise DataFileError(
             f"Expected rows of more than one question to hold some out, but got {len(texts.pairs)} of one. Add more, "
-            "or fit with familiarity: null."
+            "or fit with a flag_rate of 0."
         )
     row, of_group, distance = (np.concatenate(part) for part in zip(*found, strict=True))
     return _HeldOut(by, row, of_group, distance, statistics)

@@ -35,7 +35,7 @@ class Config:
         search: What to choose from, and how.
         protocol: `ours`, or `reference` for the published protocol.
         reference: What the published protocol leaves open.
-        familiarity: How it is found out which pairs are like the normal rows; null leaves it out.
+        familiarity: How it is found out which pairs are like the normal rows.
         others: Folders of features of other pairs, such as other generators, degenerate forms or other domains: how
             many of them are called unfamiliar is told beside.
     """
@@ -45,7 +45,7 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     protocol: Literal["ours", "reference"] = "ours"
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
-    familiarity: FamiliarityConfig | None = field(default_factory=FamiliarityConfig)
+    familiarity: FamiliarityConfig = field(default_factory=FamiliarityConfig)
     others: tuple[str, ...] = ()
 
 

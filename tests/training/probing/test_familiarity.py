@@ -104,7 +104,8 @@ def test_one_generator_holds_out_questions_and_says_so(tmp_path):
     assert found.report["held_out_rows"] == 100 and found.report["unfamiliar"] <= 0.01
 
 
-def test_too_few_rows_tell_nothing(tmp_path):
+def test_too_few_rows_and_a_flag_rate_of_0_tell_nothing(tmp_path):
+    assert find_familiar(make_features(tmp_path, make_rows()), READ, replace(CONFIG, flag_rate=0)) is None
     assert find_familiar(make_features(tmp_path / "a", make_rows(16)), READ, CONFIG) is None
     assert find_familiar(make_features(tmp_path / "b", make_rows(4, tuple("abcdefghijklmnop"))), READ, CONFIG) is None
 
@@ -131,7 +132,7 @@ def test_a_number_that_never_changed_makes_another_one_far_and_nothing_infinite(
     assert np.isfinite(distances(fit_space(np.ones((50, 6), dtype=np.float32), 2), x)).all()
 
 
-@pytest.mark.parametrize("change", [{"flag_rate": 0}, {"folds": 1}, {"n_layers": 0}, {"flag_rate": float("nan")}])
+@pytest.mark.parametrize("change", [{"flag_rate": -0.1}, {"folds": 1}, {"n_layers": 0}, {"flag_rate": float("nan")}])
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(SettingsError, match="familiarity expects"):
         FamiliarityConfig(**change)
