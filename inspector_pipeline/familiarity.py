@@ -228,9 +228,9 @@ def why_unfamiliar(
             continue
         bound, side = (low, "at least") if low is not None and value < low else (high, "at most")
         limit = _shown(name, bound or 0.0)
-        return f"{STATISTICS[name].format(_shown(name, value))}, where it was fitted {side} {limit}"
+        return f"{STATISTICS[name].format(_shown(name, value))}; {side} {limit} in what it was fitted on"
     if distance is not None and distance > threshold:
-        return f"its hidden states are unlike what it was fitted on (distance {distance:.3g}, at most {threshold:.3g})"
+        return f"its hidden states are unlike what it was fitted on (distance {distance:.3g}; at most {threshold:.3g})"
     return None
 
 

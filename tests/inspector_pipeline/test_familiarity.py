@@ -58,20 +58,20 @@ def test_any_text_can_be_measured(text):
     assert all(0 <= value <= 1 for value in shares.values()), shares
 
 
-REASONS = {
-    "the response has 1 character, where it was fitted at least 38 characters": ("characters", (38, 2410), 1),
-    "the response has 3,000 characters, where it was fitted at most 2,410 characters": ("characters", (38, 2410), 3000),
-    "87 % of the response repeats the question, where it was fitted at most 31.5 %": ("copied", (None, 0.315), 0.87),
-}
+REASONS = [  # without their end
+    ("characters", (38, 2410), 1, "the response has 1 character; at least 38 characters"),
+    ("characters", (38, 2410), 3e3, "the response has 3,000 characters; at most 2,410 characters"),
+    ("copied", (None, 0.315), 0.87, "87 % of the response repeats the question; at most 31.5 %"),
+]
 
 
 def test_reasons():
-    for reason, (name, bounds, value) in REASONS.items():
-        assert why_unfamiliar({name: bounds}, 1.0, {name: value}, 0.5) == reason
+    for name, bounds, value, reason in REASONS:
+        assert why_unfamiliar({name: bounds}, 1.0, {name: value}, 0.5) == f"{reason} in what it was fitted on"
         assert why_unfamiliar({name: bounds}, 1.0, {name: bounds[1]}, 1.0) is None
         assert why_unfamiliar({name: (None, None)}, 1.0, {name: value}, None) is None
         assert why_unfamiliar({name: bounds}, 1.0, {}, None) is None
-    reason = "its hidden states are unlike what it was fitted on (distance 3.1, at most 1.9)"
+    reason = "its hidden states are unlike what it was fitted on (distance 3.1; at most 1.9)"
     assert why_unfamiliar({"digits": (0, 1)}, 1.9, {"digits": 0.5}, 3.1) == reason
 
 

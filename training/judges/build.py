@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from inspector_pipeline.backbone import backbone_location
-from inspector_pipeline.configuration_inspector import HEADS, InspectorConfig
+from inspector_pipeline.configuration_inspector import FITTED_ON_VERSION, HEADS, InspectorConfig
 from inspector_pipeline.errors import JudgeConfigError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
@@ -127,12 +127,27 @@ class AspectHead:
     counts_in_total: bool = True
 
 
+class FittedOn(NamedTuple):
+    """What a judge says of the rows that it was fitted on.
+
+    Attributes:
+        familiar: The config's object; None where the judge cannot tell which pairs are like those rows.
+        tensors: Those of `Familiarity`, by name.
+        seen_questions: int64, ascending: the numbers of the rows' questions.
+    """
+
+    familiar: dict[str, Any] | None
+    tensors: Mapping[str, NDArray[Any]]
+    seen_questions: NDArray[np.int64]
+
+
 def judge_config(
     backbone: BackboneSpec,
     readings: Mapping[str, dict[str, Any]],
     aspects: Sequence[AspectHead],
     whole_config: PreTrainedConfig | None = None,
     rank_by: str | None = None,
+    fitted_on: FittedOn | None = None,
 ) -> InspectorConfig:
     """Describe a judge, as deep as its deepest feature.
 
@@ -142,11 +157,14 @@ def judge_config(
         aspects: Its aspects, in the order of the result.
         whole_config: The backbone's config, where it is at hand.
         rank_by: The field that it ranks by; None is the expected total.
+        fitted_on: What it says of the rows that it was fitted on.
 
     Raises:
         SettingsError: An aspect is called as one of a result's own columns.
     """
     column_kinds([aspect.name for aspect in aspects])
+    familiar, n_seen = (fitted_on.familiar, len(fitted_on.seen_questions)) if fitted_on else (None, 0)
+    added = FITTED_ON_VERSION if familiar or n_seen else 1
     features = [feature for aspect in aspects for feature in aspect.features]
     depth = max([1, *(feature.layer for feature in features)])
     read = {feature.reading for feature in features}
@@ -168,7 +186,9 @@ def judge_config(
             for aspect in aspects
         ],
         max_length=backbone.max_length,
-        format_version=max(HEADS[aspect.head["type"]] for aspect in aspects),
+        format_version=max(added, *(HEADS[aspect.head["type"]] for aspect in aspects)),
+        familiar=familiar,
+        n_seen_questions=n_seen,
         dtype=backbone.dtype,
         rank_by=rank_by,
     )
@@ -180,6 +200,7 @@ def build_judge(
     aspects: Sequence[AspectHead],
     whole_config: PreTrainedConfig | None = None,
     rank_by: str | None = None,
+    fitted_on: FittedOn | None = None,
 ) -> InspectorModel:
     """Make a judge and fill its heads; for the arguments see `judge_config`.
 
@@ -192,7 +213,7 @@ def build_judge(
     Raises:
         JudgeConfigError: A probe does not fit its aspect, or the parts contradict each other.
     """
-    model = InspectorModel(judge_config(backbone, readings, aspects, whole_config, rank_by))
+    model = InspectorModel(judge_config(backbone, readings, aspects, whole_config, rank_by, fitted_on))
     centers: dict[Feature, Array] = {}
     for described, aspect in zip(model.aspects, aspects, strict=True):
         head = model.probes[probe_key(aspect.name)]
@@ -205,6 +226,11 @@ def build_judge(
                 head.get_parameter(name).data = tensor.detach().float().clone()
     if centers:
         model.centers.data = _float32(np.stack([centers[feature] for feature in model.centred_features]))
+    if fitted_on is not None:
+        for name, values in fitted_on.tensors.items():
+            model.get_buffer(f"familiar.{name}").data = torch.from_numpy(values)
+        if model.seen_questions is not None:
+            model.seen_questions.data = torch.from_numpy(fitted_on.seen_questions)
     return model
 
 

@@ -1,12 +1,14 @@
 """A judge's probes, fitted on all labelled rows, and the folder that they are kept in."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from inspector_pipeline.familiarity import question_number
 from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_json
@@ -14,13 +16,15 @@ from inspector_pipeline.files.tables import read_json
 from ..features.store import FeatureSet
 from ..runs.manifest import Manifest, checked_sha256
 from .calibration import Calibration, Rounding
+from .familiarity import Familiar, FamiliarityConfig, find_familiar, unfamiliar_shares
 from .kernels import Design
 from .search import Choice, fit_judge, search
 from .settings import SearchConfig
-from .table import Array, Labels
+from .table import Array, Index, Labels
 
 STAGE = "fit"
 PROBES_FILE = "probes.safetensors"
+FITTED_ON_FILE = "fitted_on.safetensors"
 CHOICE_FILE = "fit.json"
 
 
@@ -62,6 +66,8 @@ class Fitted:
         readings: Name -> reading, as plain data.
         extract: The manifest of the features, as plain data.
         n_foreign: Pairs that were dropped since their question is not in the dataset.
+        familiar: Which pairs are like the normal rows; None where that is not told.
+        seen_questions: int64, ascending: the numbers of the questions of all rows, auxiliary ones too.
     """
 
     aspects: list[FittedAspect]
@@ -70,10 +76,17 @@ class Fitted:
     readings: dict[str, dict[str, Any]]
     extract: dict[str, Any]
     n_foreign: int
+    familiar: Familiar | None = None
+    seen_questions: Index = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
-def fit(features: FeatureSet, config: SearchConfig) -> Fitted:
+def fit(features: FeatureSet, config: SearchConfig, familiarity: FamiliarityConfig | None = None) -> Fitted:
     """Search and fit on all labelled rows.
+
+    Args:
+        features: The rows.
+        config: What to choose from.
+        familiarity: How to find out what is familiar; None leaves it out.
 
     Raises:
         DataFileError: There are too few labels, or the features lack what the search asks for.
@@ -97,8 +110,23 @@ def fit(features: FeatureSet, config: SearchConfig) -> Fitted:
     used = {feature.reading for aspect in aspects for feature in aspect.features}
     readings = {name: reading.to_dict() for name, reading in features.readings.items() if name in used}
     return Fitted(
-        aspects, described_choice(choice), config.bias, readings, asdict(features.manifest), features.n_foreign
+        aspects,
+        described_choice(choice),
+        config.bias,
+        readings,
+        asdict(features.manifest),
+        features.n_foreign,
+        familiar_rows(features, [one for aspect in aspects for one in aspect.features], familiarity),
+        np.unique([question_number(pair.question) for pair in features.pairs if pair.scores]),
     )
+
+
+def familiar_rows(features: FeatureSet, read: Sequence[Feature], config: FamiliarityConfig | None) -> Familiar | None:
+    """Find out what is familiar, and how many auxiliary rows are not; None where that is not asked for."""
+    found = find_familiar(features, read, config) if config else None
+    if found is not None:
+        found.report["auxiliary"] = unfamiliar_shares(found, features, auxiliary=True)
+    return found
 
 
 def described_choice(choice: Choice) -> dict[str, Any]:
@@ -126,8 +154,12 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
         features = [asdict(feature) for feature in aspect.features]
         described.append({**plain, "features": features, "slope": found.get("slope")})
     save_file(tensors, folder / PROBES_FILE)
+    familiar = fitted.familiar
+    own = {} if familiar is None else {f"familiar.{name}": values for name, values in familiar.tensors.items()}
+    save_file({**own, "seen_questions": fitted.seen_questions}, folder / FITTED_ON_FILE)
     kept = {key: getattr(fitted, key) for key in ("choice", "has_bias", "readings", "extract", "n_foreign")}
-    write_atomically(folder / CHOICE_FILE, json_text({"aspects": described, **kept}))
+    limits = familiar and {"report": familiar.report, **familiar.config}
+    write_atomically(folder / CHOICE_FILE, json_text({"aspects": described, **kept, "familiar": limits}))
 
 
 def load_fitted(folder: str | Path) -> Fitted:
@@ -149,4 +181,12 @@ def load_fitted(folder: str | Path) -> Fitted:
         entry["features"] = [Feature(**feature) for feature in entry["features"]]
         center, weight = tensors[f"{name}.center"], tensors[f"{name}.weight"]
         aspects.append(FittedAspect(**entry, center=center, weight=weight, calibration=calibration))
-    return Fitted(aspects=aspects, **described)
+    limits, path = described.pop("familiar", None), folder / FITTED_ON_FILE
+    fitted_on = load_file(path) if path.is_file() else {"seen_questions": np.empty(0, dtype=np.int64)}
+    seen, familiar = fitted_on.pop("seen_questions"), None
+    if limits is not None:
+        features = [Feature(**feature) for feature in limits["features"]]
+        own = {name.removeprefix("familiar."): values for name, values in fitted_on.items()}
+        text = {name: (low, high) for name, (low, high) in limits["text"].items()}
+        familiar = Familiar(features, own, limits["threshold"], text, limits["report"])
+    return Fitted(aspects=aspects, **described, familiar=familiar, seen_questions=seen)

@@ -18,7 +18,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 
-from ..judges.build import AspectHead, BackboneSpec, ProbeWeights, build_judge
+from ..judges.build import AspectHead, BackboneSpec, FittedOn, ProbeWeights, build_judge
 from ..judges.write import read_card, write_judge
 from ..probing.calibration import Rounding
 from ..probing.fitted import Fitted, FittedAspect, load_fitted
@@ -78,8 +78,11 @@ def run(config: Config) -> InspectorModel:
         )
     settings = fitted.extract["settings"]
     backbone = BackboneSpec(*(settings[key] for key in ("backbone_id", "backbone_revision", "dtype", "max_length")))
+    familiar = fitted.familiar
+    tensors = familiar.tensors if familiar else {}
+    fitted_on = FittedOn(familiar.config if familiar else None, tensors, fitted.seen_questions)
     heads = [_aspect_head(aspect) for aspect in fitted.aspects]
-    model = build_judge(backbone, fitted.readings, heads, rank_by=config.rank_by)
+    model = build_judge(backbone, fitted.readings, heads, rank_by=config.rank_by, fitted_on=fitted_on)
     evidence = _evidence(fitted, results, config)
     write_judge(model, Path(config.output), evidence, audit=config.audit, name=config.name, fused=config.fused)
     logger.info("Wrote a judge of depth %d to %s.", model.config.depth, config.output)
@@ -93,7 +96,8 @@ def _evidence(fitted: Fitted, results: Mapping[str, Any], config: Config) -> dic
         name: entry | {key: own[name] for key, own in added.items() if name in own}
         for name, entry in results["aspects"].items()
     }
-    fit = {"judge": fitted.choice, "extract": fitted.extract, "n_foreign": fitted.n_foreign}
+    told = {"unfamiliar": fitted.familiar.report} if fitted.familiar else {}
+    fit = {"judge": fitted.choice, **told, "extract": fitted.extract, "n_foreign": fitted.n_foreign}
     return {**results, "aspects": aspects, **fit, **card}
 
 

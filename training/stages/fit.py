@@ -14,7 +14,8 @@ from typing import Literal
 from inspector_pipeline.files.disk import json_text, write_atomically
 
 from ..features.store import concatenate, load_features
-from ..probing.fitted import CHOICE_FILE, PROBES_FILE, STAGE, fit, save_fitted
+from ..probing.familiarity import FamiliarityConfig, unfamiliar_shares
+from ..probing.fitted import CHOICE_FILE, FITTED_ON_FILE, PROBES_FILE, STAGE, fit, save_fitted
 from ..probing.settings import SearchConfig
 from ..reference.protocol import ReferenceSettings, reference_protocol
 from ..runs.manifest import Manifest, manifest_path
@@ -34,6 +35,9 @@ class Config:
         search: What to choose from, and how.
         protocol: `ours`, or `reference` for the published protocol.
         reference: What the published protocol leaves open.
+        familiarity: How it is found out which pairs are like the normal rows.
+        others: Folders of features of other pairs, such as other generators, degenerate forms or other domains: how
+            many of them are called unfamiliar is told beside.
     """
 
     features: tuple[str, ...]
@@ -41,6 +45,8 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     protocol: Literal["ours", "reference"] = "ours"
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    familiarity: FamiliarityConfig = field(default_factory=FamiliarityConfig)
+    others: tuple[str, ...] = ()
 
 
 def run(config: Config) -> None:
@@ -50,7 +56,7 @@ def run(config: Config) -> None:
         DataFileError: The features are incomplete, do not match, or carry too few labels.
     """
     folder = Path(config.output)
-    manifest = Manifest.of(STAGE, config, [manifest_path(Path(one)) for one in config.features])
+    manifest = Manifest.of(STAGE, config, [manifest_path(Path(one)) for one in (*config.features, *config.others)])
     if manifest.is_done(folder):
         return
     features = concatenate([load_features(one) for one in config.features])
@@ -58,7 +64,10 @@ def run(config: Config) -> None:
         write_atomically(folder / REFERENCE_FILE, json_text(reference_protocol(features, config.reference)))
         manifest.write(folder, [folder / REFERENCE_FILE])
         return
-    fitted = fit(features, config.search)
+    fitted = fit(features, config.search, config.familiarity)
+    if fitted.familiar is not None:
+        found = {one: unfamiliar_shares(fitted.familiar, load_features(one)) for one in config.others}
+        fitted.familiar.report["others"] = {Path(one).name: shares for one, shares in found.items()}
     save_fitted(fitted, folder)
-    manifest.write(folder, [folder / CHOICE_FILE, folder / PROBES_FILE])
+    manifest.write(folder, [folder / name for name in (CHOICE_FILE, PROBES_FILE, FITTED_ON_FILE)])
     logger.info("Chose %s up to layer %d.", fitted.choice["view"], fitted.choice["depth"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from inspector_training.features.store import load_features
+from inspector_training.probing.familiarity import states_of
 from inspector_training.probing.fitted import load_fitted
 from inspector_training.stages.make_judge import Config as MakeJudgeConfig
 from inspector_training.stages.make_judge import run as make_judge
@@ -37,6 +38,15 @@ def test_the_judge_scores_as_it_was_fitted_and_a_second_run_makes_nothing_again(
         assert [r["scores"][aspect.name] for r in scored] == scores.tolist()
         if not bias:
             assert not aspect.center.any() and aspect.bias == 0
+    familiar = fitted.familiar
+    states, rows = states_of(features, familiar.features, auxiliary=None)
+    assert rows == features.pairs
+    assert [r["unfamiliar"] for r in scored] == familiar.flags(rows, states).tolist()
+    assert json.loads((tmp_path / "judge/results.json").read_text())["unfamiliar"] == familiar.report
+    labelled = {p.question for p in features.pairs if p.scores}
+    assert [r["seen"] for r in scored] == [p.question in labelled for p in features.pairs]
+    echo = judge({"question": rows[0].question, "prediction": "zxcv qwe " * 200})
+    assert echo["unfamiliar"] and not judge({"question": "Another?", "prediction": "so"})["seen"]
     rules = {a["head"]["rule"] for a in json.loads((tmp_path / "judge/config.json").read_text())["aspects"]}
     assert rules == {"ordinal" if bias else "regression"}
     probes = Path(tmp_path / "fit" / "fit.json")
