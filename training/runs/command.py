@@ -39,6 +39,7 @@ STAGES = (  # in the order of the work
     "rubric_rows",
     "compare",
     "combine",
+    "use",
     "rank_responses",
     "rate_texts",
     "ablation",
