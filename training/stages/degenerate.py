@@ -33,7 +33,7 @@ from ..evaluation.degenerate import degenerate_evidence, matched_to
 from ..evaluation.scored import input_files, judged, read_scored
 from ..rows.contrast import VERIFIED
 from ..rows.correctness import CORRECTNESS
-from ..rows.records import read_records, write_records
+from ..rows.records import matching_files, read_records, write_records
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -89,28 +89,29 @@ def run(config: Config) -> dict[str, Any]:
             was not scored.
     """
     _check(config)
-    manifest = Manifest.of("degenerate", config, [*config.rows, *input_files(config.scored, config.judge)])
+    files, places = matching_files(config.rows), matching_files(config.scored)
+    manifest = Manifest.of("degenerate", config, [*files, *input_files(places, config.judge)])
     if manifest.is_done(config.output):
         return {}
-    rows, counts = _rows(config)
+    rows, counts = _rows(files, config)
     if config.judge is None and not config.scored:
         write_records(rows, config.output)
         manifest.write(config.output, [config.output])
         logger.info("%s: %d rows; %s", config.output, len(rows), dict(sorted(counts.items())))
         return counts
     if config.scored:
-        scored = matched_to(read_scored(config.scored, ("question", "prediction"), config.rank_by), rows)
+        scored = matched_to(read_scored(places, ("question", "prediction"), config.rank_by), rows)
     else:
         scored = judged(load_judge(config.judge), rows, config.rank_by)
     found = degenerate_evidence(scored, config.bootstraps, config.seed)
     table = "\n".join(degenerate_table(found)) + "\n"
-    files = [config.output / name for name in (SUITE, RESULTS, TABLE)]
+    outputs = [config.output / name for name in (SUITE, RESULTS, TABLE)]
     config.output.mkdir(parents=True, exist_ok=True)
     values = zip(rows, scored.value.tolist(), scored.unfamiliar, strict=True)
-    write_records([row | {scored.field: value, "unfamiliar": flag} for row, value, flag in values], files[0])
-    write_atomically(files[1], json_text({"degenerate": found}))
-    write_atomically(files[2], table)
-    manifest.write(config.output, files)
+    write_records([row | {scored.field: value, "unfamiliar": flag} for row, value, flag in values], outputs[0])
+    write_atomically(outputs[1], json_text({"degenerate": found}))
+    write_atomically(outputs[2], table)
+    manifest.write(config.output, outputs)
     logger.info("%s", table)
     return found
 
@@ -129,13 +130,13 @@ def _check(config: Config) -> None:
         raise DataFileError(f"output expects {told}, but got {config.output}.")
 
 
-def _rows(config: Config) -> tuple[list[Row], Counter[str]]:
+def _rows(files: list[Path], config: Config) -> tuple[list[Row], Counter[str]]:
     """Read rows that were made before, or make them."""
-    read = [row for path in config.rows for row in read_records(path, ("question", "prediction"))]
+    read = [row for path in files for row in read_records(path, ("question", "prediction"))]
     if read and all(row.get("form") for row in read):
         kept = [row for row in read if not config.forms or row["form"] in config.forms]
         return kept, Counter(str(row["form"]) for row in kept)
-    told = ", ".join(map(str, config.rows))
+    told = ", ".join(map(str, files))
     for i, row in enumerate(read):
         if lacking := [key for key in (*VERIFIED, "answer") if row.get(key) is None]:
             raise DataFileError(f"{told}: row {i} expects {', '.join(VERIFIED)} and answer, but lacks {lacking[0]!r}.")

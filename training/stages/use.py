@@ -28,7 +28,7 @@ from ..evaluation.hill_climbing import hill_climbing
 from ..evaluation.metrics import Array
 from ..evaluation.scored import input_files, judged, numbers, read_scored
 from ..evaluation.selection import REQUIRED, use_evidence
-from ..rows.records import question_id
+from ..rows.records import matching_files, question_id
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -79,11 +79,12 @@ def run(config: Config) -> dict[str, Any]:
         raise DataFileError(
             f"top expects a share of 0 to 1 and sizes numbers from 1, but got {config.top} and {config.sizes}."
         )
-    manifest = Manifest.of("use", config, input_files(config.scored, config.judge))
+    places = matching_files(config.scored)
+    manifest = Manifest.of("use", config, input_files(places, config.judge))
     if manifest.is_done(config.output):
         return {}
-    scored = read_scored(config.scored, REQUIRED, config.rank_by)
-    told = ", ".join(map(str, config.scored))
+    scored = read_scored(places, REQUIRED, config.rank_by)
+    told = ", ".join(map(str, places))
     found = use_evidence(
         scored,
         {name: numbers(scored.rows, name, told) for name in config.baselines},
