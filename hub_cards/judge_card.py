@@ -16,6 +16,8 @@ from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
 from .backbone_license import base_model, known_license
 from .cards import render
 from .evidence import LAGER_PAPER, PAPER, PAPER_URL, DataSource, Intervals, compared_metrics, data_sources
+from .markdown import Markdown
+from .measured import degenerate_table, matched_table, use_table
 
 PLOTS = {
     "layer_curve.png": "Quality by depth.",
@@ -163,6 +165,24 @@ class JudgeCard:
         if settings["search"]["depths"] and not rival["depths"]:
             what += ", of any depth"
         return {"what": what, "auroc": mean["rival"]["auroc"], "gain": mean["gain_over_rival"]["auroc"]}
+
+    @property
+    def degenerate(self) -> Markdown | None:
+        """A table: worked right solutions beside degenerate answers; none where that was not measured."""
+        part = self.results.get("degenerate")
+        return degenerate_table(part) if part else None
+
+    @property
+    def use(self) -> Markdown | None:
+        """A table: what choosing by it brings; none where that was not measured."""
+        part = self.results.get("use")
+        return use_table(part) if part else None
+
+    @property
+    def matched(self) -> Markdown | None:
+        """A table: what it tells of right and wrong answers to one question; none where that was not measured."""
+        part = self.results.get("matched")
+        return matched_table(part) if part else None
 
     def metadata(self) -> ModelCardData:
         """Build the metadata that the Hub reads; evaluation results in the older form (`model-index`)."""

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,12 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
             ("", f"layers {layers}, {poolings}, {states}"),
             ("", _evidence(results.get("aspects", {}).get(aspect.name))),
         ]
-    return lines
+    return [
+        *lines,
+        *_matched(results.get("matched", {})),
+        *_degenerate(results.get("degenerate")),
+        *_use(results.get("use")),
+    ]
 
 
 def _evidence(entry: dict[str, Any] | None) -> str:
@@ -80,6 +85,58 @@ def _evidence(entry: dict[str, Any] | None) -> str:
     ours, base = entry["auroc"], entry["surface"]["auroc"]
     text = f"AUROC {ours['value']:.3f} ({ours['low']:.3f} to {ours['high']:.3f}), surface baseline {base['value']:.3f}"
     return f"{text}, {entry['n']} pairs"
+
+
+def _matched(part: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say how often a right answer is ranked above a wrong one to the same question."""
+    lines = []
+    for name, entry in part.items():
+        told = f"{name}: of a right and a wrong answer to one question the right one higher in"
+        new = entry.get("unseen_generators")
+        unseen = f"; by generators that no fit saw {_figure(new['same_question'])}" if new else ""
+        lines.append(("same question", f"{told} {_figure(entry['same_question'])} (chance 0.5){unseen}"))
+    return lines
+
+
+def _degenerate(part: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say how often a right answer stands above each degenerate one."""
+    if not part:
+        return []
+    entries = [entry for entry in part["forms"].values() if "above" in entry]
+    told = [
+        f"{entry['lower']}{'*' if entry['solved_by_rule'] else ''} {_figure(entry['above'])}"
+        for entry in entries
+        if entry["upper"] == "worked"
+    ]
+    terse = [
+        f"{entry['upper']} above {entry['lower']} {_figure(entry['above'])}"
+        for entry in entries
+        if entry["upper"] != "worked"
+    ]
+    return [
+        (
+            "degenerate",
+            f"worked right solutions above others, of {part['n_questions']} questions (* solved by a rule):",
+        ),
+        *(("", ", ".join(line)) for line in (told, terse) if line),
+    ]
+
+
+def _use(part: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say what choosing by the judge brings."""
+    if not part:
+        return []
+    columns = {f"best of {n}": entry for n, entry in part["best_of"].items()}
+    columns[f"best {part['top']['share']:.0%}"] = part["top"]
+    ways = ("judge", "random", "longest", "majority", "oracle")
+    return [
+        (name, ", ".join(f"{way} {_figure(entry[way])}" for way in ways if way in entry) + " right")
+        for name, entry in columns.items()
+    ]
+
+
+def _figure(interval: dict[str, Any]) -> str:
+    return "undefined" if interval["value"] is None else f"{interval['value']:.3f}"
 
 
 def _ranges(numbers: list[int]) -> str:

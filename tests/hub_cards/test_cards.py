@@ -11,6 +11,7 @@ from huggingface_hub import DatasetCard, ModelCard, RepoCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspector_cli.info import describe
 from inspector_training.rows.records import LabelledPair
 from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
@@ -345,3 +346,29 @@ def test_a_name_stays_the_words_that_it_is(text):
 @given(st.text())
 def test_sentences_stay_on_one_line_and_in_one_cell(text):
     assert "\n" not in prose(text) and prose(text).count("|") == prose(text).count("\\|")
+
+
+def test_what_was_measured_with_a_judge_stands_on_its_card_and_in_info():
+    above = {"upper": "worked", "n": 9, "rule": interval(1.0), "solved_by_rule": True, "unfamiliar": 0.5}
+    forms = {"worked": {"unfamiliar": 0.0}, "echo": {**above, "lower": "echo", "above": interval(0.875)}}
+    forms["terse_right"] = {**above, "upper": "terse_right", "lower": "worked_wrong", "above": interval(0.5)}
+    forms["terse_right"] |= {"solved_by_rule": False, "unfamiliar": None}
+    degenerate = {"field": "expected_truth", "rule": "length", "n_questions": 9, "n_seen": 2, "forms": forms}
+    ways = {"judge": interval(0.75), "random": interval(0.5), "guess": interval(0.5), "oracle": interval(1.0)}
+    ways["gain_over_random"] = interval(0.25)
+    use = {"field": "expected_truth", "n_rows": 90, "n_questions": 9, "n_seen": None, "n_generators": 10}
+    use |= {"best_of": {"4": {"n_questions": 9, **ways}}, "top": {"share": 0.2, **ways}}
+    use |= {"same_question": {"judge": interval(0.75)}, "surest": {"0.1": interval(0.9)}}
+    use["hill_climbing"] = {"n": 7, "n_edits": 200, "reached": interval(0.125)}
+    results = {**full_results(), "degenerate": degenerate, "use": use}
+    card = replace(full_card(), results=results).render()
+    assert "| worked | echo | 9 | 0.875 (0.825 to 0.925) | 1.000 (0.950 to 1.050), solved | 50.0% |" in card
+    assert "| terse_right | worked_wrong | 9 | 0.500 (0.450 to 0.550) | 1.000 (0.950 to 1.050) | not said |" in card
+    assert "**It was fitted on 2 of these questions.**" in card and card.count("It was fitted on") == 1
+    assert "| chosen by | best of 4 | best 20% of all |" in card and "gain_over" not in card
+    assert "| guess | 0.500 (0.450 to 0.550) | 0.500 (0.450 to 0.550) |" in card
+    assert "Of 7 wrong solutions 0.125 (0.075 to 0.175) reach" in card
+    told = describe(judge_config(), None, results)
+    assert ("", "echo* 0.875") in told and ("", "terse_right above worked_wrong 0.500") in told
+    assert ("best of 4", "judge 0.750, random 0.500, oracle 1.000 right") in told
+    assert len(describe(judge_config(), None, full_results())) == len(told) - 5

@@ -22,7 +22,7 @@ from fractions import Fraction
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
-from ..rows.answers import find_numbers, mentions
+from ..rows.answers import as_number, find_numbers, mentions
 from ..rows.contrast import verified_rows
 from ..rows.correctness import CORRECTNESS
 from ..rows.records import normal_text
@@ -377,15 +377,6 @@ def _case(
 
 def _kind(answer: str) -> str:
     return "number" if as_number(answer) is not None else "option" if re.fullmatch("[A-J]", answer) else "text"
-
-
-def as_number(text: str) -> Fraction | None:
-    """Read an answer that is a number and nothing else: "1,200", "$18.00", "-5", "50%", "1/2"; else None."""
-    plain = re.sub(r"[$,%\s]", "", text).rstrip(".")
-    if not re.fullmatch(r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:/0*[1-9]\d*)?", plain):
-        return None
-    top, _, bottom = plain.partition("/")
-    return Fraction(top) / int(bottom or 1)
 
 
 def differs(text: str, answer: str) -> bool:

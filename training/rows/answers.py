@@ -143,6 +143,15 @@ def number_value(text: str) -> Fraction:
     return Fraction(top) / int(bottom) if bottom and int(bottom) else Fraction(top)
 
 
+def as_number(text: str) -> Fraction | None:
+    """Read an answer that is a number and nothing else: "1,200", "$18.00", "-5", "50%", "1/2"; else None."""
+    plain = re.sub(r"[$,%\s]", "", text).rstrip(".")
+    if not re.fullmatch(r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:/0*[1-9]\d*)?", plain):
+        return None
+    top, _, bottom = plain.partition("/")
+    return Fraction(top) / int(bottom or 1)
+
+
 def stated_answer(response: str, question: str = "") -> StatedAnswer | None:
     """Find the final answer that a response states.
 

@@ -18,6 +18,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, field
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,21 @@ def read_records(path: str | os.PathLike[str], required: Iterable[str] = ("id", 
         if missing:
             raise DataFileError(f"{path}: row {i} expects the keys {', '.join(required)}, but lacks {missing[0]!r}.")
     return rows
+
+
+def matching_files(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return the files that names, perhaps with * as in a file of steps, stand for.
+
+    Raises:
+        DataFileError: A name with * matches none.
+    """
+    found: list[Path] = []
+    for name in map(str, names):
+        matched = sorted(glob(name)) if set(name) & set("*?") else [name]
+        if not matched:
+            raise DataFileError(f"rows expects files, but {name!r} matches none. Check the folder.")
+        found += map(Path, matched)
+    return found
 
 
 def checked_rows(path: str, rows: list[Row], key: Callable[[Row], Hashable], texts: Iterable[str]) -> list[Row]:

@@ -40,6 +40,7 @@ STAGES = (  # in the order of the work
     "rubric_rows",
     "compare",
     "combine",
+    "use",
     "rank_responses",
     "rate_texts",
     "ablation",

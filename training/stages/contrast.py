@@ -14,16 +14,15 @@ Example:
 
 import logging
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 
-from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import Row
 
 from ..rows import contrast
 from ..rows.contrast import check_matched, split_questions, verified_rows
 from ..rows.correctness import CORRECTNESS
-from ..rows.records import read_records, subset_of, write_records
+from ..rows.records import matching_files, read_records, subset_of, write_records
 from ..runs.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ def run(config: Config) -> dict[str, dict[str, float]]:
             f"held_out expects a share of the questions from 0 to below 1 and a held_out_output where it is above 0, "
             f"but got {config.held_out} and {config.held_out_output}."
         )
-    paths = [path for name in config.rows for path in _matching(name)]
+    paths = matching_files(config.rows)
     manifest = Manifest.of("contrast", config, paths)
     if manifest.is_done(config.output):
         return {}
@@ -87,14 +86,6 @@ def run(config: Config) -> dict[str, dict[str, float]]:
     files = [config.output, config.held_out_output, *(path for path, _ in others)]
     manifest.write(config.output, [path for path in files if path is not None])
     return found
-
-
-def _matching(name: str) -> list[Path]:
-    """Return the files that a name, perhaps with *, stands for."""
-    found = sorted(glob(name)) if set(name) & set("*?") else [name]
-    if not found:
-        raise DataFileError(f"rows expects files, but {name!r} matches none. Check the folder.")
-    return [Path(path) for path in found]
 
 
 def _write(rows: list[Row], path: Path, *, matched: bool) -> dict[str, float]:

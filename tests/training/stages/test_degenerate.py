@@ -4,13 +4,20 @@ import gzip
 import json
 import logging
 import re
+from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from inspector_training.corruptions.degenerate import FORMS, answer_places, as_number, degenerate_rows, differs
+from inspector_cli.main import main as cli
+from inspector_training.corruptions.degenerate import FORMS, answer_places, degenerate_rows, differs
+from inspector_training.evaluation.degenerate import degenerate_evidence, rule_value
+from inspector_training.evaluation.scored import Scored
+from inspector_training.rows.answers import as_number
 from inspector_training.rows.correctness import CORRECTNESS, judge_answer
 from inspector_training.rows.records import labelled_pairs, question_id, read_records, write_records
 from inspector_training.stages.degenerate import Config, run
+from support.results import alike
 from support.verified import option_answers, verified_answers
 
 from inspector_pipeline.errors import DataFileError
@@ -112,7 +119,7 @@ def test_the_stage_reads_compressed_files_and_marks_rows_for_a_fit(tmp_path, cap
     with caplog.at_level(logging.INFO):
         run(Config(files, output, auxiliary=True, weight=0.3, without_worked=True))
     assert "already there" in caplog.text
-    run(Config(files, output, auxiliary=True))
+    run(Config((tmp_path / "*.jsonl.*",), output, auxiliary=True))  # as a file of steps names them
     assert {row["form"] for row in read_records(output) if not row.get("auxiliary")} == {"worked", "worked_wrong"}
 
 
@@ -120,10 +127,11 @@ def test_the_stage_reads_compressed_files_and_marks_rows_for_a_fit(tmp_path, cap
     ("change", "settings", "message"),
     [
         ({"correct": "maybe"}, {}, r"row 0 expects .*correct.* \(0 or 1\), but has correct = 'maybe'"),
-        ({"answer": None}, {}, "row 0 expects the keys .*answer, but lacks 'answer'"),
+        ({"answer": None}, {}, "row 0 expects question, .* and answer, but lacks 'answer'"),
         ({"correct": 1}, {}, "expect a question with a worked right and a worked wrong answer"),
         ({}, {"forms": ("eco",)}, "forms expects some of .*echo.*, but got eco"),
         ({}, {"n_questions": 0}, "n_questions expects at least 1, but got 0"),
+        ({}, {"judge": "a", "scored": ("b",)}, "expects a judge or scored rows to rank by, but got both"),
         ({}, {"weight": -1.0}, "weight expects a number above 0, but got -1.0"),
     ],
 )
@@ -131,3 +139,63 @@ def test_what_cannot_be_used_is_refused(tmp_path, change, settings, message):
     write_records([{**row, **change} for row in verified_answers(2)], tmp_path / "rows.jsonl")
     with pytest.raises(DataFileError, match=message):
         run(Config((tmp_path / "rows.jsonl",), tmp_path / "out.jsonl", **settings))
+
+
+def suite():
+    return degenerate_rows(verified_answers(12), "made up", seed=1)[0]
+
+
+def scored(rows, value, flag=None):
+    return Scored(rows, "expected_total", np.array([value(row) for row in rows], dtype=float), [flag] * len(rows), [])
+
+
+def test_the_evidence_counts_questions_in_which_the_better_one_stands_above():
+    rows = suite()
+    knows = degenerate_evidence(scored(rows, lambda row: row["scores"][CORRECTNESS]), 50)
+    wrong = {form: entry for form, entry in knows["forms"].items() if entry.get("upper") == "worked"}
+    assert set(wrong) == {form for form, (label, _) in FORMS.items() if not label}
+    assert all(entry["above"] == {"value": 1.0, "low": 1.0, "high": 1.0} for entry in wrong.values())
+    assert knows["n_questions"] == 12 and knows["n_seen"] is None and knows["forms"]["worked"] == {"unfamiliar": None}
+    terse = knows["forms"]["terse_right"]
+    assert (terse["upper"], terse["lower"], terse["n"]) == ("terse_right", "worked_wrong", 12)
+    blind = degenerate_evidence(scored(rows, lambda row: 0.5, True), 50)["forms"]
+    assert all(entry["above"]["value"] == 0.5 and entry["unfamiliar"] == 1 for entry in blind.values() if "n" in entry)
+    half = {row["id"] for row in rows[: 20 * 3]}  # of three of the twelve questions
+    low = degenerate_evidence(scored(rows, lambda row: row["form"] == "worked" and row["id"] not in half), 50)["forms"]
+    assert low["echo"]["above"]["value"] == (9 + 3 / 2) / 12
+    assert low["echo"]["above"]["low"] < low["echo"]["above"]["value"] < low["echo"]["above"]["high"]
+    with pytest.raises(DataFileError, match="expects one echo of each question, but .* has two"):
+        degenerate_evidence(scored([*rows, rows[7]], len), 50)
+
+
+def test_forms_that_a_rule_of_length_and_surface_solves_are_marked():
+    forms = degenerate_evidence(scored(suite(), lambda row: 0.0), 50)["forms"]
+    marked = {form for form, entry in forms.items() if entry.get("solved_by_rule")}
+    assert marked >= {"bare_wrong", "sentence_wrong", "echo", "cut", "empty_talk", "master_key", "repetition", "noise"}
+    assert not marked & {"exchanged", "step", "other_answer", "worked_wrong", "shuffled_question", "terse_right"}
+    assert all(lower <= 4 for lower in (rule_value("What is 2 + 2?", "2 + 2 = 4"), rule_value("", "")))
+
+
+def test_the_stage_ranks_by_a_judge_as_by_rows_that_were_scored(tmp_path, judge, one_thread):
+    folder = tmp_path / "judge"
+    write_records(verified_answers(3), tmp_path / "verified.jsonl")
+    forms = ("worked", "worked_wrong", "bare_wrong", "echo")
+    config = Config((tmp_path / "verified.jsonl",), tmp_path / "suite", forms=forms, judge=str(folder), bootstraps=20)
+    found = run(config)
+    assert json.loads((tmp_path / "suite" / "results.json").read_text()) == {"degenerate": found}
+    assert found["field"] == "expected_total" and set(found["forms"]) == set(forms)
+    assert "| worked | echo | 3 |" in (tmp_path / "suite" / "degenerate.md").read_text()
+    assert run(config) == {}, "it is already there"
+    run(replace(config, judge=None, output=tmp_path / "rows.jsonl"))
+    assert cli(["score", str(tmp_path / "rows.jsonl"), "--judge", str(folder), "--output", f"{tmp_path}/scored/"]) == 0
+    again = replace(config, rows=(tmp_path / "rows.jsonl",), judge=None, scored=(tmp_path / "scored",))
+    assert alike(run(replace(again, output=tmp_path / "second")), found)
+    total = run(replace(again, output=tmp_path / "third", rank_by="expected_fluency"))
+    assert total["field"] == "expected_fluency"
+    few = replace(again, rows=config.rows, forms=(*forms, "noise"), output=tmp_path / "fourth")
+    with pytest.raises(DataFileError, match="expect every row of the suite, but lack noise of"):
+        run(few)
+    with pytest.raises(DataFileError, match="output expects a folder, as it is ranked, but got .*x.jsonl"):
+        run(replace(again, output=tmp_path / "x.jsonl"))
+    with pytest.raises(DataFileError, match="expects rows that were scored by one judge"):
+        run(replace(again, scored=(tmp_path / "rows.jsonl",), output=tmp_path / "fifth"))

@@ -1,0 +1,80 @@
+"""Tables of what is measured with a judge: of answers to one question, of degenerate ones, of choosing by it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .cards import interval
+from .markdown import Markdown, words
+
+WAYS = ("judge", "random", "shortest", "longest", "majority", "judge_weighted", "oracle")
+
+Part = Mapping[str, Any]
+
+
+def degenerate_table(part: Part) -> Markdown:
+    """Write the part `degenerate` of results.json as lines of Markdown.
+
+    Args:
+        part: `forms`: form -> `upper`, `lower`, `n`, `above` and `rule`, each with its interval, `solved_by_rule` and
+            `unfamiliar`, a share or None; `worked` may have the last alone.
+    """
+    lines = ["| above | below | questions | judge | rule | the lower one flagged |", "|---|---|---|---|---|---|"]
+    for form, entry in part["forms"].items():
+        if "above" in entry:
+            rule = f"{_shown(entry['rule'])}{', solved' if entry['solved_by_rule'] else ''}"
+            flagged = part["forms"].get(entry["lower"], {}).get("unfamiliar")
+            names = f"| {words(entry['upper'])} | {words(entry['lower'])} | {entry['n']}"
+            lines.append(f"{names} | {_shown(entry['above'])} | {rule} | {_percent(flagged)} |")
+        else:
+            lines.append(f"| | {words(form)} | | | | {_percent(entry['unfamiliar'])} |")
+    return Markdown("\n".join(lines))
+
+
+def matched_table(part: Part) -> Markdown:
+    """Write the part `matched` of results.json as lines of Markdown: what a judge tells of answers to one question.
+
+    Args:
+        part: Aspect -> `n_rows`, `n_questions`, `n_generators`, `auroc` and `same_question` with intervals, baselines'
+            beside them, and `unseen_generators` where that was measured.
+    """
+    lines = ["| aspect | answers | AUROC | same question | length | surface | words |", "|---|---|---|---|---|---|---|"]
+    for name, entry in part.items():
+        told = f"{entry['n_rows']} answers of {entry['n_generators']} generators to {entry['n_questions']} questions"
+        others = (_shown(entry.get(method, {}).get("same_question")) for method in ("length", "surface", "tfidf"))
+        figures = " | ".join(_shown(entry[figure]) for figure in ("auroc", "same_question"))
+        lines.append(f"| {words(name)} | {told} | {figures} | {' | '.join(others)} |")
+        if "unseen_generators" in entry:
+            figures = " | ".join(_shown(entry["unseen_generators"][figure]) for figure in ("auroc", "same_question"))
+            lines.append(f"| | of generators that no fit saw | {figures} | | | |")
+    return Markdown("\n".join(lines))
+
+
+def use_table(part: Part) -> Markdown:
+    """Write the part `use` of results.json as lines of Markdown, a row for each way of choosing.
+
+    Args:
+        part: `best_of`: n -> way -> share right; `top`: way -> the same, of a share of all; both with intervals, and
+            gains over each way.
+    """
+    columns = {f"best of {n}": entry for n, entry in part["best_of"].items()}
+    columns[f"best {part['top']['share']:.0%} of all"] = part["top"]
+    found = dict.fromkeys(way for entry in columns.values() for way in entry if _is_way(entry, way))
+    ways = [*(way for way in WAYS if way in found), *(way for way in found if way not in WAYS)]
+    lines = [f"| chosen by | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for way in ways:
+        lines.append(f"| {words(way)} | {' | '.join(_shown(entry.get(way)) for entry in columns.values())} |")
+    return Markdown("\n".join(lines))
+
+
+def _is_way(entry: Part, key: str) -> bool:
+    return isinstance(entry[key], Mapping) and not key.startswith("gain_over_")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return "not defined" if None in (value["value"], value["low"], value["high"]) else interval(value)
+
+
+def _percent(share: float | None) -> str:
+    return "not said" if share is None else f"{share:.1%}"

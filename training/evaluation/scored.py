@@ -1,0 +1,128 @@
+"""What a judge says of rows, in the field that it ranks by: by running it, or from rows that were scored before."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inspector_pipeline.api.load import judge_name
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.entries import Row
+from inspector_pipeline.files.sources import find_sources
+from inspector_pipeline.results import RANK_BY, SEEN, UNFAMILIAR, rank_field, ranked_value
+
+from .metrics import Array
+
+JUDGE_FILES = ("config.json", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows with what a judge says of them.
+
+    Attributes:
+        rows: The rows.
+        field: What the judge ranks by.
+        value: (rows,) that field; higher is better.
+        unfamiliar: Whether each row is unlike what the judge was fitted on; None where it cannot say.
+        seen: Whether the judge was fitted on each row's question; None where it cannot say.
+    """
+
+    rows: list[Row]
+    field: str
+    value: Array
+    unfamiliar: list[bool | None]
+    seen: list[bool | None]
+
+    def n_seen(self, questions: Sequence[str]) -> int | None:
+        """Count the questions, (rows,), that the judge was fitted on; None where it cannot say."""
+        said = any(flag is not None for flag in self.seen)
+        return len({name for name, flag in zip(questions, self.seen, strict=True) if flag}) if said else None
+
+
+def judged(judge: Any, rows: Sequence[Row], rank_by: str | None = None) -> Scored:
+    """Score rows.
+
+    Args:
+        judge: A loaded judge, an `InspectorPipeline`.
+        rows: With question and prediction.
+        rank_by: The field to rank by; the judge's own where it is None.
+
+    Raises:
+        PairError: A row cannot be scored.
+        SettingsError: The judge has no such field.
+    """
+    field = rank_field(judge.model.config, rank_by)
+    results = judge([{key: row[key] for key in ("question", "prediction")} for row in rows])
+    values = np.array([ranked_value(result, field) for result in results], dtype=np.float64)
+    return Scored(list(rows), field, values, *([result[flag] for result in results] for flag in (UNFAMILIAR, SEEN)))
+
+
+def read_scored(paths: Sequence[Path], required: Sequence[str], rank_by: str | None = None) -> Scored:
+    """Read what `inspector score` wrote: files of rows, or the folders of its jobs.
+
+    Args:
+        paths: Files and folders.
+        required: Keys that every row has beside its scores.
+        rank_by: The column to rank by; the one that the rows name, in `rank_by`, where it is None.
+
+    Raises:
+        DataFileError: A file cannot be read, a row lacks a key or its score, or rows name different fields.
+    """
+    rows: list[Row] = []
+    for path in paths:
+        for entry in (entry for source in find_sources(str(path)) for entry in source.entries(None)):
+            if entry.row is None:
+                raise DataFileError(f"{entry.place} {entry.fault}.")
+            lacking = [key for key in required if entry.row.get(key) is None]
+            if lacking:
+                raise DataFileError(f"{entry.place} expects {', '.join(required)}, but lacks {lacking[0]!r}.")
+            rows.append(entry.row)
+    told = ", ".join(map(str, paths))
+    prefix = next((key.removesuffix(RANK_BY) for row in rows[:1] for key in row if key.endswith(RANK_BY)), "")
+    named = {row.get(prefix + RANK_BY) for row in rows} if rank_by is None else {rank_by}
+    if len(named) != 1 or None in named:
+        found = ", ".join(sorted(map(str, named))) or "no rows"
+        raise DataFileError(
+            f"{told} expects rows that were scored by one judge, which names the column that it ranks by as "
+            f"{RANK_BY!r}, but got {found}. Score them by `inspector score`, or give --rank-by."
+        )
+    field = str(named.pop())
+    flags = ([_flag(row.get(prefix + name)) for row in rows] for name in (UNFAMILIAR, SEEN))
+    return Scored(rows, field, numbers(rows, field, told), *flags)
+
+
+def input_files(scored: Iterable[Path], judge: str | None) -> list[Path]:
+    """Name the files that scored rows and a judge consist of, for a manifest; none of a judge on the Hub."""
+    found = [path / source.name if path.is_dir() else path for path in scored for source in find_sources(str(path))]
+    folder = Path(judge_name(judge)) if judge is not None else None
+    return [*found, *([folder / name for name in JUDGE_FILES if (folder / name).is_file()] if folder else [])]
+
+
+def numbers(rows: Sequence[Row], column: str, source: str) -> Array:
+    """Return a column of numbers, (rows,).
+
+    Raises:
+        DataFileError: A row has none there.
+    """
+    found = np.array([_number(row.get(column)) for row in rows], dtype=np.float64)
+    if np.isnan(found).any():
+        place = int(np.flatnonzero(np.isnan(found))[0])
+        raise DataFileError(
+            f"{source} expects a number as {column!r}, but row {place} has {rows[place].get(column)!r:.60}."
+        )
+    return found
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())  # text in CSV
+
+
+def _number(value: Any) -> float:
+    try:
+        return math.nan if isinstance(value, bool) or value is None else float(value)  # text in CSV
+    except (TypeError, ValueError):
+        return math.nan
