@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from datetime import datetime
+from importlib.metadata import version
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -460,6 +461,17 @@ def test_another_number_of_threads_or_version_is_refused(judge, tmp_path, monkey
     other = {**written["versions"], "inspector-pipeline": "0.0.9"}
     (tmp_path / "out" / "_manifest.json").write_text(json.dumps({**written, "versions": other}))
     with pytest.raises(DataFileError, match=f"versions.inspector-pipeline was '0.0.9', is '{own}'"):
+        run(judge, source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("package", ["inspector-pipeline", "torch", "transformers", "tokenizers", "pyarrow"])
+def test_each_version_that_scores_depend_on_is_refused(judge, tmp_path, monkeypatch, package):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(2))
+    run(judge, source, tmp_path / "out")
+    monkeypatch.setattr(
+        "inspector_pipeline.jobs.manifest.version", lambda name: "0.0.1" if name == package else version(name)
+    )
+    with pytest.raises(DataFileError, match=f"differ: versions.{package} was '{re.escape(version(package))}', is '0.0"):
         run(judge, source, tmp_path / "out")
 
 
