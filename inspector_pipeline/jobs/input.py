@@ -57,15 +57,18 @@ class JobInput:
     keys: tuple[str, ...] = PAIR_KEYS
 
     def __iter__(self) -> Iterator[Entry]:
-        """Read the rows.
+        """Read the rows."""
+        entries = chain.from_iterable(source.entries(self._wanted()) for source in self.sources)
+        return islice((entry for number, entry in enumerate(entries) if self._takes(entry, number)), self.limit)
+
+    def check_headers(self) -> None:
+        """Refuse CSV of something else, before its rows are read.
 
         Raises:
-            DataFileError: The header of a CSV file lacks a column that is needed.
+            DataFileError: The header of a file lacks a column that is needed.
         """
         for source in self.sources:
             source.check_header(self.key_columns.values())
-        entries = chain.from_iterable(source.entries(self._wanted()) for source in self.sources)
-        return islice((entry for number, entry in enumerate(entries) if self._takes(entry, number)), self.limit)
 
     def pair(self, row: Row) -> Row:
         """Take from a row what a judge reads."""
@@ -134,8 +137,10 @@ def survey_input(job_input: JobInput, *, typed: bool) -> Survey:
         typed: Whether types are wanted of text files, whose columns have none of their own.
 
     Raises:
-        DataFileError: Arrow sources differ in their columns' types, or --where names a column that is nowhere.
+        DataFileError: A CSV file's header lacks a column, Arrow sources differ in their columns' types, or --where
+            names a column that is nowhere.
     """
+    job_input.check_headers()
     schemas = [source.schema for source in job_input.sources if source.schema is not None]
     if schemas:
         columns = dict.fromkeys(name for schema in schemas for name in schema.names)

@@ -608,6 +608,18 @@ def test_an_output_within_its_own_input_is_refused(judge, tmp_path, place, outpu
         run(judge, tmp_path / place, tmp_path / output)
 
 
+def test_csv_of_something_else_is_refused_before_anything_is_read(judge, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("question,prediction\nq,p\n")
+    (tmp_path / "in" / "b.csv").write_text("What is 2 + 2?,4\n")  # whose only row would be its header
+    with pytest.raises(DataFileError, match=r"b\.csv expects a header with the column 'question', but has 'What is"):
+        run(judge, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists() and "reading" not in capsys.readouterr().err
+    (tmp_path / "in" / "b.csv").write_text("q,prediction\nq,p\n")
+    with pytest.raises(DataFileError, match=r"a\.csv expects a header with the column 'q', but"):
+        run(judge, tmp_path / "in", tmp_path / "out", columns={"question": "q"})
+
+
 def test_views_are_scored_and_filtered(judge, tmp_path):
     table = pa.Table.from_pylist(made_rows(5))
     views = table.set_column(1, "question", table["question"].cast(pa.string_view()))
