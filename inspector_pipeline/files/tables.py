@@ -265,8 +265,8 @@ def _write_csv(rows: list[Row], file: BinaryIO) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as CSV holds it: an object as JSON."""
-    return strict_json(value, ensure_ascii=False) if isinstance(value, dict) else value
+    """Return a value as CSV holds it: an object or a list as JSON."""
+    return strict_json(value, ensure_ascii=False) if isinstance(value, (dict, list, tuple)) else value
 
 
 def table_of(rows: list[Row]) -> Any:
