@@ -46,6 +46,7 @@ class JobInput:
         whole_rows: Whether all columns are wanted as Python values.
         unicode_only: Whether rows with any text that UTF-8 cannot hold are refused.
         keys: The texts of a pair that are needed.
+        begun: The sources of which rows were read since this list was emptied.
     """
 
     sources: Sequence[Source]
@@ -55,11 +56,16 @@ class JobInput:
     whole_rows: bool = True
     unicode_only: bool = False
     keys: tuple[str, ...] = PAIR_KEYS
+    begun: list[Source] = field(default_factory=list, compare=False)
 
     def __iter__(self) -> Iterator[Entry]:
         """Read the rows."""
-        entries = chain.from_iterable(source.entries(self._wanted()) for source in self.sources)
+        entries = chain.from_iterable(map(self._entries, self.sources))
         return islice((entry for number, entry in enumerate(entries) if self._takes(entry, number)), self.limit)
+
+    def _entries(self, source: Source) -> Iterator[Entry]:
+        self.begun.append(source)
+        return source.entries(self._wanted())
 
     def check_headers(self) -> None:
         """Refuse CSV of something else, before its rows are read.
