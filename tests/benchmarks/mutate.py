@@ -35,7 +35,7 @@ OWN = "tests/inspector_pipeline"
 STAGES = "tests/training/stages"
 JOBS = (f"{OWN}/jobs/test_jobs.py", f"{OWN}/jobs")
 TESTS = {  # of a module, in the order in which they are run; the first that fails ends it
-    "inspector_pipeline/features.py": (f"{OWN}/test_features.py", f"{OWN}/test_packing.py", f"{OWN}/test_modeling.py"),
+    "inspector_pipeline/features.py": (f"{OWN}/test_features.py", f"{OWN}/test_engine.py", f"{OWN}/test_modeling.py"),
     "inspector_pipeline/decisions.py": (f"{OWN}/test_heads.py", f"{OWN}/test_modeling.py"),
     "inspector_pipeline/files/*.py": (f"{OWN}/files", *JOBS, f"{OWN}/cli"),
     "inspector_pipeline/jobs/*.py": JOBS,
