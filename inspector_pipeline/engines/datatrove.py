@@ -96,6 +96,7 @@ class InspectorReader(PipelineStep):
         yield from data or ()
         where = Where(self.where) if self.where is not None else None
         job_input = JobInput(find_sources(self.input, self.split), self.columns, where, self.limit, keys=self.keys)
+        job_input.check_headers()
         for window in islice(cut(job_input, WINDOW_ROWS), rank, None, world_size):
             for entry in window:
                 document = self._document(entry, job_input)

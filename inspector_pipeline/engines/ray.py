@@ -29,6 +29,7 @@ from ..jobs.input import check_columns
 from .batch_scorer import InspectorBatchScorer
 
 READERS = {"parquet": "read_parquet", "jsonl": "read_json", "csv": "read_csv"}
+SUFFIXES = {"parquet": {".parquet"}, "jsonl": {".json", ".jsonl"}, "csv": {".csv"}}  # of what Ray reads in a folder
 
 
 def score_dataset(
@@ -97,6 +98,8 @@ def _score(args: argparse.Namespace) -> None:
     check_columns(columns)
     if Path(args.output).exists():  # said before a cluster is started; of URLs Ray says it
         raise DataFileError(f"--output expects a new folder, but {args.output} exists. Choose another, or delete it.")
+    for place in args.input:
+        check_folder(Path(place), args.kind)
     ray.init(address=args.address, ignore_reinit_error=True)
     dataset = getattr(ray.data, READERS[args.kind])(args.input)
     settings = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name)}
@@ -104,6 +107,20 @@ def _score(args: argparse.Namespace) -> None:
     pool = {"actors": args.actors, "num_cpus": args.cpus, "num_gpus": args.gpus}
     # Ray's own default adds to what is there, so that a second run would double the rows.
     score_dataset(dataset, args.judge, **pool, **settings).write_parquet(args.output, mode=SaveMode.ERROR)
+
+
+def check_folder(place: Path, kind: str) -> None:
+    """Refuse a folder of which Ray would read a part without a word; hidden files are no data.
+
+    Raises:
+        DataFileError: It holds files of another kind.
+    """
+    files = [one for one in sorted(place.rglob("*")) if one.is_file() and not one.name.startswith((".", "_"))]
+    others = [str(one) for one in files if not SUFFIXES[kind].intersection(one.suffixes)]
+    if others:
+        raise DataFileError(
+            f"{place} expects files of {kind} alone, but holds {others[0]} too. Name the files to read."
+        )
 
 
 if __name__ == "__main__":

@@ -57,9 +57,16 @@ def _paths(place: str) -> tuple[list[Path], list[str]]:
         return [path], []
     else:
         matched = [Path(one) for one in sorted(glob.glob(place, recursive=True))]
+        linked = (
+            {folder for one in matched for folder in one.parents if folder.is_symlink()} if "**" in place else set()
+        )
+        outer = {*Path(place.partition("**")[0] + "x").parents}  # as given, so followed
+        linked -= outer  # others may lead back, and then every row would be read many times
+        matched = [one for one in matched if not linked.intersection(one.parents)]
         found = [one for one in matched if one.is_file()]
         within = {folder for one in found for folder in one.parents}
-        skipped = [str(one) for one in matched if not one.is_file() and one not in within]
+        skipped = [str(one) for one in matched if not one.is_file() and one not in within and one not in linked]
+        skipped += sorted(str(one) for one in linked if not linked.intersection(one.parents))
     if not found:
         left_out = f" It holds {', '.join(skipped[:3])}." if skipped else ""
         raise DataFileError(

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,21 +40,26 @@ class Source:
     schema: Any
     entries: Callable[[Iterable[str] | None], Iterator[Entry]]
     path: Path | None = None
+    _opened: tuple[int, ...] = field(init=False)
 
-    def state(self) -> tuple[int, ...]:
+    def __post_init__(self) -> None:
+        """Remember the file as it is when it is opened."""
+        object.__setattr__(self, "_opened", self._state())
+
+    def _state(self) -> tuple[int, ...]:
         """Return what differs once the file was written again, or another one stands in its place."""
         if self.path is None or not self.path.exists():
             return ()
         found = self.path.stat()
         return found.st_size, found.st_mtime_ns, found.st_ino
 
-    def check_state(self, state: tuple[int, ...]) -> None:
-        """Refuse to go on with what was changed while it was read, as where rows are still being added to it.
+    def check_unchanged(self) -> None:
+        """Refuse to go on with what was changed since it was opened, as where rows are still being added to it.
 
         Raises:
-            DataFileError: It differs from that state.
+            DataFileError: It is another file than then.
         """
-        if self.state() != state:
+        if self._state() != self._opened:
             raise DataFileError(
                 f"{self.path} expects to stay as it is while it is read, but was changed. Run again once it is whole, "
                 "with a new output."
@@ -265,8 +270,8 @@ def _write_csv(rows: list[Row], file: BinaryIO) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as CSV holds it: an object as JSON."""
-    return strict_json(value, ensure_ascii=False) if isinstance(value, dict) else value
+    """Return a value as CSV holds it: an object or a list as JSON."""
+    return strict_json(value, ensure_ascii=False) if isinstance(value, (dict, list, tuple)) else value
 
 
 def table_of(rows: list[Row]) -> Any:

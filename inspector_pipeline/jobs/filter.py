@@ -126,7 +126,6 @@ def filter_job(job: FilterJob) -> Filtered:
     """
     check_finished(Path(job.input))
     sources = find_sources(job.input)
-    states = [source.state() for source in sources]
     schema = unified([source.schema for source in sources]) if sources[0].schema is not None else None
     _check_target(job, schema)
     names = _first_columns(sources, schema)
@@ -161,8 +160,8 @@ def filter_job(job: FilterJob) -> Filtered:
         rows = RowsOnDisk(file, schema)
         for entry in compress(chain.from_iterable(source.entries([]) for source in sources), is_kept):
             rows.add(entry)
-        for source, state in zip(sources, states, strict=True):
-            source.check_state(state)
+        for source in sources:
+            source.check_unchanged()
         _write(job, rows.in_order(np.searchsorted(np.sort(kept), kept)), schema, _reasons(job, numbers, ranking))
     skipped = tuple(skipped_files(job.input))
     found = (job.target, numbers.rows, len(kept), numbers.unranked, numbers.reason)

@@ -46,6 +46,7 @@ class JobInput:
         whole_rows: Whether all columns are wanted as Python values.
         unicode_only: Whether rows with any text that UTF-8 cannot hold are refused.
         keys: The texts of a pair that are needed.
+        begun: The sources of which rows were read since this list was emptied.
     """
 
     sources: Sequence[Source]
@@ -55,17 +56,25 @@ class JobInput:
     whole_rows: bool = True
     unicode_only: bool = False
     keys: tuple[str, ...] = PAIR_KEYS
+    begun: list[Source] = field(default_factory=list, compare=False)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Read the rows.
+        """Read the rows."""
+        entries = chain.from_iterable(map(self._entries, self.sources))
+        return islice((entry for number, entry in enumerate(entries) if self._takes(entry, number)), self.limit)
+
+    def _entries(self, source: Source) -> Iterator[Entry]:
+        self.begun.append(source)
+        return source.entries(self._wanted())
+
+    def check_headers(self) -> None:
+        """Refuse CSV of something else, before its rows are read.
 
         Raises:
-            DataFileError: The header of a CSV file lacks a column that is needed.
+            DataFileError: The header of a file lacks a column that is needed.
         """
         for source in self.sources:
             source.check_header(self.key_columns.values())
-        entries = chain.from_iterable(source.entries(self._wanted()) for source in self.sources)
-        return islice((entry for number, entry in enumerate(entries) if self._takes(entry, number)), self.limit)
 
     def pair(self, row: Row) -> Row:
         """Take from a row what a judge reads."""
@@ -134,8 +143,10 @@ def survey_input(job_input: JobInput, *, typed: bool) -> Survey:
         typed: Whether types are wanted of text files, whose columns have none of their own.
 
     Raises:
-        DataFileError: Arrow sources differ in their columns' types, or --where names a column that is nowhere.
+        DataFileError: A CSV file's header lacks a column, Arrow sources differ in their columns' types, or --where
+            names a column that is nowhere.
     """
+    job_input.check_headers()
     schemas = [source.schema for source in job_input.sources if source.schema is not None]
     if schemas:
         columns = dict.fromkeys(name for schema in schemas for name in schema.names)

@@ -113,7 +113,6 @@ class _Run:
         self.judge = judge
         sources = find_sources(job.input, job.split, job.subset)
         self.skipped = skipped_files(job.input) if job.split is None else []
-        self.states = [source.state() for source in sources]
         _check_place(job)
         is_text = sources[0].schema is None
         self.format = job.format or ("jsonl" if is_text else "parquet")
@@ -188,7 +187,8 @@ class _Run:
                 for key, number in self.parts.counts(part, expected, flags).items():
                     counts[key] += number
                 self.parts.seal(part)
-        self._check_unchanged()
+        for source in self.input.sources:
+            source.check_unchanged()
         counts |= flags.counts()
         if self.skipped:
             counts["skipped"] = len(self.skipped)
@@ -197,8 +197,9 @@ class _Run:
         return counts
 
     def _check_unchanged(self) -> None:
-        for source, state in zip(self.input.sources, self.states, strict=True):
-            source.check_state(state)
+        for source in self.input.begun:
+            source.check_unchanged()
+        del self.input.begun[:-1]  # the last one may not be at its end
 
     def _my_parts(self) -> Iterator[tuple[int, Iterator[list[Entry]]]]:
         """Deal out the parts; each comes as a stream of its windows, which ends before the next one comes."""

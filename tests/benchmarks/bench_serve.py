@@ -2,6 +2,7 @@
 
     INSPECTOR_DATA=... PYTHONPATH=.:tests python tests/benchmarks/bench_serve.py --judge embedded --pairs 256
     PYTHONPATH=.:tests python tests/benchmarks/bench_serve.py --input pairs.jsonl --pairs 2000  # a tiny random judge
+    PYTHONPATH=.:tests python tests/benchmarks/bench_serve.py --input pairs.jsonl --hostile 200
 
 The pairs are the labelled GSM8K ones of INSPECTOR_DATA, or those of --input. The offline engine scores them before and
 after the server does, in this process; then this process is the client, with --clients connections that each send
@@ -9,6 +10,11 @@ after the server does, in this process; then this process is the client, with --
 answer (1e-4 of the offline one, none lost), the speed (at least 75 % of the offline engine's), what becomes of bad
 requests (a 4xx that says why), and that a full queue says 503 with Retry-After, after which every request is answered
 yet. It prints JSON, and ends with exit code 1 where a check failed.
+
+With --hostile it measures something else: the 99th percentile of the seconds that honest requests wait, without and
+with so many connections that send halves, too much, too slowly or no JSON, or go away (it should at most double); the
+server's peak memory; and, once SIGTERM comes among them, the seconds to its end (at most 10), with every request
+answered.
 """
 
 import argparse
@@ -23,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median
@@ -30,6 +37,8 @@ from statistics import mean, median
 import torch
 from bench_jobs import judge_folder
 from inspector_training.rows.probing_set import drop_foreign, read_probing_set, read_questions
+from support.hostile import hostile
+from support.server import memory_of, serving_process
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
@@ -41,6 +50,9 @@ TOLERANCE = 1e-4  # of expected scores
 STARTED_WITHIN = 300  # seconds
 ANSWERED_WITHIN = 3600
 LEAST_SHARE = 0.75  # of the offline engine's pairs a second
+MOST_RATIO = 2.0  # of waits with hostile connections to those without
+MOST_END_S = 10
+LATE_S = 0.1  # in which requests arrive, before SIGTERM comes
 SMALL_QUEUE = 2  # requests that fit into the queue of the test of a full one
 BAD = {
     "no JSON": (b"{", 422),
@@ -181,6 +193,43 @@ def bad_requests(port):
     return wrong
 
 
+def percentile(seconds, share):
+    return sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))]
+
+
+def under_attack(folder, requests, args):
+    """Measure honest requests without and with hostile connections, and the end among them."""
+    environment = {"OMP_NUM_THREADS": str(args.threads)}
+    with serving_process(folder, environment=environment) as (port, server):
+        load(port, requests[: args.clients], args.clients)  # warms it up
+        before, memory = load(port, requests, args.clients), [memory_of(server)]
+        with hostile(port, args.hostile):
+            during = load(port, requests, args.clients)
+            memory.append(memory_of(server))
+            with ThreadPoolExecutor(args.clients) as clients:
+                late = [clients.submit(Client(port).ask, "/score", body) for body in requests[: args.clients]]
+                time.sleep(LATE_S)
+                began = time.perf_counter()
+                server.send_signal(signal.SIGTERM)
+                server.wait(ANSWERED_WITHIN)
+                ended = time.perf_counter() - began
+                codes = [one.result()[0] for one in late]
+    waits = [percentile(seconds, 0.99) for _, _, seconds, _ in (before, during)]
+    answered = sum(isinstance(answer, list) for answers, *_ in (before, during) for answer in answers)
+    passed = waits[1] <= MOST_RATIO * waits[0] and ended <= MOST_END_S and set(codes) == {200}
+    return {
+        "judge": args.judge,
+        "hostile_connections": args.hostile,
+        "honest_requests": len(requests),
+        "clients": args.clients,
+        "answered": [answered, 2 * len(requests)],
+        "p99_s": {"without": round(waits[0], 4), "with": round(waits[1], 4), "ratio": round(waits[1] / waits[0], 2)},
+        "peak_mib": {"without": round(memory[0] / 1024), "with": round(memory[1] / 1024)},
+        "sigterm": {"seconds": round(ended, 2), "requests": len(codes), "answered": codes.count(200)},
+        "passed": passed and answered == 2 * len(requests),
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--judge", default="tiny", help="tiny (random, made here), embedded, or a folder or Hub id")
@@ -189,12 +238,17 @@ def main():
     parser.add_argument("--clients", type=int, default=16, help="connections (16)")
     parser.add_argument("--per-request", type=int, default=16, help="pairs of a request (16)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, offline and served (all cores)")
+    parser.add_argument("--hostile", type=int, metavar="N", help="measure among N hostile connections instead")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pairs = real_pairs(args)
     requests = bodies(pairs, args.per_request)
     with tempfile.TemporaryDirectory() as name:
         folder = judge_folder(args.judge, Path(name)) or EMBEDDED_JUDGE
+        if args.hostile:
+            found = under_attack(folder, requests, args)
+            sys.stdout.write(json.dumps(found, indent=1) + "\n")
+            return 0 if found["passed"] else 1
         judge = load_judge(folder, device="cpu")
         expected, before = offline(judge, pairs)
         with serving(folder, threads=args.threads) as port:

@@ -4,9 +4,10 @@ import math
 
 import pytest
 from support.models import aspect, familiar, feature
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from inspector_pipeline import Feature, InspectorConfig, JudgeConfigError
+from inspector_pipeline.configuration_inspector import norm_eps
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.results import own_rank_field, rank_field
 
@@ -147,3 +148,9 @@ def test_a_plain_model_is_no_judge(saved, backbone_dir):
 def test_a_field_of_the_wrong_type_is_named(saved, field, value):
     with pytest.raises(JudgeConfigError, match=field):
         InspectorConfig.from_dict({**saved[1], field: value})
+
+
+@pytest.mark.parametrize("name", ["rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", None])
+def test_the_epsilon_is_that_of_the_backbone_s_norms(name):
+    config = PreTrainedConfig(**({name: 0.25} if name else {}))
+    assert norm_eps(config) == (0.25 if name else 1e-6)

@@ -24,7 +24,7 @@ from inspector_pipeline.features import POOLINGS, Feature, pool, rms_normalize
 from inspector_pipeline.template import PairTokenizer
 from inspector_pipeline.truncation import take_final_norm
 
-EPS = 1e-6
+EPS = 0.5  # large enough to be seen where it is left out
 QUESTION = "A farmer has 12 cows, buys 5 more cows, and sells 3 of them to his neighbour. How many cows has he now? "
 GROUP = [{"question": QUESTION, "prediction": text} for text in ("14", "He has 14.", "12 + 5 - 3 = 14, so 14.", "14")]
 OPENING = "You judge answers. Read the question, and then read what somebody answered to it.\n"

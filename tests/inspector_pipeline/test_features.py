@@ -4,7 +4,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector_pipeline.features import POOLINGS, last_token, pool, rms_normalize
+from inspector_pipeline.features import (
+    POOLINGS,
+    Feature,
+    PackPooling,
+    Pooled,
+    last_token,
+    normalized,
+    pool,
+    rms_normalize,
+)
 
 
 @st.composite
@@ -64,6 +73,25 @@ def test_half_precision_is_pooled_in_float32():
     assert pool(states, torch.ones(1, 4096), "mean").item() == 1.0
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_what_is_summed_in_half_precision_is_not_rounded_to_it(pooling):
+    states = torch.randn(1, 500, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    mask = torch.ones(1, 500)
+    got = pool(states, mask, pooling, mask)
+    assert got.dtype == torch.float32
+    np.testing.assert_allclose(got[0].numpy(), expected(states[0], (0, 500), pooling), rtol=1e-5, atol=1e-6)
+    normed = normalized(states, "rms_normed", 1e-6, None)
+    exact = states.double() / (states.double().square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    assert normed.dtype == torch.float32
+    np.testing.assert_allclose(normed.numpy(), exact.numpy(), rtol=1e-6)
+    feature = Feature("chat", 1, "mean", "rms_normed")
+    whole = PackPooling.of([[(0, 500)]], [(0, 500)], [500], 500)(states[0], feature, 1e-6, None)
+    past = Pooled.of(states[0, :300], feature, 1e-6, None)
+    rest = PackPooling.of([[(0, 200)]], [(300, 500)], [500], 200)(states[0, 300:], feature, 1e-6, None, past)
+    for found in (whole, rest):
+        np.testing.assert_allclose(found[0].numpy(), exact[0].mean(0).numpy(), rtol=1e-4, atol=1e-6)
+
+
 def test_a_row_without_tokens_is_never_a_valid_number():
     states, nothing = torch.ones(1, 2, 1), torch.zeros(1, 2)
     assert not torch.isfinite(pool(states, nothing, "mean")).any()
@@ -90,3 +118,12 @@ def test_rms_normalize_has_unit_root_mean_square():
     torch.testing.assert_close(normed.square().mean(-1), torch.ones(2, 3))
     reference = torch.nn.functional.rms_norm(states, (8,), eps=1e-6)
     torch.testing.assert_close(normed, reference)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6, 0.5])
+def test_epsilon_is_added_to_the_mean_square(eps):
+    states = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0)) / 1000  # whose squares are of its size
+    exact = states.double().numpy()
+    exact = exact / np.sqrt((exact**2).mean(-1, keepdims=True) + eps)
+    for found in (rms_normalize(states, eps), normalized(states, "rms_normed", eps, None)):
+        np.testing.assert_allclose(found.numpy(), exact, rtol=1e-5)

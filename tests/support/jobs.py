@@ -43,19 +43,17 @@ def run(judge, source, output, **settings):
 
 def cheapened(judge):
     """Let a judge score by the tokens of a pair, without its backbone; everything else of it stays."""
+    aspects = judge.model.config.parsed_aspects
 
-    def score_encoded(window, **_):
-        for pair in window:
-            number = sum(sum(encoded.input_ids) for encoded in pair.values())
-            yield judge.postprocess(
-                {
-                    "scores": [one.classes[number % len(one.classes)] for one in judge.model.config.parsed_aspects],
-                    "finite": True,
-                    "expected": [number / 7 for _ in judge.model.config.parsed_aspects],
-                    "probabilities": [[0.0] * len(one.classes) for one in judge.model.config.parsed_aspects],
-                    "truncated": any(encoded.truncated for encoded in pair.values()),
-                }
-            )
+    def forward(inputs):
+        numbers = [sum(sum(encoded.input_ids) for encoded in pair.values()) for pair in inputs["pairs"]]
+        return {
+            "distance": [None] * len(numbers),
+            "scores": [[one.classes[number % len(one.classes)] for one in aspects] for number in numbers],
+            "finite": [True] * len(numbers),
+            "expected": [[number / 7] * len(aspects) for number in numbers],
+            "probabilities": [[[0.0] * len(one.classes)] * len(numbers) for one in aspects],
+        }
 
-    judge.score_encoded = score_encoded
+    judge.forward = forward
     return judge

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 
@@ -51,13 +52,13 @@ def ask(port, path, body=None):
 
 
 @contextmanager
-def serving_process(folder, *options):
+def serving_process(folder, *options, environment=None):
     """Serve a judge's folder with the command; gives the port and the process, whose stderr is a pipe."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "inspector_cli.main", "serve", str(folder), "--device", "cpu", "--port", str(port)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     server = subprocess.Popen([*command, *map(str, options)], env=environment, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + STARTED_WITHIN
@@ -92,3 +93,9 @@ def told(connection):
     with connection:
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     return int(answer.split(b" ")[1]), answer.decode()
+
+
+def memory_of(process):
+    """The most memory that a process has held, in KiB."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

@@ -172,6 +172,15 @@ def trove(tmp_path, source, folder, **settings):
     return LocalPipelineExecutor(steps, logging_dir=str(tmp_path / "log"))
 
 
+def test_a_folder_of_which_ray_would_read_a_part_is_refused(tmp_path):
+    for name in ("a.csv", "b.csv.gz", "_SUCCESS"):
+        (tmp_path / name).touch()
+    command = [sys.executable, "-m", "inspector_pipeline.engines.ray", str(tmp_path), "--output", f"{tmp_path}/out"]
+    (tmp_path / "c.jsonl").touch()
+    done = subprocess.run([*command, "--kind", "csv"], env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN)
+    assert done.returncode == 1 and f"alone, but holds {tmp_path}/c.jsonl too. Name the files" in done.stderr
+
+
 def test_a_row_that_cannot_be_scored_is_written_with_its_reason(folder, tmp_path):
     rows = [*made_rows(1), {"question": "q", "prediction": "p", "id": 2**70}, {"question": "q", "prediction": "\ud83d"}]
     rows += [{"question": "\udc80"}, *made_rows(1)]

@@ -341,6 +341,18 @@ def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
     assert skipped_files(str(tmp_path)) == [str(tmp_path / "closed")]
 
 
+@pytest.mark.parametrize("pattern", ["**/*.jsonl", "**"])
+def test_links_that_lead_back_are_named_and_not_followed(tmp_path, pattern):
+    (tmp_path / "real" / "b").mkdir(parents=True)
+    (tmp_path / "in").symlink_to(tmp_path / "real")
+    for name in ("a.jsonl", "b/c.jsonl"):
+        (tmp_path / "real" / name).write_text("{}")
+    (tmp_path / "real" / "b" / "back").symlink_to(tmp_path / "real")
+    place = f"{tmp_path}/in/{pattern}"
+    assert [source.name for source in find_sources(place)] == ["a.jsonl", "c.jsonl"]
+    assert skipped_files(place) == [f"{tmp_path}/in/b/back"]
+
+
 def test_stages_write_no_nan():
     assert json_text({"a": [float("nan"), 1.5], "é": "NaN"}) == '{\n "a": [\n  null,\n  1.5\n ],\n "é": "NaN"\n}\n'
 

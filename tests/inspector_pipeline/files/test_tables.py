@@ -89,6 +89,12 @@ def test_columns_that_only_some_rows_have_are_kept(tmp_path):
     assert [row["meta"] for row in read_rows(str(tmp_path / "x.parquet"))] == [None, "x"]
 
 
+def test_csv_holds_lists_and_objects_as_json(tmp_path):
+    odd = {"a": ["x", {"b": None}], "c": {"d": [True]}, "e": []}
+    write_rows([odd], str(tmp_path / "x.csv"))
+    assert {name: json.loads(text) for name, text in read_rows(str(tmp_path / "x.csv"))[0].items()} == odd
+
+
 def test_parquet_keeps_types(tmp_path):
     write_rows(ROWS, str(tmp_path / "x.parquet"))
     assert pyarrow.parquet.read_schema(tmp_path / "x.parquet").field("n").type == pyarrow.int64()

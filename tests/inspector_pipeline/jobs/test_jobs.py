@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from datetime import datetime
+from importlib.metadata import version
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -463,6 +464,17 @@ def test_another_number_of_threads_or_version_is_refused(judge, tmp_path, monkey
         run(judge, source, tmp_path / "out")
 
 
+@pytest.mark.parametrize("package", ["inspector-pipeline", "torch", "transformers", "tokenizers", "pyarrow"])
+def test_each_version_that_scores_depend_on_is_refused(judge, tmp_path, monkeypatch, package):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(2))
+    run(judge, source, tmp_path / "out")
+    monkeypatch.setattr(
+        "inspector_pipeline.jobs.manifest.version", lambda name: "0.0.1" if name == package else version(name)
+    )
+    with pytest.raises(DataFileError, match=f"differ: versions.{package} was '{re.escape(version(package))}', is '0.0"):
+        run(judge, source, tmp_path / "out")
+
+
 @pytest.mark.parametrize("shape", ["jsonl", "parquet"])
 def test_a_part_that_was_changed_is_no_longer_taken(judge, tmp_path, shape):
     source = write_lines(tmp_path / "in.jsonl", [*made_rows(5), {"question": "q"}])
@@ -594,6 +606,18 @@ def test_an_output_within_its_own_input_is_refused(judge, tmp_path, place, outpu
     run(judge, tmp_path / "in", tmp_path / "beside")
     with pytest.raises(SettingsError, match="--output expects a folder outside of the input"):
         run(judge, tmp_path / place, tmp_path / output)
+
+
+def test_csv_of_something_else_is_refused_before_anything_is_read(judge, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("question,prediction\nq,p\n")
+    (tmp_path / "in" / "b.csv").write_text("What is 2 + 2?,4\n")  # whose only row would be its header
+    with pytest.raises(DataFileError, match=r"b\.csv expects a header with the column 'question', but has 'What is"):
+        run(judge, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists() and "reading" not in capsys.readouterr().err
+    (tmp_path / "in" / "b.csv").write_text("q,prediction\nq,p\n")
+    with pytest.raises(DataFileError, match=r"a\.csv expects a header with the column 'q', but"):
+        run(judge, tmp_path / "in", tmp_path / "out", columns={"question": "q"})
 
 
 def test_views_are_scored_and_filtered(judge, tmp_path):

@@ -25,11 +25,10 @@ from inspector_pipeline.files.entries import json_line
 from inspector_pipeline.files.tables import read_rows
 
 MARK = re.compile(r"r\d+x")  # in each row's response, so that its text can be found again
-EXAMPLES = settings(
-    max_examples=100,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+OPTIONS = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+}
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +194,7 @@ def header_of(text):
         return []
 
 
-@EXAMPLES
+@settings(max_examples=90, **OPTIONS)
 @given(
     st.data(), st.sampled_from(sorted(TEXTS)), st.sampled_from(sorted(PACKED)), st.sampled_from(["jsonl", "parquet"])
 )
@@ -230,7 +229,7 @@ def test_text(judge, folder, capsys, data, suffix, compression, shape):
         assert at_once is None or len(at_once) == len(scored)
 
 
-@EXAMPLES
+@settings(max_examples=50, **OPTIONS)
 @given(st.data(), st.sampled_from(sorted(TABLES)), st.sampled_from(["jsonl", "parquet"]))
 def test_tables(judge, folder, capsys, data, suffix, shape):
     rows = data.draw(rows_of())

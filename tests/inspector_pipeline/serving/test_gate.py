@@ -7,8 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.hostile import hostile
 from support.models import PAIRS, aspect, feature
-from support.server import ask, request, serving, serving_process, started, told
+from support.server import ask, memory_of, request, serving, serving_process, started, told
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.errors import SettingsError
@@ -82,6 +83,26 @@ def test_sigterm_waits_for_no_half_sent_body_and_answers_what_was_accepted(folde
     assert all(status == 503 and "shuts down" in text and "retry-after: 5" in text for status, text in halves_told)
     for connection in halves:
         connection.close()
+
+
+def test_forty_hostile_connections_keep_no_honest_request_waiting(folder, judge):
+    expected = judge(PAIRS)
+    with serving_process(folder) as (port, server), ThreadPoolExecutor(8) as clients:
+        before = memory_of(server)
+        with hostile(port, 40):
+            asked = [clients.submit(ask, port, "/score", {"pairs": PAIRS}) for _ in range(60)]
+            answers = [one.result(timeout=60) for one in asked]
+            assert memory_of(server) - before < 200_000  # KiB: bodies of 64 MB, and what reads them
+            late = [clients.submit(ask, port, "/score", {"pairs": PAIRS * 60}) for _ in range(4)]
+            until(lambda: ask(port, "/health")[1]["waiting"] >= 180 * sum(not one.done() for one in late))
+            began = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            _, error = server.communicate(timeout=15)
+            assert time.monotonic() - began < 10
+            answers += [one.result(timeout=10) for one in late]
+    assert [status for status, _, _ in answers] == [200] * 64 and "Traceback" not in error
+    for _, answer, _ in answers[:60]:
+        assert [one["scores"] for one in answer["results"]] == [one["scores"] for one in expected]
 
 
 def test_what_cannot_be_scored_before_the_end_is_told_so(judge, scoring):

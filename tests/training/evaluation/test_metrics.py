@@ -216,6 +216,22 @@ def test_differences_are_paired_and_a_gain_is_above_nought_for_errors_too():
     np.testing.assert_allclose(averaged([draws, base])["mae"], (draws["mae"] + base["mae"]) / 2)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_what_is_right_gains_over_what_is_wrong_by_every_metric(name):
+    truth, _ = made_up(210, 5)
+    right, wrong = truth[None] * 1.0, 6.0 - truth[None]
+    best, worst = ((truth >= 4)[None] * 1.0, (truth < 4)[None] * 1.0)
+    weights = resamples(np.arange(210).astype(str), 50, seed=0).weights(np.arange(210).astype(str))
+    ours, baseline = (
+        bootstrap(truth, CLASSES, Predictions(value, value, probability, value.astype(np.int64)), weights)
+        for value, probability in ((right, best), (wrong, worst))
+    )
+    found = compared(ours, {"wrong": baseline})
+    assert found["gain_over_wrong"][name]["low"] > 0
+    assert found[name]["value"] == (0 if METRICS[name].lower_is_better else 1)
+    assert METRICS[name].lower_is_better == (name in ("mae", "brier", "ece"))
+
+
 def test_reliability_bins_hold_like_many_rows_and_ties_stay_together():
     rng = np.random.default_rng(0)
     probability = rng.random((2, 400))

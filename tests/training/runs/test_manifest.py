@@ -1,8 +1,10 @@
 """A manifest vouches for just what was made from these inputs, and names no path of a machine."""
 
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 
 import pytest
+from inspector_training.runs import manifest
 from inspector_training.runs.manifest import Manifest, checked_sha256, manifest_path
 
 from inspector_pipeline.errors import DataFileError
@@ -47,6 +49,17 @@ def test_it_vouches_until_an_input_a_setting_or_the_output_changes(made, tmp_pat
         assert not describe(config).vouches_for(output)
         manifest_path(folder).write_text(before)
     assert describe(config).vouches_for(output)
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "tokenizers", "scikit-learn", "numpy"])
+def test_it_does_not_vouch_for_what_another_version_made(made, tmp_path, package, monkeypatch):
+    config, describe = made
+    output = tmp_path / "out.json"
+    output.write_text("1")
+    describe(config).write(output, [output])
+    assert describe(config).vouches_for(output)
+    monkeypatch.setattr(manifest, "version", lambda name: "0.0.1" if name == package else version(name))
+    assert not describe(config).vouches_for(output)
 
 
 def test_a_changed_file_of_a_folder_is_refused(made, tmp_path):

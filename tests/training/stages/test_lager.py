@@ -13,7 +13,7 @@ from inspector_training.score_tokens.feedback import load_causal, score_after_fe
 from inspector_training.score_tokens.judge import ScoreStates
 from inspector_training.score_tokens.logits import layer_logits
 from inspector_training.score_tokens.prompts import read_prompt_rows, rubric_reading, score_letters, score_reading
-from inspector_training.score_tokens.weights import TuningConfig, tune, uniform_weights
+from inspector_training.score_tokens.weights import TuningConfig, _Rows, tune, uniform_weights
 from inspector_training.stages.feedback import Config as FeedbackConfig
 from inspector_training.stages.feedback import run as feedback
 from inspector_training.stages.lager import Config as LagerConfig
@@ -154,6 +154,16 @@ def made_up_logits(n=200, layers=4, seed=0):
     logits = rng.normal(size=(n, layers, 5))
     logits[np.arange(n), 2, labels - 1] += 3
     return logits, labels.astype(float)
+
+
+@pytest.mark.parametrize(("error", "off"), [("mae", 1.5), ("mse", 2.5)])
+def test_the_loss_is_of_the_error_that_is_named(error, off):
+    certain = torch.full((2, 1, 5), -1e9, dtype=torch.float64)
+    certain[:, 0, 2] = 0  # the level 3, where the labels are 2 and 5
+    labels, levels = torch.tensor([2.0, 5.0]).double(), torch.tensor(LEVELS)
+    rows = _Rows(certain, labels, levels, "logits")
+    loss = rows.loss(torch.ones(1).double(), slice(None), 0.0, error)
+    assert loss.item() == pytest.approx(off)
 
 
 @pytest.mark.parametrize("aggregation", ["logits", "probabilities"])
