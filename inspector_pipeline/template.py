@@ -8,6 +8,7 @@ nothing. A `PairTokenizer` binds such strings to a tokenizer; a `PairEncoder` ch
 reading of a judge. Of a text that is far longer than its judge reads, only what can be left of it is tokenised.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -31,6 +32,15 @@ PAIR_KEYS = ("question", "prediction")
 QUESTION_KEYS = ("question",)  # what a judge needs whose readings all hold the question alone
 EXPECTED = '{"question": str, "prediction": str}'
 
+# Categories Cc, Cf, Zs, Zl and Zp, what Unicode says to ignore by default (fillers, variation selectors, tags), the
+# blank Braille pattern and noncharacters. Written out, so that it does not change with Python's Unicode version.
+_INVISIBLE = (
+    "\x00-\x20\x7f-\xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u1680\u17b4\u17b5"
+    "\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff" + "".join(f"\\U{plane:04x}fffe\\U{plane:04x}ffff" for plane in range(1, 17))
+)
+_VISIBLE = re.compile(f"[^{_INVISIBLE}]")
 _OPENING_SAMPLES = ("A", "z", "7", " b", "\n\nc", ".", '"', "é", "的")  # what may merge with the text before it
 _SENTINELS = ("Inspector0question0here", "Inspector0prediction0here")
 _TOKENIZER_LOCK = threading.Lock()
@@ -481,6 +491,16 @@ def needed_keys(templates: Iterable[PairTemplate]) -> tuple[str, ...]:
     return QUESTION_KEYS if all(template.question_only for template in templates) else PAIR_KEYS
 
 
+def is_blank(text: str) -> bool:
+    """Return whether a text has no character that can be seen: only white space, control and format characters.
+
+    Those are the categories Cc, Cf, Zs, Zl and Zp, and what is drawn as nothing though its category is another: Hangul
+    and Khmer fillers, variation selectors, tags, the blank Braille pattern and noncharacters. Other unassigned code
+    points count as text, since a later Unicode may give them a shape.
+    """
+    return _VISIBLE.search(text) is None
+
+
 def check_pair(pair: Any, index: int | None = None, keys: tuple[str, ...] = PAIR_KEYS) -> None:
     """Check that a pair can be scored.
 
@@ -490,7 +510,8 @@ def check_pair(pair: Any, index: int | None = None, keys: tuple[str, ...] = PAIR
         keys: The texts that it needs.
 
     Raises:
-        PairError: It is no mapping, a key is missing, or a text is no string, is blank or is not valid Unicode.
+        PairError: It is no mapping, a key is missing, or a text is no string, is blank (`is_blank`) or is not valid
+            Unicode.
     """
     where = "A pair" if index is None else f"Pair {index}"
     if not isinstance(pair, Mapping):
@@ -503,8 +524,9 @@ def check_pair(pair: Any, index: int | None = None, keys: tuple[str, ...] = PAIR
         text = pair[key]
         if not isinstance(text, str):
             raise PairError(f"{where} expects a string for {key!r}, but got {type(text).__name__}: {text!r:.80}.")
-        if not text.strip():
-            raise PairError(f"{where} expects text for {key!r}, but got a blank string. Leave such pairs out.")
+        if is_blank(text):
+            what = f" of characters that nobody sees, {ascii(text[:8])}" if text.strip() else ""
+            raise PairError(f"{where} expects text for {key!r}, but got a blank string{what}. Leave such pairs out.")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:

@@ -247,6 +247,42 @@ def test_blank_completions_have_no_reward_and_other_forms_are_errors(reward_dir)
         reward([" "], ["4"])
 
 
+TURN = {"role": "assistant"}
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ([{**TURN, "content": None, "tool_calls": [{"name": "add"}]}], "turn 0 one that calls tools"),
+        ([{**TURN, "tool_calls": [{"name": "add"}]}], "turn 0 one that calls tools"),
+        ([TURN], "turn 0 one with no content"),
+        ([{**TURN, "content": 4}], "turn 0 one with the content 4"),
+        ([{**TURN, "content": [{"type": "image", "url": "x"}]}], "part of the type 'image'"),
+        ([{**TURN, "content": [{"type": "text"}]}], "part {'type': 'text'}"),
+        ([{**TURN, "content": ["4"]}], "part '4'"),
+        ([{"role": "tool", "content": "4"}], "turn 0 one of the role 'tool'"),
+        ([{**TURN, "content": "4"}, {"role": "tool", "content": "4"}], "turn 1 one of the role 'tool'"),
+        ([{"content": "4"}], "turn 0 {'content': '4'}, which has no role"),
+        (["4"], "turn 0 '4', which has no role"),
+        ([], "got 0 in"),
+        (None, "got NoneType"),
+        (4, "got int"),
+    ],
+)
+def test_conversations_that_are_more_than_text_say_where(judge, turns, message):
+    with pytest.raises(PairError, match=f"Pair 1 expects .* one assistant turn of text, but got.*{message}"):
+        RewardFunction(judge)(["q", "q"], ["4", turns])
+
+
+def test_text_in_parts_is_read_and_invisible_text_has_no_reward(judge):
+    reward = RewardFunction(judge)
+    parts = [{"type": "text", "text": "It is "}, {"type": "text", "text": "4."}]
+    prompt = [{"role": "system"}, {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}]
+    told, plain = reward([prompt, "2 + 2?"], [[{**TURN, "content": parts}], "It is 4."])
+    assert told == pytest.approx(plain, abs=1e-5)
+    assert reward(["q", "q"], ["\u200b", [{**TURN, "content": "\u3164"}]]) == [None, None]
+
+
 REMOTE = """
     import sys, json
     sys.modules["inspector_pipeline"] = None  # as where the package is not installed
