@@ -278,8 +278,8 @@ def _check_final_norm(backbone: PreTrainedModel) -> None:
     handle.remove()
     if len(calls) > 1:
         raise BackboneError(
-            f"A backbone expects to apply its final norm once, after its layers, but {type(backbone).__name__} applies it "
-            f"{len(calls)} times, so that its states cannot be read without. Take another backbone."
+            f"A backbone expects to apply its final norm once, after its layers, but {type(backbone).__name__} applies "
+            f"it {len(calls)} times, so that its states cannot be read without. Take another backbone."
         )
 
 

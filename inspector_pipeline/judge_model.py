@@ -92,13 +92,11 @@ class JudgeModel(PreTrainedModel):
         self.post_init()
 
     def set_backbone(self, backbone: PreTrainedModel, final_norm: nn.Module | None = None) -> None:
-        """Take a decoder of the config's depth as the backbone.
+        """Take a decoder of the config's depth as the backbone; pairs are cut to the positions that it has.
 
         Args:
             backbone: With its final norm in place; or, where `final_norm` is given, without.
             final_norm: The norm that was taken from it.
-
-        Pairs are cut to as many tokens as it has positions for, where the config says more.
         """
         limit = position_limit(backbone)
         if limit is not None and self.config.max_length > limit:

@@ -78,11 +78,11 @@ def _cut(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
         for name, value in changes.items():
             setattr(config, name, value)
         try:
-            again = type(config).from_dict(config.to_dict()).to_dict()
+            again = type(config).from_dict(config.to_dict())
         except (StrictDataclassError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             why = f"{error}"
         else:
-            changed = [name for name, value in changes.items() if again.get(name) != value]
+            changed = [name for name, value in changes.items() if getattr(again, name, None) != value]
             why = f"its config changes {', '.join(changed)}" if changed else ""
     if why:
         raise BackboneError(

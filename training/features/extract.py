@@ -17,11 +17,11 @@ from transformers.utils import logging as hf_logging
 from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.configuration_inspector import norm_eps
 from inspector_pipeline.engine import FeatureReader
-from inspector_pipeline.errors import BackboneError, DataFileError, SettingsError
+from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.template import EncodedPair, PairTokenizer
-from inspector_pipeline.truncation import position_limit, take_final_norm
+from inspector_pipeline.truncation import take_final_norm
 
 from ..rows.records import LabelledPair, labelled_rows, write_records
 from ..runs.manifest import Manifest, manifest_path
@@ -45,6 +45,7 @@ def extract(config: ExtractConfig) -> None:
         PairError: A pair has a blank text or fits no context of the maximum length.
         ReadingError: A reading cannot be made or does not fit the tokenizer.
         BackboneError: The backbone cannot be loaded, has fewer layers, or gives states that are not finite.
+        SettingsError: Pairs may be longer than the backbone has positions for.
         OSError: An input is missing.
     """
     check_settings(config)
@@ -125,17 +126,10 @@ def load_layers(made_from: Fingerprint, **options: Any) -> PreTrainedModel:
 
     Raises:
         BackboneError: It cannot be loaded.
-        SettingsError: Pairs may be longer than the backbone has positions for.
     """
     location, pinned = backbone_location(made_from.backbone["id"], made_from.backbone["revision"], None)
     dtype, depth = getattr(torch, made_from.backbone["dtype"]), max(1, *made_from.layers)
     backbone = load_backbone(location, pinned.get("revision"), depth, dtype=dtype, **options)
-    limit = position_limit(backbone)
-    if limit is not None and made_from.max_length > limit:
-        raise SettingsError(
-            f"max_length expects at most {limit}, the positions that {made_from.backbone['id']} has, but got "
-            f"{made_from.max_length}. Give --max_length {limit}."
-        )
     return backbone.to("cuda") if torch.cuda.is_available() else backbone
 
 

@@ -461,3 +461,4 @@ def test_more_tokens_than_the_backbone_has_positions_are_refused_by_name(config,
     tokenizer.save_pretrained(tmp_path / "gpt2")
     with pytest.raises(SettingsError, match=r"max_length expects at most 64, .* Give --max_length 64"):
         extract(replace(config, backbone_id=str(tmp_path / "gpt2"), layers=(1,)))
+    assert not Path(config.output).exists()  # so that the same command goes on with another length
