@@ -8,15 +8,15 @@ tokens(text) = tokens(head) + tokens(middle) + tokens(tail), and tokens(head + t
 head and tail meet at a break too. So what truncation leaves is the same, token for token, once head and tail hold half
 of max_length each.
 
-Breaks are known for two kinds of BPE that write every text, if need be byte by byte:
+Breaks are known for two kinds of BPE, which never write a token for what they do not know:
 
-- Byte-level BPE after regular expressions of which each alternative is in `ALTERNATIVES` (GPT-2, Llama 3, Qwen, GPT-4o
-  and their kin, SmolLM's digits). None of them looks behind, none matches across a break, and none looks past one: the
+- Byte-level BPE after regular expressions of which each alternative is in `ALTERNATIVES` (GPT-2, SmolLM, Llama 3, Qwen,
+  GPT-4o and their kin). None of them looks behind, none matches across a break, and none looks past one: the
   character before a break ends every alternative that it is part of. A break is what lies before a space that follows
   no white space, or between a letter or digit and a character of another kind.
-- SentencePiece's BPE, whose one word is the whole text. Merges never cross a place that no token spans, and merges on
-  either side do not see each other, so such a place divides the result. A break is what lies before a space that
-  follows no white space, where no token of the vocabulary holds a space after another character.
+- SentencePiece's BPE with all bytes, whose one word is the whole text. Merges never cross a place that no token spans,
+  and merges on either side do not see each other, so such a place divides the result. A break is what lies before a
+  space that follows no white space, where no token of the vocabulary holds a space after another character.
 
 A tokenizer of another kind (Unigram, WordPiece, other expressions or normalisers, added tokens that take in the white
 space around them) has no break that is proven here: its texts are tokenised whole, however long.
@@ -135,9 +135,9 @@ def _breaks(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
     if type(model).__name__ != "BPE" or any(getattr(model, name) for name in parts):
         return None
     normalizers, splits = _steps(backend.normalizer, "normalizers"), _steps(backend.pre_tokenizer, "pretokenizers")
-    alphabet = set(_bytes_alphabet())
     is_plain = all(step["type"] == "NFC" for step in normalizers)
-    if splits and splits[-1]["type"] == "ByteLevel" and is_plain and alphabet <= vocabulary.keys():
+    knows_all = model.unk_token is None or set(_bytes_alphabet()) <= vocabulary.keys()
+    if splits and splits[-1]["type"] == "ByteLevel" and is_plain and knows_all:
         return _WORD_BREAK if all(map(_is_local, splits)) and any(map(_parts_words, splits)) else None
     replaces = [step for step in normalizers if step["type"] == "Replace"]
     is_piece = (
