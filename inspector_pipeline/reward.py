@@ -234,17 +234,18 @@ def _content(turns: Turns, role: str, index: int) -> str:
     if isinstance(turns, str):
         return turns
     where = f"Pair {index} expects a text or a conversation with one {role} turn of text, but got"
-    if not isinstance(turns, Sequence):  # told by no type, as trainers pass what a data set holds
+    if not isinstance(turns, Sequence):
         raise PairError(f"{where} {type(turns).__name__}: {turns!r:.200}.")
     found: list[str] = []
-    for number, turn in enumerate(turns):
+    given: Any = turns
+    for number, turn in enumerate(given):
         spoken = turn.get("role") if isinstance(turn, Mapping) else None
         if spoken == "system":
             continue
         if spoken != role:
             what = f"one of the role {spoken!r}" if isinstance(spoken, str) else f"{turn!r:.100}, which has no role"
             raise PairError(f"{where} as turn {number} {what}. Write longer conversations as one text.")
-        found.append(_text_of(dict(turn), f"{where} as turn {number} one"))
+        found.append(_text_of(turn, f"{where} as turn {number} one"))
     if len(found) != 1:
         raise PairError(f"{where} {len(found)} in {turns!r:.200}. Write longer conversations as one text.")
     return found[0]
