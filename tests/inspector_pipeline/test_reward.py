@@ -22,7 +22,7 @@ from inspector_pipeline import (
 )
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.reward import ConversationReader
-from inspector_pipeline.template import PairTokenizer
+from inspector_pipeline.template import PairTokenizer, is_blank
 
 ASPECTS = [
     aspect("correctness", [feature(3, "response_mean", "rms_normed"), feature(1, "last")], "ordinal"),
@@ -65,7 +65,9 @@ def test_the_logit_is_the_pipelines_expected_total(reward_dir, tokenizer, side, 
     torch.testing.assert_close(alone, expected[1:2], rtol=0, atol=1e-4)
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="|"), min_size=1).filter(str.strip)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="|"), min_size=1).filter(
+    lambda text: not is_blank(text)
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -264,9 +266,9 @@ TURN = {"role": "assistant"}
         ([{**TURN, "content": "4"}, {"role": "tool", "content": "4"}], "turn 1 one of the role 'tool'"),
         ([{"content": "4"}], "turn 0 {'content': '4'}, which has no role"),
         (["4"], "turn 0 '4', which has no role"),
-        ([], "got 0 in"),
-        (None, "got NoneType"),
-        (4, "got int"),
+        ([], "0 in"),
+        (None, "NoneType"),
+        (4, "int"),
     ],
 )
 def test_conversations_that_are_more_than_text_say_where(judge, turns, message):

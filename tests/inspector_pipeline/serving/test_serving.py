@@ -128,7 +128,7 @@ BAD = {
     ),
     "invisible": ({"pairs": [{"question": "\u200b", "prediction": "p"}]}, 422, "Pair 0 expects text for 'question'"),
     "bomb": (b'{"pairs": [' + b"[]," * 60_000 + b"[]]}", 413, "at most 100000 parts"),
-    "strings": (b'{"pairs": [' + b'"\\"",' * 30_000 + b'""' * 50_000, 413, "at most 100000 parts"),
+    "strings": (b'{"pairs": [' + b'"",' * 60_000, 413, "at most 100000 parts"),
     "endless string": (b'"' + b'\\"' * 90_000, 422, ""),
     "surrogate key": (b'{"pairs": [{"\\ud800": 1, "question": 3, "prediction": "p"}]}', 422, "valid string"),
     "many pairs": ({"pairs": PAIRS * 4}, 413, "at most 8 pairs, but got 12"),
