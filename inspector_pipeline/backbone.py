@@ -54,7 +54,7 @@ def load_backbone(
         The backbone in eval mode, without gradients.
 
     Raises:
-        BackboneError: It cannot be fetched or has fewer layers.
+        BackboneError: It cannot be fetched, has fewer layers, or its first layers' weights depend on how many it has.
     """
     location, pinned = backbone_location(backbone_id, revision, depth)
     hub_kwargs = {name: kwargs[name] for name in CONFIG_KWARGS if name in kwargs}
@@ -64,10 +64,17 @@ def load_backbone(
     hf_logging.set_verbosity_error()  # transformers reports the layers that are left out on purpose
     try:
         backbone, info = AutoModel.from_pretrained(
-            location, config=config, output_loading_info=True, **pinned, **kwargs
+            location, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **pinned, **kwargs
         )
     finally:
         hf_logging.set_verbosity(verbosity)
+    mismatched = sorted(str(item[0]) for item in info["mismatched_keys"])
+    if mismatched:
+        raise BackboneError(
+            f"{backbone_id} expects weights of the shapes that its config says for {config.num_hidden_layers} layers, "
+            f"but {mismatched[0]} and {len(mismatched) - 1} more are of others. Read its last layer too, so that all "
+            "are kept, or take another backbone."
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         raise BackboneError(

@@ -25,7 +25,7 @@ from .errors import BackboneError
 from .features import Feature, PackPooling, Pooled, read_features
 from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, Segment, pack, prefix_tree
 from .template import EncodedPair, PairTokenizer
-from .truncation import shallow_view, with_attention
+from .truncation import find_decoder_parts, shallow_view, with_attention
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,10 @@ class _Family:
         self.depth = max(1, *(feature.layer for own in features.values() for feature in own))
         whole = backbone.config.num_hidden_layers
         can_cut = self.depth < whole and getattr(backbone, "hf_device_map", None) is None
-        self.plain = shallow_view(backbone, self.depth) if can_cut else backbone
+        try:
+            self.plain = shallow_view(backbone, self.depth) if can_cut else backbone
+        except BackboneError:  # of a family that cannot be cut
+            self.plain = backbone
         self.layers = sorted({feature.layer for own in features.values() for feature in own})
 
     @cached_property
@@ -124,6 +127,7 @@ class FeatureReader:
             same_until_the_end = (template.prefix, template.middle, template.add_special_tokens)
             groups.setdefault(same_until_the_end, {})[name] = own
         self.families = [_Family(backbone, group) for group in groups.values()]
+        _check_final_norm(backbone)
         # The deepest family runs the layers of all others, so it speaks for them.
         self.is_packed = _runs_packs(max(self.families, key=lambda family: family.depth))
         if not self.is_packed:
@@ -248,6 +252,35 @@ def _attention_span(config: Any) -> float:
     if getattr(config, "use_sliding_window", True) is False:
         spans[0] = None
     return min((span for span in spans if span is not None), default=float("inf"))
+
+
+def _check_final_norm(backbone: PreTrainedModel) -> None:
+    """Refuse a backbone that applies its final norm elsewhere too, since without it all its states are others.
+
+    Raises:
+        BackboneError: It does.
+    """
+    parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)
+    calls: list[int] = []
+    norm = getattr(backbone.get_submodule(parts.path), parts.norm_name)
+    handle = norm.register_forward_hook(lambda *_: calls.append(1))
+    ids = torch.ones(1, 2, dtype=torch.long, device=backbone.device)
+    with torch.inference_mode():
+        read_features(
+            backbone,
+            None,
+            [Feature("", 0, "mean")],
+            input_ids=ids,
+            attention_mask=ids,
+            response_mask=None,
+            rms_norm_eps=1.0,
+        )
+    handle.remove()
+    if len(calls) > 1:
+        raise BackboneError(
+            f"A backbone expects to apply its final norm once, after its layers, but {type(backbone).__name__} applies "
+            f"it {len(calls)} times, so that its states cannot be read without. Take another backbone."
+        )
 
 
 def _runs_packs(family: _Family) -> bool:

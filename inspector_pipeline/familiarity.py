@@ -2,8 +2,8 @@
 
 A pair is unfamiliar where a plain statistic of its texts is out of its bounds, or where its hidden states lie further
 from those of the fit's rows than a threshold. Both are set on rows that were held out (training/probing/familiarity.py)
-and ship with the judge. Texts are measured when a pair is encoded, whole, and hidden states are those that the judge
-reads anyway, so that neither costs a pass.
+and ship with the judge. Texts are measured when a pair is encoded, before truncation, and hidden states are those that
+the judge reads anyway, so that neither costs a pass.
 """
 
 import hashlib
@@ -34,6 +34,7 @@ STATISTICS = {
     "question_new_words": "{} of the question's words are new",
 }
 LONGER = 5  # letters of a word that a response may be expected to take up
+MEASURED_CHARACTERS = 100_000  # of a text, from its beginning; longer ones would take seconds and gigabytes
 RUN = 4  # how many words in a row count as repeated
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -75,13 +76,15 @@ def text_statistics(question: str, response: str, known_words: Collection[int]) 
         known_words: Numbers of the words that are not new.
 
     Returns:
-        Values of `STATISTICS`. Characters are counted without the white space around the text, and shares of
-        characters are of those that are no white space. What repeats is a run of `RUN` words or numbers, or of all
-        where the response has fewer; a response's word is new where the question does not hold it either.
+        Values of `STATISTICS`. Characters are counted without the white space around the text; all else is of its
+        first `MEASURED_CHARACTERS`, where it is longer. Shares of characters are of those that are no white space. What
+        repeats is a run of `RUN` words or numbers, or of all where the response has fewer; a response's word is new where the question does not hold it either.
     """
+    lengths = [float(len(text.strip())) for text in (question, response)]
+    question, response = question[:MEASURED_CHARACTERS], response[:MEASURED_CHARACTERS]
     asked = words_of(question)
     found = {
-        "question_characters": float(len(question.strip())),
+        "question_characters": lengths[0],
         "question_digits": _share_of_characters(_DIGITS.findall(question), question),
         "question_new_words": _share(word_number(word) not in known_words for word in asked),
     }
@@ -95,7 +98,7 @@ def text_statistics(question: str, response: str, known_words: Collection[int]) 
     if named:
         found["mentioned"] = len(named.intersection(answered)) / len(named)
     return {
-        "characters": float(len(response.strip())),
+        "characters": lengths[1],
         "digits": _share_of_characters(_DIGITS.findall(response), response),
         "letters": _share_of_characters(words, response),
         "copied": _share(run in runs_of_question for run in runs),

@@ -48,6 +48,8 @@ class EndpointHandler:
         inputs, parameters = data["inputs"], data.get("parameters") or {}
         if not isinstance(inputs, (Mapping, list)):
             raise ValueError(f"inputs expects a pair or a list of pairs, but got {type(inputs).__name__}.")
+        if not isinstance(parameters, Mapping):
+            raise ValueError(f"parameters expects a JSON object, but got {type(parameters).__name__}.")
         unknown = sorted(set(parameters) - set(PARAMETERS))
         if unknown:
             raise ValueError(f"parameters knows {', '.join(PARAMETERS)}, but got {', '.join(unknown)}.")

@@ -89,14 +89,19 @@ def probe_key(aspect_name: str) -> str:
 def check_weights(named: Iterable[tuple[str, Tensor]]) -> None:
     """Refuse weights of heads from which no honest score can come.
 
+    Between equal thresholds or cuts lies a score that is never given, as the data may want it. Equal levels leave no
+    score to choose.
+
     Raises:
-        JudgeConfigError: One is not finite, not ascending where it must be, or no weight of layers.
+        JudgeConfigError: One is not finite, not ascending where it must be, has equal levels, or no weight of layers.
     """
     for name, weight in named:
         if weight.device.type != "meta" and not weight.isfinite().all():
             raise JudgeConfigError(f"A judge expects finite weights, but {name} has NaN or infinite values.")
         if name.endswith((".thresholds", ".cuts", ".levels")) and (weight.diff() < 0).any():
             raise JudgeConfigError(f"A judge expects ascending {name}, but got {weight.tolist()}.")
+        if name.endswith(".levels") and (weight.diff() == 0).any():
+            raise JudgeConfigError(f"A judge expects ascending {name}, each once, but got {weight.tolist()}.")
         if name.endswith(".layer_weights") and ((weight < 0).any() or abs(weight.sum() - 1) > SUM_TOLERANCE):
             raise JudgeConfigError(f"A judge expects {name} of 0 or more with the sum 1, but got {weight.tolist()}.")
 

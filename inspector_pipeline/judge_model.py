@@ -1,5 +1,6 @@
 """What a judge computes: its backbone's pass, and one head per aspect on the pooled states."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union, cast
@@ -14,7 +15,9 @@ from .errors import BackboneError
 from .familiarity import Familiarity
 from .features import Feature, read_features
 from .heads import LinearProbe, ScoreTokens, StackedHead, frozen_parameter, probe_key
-from .truncation import take_final_norm
+from .truncation import position_limit, take_final_norm
+
+logger = logging.getLogger(__name__)
 
 # One tensor where the judge has one reading, else one per reading's name.
 PerReading = Union[Tensor, Mapping[str, Tensor]]  # noqa: UP007 (evaluated in remote code too)
@@ -89,12 +92,17 @@ class JudgeModel(PreTrainedModel):
         self.post_init()
 
     def set_backbone(self, backbone: PreTrainedModel, final_norm: nn.Module | None = None) -> None:
-        """Take a decoder of the config's depth as the backbone.
+        """Take a decoder of the config's depth as the backbone; pairs are cut to the positions that it has.
 
         Args:
             backbone: With its final norm in place; or, where `final_norm` is given, without.
             final_norm: The norm that was taken from it.
         """
+        limit = position_limit(backbone)
+        if limit is not None and self.config.max_length > limit:
+            message = "Pairs are cut to %d tokens, since the backbone has no more positions; max_length says %d."
+            logger.warning(message, limit, self.config.max_length)
+            self.config.max_length = limit
         if final_norm is None:
             final_norm = take_final_norm(backbone)
         self.backbone = backbone.requires_grad_(False)
@@ -244,6 +252,37 @@ class JudgeModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """Return the backbone's token embeddings."""
         return cast(nn.Module, self.loaded_backbone.get_input_embeddings())
+
+    def initialize_weights(self) -> None:
+        """Compute what no file holds: while a fused judge is loaded, tensors that the backbone makes anew each time.
+
+        The backbone does it as where it is loaded by itself: as a part of a model that is not transformers' own, its
+        modules without parameters would be passed over.
+
+        Raises:
+            BackboneError: The backbone leaves a tensor as the memory happened to be.
+        """
+        if self.backbone is not None and not getattr(self.backbone, "_is_hf_initialized", False):
+            found = [self._recompute(self.backbone, filling) for filling in (0, 1)]
+            unset = [name for name, value in found[0].items() if not value.equal(found[1][name])]
+            if unset:
+                raise BackboneError(
+                    f"A fused judge expects a backbone that computes what its files lack, but {unset[0]} and "
+                    f"{len(unset) - 1} more of {type(self.backbone).__name__} stay unset. Save the judge with "
+                    "fused=False."
+                )
+        super().initialize_weights()
+
+    @staticmethod
+    def _recompute(backbone: PreTrainedModel, filling: int) -> dict[str, Tensor]:
+        """Fill what no file holds with a number, let the backbone set it, and return what it is then."""
+        held = {k: v for k, v in backbone.named_non_persistent_buffers() if v.device.type != "meta"}
+        for buffer in held.values():
+            buffer.fill_(filling)
+        for module in backbone.modules():
+            module._is_hf_initialized = False
+        backbone.initialize_weights()
+        return {name: buffer.clone() for name, buffer in held.items()}
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave the probes at zero: a judge whose probes are missing is refused, never made up."""

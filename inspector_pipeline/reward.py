@@ -15,7 +15,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 from .engine import collate
 from .errors import PairError, ReadingError
 from .results import rank_field, ranked_value
-from .template import EncodedPair, PairTemplate, PairTokenizer, Span
+from .template import EncodedPair, PairTemplate, PairTokenizer, Span, is_blank
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class ConversationReader:
         start = self._response_start(ids, header + len(self._header))
         end, rest = self._response_end(ids, start)
         response, after = (self.tokenizer.decode(part, skip_special_tokens=True) for part in (ids[start:end], rest))
-        if not str(response).strip() or str(after).strip():
+        if is_blank(str(response)) or str(after).strip():
             return None
         begins = len(self._prefix) if ids[: len(self._prefix)] == self._prefix else 0
         return self.encoder.cut([*ids[:end], *self._closing], Span(begins, max(begins, header)), Span(start, end))
@@ -207,7 +207,8 @@ class RewardFunction:
 
         Args:
             prompts: Texts, each the question; or conversations with one user turn, whose content is the question, and
-                where wanted a system turn, which is not shown to the judge.
+                where wanted a system turn, which is not shown to the judge. A turn's text may come in parts of the type
+                `text`, which are joined.
             completions: Texts, or conversations of one assistant turn.
             **kwargs: Ignored; trainers pass the data set's other columns.
 
@@ -215,27 +216,57 @@ class RewardFunction:
             For each the field that is ranked by; None where the completion is blank.
 
         Raises:
-            PairError: A prompt or a completion is of another form.
+            PairError: A prompt or a completion is of another form: of several turns, with tool calls, images or no
+                content; the message names the turn.
         """
         if len(prompts) != len(completions):
             raise PairError(f"A reward expects as many completions as prompts, but got {len(completions)}.")
         questions = [_content(turns, "user", i) for i, turns in enumerate(prompts)]
         predictions = [_content(turns, "assistant", i) for i, turns in enumerate(completions)]
         texts = zip(questions, predictions, strict=True)
-        pairs = [{"question": asked, "prediction": answer} for asked, answer in texts if answer.strip()]
+        pairs = [{"question": asked, "prediction": answer} for asked, answer in texts if not is_blank(answer)]
         results = iter(self.judge(pairs, batch_size=self.batch_size) if pairs else [])
-        return [ranked_value(next(results), self.rank_by) if answer.strip() else None for answer in predictions]
+        return [None if is_blank(answer) else ranked_value(next(results), self.rank_by) for answer in predictions]
 
 
 def _content(turns: Turns, role: str, index: int) -> str:
     """Return a text as it is, or the content of the one turn of a role."""
     if isinstance(turns, str):
         return turns
-    contents = [turn["content"] for turn in turns if turn["role"] == role]
-    others = {turn["role"] for turn in turns} - {role, "system"}
-    if len(contents) != 1 or others or not isinstance(contents[0], str):
-        raise PairError(
-            f"Pair {index} expects a text or a conversation with one {role} turn of text, but got {turns!r:.200}. "
-            "Write longer conversations as one text."
-        )
-    return str(contents[0])
+    where = f"Pair {index} expects a text or a conversation with one {role} turn of text, but got"
+    if not isinstance(turns, Sequence):
+        raise PairError(f"{where} {type(turns).__name__}: {turns!r:.200}.")
+    found: list[str] = []
+    given: Any = turns
+    for number, turn in enumerate(given):
+        spoken = turn.get("role") if isinstance(turn, Mapping) else None
+        if spoken == "system":
+            continue
+        if spoken != role:
+            what = f"one of the role {spoken!r}" if isinstance(spoken, str) else f"{turn!r:.100}, which has no role"
+            raise PairError(f"{where} as turn {number} {what}. Write longer conversations as one text.")
+        found.append(_text_of(turn, f"{where} as turn {number} one"))
+    if len(found) != 1:
+        raise PairError(f"{where} {len(found)} in {turns!r:.200}. Write longer conversations as one text.")
+    return found[0]
+
+
+def _text_of(turn: Mapping[str, Any], where: str) -> str:
+    """Return a turn's text, which may come in parts.
+
+    Raises:
+        PairError: It calls tools, or holds something else than text.
+    """
+    content = turn.get("content")
+    if turn.get("tool_calls") or turn.get("function_call"):
+        raise PairError(f"{where} that calls tools. Write what it says and what it calls as one text.")
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence) or not content:
+        raise PairError(f"{where} with {'no content' if content is None else f'the content {content!r:.100}'}.")
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            held = f"of the type {kind!r}" if isinstance(kind, str) and kind != "text" else f"{part!r:.100}"
+            raise PairError(f"{where} with a part {held}, of which a judge reads nothing. Leave such pairs out.")
+    return "".join(part["text"] for part in content)

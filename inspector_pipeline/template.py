@@ -5,9 +5,10 @@ frozen into the judge's config, as one of its readings, when the judge is made; 
 prefix + question + suffix. Chat templates may add today's date, strip newlines or reparse `</think>`; frozen strings do
 none of that. Text of the pair is data: whatever it holds, it never becomes a control token, and braces in it mean
 nothing. A `PairTokenizer` binds such strings to a tokenizer; a `PairEncoder` checks a pair and tokenises it under every
-reading of a judge.
+reading of a judge. Of a text that is far longer than its judge reads, only what can be left of it is tokenised.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from .bounds import Bounds, Short
 from .errors import InspectorError, PairError, ReadingError
 
 QUESTION_MARK = "{question}"
@@ -24,10 +26,21 @@ PREDICTION_MARK = "{prediction}"
 FALLBACK_TEMPLATE = f"Question:\n{QUESTION_MARK}\n\nAnswer:\n{PREDICTION_MARK}"
 TEMPLATE_FIELDS = {"prefix": str, "middle": str | None, "suffix": str, "add_special_tokens": bool}
 MIN_TEXT_TOKENS = 16  # of the question, and of the response, that truncation leaves in place
+FIRST_CHARACTERS = 8  # for each token of max_length, of either end of a text, that are tokenised at first
+UNBROKEN_CHARACTERS = 1_000_000  # that are tokenised, at most, of a text that cannot be parted
 PAIR_KEYS = ("question", "prediction")
 QUESTION_KEYS = ("question",)  # what a judge needs whose readings all hold the question alone
 EXPECTED = '{"question": str, "prediction": str}'
 
+# Categories Cc, Cf, Zs, Zl and Zp, what Unicode says to ignore by default (fillers, variation selectors, tags), the
+# blank Braille pattern and noncharacters. Written out, so that it does not change with Python's Unicode version.
+_INVISIBLE = (
+    "\x00-\x20\x7f-\xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u1680\u17b4\u17b5"
+    "\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff" + "".join(f"\\U{plane:04x}fffe\\U{plane:04x}ffff" for plane in range(1, 17))
+)
+_VISIBLE = re.compile(f"[^{_INVISIBLE}]")
 _OPENING_SAMPLES = ("A", "z", "7", " b", "\n\nc", ".", '"', "é", "的")  # what may merge with the text before it
 _SENTINELS = ("Inspector0question0here", "Inspector0prediction0here")
 _TOKENIZER_LOCK = threading.Lock()
@@ -226,6 +239,10 @@ class PairTokenizer:
     The whole text is tokenised at once, so tokens may merge across the borders of the template's literals, just as the
     backbone saw such text when it was trained. Only where the pair itself spells a control token is the text encoded
     in pieces, the pair's pieces with control tokens split.
+
+    A text that is far longer than `max_length` loses its middle before it is tokenised, at places where that changes
+    no token that truncation leaves; `bounds.py` says which, why, and for which tokenizers. The others' texts are
+    tokenised whole. A text without such a place in `UNBROKEN_CHARACTERS`, as none in any language is, is refused.
     """
 
     def __init__(self, template: PairTemplate, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -272,26 +289,64 @@ class PairTokenizer:
             question first, then in the middle of the response, and says so.
 
         Raises:
-            PairError: The tokenizer leaves nothing of the response.
+            PairError: The tokenizer leaves nothing of the response, or one stretch of a text is far too long.
         """
+        size = FIRST_CHARACTERS * self.max_length
+        while True:
+            texts = question, "" if self.template.question_only else prediction
+            encoded = self._encode_pair(*(self._shortened(text, size) for text in texts))
+            if encoded is not None:
+                return encoded
+            size *= 4
+
+    @cached_property
+    def _bounds(self) -> Bounds | None:
+        return Bounds.of(self.tokenizer, self.control_ids)
+
+    def _shortened(self, text: str, size: int) -> Short:
+        """Drop what cannot be left of a text; at least `size` characters stay on either side.
+
+        Raises:
+            PairError: A stretch of it cannot be parted, and takes too long.
+        """
+        if len(text) <= 2 * size or self._bounds is None:
+            return Short(text)
+        short = self._bounds.shorten(text, size)
+        if len(short.text) > UNBROKEN_CHARACTERS:
+            raise PairError(
+                f"A text of a pair expects a space, or a mark after a letter, at least every {UNBROKEN_CHARACTERS} "
+                f"characters, but got {len(short.text)} without one that begin with {text[:40]!r}. Shorten such texts."
+            )
+        return short
+
+    def _encode_pair(self, question: Short, prediction: Short) -> EncodedPair | None:
+        """Tokenise a pair, or return None where a text without its middle has too few tokens left."""
         alone = self.template.question_only
-        text = self.template.text(question, prediction)
-        asked = Span(len(self.template.prefix), len(self.template.prefix) + len(question))
+        text = self.template.text(question.text, prediction.text)
+        asked = Span(len(self.template.prefix), len(self.template.prefix) + len(question.text))
         start = asked.end + len(self.template.middle or "")
-        answered = Span(start, start + (0 if alone else len(prediction)))
+        answered = Span(start, start + len(prediction.text))
         tokens = self._encode(text)
         written = [token for token in tokens if token.id in self.control_ids]
-        if any(token.start < at.end and at.start < token.end for token in written for at in (asked, answered)):
+        spells = any(token.start < at.end and at.start < token.end for token in written for at in (asked, answered))
+        if spells or question.has_control or prediction.has_control:
             tokens = self._encode_in_pieces(text, (0, *asked, *answered, len(text)))
+        for short, at in ((question, asked), (prediction, answered)):
+            if short.join is not None:
+                join = at.start + short.join
+                sides = Span(at.start, join), Span(join, at.end)
+                counts = [sum(a.start <= t.start < t.end <= a.end for t in tokens) for a in sides]
+                if min(counts) <= self.max_length // 2:
+                    return None
         start, end = asked if alone else answered
-        response = _bounds([i for i, token in enumerate(tokens) if token.start < end and start < token.end])
+        response = _range([i for i, token in enumerate(tokens) if token.start < end and start < token.end])
         if not response.size:
-            what, dropped = ("question", question) if alone else ("prediction", prediction)
+            what, dropped = ("question", question.text) if alone else ("prediction", prediction.text)
             raise PairError(
                 f"A {what} must hold text that the tokenizer keeps, but got {dropped[:80]!r}, which it drops."
             )
         inside = [i for i, token in enumerate(tokens) if asked.start <= token.start < token.end <= asked.end]
-        return self.cut([token.id for token in tokens], _bounds([] if alone else inside), response)
+        return self.cut([token.id for token in tokens], _range([] if alone else inside), response)
 
     @cached_property
     def opening_ids(self) -> list[int]:
@@ -374,7 +429,7 @@ class PairTokenizer:
         return full[:start], full[start + len(bare) :]
 
 
-def _bounds(positions: list[int]) -> Span:
+def _range(positions: list[int]) -> Span:
     """Return the range from the first to the last of ascending positions; empty where there is none."""
     return Span(positions[0], positions[-1] + 1) if positions else Span(0, 0)
 
@@ -436,6 +491,16 @@ def needed_keys(templates: Iterable[PairTemplate]) -> tuple[str, ...]:
     return QUESTION_KEYS if all(template.question_only for template in templates) else PAIR_KEYS
 
 
+def is_blank(text: str) -> bool:
+    """Return whether a text has no character that can be seen: only white space, control and format characters.
+
+    Those are the categories Cc, Cf, Zs, Zl and Zp, and what is drawn as nothing though its category is another: Hangul
+    and Khmer fillers, variation selectors, tags, the blank Braille pattern and noncharacters. Other unassigned code
+    points count as text, since a later Unicode may give them a shape.
+    """
+    return _VISIBLE.search(text) is None
+
+
 def check_pair(pair: Any, index: int | None = None, keys: tuple[str, ...] = PAIR_KEYS) -> None:
     """Check that a pair can be scored.
 
@@ -445,7 +510,8 @@ def check_pair(pair: Any, index: int | None = None, keys: tuple[str, ...] = PAIR
         keys: The texts that it needs.
 
     Raises:
-        PairError: It is no mapping, a key is missing, or a text is no string, is blank or is not valid Unicode.
+        PairError: It is no mapping, a key is missing, or a text is no string, is blank (`is_blank`) or is not valid
+            Unicode.
     """
     where = "A pair" if index is None else f"Pair {index}"
     if not isinstance(pair, Mapping):
@@ -458,8 +524,9 @@ def check_pair(pair: Any, index: int | None = None, keys: tuple[str, ...] = PAIR
         text = pair[key]
         if not isinstance(text, str):
             raise PairError(f"{where} expects a string for {key!r}, but got {type(text).__name__}: {text!r:.80}.")
-        if not text.strip():
-            raise PairError(f"{where} expects text for {key!r}, but got a blank string. Leave such pairs out.")
+        if is_blank(text):
+            what = f" of characters that nobody sees, {ascii(text[:8])}" if text.strip() else ""
+            raise PairError(f"{where} expects text for {key!r}, but got a blank string{what}. Leave such pairs out.")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:

@@ -7,12 +7,15 @@ Nothing here knows an architecture by name. A decoder is taken to be a module th
 import copy
 from typing import Any, NamedTuple, cast
 
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from .errors import BackboneError
 
+PER_LAYER_WORDS = ("layer", "pattern", "block", "_size", "num_")  # in the name of a list that has an item a layer
+MAX_POSITION_OFFSET = 8  # rows of a table of positions beyond those of the tokens, as OPT has two
 FINAL_NORM_NAMES = ("norm", "ln_f", "norm_f", "final_layer_norm", "final_layernorm", "final_norm")
 
 
@@ -38,10 +41,10 @@ def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
         depth: Layers to keep, 1 to all.
 
     Returns:
-        A copy with `num_hidden_layers = depth`, every per-layer list cut alike, and no local path in it.
+        A copy with `num_hidden_layers = depth`, every setting of single layers cut alike, and no local path in it.
 
     Raises:
-        BackboneError: The backbone has fewer layers.
+        BackboneError: The backbone has fewer layers, or what is left of it would depend on how many there are.
     """
     config = copy.deepcopy(config.get_text_config())
     n_layers = config.num_hidden_layers
@@ -49,12 +52,63 @@ def truncated_config(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
         raise BackboneError(
             f"depth expects 1 to {n_layers}, the layers of this {config.model_type} backbone, but got {depth}."
         )
-    for name, value in config.to_dict().items():
-        if "layer" in name and isinstance(value, list) and len(value) == n_layers:
-            setattr(config, name, value[:depth])
-    config.num_hidden_layers = depth
+    if depth < n_layers:
+        config = _cut(config, depth)
     config._name_or_path = ""
     return config
+
+
+def _cut(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
+    """Cut a config that has more layers, and see that its class takes what is left as it is.
+
+    Raises:
+        BackboneError: It does not.
+    """
+    n_layers, described = config.num_hidden_layers, config.to_dict()
+    changes: dict[str, Any] = {"num_hidden_layers": depth}
+    for name, value in described.items():
+        if any(word in name for word in PER_LAYER_WORDS) and isinstance(value, list) and len(value) == n_layers:
+            changes[name] = value[:depth]
+    if getattr(config, "num_kv_shared_layers", None):  # the last layers, which use states of those before them
+        changes["num_kv_shared_layers"] = max(0, config.num_kv_shared_layers - (n_layers - depth))
+    why = ""
+    if described.get("hidden_size_per_layer_input") or described.get("per_layer_config"):
+        why = "weights or settings of all its layers lie in one"
+    else:
+        for name, value in changes.items():
+            setattr(config, name, value)
+        try:
+            again = type(config).from_dict(config.to_dict())
+        except (StrictDataclassError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            why = f"{error}"
+        else:
+            changed = [name for name, value in changes.items() if getattr(again, name, None) != value]
+            why = f"its config changes {', '.join(changed)}" if changed else ""
+    if why:
+        raise BackboneError(
+            f"A backbone of the family {config.model_type} cannot be cut from {n_layers} to {depth} layers: {why}. "
+            "Read its last layer too, so that all are kept, or take another backbone."
+        )
+    return config
+
+
+def position_limit(backbone: PreTrainedModel) -> int | None:
+    """Return how many tokens a backbone has positions for; None where there is no table of them, as with rotary ones.
+
+    Args:
+        backbone: A decoder; on the meta device too.
+    """
+    n_positions = getattr(backbone.config, "max_position_embeddings", None)
+    if not isinstance(n_positions, int):
+        return None
+    tokens = backbone.get_input_embeddings()
+    sizes = set()
+    for module in backbone.modules():
+        if isinstance(module, nn.Embedding) and module is not tokens:
+            sizes.add(module.num_embeddings)
+        elif not hasattr(module, "make_weights"):  # by which a table of sines grows
+            sizes |= {buffer.shape[0] for buffer in module.buffers(recurse=False) if buffer.ndim == 2}
+    return n_positions if any(0 <= size - n_positions <= MAX_POSITION_OFFSET for size in sizes) else None
 
 
 def find_decoder_parts(backbone: nn.Module, n_layers: int) -> DecoderParts:

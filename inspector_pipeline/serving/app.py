@@ -19,6 +19,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Annotated, Any
 
 import uvicorn
@@ -39,6 +40,9 @@ from .gate import Bodies, Gate, Limits
 
 SCORE = "/score"
 JSON_TYPE = re.compile(r"\s*application/([\w.-]+\+)?json\s*(;\s*charset=\"?(utf-?8|us-ascii)\"?\s*)?;?\s*", re.I)
+MAX_PARTS = 100_000  # strings, commas and brackets of a body; pairs of one request have a few thousand
+# A string counts once, whatever it holds; one without an end goes to the end.
+_PART = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{,]')
 WINDOW_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CODES: dict[type[Exception], int] = {PairError: 422, QueueFullError: 503, ScoringFailedError: 500}
 
@@ -104,10 +108,14 @@ class JsonRequest(Request):
 
         Raises:
             JSONDecodeError: It is no JSON; FastAPI says where.
-            HTTPException: 400, it is JSON of a kind that is not taken.
+            HTTPException: 400, it is JSON of a kind that is not taken; 413, it has so many parts that nothing else
+                would be done while they are read.
         """
+        body = await self.body()
+        if next(islice(_PART.finditer(body), MAX_PARTS, None), None) is not None:
+            raise HTTPException(413, f"A request expects JSON of at most {MAX_PARTS} parts, but got more. Divide it.")
         try:
-            return json.loads(await self.body(), object_pairs_hook=_without_repeats)
+            return json.loads(body, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
         except json.JSONDecodeError:
             raise
         except (ValueError, RecursionError) as error:
@@ -138,6 +146,10 @@ def _without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(items):
         raise ValueError("a key twice in one object")
     return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name}, which is no JSON. Write null")
 
 
 class Metrics:

@@ -1,24 +1,39 @@
 import pytest
 import torch
-from support.models import N_LAYERS, tiny_config
+from safetensors.torch import load_file, save_file
+from support.models import N_LAYERS, aspect, chat_reading, config_of, feature, random_probes, tiny_config
 from transformers import (
     AutoModel,
+    FalconH1Config,
+    Gemma3nTextConfig,
+    Gemma4TextConfig,
     GemmaConfig,
     GPT2Config,
+    GPTJConfig,
     GPTNeoXConfig,
     MistralConfig,
+    NanoChatConfig,
     OPTConfig,
     PhiConfig,
+    PreTrainedModel,
     Qwen2Config,
+    Qwen3Config,
     Qwen3MoeConfig,
 )
 from transformers.models.bert import BertConfig
+from transformers.models.falcon_h1.modeling_falcon_h1 import FalconH1PreTrainedModel
 
 from inspector_pipeline import BackboneError, Feature, InspectorModel, load_judge
 from inspector_pipeline.backbone import load_backbone
 from inspector_pipeline.devices import preferred_dtype
 from inspector_pipeline.features import read_features
-from inspector_pipeline.truncation import find_decoder_parts, shallow_view, take_final_norm, truncated_config
+from inspector_pipeline.truncation import (
+    find_decoder_parts,
+    position_limit,
+    shallow_view,
+    take_final_norm,
+    truncated_config,
+)
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 OTHERS = {
@@ -171,3 +186,95 @@ def test_the_hardware_decides_where_no_dtype_is_given(judge, tmp_path, monkeypat
     assert InspectorModel.from_pretrained(tmp_path / "judge", dtype="auto").dtype == torch.bfloat16
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert InspectorModel.from_pretrained(tmp_path / "judge").dtype == torch.float32
+
+
+def test_a_fused_judge_has_what_its_backbone_computes(tokenizer, tmp_path, monkeypatch):
+    sizes = {**SIZES, "vocab_size": 512, "num_key_value_heads": 2, "mamba_chunk_size": 8, "mamba_d_ssm": 64}
+    mamba = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+    torch.manual_seed(0)
+    AutoModel.from_config(FalconH1Config(**sizes, **mamba, ssm_multipliers=[0.5, 0.7, 0.9, 1.3, 1.7])).save_pretrained(
+        tmp_path / "backbone"
+    )
+    tokenizer.save_pretrained(tmp_path / "backbone")
+    config = config_of(tmp_path / "backbone", [aspect("a", [feature(2)])], {"chat": chat_reading(tokenizer)})
+    random_probes(InspectorModel(config)).save_pretrained(tmp_path / "judge", fused=False)
+    judge = InspectorModel.from_pretrained(tmp_path / "judge")
+    judge.save_pretrained(tmp_path / "fused")
+    fused = InspectorModel.from_pretrained(tmp_path / "fused")
+    own, theirs = (dict(model.backbone.named_buffers()) for model in (judge, fused))
+    assert "layers.0.mamba.mup_vector" in own
+    for name, buffer in own.items():
+        torch.testing.assert_close(theirs[name], buffer)
+    # A backbone that leaves one as the memory was is refused, not run.
+    monkeypatch.setattr(FalconH1PreTrainedModel, "_init_weights", PreTrainedModel._init_weights)
+    with pytest.raises(BackboneError, match=r"mup_vector and 1 more of FalconH1Model stay unset. Save .* fused=False"):
+        InspectorModel.from_pretrained(tmp_path / "fused")
+
+
+def test_settings_of_single_layers_are_cut_alike():
+    config = Qwen3Config(**{**SIZES, "num_hidden_layers": 4}, activation_sparsity_pattern=[0.9, 0.9, 0, 0])
+    config.num_kv_shared_layers, config.odd_list = 2, [1, 2, 3, 4]
+    config.layer_sizes = [8, 16, 32, 64]
+    cut = truncated_config(config, 3)
+    assert (cut.activation_sparsity_pattern, cut.layer_sizes) == ([0.9, 0.9, 0], [8, 16, 32])
+    assert (cut.num_kv_shared_layers, cut.odd_list) == (1, [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("kind", [Gemma3nTextConfig, Gemma4TextConfig])
+def test_a_family_that_cannot_be_cut_says_so_and_is_read_whole(kind):
+    sizes = {**SIZES, "num_hidden_layers": 4, "num_key_value_heads": 2, "head_dim": 8, "num_kv_shared_layers": 0}
+    layers = {"layer_types": ["sliding_attention", "full_attention"] * 2, "hidden_size_per_layer_input": 8}
+    config = kind(**sizes, **layers, vocab_size_per_layer_input=64)
+    with pytest.raises(BackboneError, match=r"family gemma\w+ cannot be cut from 4 to 3 layers.* Read its last layer"):
+        truncated_config(config, 3)
+    assert truncated_config(config, 4).num_hidden_layers == 4
+
+
+def test_a_config_that_does_not_stay_as_it_was_cut_is_refused():
+    class LastIsWhole(Qwen3Config):
+        def __post_init__(self, **kwargs):
+            super().__post_init__(**kwargs)
+            self.layer_types[-1] = "sliding_attention"
+
+    with pytest.raises(BackboneError, match="its config changes layer_types"):
+        truncated_config(LastIsWhole(**SIZES, num_key_value_heads=2), 2)
+
+
+def test_a_final_norm_that_is_applied_elsewhere_too_is_refused(tokenizer, tmp_path):
+    config = NanoChatConfig(**{**SIZES, "vocab_size": 512})
+    AutoModel.from_config(config).save_pretrained(tmp_path / "backbone")
+    tokenizer.save_pretrained(tmp_path / "backbone")
+    config = config_of(tmp_path / "backbone", [aspect("a", [feature(2)])], {"chat": chat_reading(tokenizer)})
+    random_probes(InspectorModel(config)).save_pretrained(tmp_path / "judge", fused=False)
+    judge = load_judge(tmp_path / "judge", device="cpu")
+    with pytest.raises(BackboneError, match="once, after its layers, but NanoChatModel applies it 2 times"):
+        judge({"question": "q", "prediction": "p"})
+
+
+def test_weights_whose_shapes_depend_on_the_depth_are_refused(tmp_path):
+    model = AutoModel.from_config(Qwen2Config(**SIZES, num_key_value_heads=2))
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    state["embed_tokens.weight"] = state["embed_tokens.weight"].repeat(1, 2)
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"shapes that its config says for 2 layers, but embed_tokens.weight"):
+        load_backbone(str(tmp_path), depth=2)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("gpt2", 64), ("opt", 2048), ("gptj", 48), ("mistral", None)])
+def test_only_a_table_of_positions_is_a_limit(name, limit):
+    config = {**OTHERS, "gptj": GPTJConfig(vocab_size=64, n_positions=48, n_embd=32, n_layer=2, n_head=4, rotary_dim=4)}
+    assert position_limit(AutoModel.from_config(config[name])) == limit
+
+
+def test_pairs_are_cut_to_the_positions_that_a_backbone_has(tokenizer, tmp_path, caplog):
+    torch.manual_seed(0)
+    gpt2 = GPT2Config(vocab_size=512, n_embd=32, n_layer=3, n_head=4, n_positions=80)
+    AutoModel.from_config(gpt2).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    config = config_of(tmp_path / "gpt2", [aspect("a", [feature(2)])], {"chat": chat_reading(tokenizer)}, 512)
+    random_probes(InspectorModel(config)).save_pretrained(tmp_path / "judge", fused=False)
+    judge = load_judge(tmp_path / "judge", device="cpu")
+    assert "Pairs are cut to 80 tokens" in caplog.text
+    results = judge([{"question": "Why?", "prediction": text} for text in ("Because.", "Because of it. " * 50)])
+    assert [result["truncated"] for result in results] == [False, True]

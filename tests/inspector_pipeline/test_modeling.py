@@ -207,10 +207,18 @@ def test_sharing_takes_no_options_of_its_own(make_judge):
 
 
 @pytest.mark.parametrize(
-    ("name", "change"), [("centers", lambda t: t * float("nan")), ("probes.o_probe.cuts", lambda t: -t.sort().values)]
+    ("name", "change"),
+    [
+        ("centers", lambda t: t * float("nan")),
+        ("probes.o_probe.weight", lambda t: t + float("inf")),
+        ("probes.o_probe.thresholds", lambda t: t * float("nan")),
+        ("probes.o_probe.cuts", lambda t: -t.sort().values),
+        ("probes.r_probe.levels", lambda t: t[[0, 1, 1, 3, 4]]),  # 0 / 0 between two of them
+        ("probes.r_probe.levels", lambda t: t.flip(0)),
+    ],
 )
 def test_weights_that_give_no_honest_score_are_refused(make_judge, name, change):
-    folder = make_judge([aspect("o", [feature(1)], "ordinal")])
+    folder = make_judge([aspect("o", [feature(1)], "ordinal"), aspect("r", [feature(1)], "regression")])
     state = load_file(folder / "model.safetensors")
     state[name] = change(state[name]).contiguous()
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
@@ -293,3 +301,15 @@ def test_a_device_map_places_backbone_and_probes(make_judge, tmp_path):
         mapped = InspectorModel.from_pretrained(path, device_map="auto")
         assert {parameter.device.type for parameter in mapped.parameters()} == {mapped.device.type}
         torch.testing.assert_close(expected_of(mapped).cpu(), expected_of(plain))
+
+
+def test_equal_cuts_leave_out_a_score_and_invent_none(make_judge):
+    folder = make_judge([aspect("o", [feature(1)], "ordinal", classes=(1, 2, 3))])
+    state = load_file(folder / "model.safetensors")
+    for name in ("thresholds", "cuts"):
+        state[f"probes.o_probe.{name}"] = torch.zeros(2)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    judge = InspectorModel.from_pretrained(folder)
+    decision = judge.probes["o_probe"].decide(torch.tensor([[-1.0], [1.0]]))
+    assert decision.class_index.tolist() == [0, 2]
+    assert decision.probabilities[:, 1].tolist() == [0, 0]

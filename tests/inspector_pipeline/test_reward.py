@@ -22,7 +22,7 @@ from inspector_pipeline import (
 )
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.reward import ConversationReader
-from inspector_pipeline.template import PairTokenizer
+from inspector_pipeline.template import PairTokenizer, is_blank
 
 ASPECTS = [
     aspect("correctness", [feature(3, "response_mean", "rms_normed"), feature(1, "last")], "ordinal"),
@@ -65,7 +65,9 @@ def test_the_logit_is_the_pipelines_expected_total(reward_dir, tokenizer, side, 
     torch.testing.assert_close(alone, expected[1:2], rtol=0, atol=1e-4)
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="|"), min_size=1).filter(str.strip)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="|"), min_size=1).filter(
+    lambda text: not is_blank(text)
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -245,6 +247,42 @@ def test_blank_completions_have_no_reward_and_other_forms_are_errors(reward_dir)
         reward(["q"], [])
     with pytest.raises(PairError, match="blank string"):
         reward([" "], ["4"])
+
+
+TURN = {"role": "assistant"}
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ([{**TURN, "content": None, "tool_calls": [{"name": "add"}]}], "turn 0 one that calls tools"),
+        ([{**TURN, "tool_calls": [{"name": "add"}]}], "turn 0 one that calls tools"),
+        ([TURN], "turn 0 one with no content"),
+        ([{**TURN, "content": 4}], "turn 0 one with the content 4"),
+        ([{**TURN, "content": [{"type": "image", "url": "x"}]}], "part of the type 'image'"),
+        ([{**TURN, "content": [{"type": "text"}]}], "part {'type': 'text'}"),
+        ([{**TURN, "content": ["4"]}], "part '4'"),
+        ([{"role": "tool", "content": "4"}], "turn 0 one of the role 'tool'"),
+        ([{**TURN, "content": "4"}, {"role": "tool", "content": "4"}], "turn 1 one of the role 'tool'"),
+        ([{"content": "4"}], "turn 0 {'content': '4'}, which has no role"),
+        (["4"], "turn 0 '4', which has no role"),
+        ([], "0 in"),
+        (None, "NoneType"),
+        (4, "int"),
+    ],
+)
+def test_conversations_that_are_more_than_text_say_where(judge, turns, message):
+    with pytest.raises(PairError, match=f"Pair 1 expects .* one assistant turn of text, but got.*{message}"):
+        RewardFunction(judge)(["q", "q"], ["4", turns])
+
+
+def test_text_in_parts_is_read_and_invisible_text_has_no_reward(judge):
+    reward = RewardFunction(judge)
+    parts = [{"type": "text", "text": "It is "}, {"type": "text", "text": "4."}]
+    prompt = [{"role": "system"}, {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}]
+    told, plain = reward([prompt, "2 + 2?"], [[{**TURN, "content": parts}], "It is 4."])
+    assert told == pytest.approx(plain, abs=1e-5)
+    assert reward(["q", "q"], ["\u200b", [{**TURN, "content": "\u3164"}]]) == [None, None]
 
 
 REMOTE = """

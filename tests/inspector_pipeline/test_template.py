@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inspector_pipeline.errors import PairError, ReadingError
-from inspector_pipeline.template import MIN_TEXT_TOKENS, PairTemplate, PairTokenizer
+from inspector_pipeline.template import MIN_TEXT_TOKENS, PairTemplate, PairTokenizer, check_pair, is_blank
 
 RUBRIC = PairTemplate.from_template("Rate it.\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nNow rate.\n")
 words = st.text(st.sampled_from("abc 123.,\n\t{}<|>_éß😀質"), min_size=1, max_size=60).filter(str.strip)
@@ -178,3 +178,46 @@ def test_a_response_that_the_tokenizer_drops_is_refused(tokenizer, monkeypatch):
 def test_encoders_can_be_sent_to_workers(tokenizer):
     encoder = PairTokenizer(RUBRIC, tokenizer, 512)
     assert pickle.loads(pickle.dumps(encoder))("q", "r") == encoder("q", "r")
+
+
+def test_blank_is_what_nobody_can_see():
+    import sys
+    import unicodedata
+
+    by_category = {}
+    for code in range(sys.maxunicode + 1):
+        by_category.setdefault(unicodedata.category(chr(code)), []).append(chr(code))
+    for category in ("Cc", "Cf", "Zs", "Zl", "Zp"):
+        assert is_blank("".join(by_category[category]))
+    ignorable = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u3164\ufe0f\uffa0\U000e0100\U000e01ef\ufff0\u2065"
+    assert is_blank("".join(c for c in ignorable) + "\u2800\ufdd0\uffff\U0010ffff")
+    for category in (
+        "Lu",
+        "Ll",
+        "Lt",
+        "Nd",
+        "Nl",
+        "No",
+        "Sm",
+        "Sc",
+        "Sk",
+        "Pd",
+        "Ps",
+        "Pe",
+        "Pc",
+        "Pi",
+        "Pf",
+        "Po",
+        "Co",
+    ):
+        assert not any(map(is_blank, by_category[category]))
+    assert [c for c in by_category["Lo"] + by_category["So"] if is_blank(c)] == list("\u115f\u1160\u3164\uffa0\u2800")
+    assert not is_blank("\u0301")
+    assert not is_blank("\U0001fae8")  # which Unicode 15 has and older ones do not
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\u200b\u200d", "\x00\x1b", "\u3164", "\ufe0f\u2800", "\U000e0041"])
+@pytest.mark.parametrize("key", ["question", "prediction"])
+def test_invisible_text_is_no_text(text, key):
+    with pytest.raises(PairError, match=f"Pair 3 expects text for '{key}', but got a blank string"):
+        check_pair({"question": "q", "prediction": "p", key: text}, 3)

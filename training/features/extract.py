@@ -45,6 +45,7 @@ def extract(config: ExtractConfig) -> None:
         PairError: A pair has a blank text or fits no context of the maximum length.
         ReadingError: A reading cannot be made or does not fit the tokenizer.
         BackboneError: The backbone cannot be loaded, has fewer layers, or gives states that are not finite.
+        SettingsError: Pairs may be longer than the backbone has positions for.
         OSError: An input is missing.
     """
     check_settings(config)

@@ -7,13 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+import torch
+from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
-from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.errors import BackboneError, DataFileError, SettingsError
 from inspector_pipeline.features import POOLINGS, STATE_KINDS
 from inspector_pipeline.files.disk import file_sha256
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK, PairTemplate, check_pair
+from inspector_pipeline.truncation import position_limit, truncated_config
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from ..rows.probing_set import drop_foreign, is_probing_set, read_probing_set, read_questions, read_rubrics
@@ -238,7 +240,8 @@ def fingerprint_of(
         n_foreign: Pairs that were dropped.
 
     Raises:
-        BackboneError: The backbone has fewer layers than are asked for.
+        BackboneError: The backbone has fewer layers than are asked for, or cannot be cut to these.
+        SettingsError: Pairs may be longer than it has positions for.
     """
     text_config = full.get_text_config()
     n_layers = text_config.num_hidden_layers
@@ -249,6 +252,15 @@ def fingerprint_of(
             f"depth expects 1 to {n_layers}, the layers of this backbone, and layers 0 to depth, but got depth "
             f"{config.depth} and layers {config.layers}."
         )
+    cut = truncated_config(full, max(1, *layers))
+    if (getattr(cut, "max_position_embeddings", None) or config.max_length) < config.max_length:
+        with torch.device("meta"):
+            limit = position_limit(AutoModel.from_config(cut))
+        if limit is not None:
+            raise SettingsError(
+                f"max_length expects at most {limit}, the positions that {config.backbone_id} has, but got "
+                f"{config.max_length}. Give --max_length {limit}."
+            )
     # No revision pins a local backbone, so the hash of its files stands for it.
     weights = [path for path in sorted(Path(config.backbone_id).glob("*")) if path.suffix in WEIGHT_SUFFIXES]
     return Fingerprint(

@@ -18,6 +18,7 @@ from math_verify import verify
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
+from inspector_pipeline.template import is_blank
 
 from .answers import final_answer, mentions, number_value, stated_answer
 from .records import normal_text, question_id
@@ -128,7 +129,7 @@ def _verdict(row: Row, question: Row | None, join: str) -> Verdict:
         return Verdict(None, f"no question has this {join}")
     if normal_text(row["question"]) != normal_text(question["question"]):
         return Verdict(None, "the question with this id has another text")
-    if not (row.get("prediction") or "").strip():
+    if is_blank(row.get("prediction") or ""):
         return Verdict(None, "there is no response")
     gold = question.get("final_answer") or final_answer(question.get("answer") or "")
     if not gold:

@@ -29,6 +29,7 @@ from inspector_pipeline.familiarity import normal_text as normal_text
 from inspector_pipeline.familiarity import question_digest
 from inspector_pipeline.files.disk import write_atomically
 from inspector_pipeline.files.tables import Row, read_rows
+from inspector_pipeline.template import is_blank
 
 OPTIONAL = ("weights", "sample", "generator", "auxiliary")
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
@@ -127,7 +128,7 @@ def checked_rows(path: str, rows: list[Row], key: Callable[[Row], Hashable], tex
             text = row.get(name)
             if text is not None and (not isinstance(text, str) or any("\ud800" <= c <= "\udfff" for c in text)):
                 raise DataFileError(f"{path}: row {i} expects Unicode text as {name}, but got {text!r:.60}.")
-        if not (row.get("question") or "").strip():
+        if is_blank(row.get("question") or ""):
             raise DataFileError(f"{path}: row {i} expects a question, but it is blank. Remove the row.")
     return rows
 

@@ -21,6 +21,7 @@ from transformers.utils import logging as hf_logging
 from inspector_pipeline.engine import plan_batches
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import Row
+from inspector_pipeline.template import is_blank
 
 from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, derived_seed, model_label
 from ..labelling.generate import LocalConfig, LocalGenerator
@@ -146,7 +147,7 @@ def _response(config: Config, unit: Unit, journal: Journal) -> Row:
 
 def _entry(key: Key, text: str, finish_reason: str | None, usage: dict[str, int], refusal: str = "") -> Row:
     """Write a journal entry; an empty reply is no response."""
-    error = None if text.strip() else f"refused: {refusal}" if refusal else "the reply is empty"
+    error = None if not is_blank(text) else f"refused: {refusal}" if refusal else "the reply is empty"
     described = {"prediction": None if error else text, "error": error, "finish_reason": finish_reason, "usage": usage}
     return {"key": list(key), **described}
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import Row
+from inspector_pipeline.template import is_blank
 
 from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, Reply, derived_seed, model_label
 from ..labelling.journal import (
@@ -147,7 +148,7 @@ def _unanswerable(row: Row) -> str | None:
     """Say why a row is not shown to the teacher."""
     if row.get("prediction") is None:
         return f"no response: {row.get('error') or 'none was given'}"
-    return None if row["prediction"].strip() else "no response: it is blank"
+    return "no response: it is blank" if is_blank(row["prediction"]) else None
 
 
 class Grader:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import Row
 from inspector_pipeline.jobs.filter import rank
+from inspector_pipeline.template import is_blank
 
 from ..rows.answers import final_answer
 from ..rows.correctness import judge_answer
@@ -112,7 +113,7 @@ def read_pool(path: str, by: str) -> Pool:
         )
     unfit = {i: NO_NUMBER for i, number in enumerate(numbers) if math.isnan(number)}
     replies = [row.get("prediction") for row in rows]
-    unfit |= {i: NO_RESPONSE for i, one in enumerate(replies) if not isinstance(one, str) or not one.strip()}
+    unfit |= {i: NO_RESPONSE for i, one in enumerate(replies) if not isinstance(one, str) or is_blank(one)}
     return Pool(rows, np.array(numbers), {}).without(unfit)
 
 

@@ -120,7 +120,16 @@ BAD = {
     "number": ({"pairs": [{"question": "q", "prediction": 5}]}, 422, "valid string"),
     "blank": ({"pairs": [*PAIRS, {"question": "q", "prediction": " "}]}, 422, "Pair 3 expects text for 'prediction'"),
     "surrogate": (b'{"pairs": [{"question": "q", "prediction": "\\ud800"}]}', 422, ""),
-    "NaN": (b'{"pairs": [{"question": NaN, "prediction": "p"}]}', 422, "valid string"),
+    "NaN": (b'{"pairs": [{"question": NaN, "prediction": "p"}]}', 400, "NaN, which is no JSON"),
+    "NaN beside": (
+        b'{"pairs": [{"question": "q", "prediction": "p", "x": [-Infinity]}]}',
+        400,
+        "-Infinity, which is no",
+    ),
+    "invisible": ({"pairs": [{"question": "\u200b", "prediction": "p"}]}, 422, "Pair 0 expects text for 'question'"),
+    "bomb": (b'{"pairs": [' + b"[]," * 60_000 + b"[]]}", 413, "at most 100000 parts"),
+    "strings": (b'{"pairs": [' + b'"",' * 60_000, 413, "at most 100000 parts"),
+    "endless string": (b'"' + b'\\"' * 90_000, 422, ""),
     "surrogate key": (b'{"pairs": [{"\\ud800": 1, "question": 3, "prediction": "p"}]}', 422, "valid string"),
     "many pairs": ({"pairs": PAIRS * 4}, 413, "at most 8 pairs, but got 12"),
     "large": ({"pairs": [{"question": "q", "prediction": "p" * 200_001}]}, 413, "at most 200000 bytes"),
@@ -142,6 +151,7 @@ def test_bad_input_is_refused_with_what_is_wrong(judge):
         assert all(f'inspector_requests_total{{code="{code}"}} {n}.0' in metrics for code, n in counts.items())
         assert ask(port, "/score")[0] == 405 and ask(port, "/nowhere")[0] == 404
         assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
+        assert ask(port, "/score", {"pairs": [{"question": "q", "prediction": " [{," * 40_000}]})[0] == 200  # no parts
 
 
 def ask_in_chunks(port, chunks):

@@ -16,10 +16,11 @@ from inspector_training.features.store import concatenate, load_features
 from inspector_training.runs.command import parse
 from inspector_training.stages.extract import run as extract
 from support.models import N_LAYERS, PAIRS, aspect, feature
+from transformers import AutoModel, GPT2Config
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.engine import collate
-from inspector_pipeline.errors import BackboneError, DataFileError, PairError, ReadingError
+from inspector_pipeline.errors import BackboneError, DataFileError, PairError, ReadingError, SettingsError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.template import PairTemplate, PairTokenizer
 
@@ -451,3 +452,13 @@ def test_killed_at_random_points_and_resumed_it_gives_the_same_bytes(config, tmp
     for name in ("manifest.json", "pairs.jsonl", "fingerprint.json"):
         assert (Path(config.output) / name).read_bytes() == (whole / name).read_bytes()
     assert len(load_features(config.output, check_hashes=True).pairs) == 40
+
+
+@ONE_BACKBONE
+def test_more_tokens_than_the_backbone_has_positions_are_refused_by_name(config, tokenizer, tmp_path):
+    gpt2 = GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    AutoModel.from_config(gpt2).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(SettingsError, match=r"max_length expects at most 64, .* Give --max_length 64"):
+        extract(replace(config, backbone_id=str(tmp_path / "gpt2"), layers=(1,)))
+    assert not Path(config.output).exists()  # so that the same command goes on with another length

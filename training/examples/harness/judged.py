@@ -9,6 +9,7 @@ import datasets
 from inspector_pipeline.api.load import EXAMPLES, load_judge
 from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
+from inspector_pipeline.template import is_blank
 
 JUDGE_VARIABLE = "INSPECTOR_JUDGE"
 
@@ -47,7 +48,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
         What is aggregated, by metric.
     """
     (answer,) = results
-    blank = not answer.strip()
+    blank = is_blank(answer)
     return {"expected_total": None if blank else (doc["question"], answer), "blank": float(blank)}
 
 
