@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
