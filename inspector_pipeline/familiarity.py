@@ -78,7 +78,8 @@ def text_statistics(question: str, response: str, known_words: Collection[int]) 
     Returns:
         Values of `STATISTICS`. Characters are counted without the white space around the text; all else is of its
         first `MEASURED_CHARACTERS`, where it is longer. Shares of characters are of those that are no white space. What
-        repeats is a run of `RUN` words or numbers, or of all where the response has fewer; a response's word is new where the question does not hold it either.
+        repeats is a run of `RUN` words or numbers, or of all where the response has fewer; a response's word is new
+        where the question does not hold it either.
     """
     lengths = [float(len(text.strip())) for text in (question, response)]
     question, response = question[:MEASURED_CHARACTERS], response[:MEASURED_CHARACTERS]
