@@ -148,7 +148,7 @@ def test_the_head_is_its_formula(n_features, n_states, n_classes, n_tokens, seed
 def test_a_stack_is_one_linear_map_of_each_aspect(seed, n_layers):
     rng = np.random.default_rng(seed)
     n = 24
-    pairs = [LabelledPair(f"q{i}", "?", "!", {"a": 1 + i % 5, "b": 5 - i % 4}) for i in range(n // 2)]
+    pairs = [LabelledPair(f"q{i}", f"{i}?", "!", {"a": 1 + i % 5, "b": 5 - i % 4}) for i in range(n // 2)]
     rows = Labels.of(pairs)
     values, expected = rng.normal(size=n), rng.normal(3, 1, size=(n, n_layers))
     stack = Stack.fit(values, expected, rows, SearchConfig())
@@ -162,7 +162,7 @@ def test_a_stack_is_one_linear_map_of_each_aspect(seed, n_layers):
 
 def test_a_stack_trusts_what_knows_the_label():
     rng = np.random.default_rng(0)
-    pairs = [LabelledPair(f"q{i}", "?", "!", {"a": 1 + i % 5}) for i in range(100)]
+    pairs = [LabelledPair(f"q{i}", f"{i}?", "!", {"a": 1 + i % 5}) for i in range(100)]
     rows = Labels.of(pairs)
     truth, noise = rows.score + rng.normal(0, 0.3, 100), rng.normal(size=100)
     probe_knows = Stack.fit(truth, np.stack([noise, rng.normal(size=100)], axis=1), rows, SearchConfig())
@@ -174,7 +174,7 @@ def test_a_stack_trusts_what_knows_the_label():
 def test_a_stack_does_not_read_rounding():
     """A layer whose state hardly differs between pairs, as the embeddings do not, is not blown up to the others."""
     rng = np.random.default_rng(0)
-    rows = Labels.of([LabelledPair(f"q{i}", "?", "!", {"a": 1 + i % 5}) for i in range(100)])
+    rows = Labels.of([LabelledPair(f"q{i}", f"{i}?", "!", {"a": 1 + i % 5}) for i in range(100)])
     truth = rows.score + rng.normal(0, 1, 100)
     rounding = 3 + 1e-7 * rows.score  # it happens to know the label
     linear = Stack.fit(rng.normal(size=100), np.stack([rounding, truth], axis=1), rows, SearchConfig()).linear(0)
