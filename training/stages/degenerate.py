@@ -104,7 +104,7 @@ def run(config: Config) -> dict[str, Any]:
     else:
         scored = judged(load_judge(config.judge), rows, config.rank_by)
     found = degenerate_evidence(scored, config.bootstraps, config.seed)
-    table = "\n".join(degenerate_table(found)) + "\n"
+    table = f"{degenerate_table(found)}\n"
     outputs = [config.output / name for name in (SUITE, RESULTS, TABLE)]
     config.output.mkdir(parents=True, exist_ok=True)
     values = zip(rows, scored.value.tolist(), scored.unfamiliar, strict=True)

@@ -97,7 +97,7 @@ def run(config: Config) -> dict[str, Any]:
         found["hill_climbing"] = _climbed(scored.rows, told, config)
     write_atomically(config.output, json_text({"use": found}))
     manifest.write(config.output, [config.output])
-    logger.info("%s", "\n".join(use_table(found)))
+    logger.info("%s", use_table(found))
     return found
 
 
