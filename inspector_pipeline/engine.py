@@ -266,15 +266,7 @@ def _check_final_norm(backbone: PreTrainedModel) -> None:
     handle = norm.register_forward_hook(lambda *_: calls.append(1))
     ids = torch.ones(1, 2, dtype=torch.long, device=backbone.device)
     with torch.inference_mode():
-        read_features(
-            backbone,
-            None,
-            [Feature("", 0, "mean")],
-            input_ids=ids,
-            attention_mask=ids,
-            response_mask=None,
-            rms_norm_eps=1.0,
-        )
+        backbone(ids, attention_mask=ids)
     handle.remove()
     if len(calls) > 1:
         raise BackboneError(
