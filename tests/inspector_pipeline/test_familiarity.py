@@ -72,13 +72,6 @@ def test_texts_of_megabytes_are_measured_by_their_beginning_and_their_length():
     assert long == short
 
 
-def test_texts_of_megabytes_are_measured_by_their_beginning_and_their_length():
-    start = "known words and 12 " * 6000
-    short, long = (text_statistics(start, start + more, KNOWN) for more in ("", "other 9 " * 500_000))
-    assert long.pop("characters") - short.pop("characters") == pytest.approx(4_000_000, abs=2)
-    assert long == short
-
-
 def test_reasons():
     for name, bounds, value, reason in REASONS:
         assert why_unfamiliar({name: bounds}, 1.0, {name: value}, 0.5) == f"{reason} in what it was fitted on"
