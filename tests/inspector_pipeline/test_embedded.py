@@ -28,14 +28,14 @@ def examples():
 
 def test_the_assets_are_probes_config_evidence_and_card():
     names = {path.name: path.stat().st_size for path in EMBEDDED_JUDGE.iterdir()}
-    plots = {"layer_curve.png", "learning_curve.png", "reliability.png", "confusion.png"}
+    plots = {"layer_curve.png", "reliability.png", "confusion.png"}
     assert set(names) == {"config.json", "model.safetensors", "results.json", "audit.json", "README.md"} | plots
-    assert names["model.safetensors"] < 1_000_000
+    assert names["model.safetensors"] < 6_000_000
 
 
 def test_the_fast_judge_is_described_like_the_other_one():
     names = {path.name: path.stat().st_size for path in FAST_JUDGE.iterdir()}
-    assert set(names) == {path.name for path in EMBEDDED_JUDGE.iterdir()} - {"learning_curve.png"}
+    assert set(names) == {path.name for path in EMBEDDED_JUDGE.iterdir()}
     config, results = (json.loads((FAST_JUDGE / name).read_text()) for name in ("config.json", "results.json"))
     assert config["depth"] == results["judge"]["depth"] == 12
     assert results["protocol"]["depths_chosen"] == {"12": 5}
@@ -73,8 +73,19 @@ def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
                 assert metrics[name]["low"] <= metrics[name]["value"] <= metrics[name]["high"]
     assert RESULTS["judge"]["depth"] == config["depth"]
     assert RESULTS["audit"]["found"]["foreign"] == 40 and RESULTS["candidates_tried"] > 0
-    assert set(RESULTS["mean"]["gain_over_rival"]["auroc"]) >= {"value", "low", "high"}
     assert RESULTS["transfer"]["damaged_features"]["correctness"]["n"] == 600
+    assert RESULTS["transfer"]["gsm8k_test_features"]["correctness"]["n"] == 1564
+    matched = RESULTS["matched"]["correctness"]
+    assert matched["n_rows"] == 3104 and matched["n_generators"] == 23
+    assert matched["gain_over_length"]["same_question"]["low"] > 0 < matched["gain_over_tfidf"]["auroc"]["low"]
+    assert matched["unseen_generators"]["same_question"]["low"] > 0.5
+    for name, least, most in (("general_features", 0.9, 1), ("mmlu_features", 0.9, 1), ("gsm8k_test_features", 0, 0.02)):
+        shares = RESULTS["unfamiliar"]["others"][name].values()
+        n = sum(share["rows"] for share in shares)
+        assert least <= sum(share["rows"] * share["unfamiliar"] for share in shares) / n <= most
+    forms = RESULTS["degenerate"]["forms"]
+    for form in ("echo", "empty_talk", "noise", "cut", "other_answer", "sentence_wrong", "master_key"):
+        assert forms[form]["above"]["value"] >= 0.95
 
 
 def test_the_card_shows_the_evidence():
@@ -98,8 +109,13 @@ def test_the_default_judge_scores_real_pairs(embedded, examples):
     by_kind = {example["kind"]: result for example, result in zip(examples, results, strict=True)}
     assert all(set(result["scores"]) == ASPECTS and not result["truncated"] for result in results)
     assert all(result["total_score"] == sum(result["scores"][name] for name in COUNTED) for result in results)
-    for bad in ("unreadable", "off topic", "loses the thread"):
-        assert by_kind[bad]["total_score"] < by_kind["right, many steps"]["total_score"]
+    assert judge.model.config.rank_by == "expected_correctness"
+    worked = by_kind["right, step by step"]
+    assert worked["unfamiliar"] is False and worked["seen"] is False
+    for bad in ("unreadable", "off topic", "loses the thread", "answer only", "invents a fact"):
+        assert by_kind[bad]["expected"]["correctness"] < worked["expected"]["correctness"] - 0.2
+    for strange in ("unreadable", "off topic", "answer only"):
+        assert by_kind[strange]["unfamiliar"] and by_kind[strange]["unfamiliar_reason"]
 
 
 @pytest.mark.slow
