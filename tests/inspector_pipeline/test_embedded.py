@@ -79,7 +79,8 @@ def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
     assert matched["n_rows"] == 3104 and matched["n_generators"] == 23
     assert matched["gain_over_length"]["same_question"]["low"] > 0 < matched["gain_over_tfidf"]["auroc"]["low"]
     assert matched["unseen_generators"]["same_question"]["low"] > 0.5
-    for name, least, most in (("general_features", 0.9, 1), ("mmlu_features", 0.9, 1), ("gsm8k_test_features", 0, 0.02)):
+    bounds = {"general_features": (0.9, 1), "mmlu_features": (0.9, 1), "gsm8k_test_features": (0, 0.02)}
+    for name, (least, most) in bounds.items():
         shares = RESULTS["unfamiliar"]["others"][name].values()
         n = sum(share["rows"] for share in shares)
         assert least <= sum(share["rows"] * share["unfamiliar"] for share in shares) / n <= most
