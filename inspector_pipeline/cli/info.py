@@ -2,12 +2,17 @@
 
 import argparse
 import json
-from itertools import groupby
+import re
+from itertools import chain, groupby
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from .arguments import JUDGE
 from .printable import printable
+
+NOTE_MARKS = re.compile(r"[*`]")  # of Markdown, which notes may hold
+NOTE_WIDTH = 100
 
 
 def info(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +76,10 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
             ("", f"layers {layers}, {poolings}, {states}"),
             ("", _evidence(results.get("aspects", {}).get(aspect.name))),
         ]
+    told = chain.from_iterable(wrap(NOTE_MARKS.sub("", note), NOTE_WIDTH) for note in results.get("notes", []))
+    notes = [("" if i else "cannot see", line) for i, line in enumerate(told)]
     return [
+        *notes,
         *lines,
         *_matched(results.get("matched", {})),
         *_degenerate(results.get("degenerate")),

@@ -133,6 +133,7 @@ def test_info_describes_a_judge(folder, capsys, backbone_dir):
 def test_info_of_the_embedded_judge(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
+    assert out.startswith("cannot see    It does not check a solution. Of a right and a wrong")
     assert "SmolLM2-135M-Instruct-Q4_1" in out and out.count("surface baseline") == 6
 
 
