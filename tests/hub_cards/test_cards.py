@@ -206,9 +206,9 @@ def test_todays_results_of_the_embedded_judge_make_a_card():
     results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
     card = JudgeCard(config, results, judge="embedded")
     assert evidence_gaps(config, results) == []
-    assert [source.sha256 for source in card.sources] == [PUBLISHED_LABELS.sha256, GSM8K_TRAIN.sha256]
+    assert [source.sha256 for source in card.sources] == [PUBLISHED_LABELS.sha256, "", GSM8K_TRAIN.sha256]
     text = card.render()
-    assert "gain over it" in text and "| correctness | 600 |" in text
+    assert "### Between answers to one question" in text and "| correctness | 600 |" in text
     cost = results["cost"][0]
     assert 'pipeline("inspector-judge")\n' in text and f"- {cost['pairs_per_second']} pairs/s in float32" in text
     for name, entry in results["aspects"].items():

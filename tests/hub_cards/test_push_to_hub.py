@@ -162,6 +162,8 @@ def test_leaks_in_weights_metadata_and_of_the_judges_own_folder(folder, tmp_path
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     results = read_json(folder / "results.json")
     (folder / "results.json").write_text(json.dumps({**results, "notes": [f"made in {folder}."]}))
+    (tmp_path / "elsewhere" / "judge").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere" / "judge")  # a folder of the same name hides nothing
     with pytest.raises(DataFileError, match=r"README.md line \d+ holds a path of this machine \(judge\)"):
         staged(folder, tmp_path / "a")
     monkeypatch.setenv("HF_TOKEN", "my-own-token")

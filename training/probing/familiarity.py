@@ -202,7 +202,8 @@ def fit_space(states: States, n_components: int) -> dict[str, States]:
     """
     n, size = states.shape
     center, scale = states.mean(axis=0, dtype=np.float64), states.std(axis=0, dtype=np.float64)
-    scale = np.maximum(scale, 1e-3 * np.median(scale)) + 1e-12  # of a constant, any other value is far
+    scale = np.maximum(scale, 1e-3 * np.median(scale))  # of a constant, any other value is far
+    scale[scale == 0] = 1.0
     u = ((states - center) / scale).astype(np.float32)
     k = max(1, min(n_components, min(n - 1, size) // 2))
     if size <= n:

@@ -100,7 +100,9 @@ def matching_files(names: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """
     found: list[Path] = []
     for name in map(str, names):
-        matched = sorted(glob(name)) if set(name) & set("*?") else [name]
+        # The manifests that stages write beside their files are none of them.
+        every = [path for path in sorted(glob(name)) if not path.endswith(".manifest.json")]
+        matched = every if set(name) & set("*?") else [name]
         if not matched:
             raise DataFileError(f"rows expects files, but {name!r} matches none. Check the folder.")
         found += map(Path, matched)

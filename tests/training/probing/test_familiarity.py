@@ -107,7 +107,8 @@ def test_one_generator_holds_out_questions_and_says_so(tmp_path):
 def test_too_few_rows_and_a_flag_rate_of_0_tell_nothing(tmp_path):
     assert find_familiar(make_features(tmp_path, make_rows()), READ, replace(CONFIG, flag_rate=0)) is None
     assert find_familiar(make_features(tmp_path / "a", make_rows(16)), READ, CONFIG) is None
-    assert find_familiar(make_features(tmp_path / "b", make_rows(4, tuple("abcdefghijklmnop"))), READ, CONFIG) is None
+    rows = [replace(row, question=f"How much are {row.id} apples?") for row in make_rows(4, tuple("abcdefghijklmnop"))]
+    assert find_familiar(make_features(tmp_path / "b", rows), READ, CONFIG) is None
 
 
 @pytest.mark.parametrize("n", [200, 20])  # more rows than numbers, and fewer

@@ -7,14 +7,14 @@ from inspector_training.stages.job_cost import job_cost, markdown
 
 from inspector_pipeline.errors import SettingsError
 
-# One layer of SmolLM2-135M: 576 wide, 9 heads and 3 of keys of 64, an MLP of 1536; the embedded judge runs 22 of them.
+# One layer of SmolLM2-135M: 576 wide, 9 heads and 3 of keys of 64, an MLP of 1536; the embedded judge runs 24 of them.
 WEIGHTS = 2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536
 
 
 def test_the_arithmetic():
     config = JobCostConfig(0.5, 100, pairs=1000, many_cores=8, efficiency=0.5, peak_tflops=1, utilisation=0.1)
     found = job_cost(config)
-    assert found.pair_flops == 22 * (2 * WEIGHTS * 100 + 4 * 576 * 100 * 100 // 2)
+    assert found.pair_flops == 24 * (2 * WEIGHTS * 100 + 4 * 576 * 100 * 100 // 2)
     assert found.measured == 500
     assert found.many_cores == pytest.approx(250)
     assert found.accelerator == pytest.approx(1000 * found.pair_flops / 1e11)

@@ -190,7 +190,10 @@ class TfIdf:
             np.array([(p.question, p.prediction) for p in own], dtype=object) for own in (train_pairs, test_pairs)
         )
         options = {"ngram_range": (1, 2), "sublinear_tf": True, "token_pattern": TOKEN}
-        columns = [(name, TfidfVectorizer(**options), place) for place, name in enumerate(("question", "prediction"))]
+        named = enumerate(("question", "prediction"))  # one may be empty everywhere: questions are read alone then
+        columns = [
+            (name, TfidfVectorizer(**options), n) for n, name in named if any(text.strip() for text in train[:, n])
+        ]
         regression = LogisticRegression(C=self.inverse_penalty, max_iter=2000)
         model, scale = make_pipeline(ColumnTransformer(columns), regression), np.array(classes)
         by_good, by_score = _fitted(model, train, train_scores, test, classes)
