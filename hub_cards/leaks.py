@@ -68,12 +68,12 @@ def find_leaks(folder: Path, own_paths: Iterable[str | os.PathLike[str]] = ()) -
     if own_token:
         tokens["your access token"] = re.compile(re.escape(own_token))
     paths = {kind: re.compile(pattern) for kind, pattern in PATHS.items()}
-    named = defaultdict(set)  # several may have one name
+    named: defaultdict[str, set[str]] = defaultdict(set)  # several may have one name
     for own in {*map(os.path.abspath, own_paths), *map(os.path.realpath, own_paths), os.getcwd(), str(Path.home())}:
         if len(Path(own).parts) > 1:
             named[Path(own).name].add(re.escape(own))
-    for name, own in named.items():
-        pattern = rf"(?<![\w.~%-])(?:{'|'.join(sorted(own))})(?![\w-])"
+    for name, own_ones in named.items():
+        pattern = rf"(?<![\w.~%-])(?:{'|'.join(sorted(own_ones))})(?![\w-])"
         paths[f"a path of this machine ({name})"] = re.compile(pattern)
     leaks = []
     for path in sorted(folder.rglob("*")):

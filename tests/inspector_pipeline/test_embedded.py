@@ -181,12 +181,10 @@ def test_the_fast_judge_reads_fewer_layers_of_the_same_backbone(embedded, exampl
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EMBEDDED_JUDGES)
-def test_the_embedded_judge_beats_chance_on_what_it_was_fitted_on(data_dir, embedded, name):
-    judge = load_judge(name, share_backbone_with=embedded.model)
+def test_the_embedded_judge_beats_chance_on_what_it_was_fitted_on(data_dir, embedded):
     pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
     kept, _ = drop_foreign(pairs, read_questions(data_dir / "gsm8k_train.jsonl"))
     sample = [pair for pair in kept if "fluency" in pair.scores]
-    results = judge([{"question": pair.question, "prediction": pair.prediction} for pair in sample])
+    results = embedded([{"question": pair.question, "prediction": pair.prediction} for pair in sample])
     good = np.array([pair.scores["fluency"] >= 4 for pair in sample])
     assert auroc(good, np.array([result["expected"]["fluency"] for result in results])) > 0.7
