@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..probing.table import Array, Labels
+from ..rows.contrast import answer_margins, higher
 from ..rows.records import LabelledPair
 from .methods.base import Fold
 from .metrics import UNSET, Index, Interval, Mask, Predictions, auroc, interval, resamples, rounded
@@ -143,18 +144,13 @@ class Decisions:
         """Compare the answers to each question once; resamples weigh the questions."""
         self.value = value
         samples = resamples(question, bootstraps, seed)
-        won, n_pairs, margins = [], [], []
-        for name in samples.questions:
-            own = question == name
-            difference = np.subtract.outer(value[own & good], value[own & ~good]).ravel()
-            won.append((difference > 0).sum() + (difference == 0).sum() / 2)
-            n_pairs.append(difference.size)
-            margins.append(difference)
+        margins = answer_margins(good, value, question.tolist())
         self.margins = np.concatenate(margins)
+        won, n_pairs = np.array([higher(margin).sum() for margin in margins]), np.array([len(m) for m in margins])
         with np.errstate(invalid="ignore"):
             self.draws = {
                 "auroc": auroc(good, value, samples.weights(question)),
-                "same_question": samples.counts @ np.array(won) / (samples.counts @ np.array(n_pairs)),
+                "same_question": samples.counts @ won / (samples.counts @ n_pairs),
             }
 
     def intervals(self) -> dict[str, Interval]:
@@ -168,8 +164,7 @@ class Decisions:
     def surest(self, share: float) -> float:
         """Return the share right among so many of the decisions, those with the largest margins."""
         order = np.argsort(-np.abs(self.margins), kind="stable")[: max(1, round(share * len(self.margins)))]
-        kept = self.margins[order]
-        return float(((kept > 0) + (kept == 0) / 2).mean())
+        return float(higher(self.margins[order]).mean())
 
 
 def _both_kinds(question: NDArray[np.str_], good: Mask) -> Index:

@@ -10,7 +10,6 @@ are whole numbers; two more constraints on lengths leave a handful of fractions,
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -125,7 +124,7 @@ def alone(rows: Sequence[Row]) -> dict[str, float]:
         groups = _numbered(rows, key)
         share = np.bincount(groups, right) / np.bincount(groups)
         found["question" if key == "id" else key] = float(roc_auc_score(right, share[groups]))
-    found["length_same_question"] = same_question(right, length, [str(row["id"]) for row in rows])
+    found["length_same_question"] = same_question(right > 0, length, [str(row["id"]) for row in rows])
     return {name: round(max(value, 1 - value), 4) for name, value in found.items()}
 
 
@@ -145,21 +144,34 @@ def check_matched(rows: Sequence[Row], source: str) -> dict[str, float]:
     return found
 
 
-def same_question(right: NDArray[np.int64], value: Array, question: Sequence[str]) -> float:
+def answer_margins(right: NDArray[np.bool_], value: Array, question: Sequence[str]) -> list[Array]:
+    """Compare the answers to each question.
+
+    Args:
+        right: (rows,) which answers are right.
+        value: (rows,) what they are ranked by.
+        question: (rows,) their questions.
+
+    Returns:
+        For each question, ascending, by how much each right answer's value exceeds each wrong one's, (pairs,).
+    """
+    _, numbers, counts = np.unique(question, return_inverse=True, return_counts=True)
+    members = np.split(np.argsort(numbers, kind="stable"), np.cumsum(counts)[:-1])
+    return [np.subtract.outer(value[own][right[own]], value[own][~right[own]]).ravel() for own in members]
+
+
+def higher(margin: Array) -> Array:
+    """Say of each margin whether the right answer is ranked higher: 1, 0, or half where they are equal."""
+    return np.asarray((margin > 0) + (margin == 0) / 2)
+
+
+def same_question(right: NDArray[np.bool_], value: Array, question: Sequence[str]) -> float:
     """Return the share of pairs of a right and a wrong answer to one question in which the right one's value is higher.
 
     Every question counts by its number of pairs; ties count half; NaN where there is no pair.
     """
-    by_question = defaultdict(list)
-    for i, name in enumerate(question):
-        by_question[name].append(i)
-    won = n_pairs = 0.0
-    for members in by_question.values():
-        own, labels = value[members], right[members]
-        difference = own[labels == 1][:, None] - own[labels == 0][None, :]
-        won += float((difference > 0).sum() + (difference == 0).sum() / 2)
-        n_pairs += difference.size
-    return won / n_pairs if n_pairs else float("nan")
+    margins = np.concatenate(answer_margins(right, value, question))
+    return float(higher(margins).mean()) if margins.size else float("nan")
 
 
 def _numbered(rows: Sequence[Row], key: str) -> NDArray[np.int64]:

@@ -89,8 +89,8 @@ def test_answers_are_named_by_their_questions_text_and_said_once():
 
 def test_same_question_counts_pairs_within_questions_alone():
     right, value = np.array([1, 0, 0, 1, 0, 1]), np.array([0.3, 0.2, 0.3, 5.0, 6.0, 9.0])
-    assert same_question(right, value, ["a", "a", "a", "b", "b", "c"]) == (1 + 0.5 + 0) / 3
-    assert np.isnan(same_question(right[:1], value[:1], ["a"]))
+    assert same_question(right == 1, value, ["a", "a", "a", "b", "b", "c"]) == (1 + 0.5 + 0) / 3
+    assert np.isnan(same_question(right[:1] == 1, value[:1], ["a"]))
 
 
 def test_the_stage_holds_questions_out_by_their_text_and_says_what_each_alone_gives(tmp_path, caplog):
