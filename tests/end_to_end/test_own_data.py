@@ -2,12 +2,8 @@
 
 import csv
 import json
-import os
 import shlex
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -201,11 +197,10 @@ def test_one_command_or_one_call_makes_the_same_judge(clone, backbone_dir, monke
 
 @pytest.mark.slow
 def test_the_commands_on_the_embedded_backbone(clone):
-    """Word for word as a reader runs them, on every fourth question."""
+    """Word for word as a reader runs them, on every eighth question."""
     lines = TABLE.read_text(encoding="utf-8").splitlines(keepends=True)
     table = clone / "training" / "examples" / TABLE.name
-    table.write_text(lines[0] + "".join(line for i, line in enumerate(lines[1:]) if i // 4 % 4 == 0), encoding="utf-8")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", marked("own data")], check=True, cwd=clone, env=env)
+    table.write_text(lines[0] + "".join(line for i, line in enumerate(lines[1:]) if i // 4 % 8 == 0), encoding="utf-8")
+    for command in marked("own data").splitlines():
+        run_here(command)
     check_scored(clone / "work" / "support" / "scored.jsonl")

@@ -131,7 +131,7 @@ def test_scores_do_not_depend_on_batch_or_order(embedded, examples):
 def test_packs_and_shared_prefixes_change_no_score_of_real_pairs(data_dir, embedded):
     """Against a plain pass of one pair at a time, through the model's own forward."""
     pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
-    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:8]]
+    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:5]]
     sample += [{**sample[0], "prediction": text} for text in ("It is 5.", sample[1]["prediction"])]
     assert embedded.reader.is_packed
     with torch.inference_mode():
@@ -184,7 +184,7 @@ def test_the_fast_judge_reads_fewer_layers_of_the_same_backbone(embedded, exampl
 def test_the_embedded_judge_beats_chance_on_what_it_was_fitted_on(data_dir, embedded):
     pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
     kept, _ = drop_foreign(pairs, read_questions(data_dir / "gsm8k_train.jsonl"))
-    sample = [pair for pair in kept if "fluency" in pair.scores]
+    sample = [pair for pair in kept if "fluency" in pair.scores][::3]
     results = embedded([{"question": pair.question, "prediction": pair.prediction} for pair in sample])
     good = np.array([pair.scores["fluency"] >= 4 for pair in sample])
     assert auroc(good, np.array([result["expected"]["fluency"] for result in results])) > 0.7

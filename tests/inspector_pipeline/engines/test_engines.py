@@ -141,9 +141,9 @@ def test_datatrove_s_executors_for_clusters_carry_the_steps_to_their_nodes(folde
 
 
 def test_ray_gives_what_one_process_gives_though_an_actor_is_killed(folder, judge, tmp_path):
-    rows = made_rows(WINDOW_ROWS * 4 + 9)
+    rows = made_rows(WINDOW_ROWS * 2 + 9)
     rows[300]["prediction"] = None
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet", row_group_size=300)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet", row_group_size=150)
     script, mark, output = SUPPORT / "ray_job.py", tmp_path / "mark", tmp_path / "out.parquet"
     command = [sys.executable, str(script), str(folder), str(tmp_path / "in.parquet"), str(output), str(mark)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN)
