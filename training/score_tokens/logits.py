@@ -110,7 +110,7 @@ def load_unembedding(backbone_id: str, revision: str | None = None) -> Unembeddi
     """Load a backbone's unembedding: its token embeddings where the two are tied, else its LM head.
 
     Args:
-        backbone_id: Hub id, folder or `pypi:` id.
+        backbone_id: Hub id, folder, `pypi:` or `gguf:` id.
         revision: Its revision.
 
     Raises:

