@@ -17,7 +17,7 @@ from .backbone_license import base_model, known_license
 from .cards import render
 from .evidence import LAGER_PAPER, PAPER, PAPER_URL, DataSource, Intervals, compared_metrics, data_sources
 from .markdown import Markdown
-from .measured import degenerate_table, matched_table, use_table
+from .measured import degenerate_table, matched_table, ranking_table, use_table
 
 PLOTS = {
     "layer_curve.png": "Quality by depth.",
@@ -177,6 +177,12 @@ class JudgeCard:
         """A table: what choosing by it brings; none where that was not measured."""
         part = self.results.get("use")
         return use_table(part) if part else None
+
+    @property
+    def ranking(self) -> Markdown | None:
+        """A table: how well it ranks systems; none where that was not measured."""
+        part = self.results.get("ranking")
+        return ranking_table(part) if part else None
 
     @property
     def matched(self) -> Markdown | None:

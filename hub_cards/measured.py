@@ -1,4 +1,4 @@
-"""Tables of what is measured with a judge: of answers to one question, of degenerate ones, of choosing by it."""
+"""Tables of what is measured with a judge: answers to one question, degenerate ones, choosing and ranking by it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +46,8 @@ def matched_table(part: Part) -> Markdown:
         if "unseen_generators" in entry:
             figures = " | ".join(_shown(entry["unseen_generators"][figure]) for figure in ("auroc", "same_question"))
             lines.append(f"| | of generators that no fit saw | {figures} | | | |")
+        if between := entry.get("between_generators"):
+            lines.append(f"| | error between generators (SD of the score): {_shown(between['sd'])} | | | | | |")
     return Markdown("\n".join(lines))
 
 
@@ -64,6 +66,36 @@ def use_table(part: Part) -> Markdown:
     for way in ways:
         lines.append(f"| {words(way)} | {' | '.join(_shown(entry.get(way)) for entry in columns.values())} |")
     return Markdown("\n".join(lines))
+
+
+def ranking_table(part: Part) -> Markdown:
+    """Write the part `ranking` of results.json as lines of Markdown: how well a judge ranks systems.
+
+    Args:
+        part: What `python -m training rank_report` measured.
+    """
+    far = f"pairs {100 * part['points']:.3g} points apart"
+    lines = [
+        f"| ranked by | prompts | intervals of | worse called better: mean, most | better called, of {far} | called in "
+        "half of the draws |",
+        "|---|---|---|---|---|---|",
+    ]
+    told = []
+    for way, own in part["ways"].items():
+        for n, kinds in own["by_prompts"].items():
+            for kind, one in kinds.items():
+                worse = f"{_percent(one['worse_called']['mean'])}, {_percent(one['worse_called']['most'])}"
+                called = " | ".join(_percent(one[name]) for name in ("called", "mostly"))
+                lines.append(f"| {words(way)} | {n} | {kind.removesuffix('_compared')} | {worse} | {called} |")
+        between, rank, needed = own["between_generators"], own["spearman"], own["prompts_needed"]["two_compared"]
+        told += [
+            "",
+            f"By {words(way)}: Spearman of judged with true means {_shown(rank) or 'not defined'}; error between "
+            f"generators {_shown(between['sd']) if between else 'not known'}. Half of the {own['n_pairs_that_differ']} "
+            f"{far} are told apart by this many prompts: {needed['for_half_of_the_pairs']}; by no number of prompts: "
+            f"{needed['never']}.",
+        ]
+    return Markdown("\n".join([*lines, *told]))
 
 
 def _is_way(entry: Part, key: str) -> bool:

@@ -20,7 +20,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
-from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
 from ..engine import collate
@@ -31,9 +30,9 @@ from ..modeling_inspector import InspectorModel
 from ..pipeline_inspector import InspectorPipeline
 from ..template import PairTemplate, PairTokenizer
 from ..truncation import find_decoder_parts
+from .load import EVIDENCE, evidence_path
 
 README_TEMPLATE = Path(__file__).parents[1] / "assets" / "sequence_classification.md"
-EVIDENCE = "results.json"
 SCORE = "score"  # what transformers calls the linear map
 
 # How far the export may be from the judge: exact in float32, within what batching alone moves in half precision.
@@ -82,7 +81,7 @@ def export_sequence_classification(judge: InspectorPipeline, output: str | os.Pa
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_readme(judge, template, type(model).__name__), encoding="utf-8")
-        evidence = _evidence(judge.model)
+        evidence = evidence_path(judge.model)
         if evidence is not None:
             shutil.copyfile(evidence, folder / EVIDENCE)
         _compare(judge, folder, feature.reading)
@@ -272,20 +271,6 @@ def _compare(judge: InspectorPipeline, folder: Path, reading_name: str) -> None:
             f"differs by {difference:.3g} in {dtype}: it reads its states otherwise. Run this judge with "
             "inspector_pipeline."
         )
-
-
-def _evidence(model: InspectorModel) -> str | None:
-    """Return the path of a judge's results.json, fetched where the judge is on the Hub; None where it has none."""
-    if not model.name_or_path:
-        return None
-    path: str | None = cached_file(
-        model.name_or_path,
-        EVIDENCE,
-        revision=model.revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return path
 
 
 def _readme(judge: InspectorPipeline, template: PairTemplate, class_name: str) -> str:

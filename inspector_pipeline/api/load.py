@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import cached_file
 
 from ..devices import preferred_dtype
 from ..files.entries import share_of
@@ -22,6 +23,7 @@ FAST_JUDGE = ASSETS / "embedded-fast"
 EMBEDDED_JUDGES = {path.name: path for path in (EMBEDDED_JUDGE, FAST_JUDGE)}
 EXAMPLES = ASSETS / "examples.jsonl"
 
+EVIDENCE = "results.json"
 HUB_KWARGS = ("token", "cache_dir", "local_files_only")
 
 Judge = str | os.PathLike[str] | InspectorPipeline | None
@@ -79,6 +81,20 @@ def judge_name(judge: str | os.PathLike[str] | None) -> str:
             f"A judge expects a folder or a Hub id such as org/name, but got {name!r}, where no folder is."
         )
     return name
+
+
+def evidence_path(model: InspectorModel) -> str | None:
+    """Return the path of a judge's results.json, fetched where the judge is on the Hub; None where it has none."""
+    if not model.name_or_path:
+        return None
+    path: str | None = cached_file(
+        model.name_or_path,
+        EVIDENCE,
+        revision=model.revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return path
 
 
 def evaluate_samples(

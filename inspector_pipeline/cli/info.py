@@ -27,13 +27,13 @@ def _info(args: argparse.Namespace) -> None:
 
     judge = judge_name(args.judge)
     config = InspectorConfig.from_pretrained(judge)
-    weights, evidence = (_file_of(judge, name) for name in ("model.safetensors", "results.json"))
+    weights, evidence = (file_of(judge, name) for name in ("model.safetensors", "results.json"))
     results = json.loads(evidence.read_text(encoding="utf-8")) if evidence else {}
     for label, value in describe(config, weights.stat().st_size if weights else None, results):
         print(f"{label:<14}{printable(value)}")
 
 
-def _file_of(judge: str, name: str) -> Path | None:
+def file_of(judge: str, name: str) -> Path | None:
     """Return a file of the judge, fetched where the judge is on the Hub; None where it has none."""
     from transformers.utils import cached_file
 
@@ -103,6 +103,11 @@ def _matched(part: dict[str, Any]) -> list[tuple[str, str]]:
         new = entry.get("unseen_generators")
         unseen = f"; by generators that no fit saw {_figure(new['same_question'])}" if new else ""
         lines.append(("same question", f"{told} {_figure(entry['same_question'])} (chance 0.5){unseen}"))
+        if between := entry.get("between_generators"):
+            sd = (
+                f"{between['sd']['value']:.3g} (its score rises by {between['slope']['value']:.3g} a unit of the label)"
+            )
+            lines.append(("", f"{name}: error between {between['n_generators']} generators, standard deviation {sd}"))
     return lines
 
 

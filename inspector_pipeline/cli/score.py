@@ -159,11 +159,15 @@ def _score_file(args: argparse.Namespace) -> int:
         _print_rows(scored)
     else:
         _show(scored, args.format, columns)
-    _tell_what_was_written(scored, args.prefix, None if target in (None, STDIO) else target)
+    _tell_what_was_written(judge, flat, scored, args.prefix, None if target in (None, STDIO) else target)
     return 0
 
 
-def _tell_what_was_written(scored: list[dict[str, Any]], prefix: str, written: str | None) -> None:
+def _tell_what_was_written(
+    judge: Any, flat: list[dict[str, Any]], scored: list[dict[str, Any]], prefix: str, written: str | None
+) -> None:
+    from inspector_pipeline.api.load import evidence_path
+    from inspector_pipeline.jobs.drift import Drift
     from inspector_pipeline.jobs.flags import Flags, told
 
     flags = Flags(prefix)
@@ -171,7 +175,12 @@ def _tell_what_was_written(scored: list[dict[str, Any]], prefix: str, written: s
         flags.add(row)
     if written:
         _tell(f"wrote {len(scored)} pairs to {written}")
-    _tell(told(flags.counts(), len(scored), written))
+    counts, drift = flags.counts(), Drift.of(evidence_path(judge.model), prefix=prefix)
+    if drift is not None and flat:
+        for row in flat:  # all of them, not the best share alone
+            drift.add(row)
+        counts["drift"] = drift.report()
+    _tell(told(counts, len(scored), written))
 
 
 def _tell(line: str | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..results import REASON, SEEN, UNFAMILIAR
+from .drift import Drift, drift_told
 
 TRUNCATED = "truncated"
 FLAGS = (TRUNCATED, UNFAMILIAR, REASON, SEEN)
@@ -25,6 +26,7 @@ class Flags:
         truncated: Rows whose pair was longer than the judge's limit and was cut.
         unfamiliar: Rows unlike what the judge was fitted on; None where the judge could not say it of any.
         seen: Rows whose question the judge was fitted on; None where it could not say it of any.
+        drift: Compares the rows with those of the judge's fit; None where the judge does not say what they were like.
         reasons: Why rows are unfamiliar, with how many; the number that a reason begins with, a row's own, is left out.
     """
 
@@ -34,6 +36,13 @@ class Flags:
     unfamiliar: int | None = None
     seen: int | None = None
     reasons: Counter[str] = field(default_factory=Counter)
+    drift: Drift | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a row that are looked at."""
+        own = [self.prefix + name for name in FLAGS]
+        return own if self.drift is None else list(dict.fromkeys([*own, *self.drift.columns]))
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count a row, or a pipeline's result.
@@ -50,22 +59,29 @@ class Flags:
             self.seen = (self.seen or 0) + bool(seen)
         if unfamiliar:
             self.reasons[NUMBER.sub("…", reason or "no reason given", count=1)] += 1
+        if self.drift is not None:
+            self.drift.add(row)
 
     def counts(self) -> dict[str, Any]:
         """Return the numbers by name; what the judge cannot say is not there."""
         found: dict[str, Any] = {TRUNCATED: self.truncated}
         if self.unfamiliar is not None:
             found |= {UNFAMILIAR: self.unfamiliar, "unfamiliar_reasons": dict(self.reasons.most_common())}
-        return found if self.seen is None else {**found, SEEN: self.seen}
+        if self.seen is not None:
+            found[SEEN] = self.seen
+        return found if self.drift is None or not self.rows else {**found, "drift": self.drift.report()}
 
 
 def told(counts: Mapping[str, Any], rows: int, output: str | None) -> str | None:
-    """Say in one line how many rows are unfamiliar or seen, and what to do; None where none is.
+    """Say in one line how many rows are unfamiliar or seen, or what else is new in them, and what to do.
 
     Args:
         counts: Those of `Flags`.
         rows: Of how many.
         output: The file or folder of the rows, for the next command; None where nothing was written.
+
+    Returns:
+        None where there is nothing to say.
     """
     parts = []
     if counts.get(UNFAMILIAR):
@@ -75,6 +91,8 @@ def told(counts: Mapping[str, Any], rows: int, output: str | None) -> str | None
         parts.append(f"{counts[UNFAMILIAR]} of {rows} pairs are unlike what the judge was fitted on ({named}{more})")
     if counts.get(SEEN):
         parts.append(f"{counts[SEEN]} of {rows} pairs ask what the judge was fitted on, so it knows them too well")
+    if drifted := drift_told(counts["drift"]) if "drift" in counts else None:
+        parts.append(drifted)
     if counts.get(UNFAMILIAR) and output is not None:
         parts.append(f"leave the unlike ones out: inspector filter {shlex.quote(output)} --drop-unfamiliar")
     return "; ".join(parts) or None

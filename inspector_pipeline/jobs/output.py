@@ -16,7 +16,7 @@ from ..errors import DataFileError
 from ..files.arrow import rows_of
 from ..files.disk import file_sha256
 from ..files.entries import Entry, Row, json_line
-from .flags import FLAGS, Flags
+from .flags import Flags
 from .input import CONFLICTS, Survey
 
 REJECTS = "_rejects"
@@ -224,7 +224,7 @@ class Parts:
         path, rejects = self.path(index), self.rejects_path(index)
         before = flags.rows
         try:
-            for row in _columns(path, [flags.prefix + name for name in FLAGS]):
+            for row in _columns(path, flags.columns):
                 flags.add(row)
         except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
             raise DataFileError(f"{path} expects a whole part, but: {error}. Delete it and run again.") from error

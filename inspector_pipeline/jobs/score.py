@@ -11,12 +11,14 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from ..api.load import evidence_path
 from ..engine import WINDOW_ROWS
 from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, cut, json_line
 from ..files.sources import find_sources, skipped_files
 from ..pipeline_inspector import InspectorPipeline
 from ..results import ADDED_COLUMNS, FlatColumns
+from .drift import Drift
 from .flags import Flags
 from .input import JobInput, check_columns, is_parquet, survey_input
 from .manifest import is_older_job, job_manifest, settle_manifest, write_json
@@ -174,7 +176,8 @@ class _Run:
         starts = range(index * job.part_rows, rows, of * job.part_rows)
         mine = sum(min(job.part_rows, rows - start) for start in starts)
         counts: dict[str, Any] = {"scored": 0, "rejected": 0}
-        flags = Flags(job.prefix)
+        evidence = Drift.of(evidence_path(self.judge.model), self.input.key_columns, job.prefix)
+        flags = Flags(job.prefix, drift=evidence)
         with Progress(mine, f"shard {index}/{of}") as progress:
             for part, windows in self._my_parts():
                 if self.parts.path(part).is_file():

@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from inspector_cli.main import main as cli
 from inspector_training.runs.command import main
 from inspector_training.stages.rank_responses import Config as RankConfig
 from inspector_training.stages.rank_responses import run as rank_responses
 from support.models import PAIRS, aspect, feature
 from support.paths import ROOT
-from support.results import mark_pairs
+from support.results import alike, mark_pairs
 from transformers import AutoModelForCausalLM
 
 from inspector_pipeline import load_judge
@@ -47,41 +48,54 @@ def files(tmp_path, folder):
 
 
 def compare(folder, first, second):
-    return rank_responses(RankConfig(first, second, str(folder), n_resamples=999))
+    return rank_responses(RankConfig(first, second, str(folder), judge_error=0.0))
 
 
-def test_the_better_file_wins_and_equal_ones_do_not(folder, files, tmp_path):
+def test_the_better_file_wins_and_equal_ones_do_not(folder, files):
     worse, better = files
     report = compare(folder, worse, better)
-    assert report["winner"] == "second" and report["n_questions"] == 8 and report["n_left_out"] == 0
-    total = report["aspects"]["total"]
-    assert total == report["aspects"]["a"]  # b does not count
-    assert 0 < total["low"] <= total["difference"] <= total["high"]
-    assert total["difference"] == pytest.approx(total["second"] - total["first"])
-    assert total["p"] == pytest.approx(2 / 2**8)  # of all sign flips, none and all are as extreme
-    assert compare(folder, better, worse)["winner"] == "first"
+    assert report["winner"] == "second" and report["n_prompts"] == 8 and report["n_left_out"] == 0
+    (pair,) = report["pairs"]
+    assert report["rank_by"] == "expected_total" and pair["better"] == "second" and pair["wins"] == 1.0
+    assert 0 < pair["low"] <= pair["difference"] <= pair["high"] and 2 < pair["prompts_needed"] <= 8
+    means = {name: one["mean"] for name, one in report["systems"].items()}
+    assert pair["difference"] == pytest.approx(means["second"] - means["first"], abs=2e-4)
+    assert report["aspects"]["a"]["pairs"][0]["difference"] == pair["difference"]  # b does not count
+    assert report["aspects"]["b"]["judge_error"] is None and report["aspects"]["b"]["pairs"][0]["better"] is None
+    assert compare(folder, better, worse)["winner"] == "first" and '"p"' not in json.dumps(report)
     same = compare(folder, worse, worse)
-    assert same["winner"] is None and same["aspects"]["total"]["p"] == 1.0
+    assert same["winner"] is None and same["pairs"][0]["difference"] == 0 and same["groups"] == [["first", "second"]]
 
 
-def test_the_winner_is_by_the_field_ranked_by_and_not_by_unfamiliar_responses(folder, files, tmp_path, monkeypatch):
+def test_without_evidence_of_the_judges_error_nobody_is_called_better(folder, files):
+    report = rank_responses(RankConfig(*files, str(folder)))
+    assert report["winner"] is None and report["judge_error"] is None
+    assert report["pairs"][0]["beyond_sampling"] == "second" and report["groups_by"] == "sampling alone"
+    assert "Nothing says how much this judge prefers some systems" in report["notes"][0]
+    between = {"sd": {"value": 50.0}, "df": 21, "n_generators": 23, "slope": {"value": 1, "low": 1, "from": "answers"}}
+    results = {"aspects": {"a": {}}, "matched": {"a": {"between_generators": between}}}
+    (folder / "results.json").write_text(json.dumps(results))
+    report = rank_responses(RankConfig(*files, str(folder)))
+    assert report["winner"] is None and report["judge_error"]["sd"] == 50
+    assert report["pairs"][0]["prompts_needed"] == "never" and "judge's own error is larger" in report["notes"][0]
+
+
+def test_the_winner_is_by_the_field_ranked_by_and_not_by_unfamiliar_responses(folder, files, monkeypatch):
     worse, better = files
-    config = RankConfig(worse, better, str(folder), n_resamples=999, rank_by="expected_b")
-    report = rank_responses(config)
-    compared = report["aspects"]["b"]
-    assert report["rank_by"] == "expected_b" and report["unfamiliar"] is None and report["notes"] == []
+    report = rank_responses(RankConfig(worse, better, str(folder), rank_by="expected_b", judge_error=0.0))
+    (compared,) = report["pairs"]
+    assert report["rank_by"] == "expected_b" and report["systems"]["first"]["unfamiliar"] is None
     assert report["winner"] == ("second" if compared["low"] > 0 else "first" if compared["high"] < 0 else None)
     mark_pairs(monkeypatch, unfamiliar="What is 0", seen="What is 1")
     report = compare(folder, worse, better)
-    assert report["winner"] == "second" and report["unfamiliar"]["first"] == 1 == report["seen"]["second"]
-    assert report["unfamiliar"]["n_questions"] == 7 and report["unfamiliar"]["winner"] == "second"
-    assert "1 responses of the first and 1 of the second are unlike what" in report["notes"][0]
-    assert all("without them the result is the same" in note for note in report["notes"])
+    first, second = (report["systems"][name] for name in ("first", "second"))
+    assert report["winner"] == "second" and first["unfamiliar"] == 1 == second["seen"]
+    assert "Responses unlike what the judge was fitted on: 1 of first, 1 of second." in report["notes"]
     mark_pairs(monkeypatch, unfamiliar="What", seen="is")
     report = compare(folder, worse, better)
-    assert report["winner"] is None and report["unfamiliar"]["without"] is None
-    assert "the comparison rests on them: without them fewer than two questions are left, and no" in report["notes"][0]
-    assert "to questions that the judge was fitted on, and the comparison rests on them" in report["notes"][1]
+    assert report["winner"] is None and report["pairs"][0]["rests_on_flagged"]
+    assert "1 comparison rests on unfamiliar responses, and neither is called better" in report["notes"][-1]
+    assert "Responses to questions that it was fitted on: 8 of first, 8 of second." in report["notes"]
 
 
 def test_rows_are_joined_by_id_and_repeated_ones_averaged(folder, files, tmp_path):
@@ -89,10 +103,10 @@ def test_rows_are_joined_by_id_and_repeated_ones_averaged(folder, files, tmp_pat
     rows = [json.loads(line) for line in Path(better).read_text().splitlines()]
     twice = write(tmp_path / "twice.jsonl", [*reversed(rows[:6]), *rows[:6], {**rows[7], "id": 99}])
     report = compare(folder, worse, twice)
-    assert report["n_questions"] == 6 and report["n_left_out"] == 3
+    assert report["n_prompts"] == 6 and report["n_left_out"] == 3
     six = [json.loads(line) for line in Path(worse).read_text().splitlines()][:6]
     expected = compare(folder, write(tmp_path / "six.jsonl", six), write(tmp_path / "best.jsonl", rows[:6]))
-    assert report["aspects"]["total"]["difference"] == pytest.approx(expected["aspects"]["total"]["difference"])
+    assert report["pairs"][0]["difference"] == pytest.approx(expected["pairs"][0]["difference"])
 
 
 def test_files_that_cannot_be_compared_are_refused(folder, files, tmp_path):
@@ -109,8 +123,38 @@ def test_the_command_prints_json_and_a_table(folder, files, capsys):
     worse, better = files
     main(["rank_responses", "--first", worse, "--second", better, "--judge", str(folder), "--n-resamples", "99"])
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["winner"] == "second"
-    assert "8 questions" in captured.err and "total" in captured.err
+    assert json.loads(captured.out)["order"] == ["second", "first"]
+    assert "8 prompts" in captured.err and "expected_total" in captured.err
+
+
+def test_files_that_were_scored_are_ranked_as_they_are_and_by_a_column_too(folder, files, tmp_path, capsys):
+    scored = []
+    for place in files:
+        scored.append(str(tmp_path / f"scored-{Path(place).name}"))
+        assert cli(["score", place, "--judge", str(folder), "--output", scored[-1], "--format", "none"]) == 0
+    assert cli(["rank", *scored, "--judge-error", "0", "--output", str(tmp_path / "ranked.json")]) == 0
+    report = json.loads((tmp_path / "ranked.json").read_text())
+    fresh = compare(folder, *files)
+    assert report["winner"] == "scored-better" and alike(
+        report["pairs"][0]["difference"], fresh["pairs"][0]["difference"], 1e-3
+    )
+    rows = [
+        {**json.loads(line), "system": name, "right": int(name == "better") if i < 10 else None}
+        for name in ("worse", "better")
+        for i, line in enumerate((tmp_path / f"scored-{name}.jsonl").read_text().splitlines() * 2)
+    ]
+    for i, row in enumerate(rows):  # twice as many prompts, so that ten of each have a label
+        row |= {"id": None, "question": f"{row['question']} {i % 16}"}
+    together = write(tmp_path / "together.jsonl", rows)
+    capsys.readouterr()
+    assert cli(["rank", together, "--system", "system", "--label", "right"]) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert report["labelled"] and report["n_prompts"] == 16 and report["systems"]["better"]["labelled"] == 10
+    assert report["winner"] == "better" and report["systems"]["better"]["mean"] == 1
+    assert "take the judge's error between systems out" in " ".join(captured.err.split())
+    assert cli(["rank", together, "--label", "right"]) == 1
+    assert "A ranking expects 2 to 100 systems, but got 1" in capsys.readouterr().err
 
 
 def test_the_harness_runs_a_task_whose_metric_is_a_judge(folder, full_model, tokenizer, tmp_path, monkeypatch):

@@ -148,7 +148,7 @@ def garbled_language(source: Source, degree: int, rng: random.Random) -> Damaged
 def _garble(line: str, degree: int, rng: random.Random) -> str:
     kept = [t for t in _tokens(line) if not (t.lower() in _FUNCTION_WORDS and rng.random() < _MISSING[degree])]
     places = [i for i, token in enumerate(kept) if _is_word(token)]
-    words = [_typo(kept[i], rng) if rng.random() < _TYPOS[degree] else kept[i] for i in places]
+    words = [typo(kept[i], rng) if rng.random() < _TYPOS[degree] else kept[i] for i in places]
     if degree == 3:
         rng.shuffle(words)
     for place, word in zip(places, words, strict=True):
@@ -156,7 +156,7 @@ def _garble(line: str, degree: int, rng: random.Random) -> str:
     return " ".join(kept)
 
 
-def _typo(word: str, rng: random.Random) -> str:
+def typo(word: str, rng: random.Random) -> str:
     """Swap, drop or double a letter inside a word; its first letter stays."""
     letters = re.sub(r"\W", "", word)
     if len(letters) < 3:

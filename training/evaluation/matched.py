@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..probing.table import Array, Labels
 from ..rows.contrast import answer_margins, higher
 from ..rows.records import LabelledPair
+from .between import between_generators
 from .methods.base import Fold
 from .metrics import UNSET, Index, Interval, Mask, Predictions, auroc, interval, resamples, rounded
 
@@ -81,15 +82,16 @@ def matched_evidence(
 
     Returns:
         Aspect -> counts, `auroc` and `same_question` with intervals, each method's beside it with the paired gain,
-        `surest` (share of the surest decisions -> share right), `by_generator`, and `unseen_generators` with the
-        same rows' figures where their generators were seen and the paired difference.
+        `surest` (share of the surest decisions -> share right), `by_generator`, `unseen_generators` with the same rows'
+        figures where their generators were seen and the paired difference; and `between_generators`, the error between
+        them of the expected score (`between.between_generators`), of unseen ones where `generators_unseen`.
     """
     judge, found = next(iter(predictions)), {}
     first = {name: one.take(np.arange(len(labels.score)), slice(1)).repeats()[0] for name, one in predictions.items()}
     positive = labels.positive
     for a, name in enumerate(labels.names):
         named = (labels.aspect == a) & ~labels.auxiliary & (generators != "") & (first[judge].score != UNSET)
-        rows = np.flatnonzero(named)
+        every = rows = np.flatnonzero(named)
         rows = rows[_both_kinds(labels.question[rows], positive[rows])]
         if len(np.unique(generators[rows])) < MIN_GENERATORS:
             continue
@@ -125,6 +127,11 @@ def matched_evidence(
                 "seen": seen.intervals(),
                 "difference": new.gains(seen),
             }
+        predicted = first[judge].expected if unseen is None else unseen.expected[0]
+        every = every[~np.isnan(predicted[every])]
+        own = (predicted[every], labels.score[every], labels.question[every], generators[every])
+        if between := between_generators(*own):
+            entry["between_generators"] = {"generators_unseen": unseen is not None, **between}
         found[name] = entry
     return found
 

@@ -136,10 +136,28 @@ def f1(truth: Index, score: Index, weights: Array, *, by_support: bool = False) 
     return np.asarray(np.where(share > 0, share * (hits / (scores + labels)), 0.0).sum(axis=1) / share.sum(axis=1))
 
 
-def quadratic_kappa(truth: Index, score: Index, weights: Array) -> Array:
-    """Cohen's kappa, disagreement being the squared distance on the scale; NaN where all are the same one score."""
+def quadratic_kappa(truth: Index, score: Index, weights: Array, values: Array | None = None) -> Array:
+    """Cohen's kappa, disagreement being the squared distance on the scale; NaN where all are the same one score.
+
+    Args:
+        truth: (rows,) labels.
+        score: (rows,) scores.
+        weights: (resamples, rows).
+        values: What the numbers of labels and scores stand for, where they are places in it.
+    """
     cells, scale = confusions(truth, score, weights)
-    distance = (scale[:, None] - scale) ** 2
+    if values is not None:
+        scale = values[scale.astype(np.int64)]
+    return _kappa(cells, (scale[:, None] - scale) ** 2)
+
+
+def cohen_kappa(truth: Index, score: Index, weights: Array) -> Array:
+    """Cohen's kappa, all disagreements being alike; NaN where all are the same one score."""
+    cells, scale = confusions(truth, score, weights)
+    return _kappa(cells, 1 - np.eye(len(scale)))
+
+
+def _kappa(cells: Array, distance: Array) -> Array:
     by_chance = cells.sum(axis=2)[:, :, None] * cells.sum(axis=1)[:, None, :] / cells.sum(axis=(1, 2))[:, None, None]
     return np.asarray(1 - (cells * distance).sum(axis=(1, 2)) / (by_chance * distance).sum(axis=(1, 2)))
 

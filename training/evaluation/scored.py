@@ -72,15 +72,7 @@ def read_scored(paths: Sequence[Path], required: Sequence[str], rank_by: str | N
     Raises:
         DataFileError: A file cannot be read, a row lacks a key or its score, or rows name different fields.
     """
-    rows: list[Row] = []
-    for path in paths:
-        for entry in (entry for source in find_sources(str(path)) for entry in source.entries(None)):
-            if entry.row is None:
-                raise DataFileError(f"{entry.place} {entry.fault}.")
-            lacking = [key for key in required if entry.row.get(key) is None]
-            if lacking:
-                raise DataFileError(f"{entry.place} expects {', '.join(required)}, but lacks {lacking[0]!r}.")
-            rows.append(entry.row)
+    rows = read_entries(paths, required)
     told = ", ".join(map(str, paths))
     prefix = next((key.removesuffix(RANK_BY) for row in rows[:1] for key in row if key.endswith(RANK_BY)), "")
     named = {row.get(prefix + RANK_BY) for row in rows} if rank_by is None else {rank_by}
@@ -91,8 +83,30 @@ def read_scored(paths: Sequence[Path], required: Sequence[str], rank_by: str | N
             f"{RANK_BY!r}, but got {found}. Score them by `inspector score`, or give --rank-by."
         )
     field = str(named.pop())
-    flags = ([_flag(row.get(prefix + name)) for row in rows] for name in (UNFAMILIAR, SEEN))
+    flags = ([as_flag(row.get(prefix + name)) for row in rows] for name in (UNFAMILIAR, SEEN))
     return Scored(rows, field, numbers(rows, field, told), *flags)
+
+
+def read_entries(paths: Sequence[Path], required: Sequence[str]) -> list[Row]:
+    """Read the rows of files, and of folders that `inspector score` wrote.
+
+    Args:
+        paths: Files and folders.
+        required: Keys that every row has.
+
+    Raises:
+        DataFileError: A file cannot be read, or a row lacks a key.
+    """
+    rows: list[Row] = []
+    for path in paths:
+        for entry in (entry for source in find_sources(str(path)) for entry in source.entries(None)):
+            if entry.row is None:
+                raise DataFileError(f"{entry.place} {entry.fault}.")
+            lacking = [key for key in required if entry.row.get(key) is None]
+            if lacking:
+                raise DataFileError(f"{entry.place} expects {', '.join(required)}, but lacks {lacking[0]!r}.")
+            rows.append(entry.row)
+    return rows
 
 
 def input_files(scored: Iterable[Path], judge: str | None) -> list[Path]:
@@ -117,7 +131,8 @@ def numbers(rows: Sequence[Row], column: str, source: str) -> Array:
     return found
 
 
-def _flag(value: Any) -> bool | None:
+def as_flag(value: Any) -> bool | None:
+    """Read a flag of a scored row; None where it says nothing."""
     return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())  # text in CSV
 
 

@@ -22,7 +22,7 @@ from ..audits.report import audit_summary
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 from .plots import draw
 
-CARD_KEYS = {"sources", "meanings", "notes", "retrain", "cost", "degenerate", "use"}
+CARD_KEYS = {"sources", "meanings", "notes", "retrain", "cost", "degenerate", "use", "ranking"}
 
 
 def write_judge(
@@ -82,7 +82,7 @@ def read_card(paths: str | tuple[str, ...] | None, audit: str | None = None) -> 
     """Read what only a judge's maker knows, for its card, and what was measured with the judge.
 
     Args:
-        paths: YAML or JSON files, such as those of the stages degenerate and use; each goes before those left of it.
+        paths: YAML or JSON files, such as those of degenerate, use and rank_report; each goes before those left of it.
         audit: audit.json of the audit stage, whose small numbers go on the card too.
 
     Returns:

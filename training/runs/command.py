@@ -42,6 +42,7 @@ STAGES = (  # in the order of the work
     "combine",
     "use",
     "rank_responses",
+    "rank_report",
     "rate_texts",
     "ablation",
     "benchmark",

@@ -22,6 +22,7 @@ from inspector_pipeline.files.disk import json_text, write_atomically
 
 from ..evaluation.crossval import CrossValidation
 from ..evaluation.evidence import judge_evidence, protocol, set_evidence
+from ..evaluation.fitted_on import fitted_on
 from ..evaluation.matched import generator_groups, generators_of, matched_evidence, without_generators
 from ..evaluation.methods.probes import ProbesMethod, identities
 from ..evaluation.methods.text import BASELINES, TextMethod
@@ -134,6 +135,7 @@ def evaluate(
     of_rival = {rival.name: validation.predict(rival, [fold.that_counts() for fold in folds]) for rival in rivals}
     results = judge_evidence({**predictions, **of_rival}, labels, samples)
     results |= {"protocol": _protocol(config, judge.choices[: len(folds)]), "candidates_tried": config.candidates_tried}
+    results["fitted_on"] = fitted_on(design.data.pairs, labels, predictions[judge.name])
     generators = generators_of(labels, design.data.pairs)
     groups = generator_groups(generators[~labels.auxiliary], config.generator_groups, config.seed)
     once = [fold for fold in folds if fold.repeat == 0]

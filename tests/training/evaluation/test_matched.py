@@ -74,6 +74,9 @@ def test_a_signal_within_questions_is_found_for_generators_that_no_fit_saw(tmp_p
     assert found["gain_over_length"]["same_question"]["low"] > 0.2
     new = found["unseen_generators"]
     assert new["n_rows"] == 160 and new["auroc"]["value"] > 0.9 and new["difference"]["auroc"]["low"] <= 0.02
+    between = found["between_generators"]
+    assert between["generators_unseen"] and between["n_generators"] == 4 and between["slope"]["low"] > 0.3
+    assert between["sd"]["low"] == 0 and set(between["by_generator"]) == set(GENERATORS)
     assert set(found["by_generator"]) == set(GENERATORS) and "generators never seen" in report(results)
 
 

@@ -1,0 +1,161 @@
+"""Ranking systems: known formulas, and no worse system is called better for a judge's liking of its generator."""
+
+import numpy as np
+import pytest
+from inspector_training.evaluation.between import between_generators
+from inspector_training.trust.ranking import (
+    JudgeError,
+    critical,
+    groups,
+    joined_df,
+    judge_error,
+    means_of,
+    prompts_needed,
+    rank_systems,
+)
+from scipy import stats
+
+from inspector_pipeline.errors import DataFileError
+
+
+def made_up(rng, accuracy, preference, n=60, gain=0.5, hard=0.15):
+    """A judge's scores, and the labels, of systems of known accuracy, each preferred by so much."""
+    difficulty = rng.normal(0, hard, (n, 1))
+    right = rng.random((n, len(accuracy))) < np.clip(np.asarray(accuracy) - difficulty, 0, 1)
+    return 0.4 + gain * right - difficulty + np.asarray(preference) + rng.normal(0, 0.1, right.shape), right * 1.0
+
+
+def test_two_systems_are_compared_by_a_paired_t_interval_where_the_judge_has_no_error():
+    values, _ = made_up(np.random.default_rng(0), [0.4, 0.8], [0, 0])
+    pair = rank_systems(values, JudgeError(0.0, 20, "made up"))["pairs"][0]
+    plain = stats.ttest_rel(values[:, 1], values[:, 0]).confidence_interval()
+    assert (pair["low"], pair["high"]) == pytest.approx((plain.low, plain.high))
+    assert pair["difference"] == pytest.approx(np.mean(values[:, 1] - values[:, 0])) and pair["better"] == 1
+    assert pair["wins"] == pytest.approx(np.mean(values[:, 1] > values[:, 0]))
+
+
+def test_three_systems_of_one_variance_are_compared_by_tukeys_range():
+    values = np.random.default_rng(1).normal(size=(40, 3)) + [0, 0.2, 2.0]
+    found = rank_systems(values, JudgeError(0.0, 20, "made up"))
+    pair = found["pairs"][2]
+    variance = np.var(values[:, 2] - values[:, 1], ddof=1) / 40
+    exact = stats.studentized_range.ppf(0.95, 3, 39) / np.sqrt(2) * np.sqrt(variance)
+    assert pair["high"] - pair["difference"] == pytest.approx(exact, rel=2e-3)
+    assert pair["high"] - pair["difference"] >= exact, "what is drawn between degrees of freedom is not too small"
+    assert found["groups"] == [[2], [1, 0]]
+    assert [one["ranks"] for one in found["systems"]] == [[2, 3], [2, 3], [1, 1]]
+    for df in (5.0, 15.0, 30.0, 200.0):
+        exact = stats.studentized_range.ppf(0.95, 10, df) / np.sqrt(2)
+        assert exact <= critical(10, df) <= 1.01 * exact
+
+
+def test_the_judges_error_widens_intervals_and_may_never_be_overcome():
+    values, _ = made_up(np.random.default_rng(2), [0.5, 0.7], [0, 0], n=400)
+    without, with_error = (rank_systems(values, JudgeError(sd, 21, "made up"))["pairs"][0] for sd in (0.0, 0.05))
+    assert without["better"] == 1 and with_error["better"] is None and with_error["beyond_sampling"] == 1
+    variance = np.var(values[:, 1] - values[:, 0], ddof=1) / 400
+    df = joined_df(variance, 399, 2 * 0.05**2, 21)
+    reach = stats.t.ppf(0.975, df) * np.sqrt(variance + 2 * 0.05**2)
+    assert with_error["high"] - with_error["low"] == pytest.approx(2 * reach)
+    assert with_error["prompts_needed"] == "never" and 20 < without["prompts_needed"] < 400
+    unknown = rank_systems(values, None)
+    assert unknown["pairs"][0]["better"] is None and unknown["pairs"][0]["beyond_sampling"] == 1
+    assert unknown["groups"] == [[1], [0]], "by sampling alone, and said so by the report"
+
+
+def test_as_many_prompts_as_are_said_to_be_needed_are_just_enough():
+    error = JudgeError(0.01, 21, "made up")
+    needed = prompts_needed(0.1, 0.09, 2, error, 0.95)
+    for n, enough in ((needed, True), (round(0.93 * needed), False)):
+        df = joined_df(0.09 / n, n - 1, 2e-4, 21)
+        assert (stats.t.ppf(0.975, df) * np.sqrt(0.09 / n + 2e-4) < 0.1) == enough
+    assert prompts_needed(0.0, 0.09, 2, None, 0.95) == "never" == prompts_needed(0.029, 0.0, 2, error, 0.95)
+
+
+@pytest.mark.parametrize("k", [2, 6])
+def test_the_worse_is_called_better_in_at_most_one_in_twenty_however_the_judge_prefers(k):
+    """The failure that must not come back: 29 of 60 right called better than 45 of 60 right at p = .0002."""
+    rng, wrong, by_sampling, right = np.random.default_rng(3), [], [], []
+    question, generator = (place.ravel().astype(str) for place in np.indices((150, 20)))
+    for sd in np.repeat([0.01, 0.04, 0.15], 20 if k == 2 else 8):
+        known = made_up(rng, rng.uniform(0.4, 0.9, 20), rng.normal(0, sd, 20), n=150)
+        evidence = between_generators(known[0].ravel(), known[1].ravel(), question, generator)
+        error = judge_error({"matched": {"correctness": {"between_generators": evidence}}}, "expected_correctness")
+        for _ in range(8):
+            accuracy = rng.uniform(0.45, 0.8, k)
+            pairs = rank_systems(made_up(rng, accuracy, rng.normal(0, sd, k))[0], error)["pairs"]
+            worse = [min((one["first"], one["second"]), key=accuracy.__getitem__) for one in pairs]
+            wrong.append(any(one["better"] == own for one, own in zip(pairs, worse, strict=True)))
+            by_sampling.append(any(one["beyond_sampling"] == own for one, own in zip(pairs, worse, strict=True)))
+            right.append(any(one["better"] not in (None, own) for one, own in zip(pairs, worse, strict=True)))
+    assert np.mean(wrong) <= 0.05 < np.mean(by_sampling)
+    assert np.mean(right) > 0.1, "it is no remedy never to say anything"
+
+
+def test_the_failure_itself_is_not_called():
+    rng = np.random.default_rng(4)
+    right = np.array([np.arange(60) < 45, np.arange(60) < 29]).T
+    for row in right.T:
+        rng.shuffle(row)
+    values = 0.4 + 0.1 * right + [0.0, 0.25] + rng.normal(0, 0.1, (60, 2))  # it prefers the worse one
+    found = rank_systems(values, JudgeError(0.12, 21, "its evidence"))["pairs"][0]
+    assert found["beyond_sampling"] == 1 and found["better"] is None and found["low"] < 0 < found["high"]
+
+
+def test_labelled_rows_take_the_judges_preference_out():
+    rng, covered, called, widths = np.random.default_rng(5), [], [], []
+    accuracy = np.array([0.7, 0.5, 0.5])
+    for _ in range(150):
+        values, truth = made_up(rng, accuracy, [0.0, 0.3, 0.1], n=500, gain=0.5, hard=0.02)
+        labels = np.where(rng.random(truth.shape) < 0.3, truth, np.nan)
+        found = rank_systems(values, None, labels=labels)
+        covered.append(
+            all(p["low"] <= accuracy[p["second"]] - accuracy[p["first"]] <= p["high"] for p in found["pairs"])
+        )
+        called.append([p["better"] for p in found["pairs"]])
+        widths.append(
+            [
+                np.sqrt(np.sum(means_of(values, labels).influence[:, 0] ** 2)),
+                np.nanstd(labels[:, 0]) / np.sqrt((~np.isnan(labels[:, 0])).sum()),
+            ]
+        )
+    assert np.mean(covered) >= 0.91
+    assert np.mean([one[0] == 0 for one in called]) > 0.9 and np.mean([one[2] is not None for one in called]) < 0.06
+    assert np.mean(widths, axis=0)[0] < 0.75 * np.mean(widths, axis=0)[1], "the judge saves labels"
+    with pytest.raises(DataFileError, match="expects 10 labelled rows of each system or more, but got 3"):
+        rank_systems(values, None, labels=np.where(np.arange(500)[:, None] < 3, truth, np.nan))
+
+
+def test_who_wins_only_by_flagged_answers_is_not_called_better():
+    rng = np.random.default_rng(6)
+    flagged = np.zeros((60, 2), dtype=bool)
+    flagged[:40, 1] = True
+    values = rng.normal(0, 0.1, (60, 2)) + flagged
+    found = rank_systems(values, JudgeError(0.01, 21, "made up"), flagged=flagged)["pairs"][0]
+    assert found["rests_on_flagged"] and found["better"] is None and found["beyond_sampling"] == 1
+    found = rank_systems(values + [0, 1], JudgeError(0.01, 21, "made up"), flagged=flagged)["pairs"][0]
+    assert not found["rests_on_flagged"] and found["better"] == 1
+
+
+def test_groups_are_the_largest_that_cannot_be_told_apart():
+    assert groups([0, 1, 2, 3], set()) == [[0, 1, 2, 3]]
+    assert groups([2, 0, 1], {(0, 1), (0, 2), (1, 2)}) == [[2], [0], [1]]
+    assert groups([0, 1, 2, 3], {(0, 2), (0, 3), (1, 3)}) == [[0, 1], [1, 2], [2, 3]]
+
+
+def test_evidence_that_says_nothing_of_generators_gives_no_error():
+    slope = {"value": 0.3, "low": 0.1, "high": 0.5, "from": "generators"}
+    found = {"sd": {"value": 0.02}, "df": 21, "n_generators": 23, "slope": slope, "generators_unseen": True}
+    matched = {name: {"between_generators": found} for name in ("a", "b")}
+    assert judge_error({"matched": matched}, "expected_a") == JudgeError(
+        0.02, 21, "its evidence on 23 generators that no fit saw", 0.3
+    )
+    aspects = {"a": {"counts_in_total": True}, "b": {}, "c": {"counts_in_total": False}}
+    assert judge_error({"matched": matched, "aspects": aspects}, "expected_total").sd == pytest.approx(0.04)
+    assert judge_error({"matched": {"a": matched["a"]}, "aspects": aspects}, "expected_total") is None
+    assert judge_error({}, "expected_a") is None and judge_error({"matched": matched}, "a") is None
+    ranking = {"field": "expected_a", "ways": {"judge": {"between_generators": {**found, "sd": {"value": 0.01}}}}}
+    assert judge_error({"matched": matched, "ranking": ranking}, "expected_a").sd == 0.01
+    assert judge_error({"matched": matched, "ranking": ranking}, "expected_b").sd == 0.02
+    not_shown = {**found, "slope": {**slope, "low": -0.1}}
+    assert judge_error({"matched": {"a": {"between_generators": not_shown}}}, "expected_a") is None

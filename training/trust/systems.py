@@ -1,0 +1,228 @@
+"""Systems to rank: their responses to the same prompts, read from files, and scored where they are not.
+
+A file that `inspector score` has written is taken as it is; any other is scored first. Rows are joined by `id` where
+every row has one, else by the text of the question; several responses of a system to one prompt are averaged, and
+prompts that not all systems answer are left out and counted.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.files.entries import Row
+from inspector_pipeline.results import RANK_BY, SEEN, UNFAMILIAR, FlatColumns
+
+from ..evaluation.metrics import Array
+from ..evaluation.scored import as_flag, numbers, read_entries
+from ..rows.records import normal_text
+
+FEWEST, MOST = 2, 100
+
+
+@dataclass(frozen=True)
+class Systems:
+    """Responses of several systems to the same prompts.
+
+    Attributes:
+        names: The systems.
+        n_left_out: Prompts that not all of them answer.
+        values: Field -> (prompts, systems) scores, the mean over a system's responses to a prompt.
+        field: What is ranked by.
+        length: (prompts, systems) characters of the responses.
+        flags: `unfamiliar` and `seen` -> (prompts, systems) how many responses are; None where nothing says so.
+        responses: (systems,) how many.
+        labels: (prompts, systems) the truth, NaN where it is not known; None without labels.
+    """
+
+    names: list[str]
+    n_left_out: int
+    values: dict[str, Array]
+    field: str
+    length: Array
+    flags: dict[str, NDArray[np.int64] | None]
+    responses: list[int]
+    labels: Array | None
+
+
+def read_systems(
+    files: Sequence[Path],
+    score: Callable[[list[Row]], list[Row]],
+    *,
+    names: Sequence[str] = (),
+    system: str | None = None,
+    rank_by: str | None = None,
+    label: str | None = None,
+) -> Systems:
+    """Read systems' responses, score those that are not, and put them side by side.
+
+    Args:
+        files: One a system; or, with `system`, any.
+        score: Adds a judge's columns to rows.
+        names: The systems', one a file; the files' where they are not given.
+        system: The column that names each row's system.
+        rank_by: The column to rank by; what the judge names where it is None.
+        label: A column with the truth, empty where it is not known.
+
+    Raises:
+        DataFileError: A file cannot be read, there are too few systems or prompts, or one id stands for two questions.
+    """
+    rows = {path: read_entries([path], ("question", "prediction")) for path in files}
+    if system is None:
+        taken = names or names_of(files)
+        by_system = dict(zip(taken, (rows[path] for path in files), strict=True))
+    else:
+        by_system = defaultdict(list)
+        for path, row in ((path, row) for path, own in rows.items() for row in own):
+            if row.get(system) is None:
+                raise DataFileError(f"{path} expects rows with {system!r}, the system's name, but one lacks it.")
+            by_system[str(row[system])].append(row)
+    if not FEWEST <= len(by_system) <= MOST:
+        told = f"Give a file a system, or name the column of the systems by --system; {MOST} are the most."
+        raise DataFileError(f"A ranking expects {FEWEST} to {MOST} systems, but got {len(by_system)}. {told}")
+    fresh = [name for name, own in by_system.items() if not _is_scored(own)]
+    if fresh:
+        together = iter(score([row for name in fresh for row in by_system[name]]))
+        by_system = {**by_system, **{name: [next(together) for _ in by_system[name]] for name in fresh}}
+    return _side_by_side(dict(by_system), rank_by, label)
+
+
+def scorer(judge: Callable[[], Any], batch_size: int | None = None) -> Callable[[list[Row]], list[Row]]:
+    """Return what adds the columns of a judge, which is loaded once they are asked for."""
+
+    def score(rows: list[Row]) -> list[Row]:
+        loaded = judge()
+        columns = FlatColumns(loaded.model.config)
+        results = loaded([{key: row[key] for key in ("question", "prediction")} for row in rows], batch_size=batch_size)
+        return [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
+
+    return score
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """Name systems by their files, without folders and endings where these tell them apart."""
+    stems = [path.name.partition(".")[0] or path.name for path in files]
+    for found in (stems, [str(path) for path in files]):
+        if len(set(found)) == len(found):
+            return found
+    raise DataFileError(f"A ranking expects different files, but got {', '.join(map(str, files))}. Name each once.")
+
+
+def _is_scored(rows: Sequence[Row]) -> bool:
+    prefix = _prefix(rows)
+    return prefix is not None and any(key.startswith(f"{prefix}expected_") for key in rows[0])
+
+
+def _prefix(rows: Sequence[Row]) -> str | None:
+    """Return what the names of a judge's columns begin with; None where there are none."""
+    return next((key.removesuffix(RANK_BY) for row in rows[:1] for key in row if key.endswith(RANK_BY)), None)
+
+
+def _side_by_side(by_system: dict[str, list[Row]], rank_by: str | None, label: str | None) -> Systems:
+    prompts = _prompts(by_system)
+    answered = {name: set(keys) for name, keys in prompts.items()}
+    shared = sorted(set.intersection(*answered.values()))
+    if len(shared) < FEWEST:
+        raise DataFileError(
+            f"A comparison expects two prompts or more that all systems answer, but these share {len(shared)} ids or "
+            "questions. Give the files the ids of one data set."
+        )
+    shape = (len(shared), len(by_system))
+    columns: dict[str, Array] = defaultdict(lambda: np.full(shape, np.nan))
+    fields, flags, counts = set[str](), {name: np.zeros(shape, dtype=np.int64) for name in (UNFAMILIAR, SEEN)}, []
+    said = dict.fromkeys(flags, False)
+    for at, (name, rows) in enumerate(by_system.items()):
+        prefix = _prefix(rows) or ""
+        own = _rank_field(rows, name, prefix, rank_by)
+        fields.add(own)
+        place = {key: i for i, key in enumerate(shared)}
+        kept = [(place[key], row) for key, row in zip(prompts[name], rows, strict=True) if key in place]
+        at_prompt, kept_rows = np.array([i for i, _ in kept]), [row for _, row in kept]
+        counts.append(len(kept))
+        named = {key: prefix + key for key in _expected(rows, prefix) | {own}}
+        for key, column in named.items():
+            columns[key][:, at] = _averaged(numbers(kept_rows, column, name), at_prompt, len(shared))
+        lengths = np.array([len(str(row["prediction"])) for row in kept_rows], dtype=np.float64)
+        columns["length"][:, at] = _averaged(lengths, at_prompt, len(shared))
+        if label is not None:
+            columns["label"][:, at] = _averaged(_labels(kept_rows, label, name), at_prompt, len(shared))
+        for flag, table in flags.items():
+            found = [as_flag(row.get(prefix + flag)) for row in kept_rows]
+            said[flag] |= any(one is not None for one in found)
+            np.add.at(table[:, at], at_prompt, np.array([bool(one) for one in found], dtype=np.int64))
+    if len(fields) > 1:
+        raise DataFileError(
+            f"A ranking expects systems scored by one judge, but their rows name {', '.join(sorted(fields))} to rank "
+            "by. Score them by one judge, or give --rank-by."
+        )
+    length, labels = columns.pop("length"), columns.pop("label", None)
+    whole = {key: table for key, table in columns.items() if not np.isnan(table).any()}
+    return Systems(
+        list(by_system),
+        len(set.union(*answered.values())) - len(shared),
+        whole,
+        fields.pop(),
+        length,
+        {flag: table if said[flag] else None for flag, table in flags.items()},
+        counts,
+        labels,
+    )
+
+
+def _prompts(by_system: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
+    """Name each row's prompt, by its id where all have one."""
+    everything = [row for rows in by_system.values() for row in rows]
+    if any(row.get("id") is None for row in everything):
+        return {name: [normal_text(row["question"]) for row in rows] for name, rows in by_system.items()}
+    asked: dict[str, str] = {}
+    for row in everything:
+        if asked.setdefault(str(row["id"]), normal_text(row["question"])) != normal_text(row["question"]):
+            raise DataFileError(f"The files expect one question for an id, but differ on id {row['id']}.")
+    return {name: [str(row["id"]) for row in rows] for name, rows in by_system.items()}
+
+
+def _rank_field(rows: Sequence[Row], name: str, prefix: str, rank_by: str | None) -> str:
+    own = rows[0].get(prefix + RANK_BY) if rank_by is None else None
+    field = str(own).removeprefix(prefix) if own else rank_by
+    if field is None:
+        raise SettingsError(
+            f"{name} expects rows whose judge names what it ranks by, but it names nothing. Give --rank-by."
+        )
+    if prefix + field not in rows[0]:
+        found = ", ".join(sorted(_expected(rows, prefix))) or "none"
+        raise SettingsError(f"rank_by expects a column of the judge's, such as {found}, but got {field!r}.")
+    return field
+
+
+def _expected(rows: Sequence[Row], prefix: str) -> set[str]:
+    return {
+        key.removeprefix(prefix)
+        for key, value in rows[0].items()
+        if key.startswith(f"{prefix}expected_") and value not in (None, "")
+    }
+
+
+def _labels(rows: Sequence[Row], column: str, source: str) -> Array:
+    found = [row.get(column) for row in rows]
+    plain = [float("nan") if one in (None, "") else {True: 1.0, False: 0.0}.get(one, one) for one in map(_plain, found)]
+    known = [i for i, one in enumerate(plain) if one == one]
+    values = np.full(len(rows), np.nan)
+    values[known] = numbers([{column: plain[i]} for i in known], column, source)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    flag = as_flag(value)
+    return value if flag is None else float(flag)
+
+
+def _averaged(values: Array, prompt: NDArray[np.int64], n: int) -> Array:
+    """Average what is known of each prompt's responses, (n,); NaN where nothing is."""
+    known = ~np.isnan(values)
+    totals, counts = np.bincount(prompt[known], values[known], n), np.bincount(prompt[known], minlength=n)
+    return np.divide(totals, counts, out=np.full(n, np.nan), where=counts > 0)
