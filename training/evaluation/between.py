@@ -171,7 +171,7 @@ def _weighted_squares(outcome: Array, design: Array, variance: Array) -> float:
     return float(np.sum(((outcome - design @ fitted) * root) ** 2))
 
 
-def _spread(squares: Callable[[float], float], df: int, most: float) -> dict[str, float | None]:
+def _spread(squares: Callable[[float], float], df: int, most: float) -> dict[str, float]:
     """Find the standard deviations at which the weighted squares are what their distribution says: mean, 2.5, 97.5 %.
 
     Args:

@@ -129,8 +129,8 @@ def matched_evidence(
             }
         predicted = first[judge].expected if unseen is None else unseen.expected[0]
         every = every[~np.isnan(predicted[every])]
-        own = (predicted[every], labels.score[every], labels.question[every], generators[every])
-        if between := between_generators(*own):
+        truth = labels.score[every].astype(np.float64)
+        if between := between_generators(predicted[every], truth, labels.question[every], generators[every]):
             entry["between_generators"] = {"generators_unseen": unseen is not None, **between}
         found[name] = entry
     return found

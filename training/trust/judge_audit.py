@@ -141,7 +141,7 @@ def _drawn(rows: Sequence[Row], questions: Sequence[str], n: int, seed: int) -> 
         ).digest()
 
     turn: dict[str, int] = defaultdict(int)
-    ranked = []
+    ranked: list[tuple[int, int, int]] = []
     for i in sorted(range(len(rows)), key=digest):
         ranked.append((turn[questions[i]], len(ranked), i))
         turn[questions[i]] += 1
@@ -166,7 +166,7 @@ def _change(differences: Array, questions: Sequence[str], level: float) -> dict[
     """Average differences over questions, with a t-interval of as many as there are."""
     _, place = np.unique(np.array(questions, dtype=np.str_), return_inverse=True)
     means = np.bincount(place, differences) / np.bincount(place)
-    found = {"value": rounded(means.mean()), "raised": rounded(np.mean(differences > 0)), "n": len(means)}
+    found = {"value": rounded(means.mean()), "raised": rounded(float(np.mean(differences > 0))), "n": len(means)}
     if len(means) < LEAST_QUESTIONS:
         return found
     reach = stats.t.ppf(0.5 + level / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
@@ -177,7 +177,7 @@ def _truth(rows: Sequence[Row], label: str | None) -> Array | None:
     """Read labels, (rows,), NaN where there is none."""
     if label is None:
         return None
-    flags = {"true": 1.0, "false": 0.0}
+    flags: dict[str, Any] = {"true": 1.0, "false": 0.0}
     found = [flags.get(str(row.get(label)).lower(), row.get(label)) for row in rows]
     known = [i for i, value in enumerate(found) if value not in (None, "")]
     truth = np.full(len(rows), np.nan)

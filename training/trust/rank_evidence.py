@@ -88,7 +88,7 @@ def _table(values: Array, question: NDArray[np.int64], generator: NDArray[np.int
     total, count = np.zeros(shape), np.zeros(shape)
     np.add.at(total, (question, generator), values)
     np.add.at(count, (question, generator), 1)
-    return np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(shape, np.nan), where=count > 0))
 
 
 def _way(
@@ -163,7 +163,7 @@ def _calls(values: Array, pair: tuple[int, int], error: JudgeError | None, k: in
     judge = 2 * error.sd**2
     df = joined_df(variance, n - 1, judge, error.df)
     called = [np.abs(mean) > critical(many, df, level) * np.sqrt(variance + judge) for many in (2, k)]
-    return np.sign(mean)[:, None] * np.column_stack(called)
+    return np.asarray(np.sign(mean)[:, None] * np.column_stack(called))
 
 
 def _counted(calls: Array, far: NDArray[np.bool_]) -> dict[str, Any]:

@@ -225,4 +225,4 @@ def _averaged(values: Array, prompt: NDArray[np.int64], n: int) -> Array:
     """Average what is known of each prompt's responses, (n,); NaN where nothing is."""
     known = ~np.isnan(values)
     totals, counts = np.bincount(prompt[known], values[known], n), np.bincount(prompt[known], minlength=n)
-    return np.divide(totals, counts, out=np.full(n, np.nan), where=counts > 0)
+    return np.asarray(np.divide(totals, counts, out=np.full(n, np.nan), where=counts > 0))
