@@ -19,8 +19,7 @@ logger = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_JUDGE = ASSETS / "embedded"
-FAST_JUDGE = ASSETS / "embedded-fast"
-EMBEDDED_JUDGES = {path.name: path for path in (EMBEDDED_JUDGE, FAST_JUDGE)}
+EMBEDDED_JUDGES = {EMBEDDED_JUDGE.name: EMBEDDED_JUDGE}
 EXAMPLES = ASSETS / "examples.jsonl"
 
 EVIDENCE = "results.json"

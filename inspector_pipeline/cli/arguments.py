@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 SOME_REJECTED = 3  # exit code
-JUDGE = "Hub id, folder or embedded-fast (embedded)"
+JUDGE = "Hub id or folder (embedded)"
 TEXTS = (".json", ".jsonl", ".csv")  # which may be compressed as .gz or .zst
 SUFFIXES = (*TEXTS, ".parquet", ".arrow")  # those of files.tables, which takes seconds to import
 READABLE = (*SUFFIXES, *(one + more for one in TEXTS for more in (".gz", ".zst")))

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, help="new folder or URL of the Parquet files to write")
     parser.add_argument("--kind", choices=READERS, default="parquet", help="of the input (parquet)")
     add_column_options(parser)
-    parser.add_argument("--judge", help="Hub id, folder or embedded-fast (embedded)")
+    parser.add_argument("--judge", help="Hub id or folder (embedded)")
     parser.add_argument("--actors", type=int, default=1, help="processes that score (1)")
     parser.add_argument("--cpus", type=float, default=1.0, help="CPUs of each (1)")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each (0)")

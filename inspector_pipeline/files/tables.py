@@ -237,8 +237,8 @@ def check_target(target: str) -> None:
         return
     if path.suffix.lower() not in WRITERS:
         raise DataFileError(
-            f"{target} expects a suffix of {', '.join(WRITERS)}, but got {path.suffix or 'none'!r}. A folder for a job's "
-            "parts ends in /."
+            f"{target} expects a suffix of {', '.join(WRITERS)}, but got {path.suffix or 'none'!r}. A folder for a "
+            "job's parts ends in /."
         )
     if path.is_dir():
         raise DataFileError(f"{target} expects a file, but is a folder.")

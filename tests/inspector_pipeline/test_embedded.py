@@ -11,8 +11,8 @@ from inspector_training.rows.probing_set import drop_foreign, read_probing_set, 
 from support.results import alike
 from transformers import pipeline
 
-from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples, load_judge
-from inspector_pipeline.api.load import EMBEDDED_JUDGE, EMBEDDED_JUDGES, FAST_JUDGE, judge_name
+from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples
+from inspector_pipeline.api.load import EMBEDDED_JUDGE, judge_name
 from inspector_pipeline.engine import collate
 from inspector_pipeline.template import check_pair
 
@@ -33,32 +33,13 @@ def test_the_assets_are_probes_config_evidence_and_card():
     assert names["model.safetensors"] < 6_000_000
 
 
-def test_the_fast_judge_is_described_like_the_other_one():
-    names = {path.name: path.stat().st_size for path in FAST_JUDGE.iterdir()}
-    assert set(names) == {path.name for path in EMBEDDED_JUDGE.iterdir()}
-    config, results = (json.loads((FAST_JUDGE / name).read_text()) for name in ("config.json", "results.json"))
-    assert config["depth"] == results["judge"]["depth"] == 12
-    assert results["protocol"]["depths_chosen"] == {"12": 5}
-    assert {aspect["name"] for aspect in config["aspects"]} == set(results["aspects"]) == ASPECTS
-    loss = results["mean"]["gain_over_rival"]["auroc"]  # over the search of any depth
-    assert loss["low"] <= loss["value"] <= loss["high"]
-    card = (FAST_JUDGE / "README.md").read_text()
-    assert 'judge = load_judge("embedded-fast")' in card and "all layers, of any depth" in card
-    assert results["cost"] and "Its speed was not measured" not in card
-    assert f"{results['mean']['auroc']['value']:.3f}" in card
-
-
-def test_names_of_embedded_judges_stand_for_their_folders(monkeypatch, tmp_path):
-    assert {name: judge_name(name) for name in EMBEDDED_JUDGES} == {
-        "embedded": str(EMBEDDED_JUDGE),
-        "embedded-fast": str(FAST_JUDGE),
-    }
-    assert judge_name(None) == str(EMBEDDED_JUDGE)
-    (tmp_path / "embedded-fast").mkdir()
+def test_the_embedded_judges_name_stands_for_its_folder(monkeypatch, tmp_path):
+    assert judge_name("embedded") == judge_name(None) == str(EMBEDDED_JUDGE)
+    (tmp_path / "embedded").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert judge_name("embedded-fast") == str(FAST_JUDGE)  # whatever folder one is in
-    assert judge_name("./embedded-fast") == "./embedded-fast"
-    assert judge_name(Path("embedded-fast")) == "embedded-fast"  # a path is a path
+    assert judge_name("embedded") == str(EMBEDDED_JUDGE)  # whatever folder one is in
+    assert judge_name("./embedded") == "./embedded"
+    assert judge_name(Path("embedded")) == "embedded"  # a path is a path
 
 
 def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
@@ -161,23 +142,6 @@ def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, t
     with torch.no_grad():
         own = embedded.model(ids, response_mask=torch.ones_like(ids)).expected
         assert torch.equal(shared(ids, response_mask=torch.ones_like(ids)).expected, own)
-
-
-@pytest.mark.slow
-def test_the_fast_judge_reads_fewer_layers_of_the_same_backbone(embedded, examples):
-    shared = load_judge("embedded-fast", share_backbone_with=embedded.model)
-    assert shared.model.config.depth == 12 < embedded.model.config.depth
-    assert shared.device == embedded.device
-    fast = load_judge("embedded-fast", device=embedded.device, dtype=embedded.model.dtype)
-    results = fast(examples)
-    for own, of_shared in zip(results, shared(examples), strict=True):
-        assert own["scores"] == of_shared["scores"] and set(own["scores"]) == ASPECTS
-        assert own["expected"] == pytest.approx(of_shared["expected"], abs=1e-5)
-    with pytest.raises(ValueError, match="share_backbone_with brings its own backbone, on cpu, but got device='meta'"):
-        load_judge("embedded-fast", share_backbone_with=embedded.model, device="meta")
-    by_kind = {example["kind"]: result for example, result in zip(examples, results, strict=True)}
-    for bad in ("off topic", "loses the thread"):  # it does not see what is unreadable
-        assert by_kind[bad]["total_score"] < by_kind["right, many steps"]["total_score"]
 
 
 @pytest.mark.slow

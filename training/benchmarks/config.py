@@ -28,8 +28,7 @@ class BenchmarkConfig:
         questions: The dataset's questions (JSON Lines); pairs with other questions are dropped.
         judge: Folder or Hub id of the judge to measure; the embedded one where not given. The other cases run its whole
             backbone.
-        other_judges: Further judges of the same backbone that score the same pairs; beside the embedded judge the fast
-            one, where not given.
+        other_judges: Further judges of the same backbone that score the same pairs.
         cases: Names or groups of the cases to run; all where not given.
         pairs: How many of the set's first pairs every case of a throughput table reads.
         reference_pairs: How many of these the reference procedure reads, which is slow; 16 fill one of its batches.
@@ -50,7 +49,7 @@ class BenchmarkConfig:
     output: str
     questions: str | None = None
     judge: str | None = None
-    other_judges: tuple[str, ...] | None = None
+    other_judges: tuple[str, ...] = ()
     cases: tuple[str, ...] | None = None
     pairs: int = 16
     reference_pairs: int = 16
@@ -72,9 +71,7 @@ class BenchmarkConfig:
         Raises:
             SettingsError: A number is too small, or two judges have one name.
         """
-        if self.other_judges is None:
-            object.__setattr__(self, "other_judges", () if self.judge else ("embedded-fast",))
-        names = [Path(name).name for name in self.others]
+        names = [Path(name).name for name in self.other_judges]
         if len(set(names)) < len(names):
             raise SettingsError(f"other_judges expects judges of different names, but got {', '.join(names)}.")
         for name in (*AT_LEAST_ONE, *([] if self.threads is None else ["threads"])):
@@ -82,11 +79,6 @@ class BenchmarkConfig:
                 raise SettingsError(f"{name} expects 1 or more, but got {getattr(self, name)}.")
         if self.drift_pairs < 0:
             raise SettingsError(f"drift_pairs expects 0 (all) or more, but got {self.drift_pairs}.")
-
-    @property
-    def others(self) -> tuple[str, ...]:
-        """Further judges."""
-        return self.other_judges or ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ def all_cases(config: BenchmarkConfig) -> list[Case]:
     """List every case, in the order in which they run: the ones that are compared stand close together."""
     same_pairs = [
         Case("judge", "judge"),
-        *(Case(f"judge-{Path(name).name}", "judge", {"name": name}) for name in config.others),
+        *(Case(f"judge-{Path(name).name}", "judge", {"name": name}) for name in config.other_judges),
         *(Case(group, group) for group in ("rubric", "plain", "encoder")),
     ]
     batches = dict.fromkeys((1, config.batch_size))

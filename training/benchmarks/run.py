@@ -58,7 +58,7 @@ def described(config: BenchmarkConfig) -> Manifest:
     """Describe a run: beside its settings, the judges by what they hold, and the code that runs them."""
     manifest = Manifest.of("benchmark", config, (config.probing_set, config.questions))
     settings = {**manifest.settings, "engine": engine_sha256(), "judge": described_judge(config.judge)}
-    settings["other_judges"] = [described_judge(name) for name in config.others]
+    settings["other_judges"] = [described_judge(name) for name in config.other_judges]
     return replace(manifest, settings=settings)
 
 

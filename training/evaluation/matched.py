@@ -48,17 +48,19 @@ def without_generators(
         groups: Of generators.
 
     Returns:
-        For each fold and group, the fold without the group's training rows, asked for the group's held-out rows.
+        For each fold and group, the fold without the group's training rows, asked for the group's held-out rows and for
+        its rows of other sets.
     """
     found: list[Fold] = []
     for fold in folds:
         for group in groups:
-            train, test = (
-                rows.take(np.flatnonzero(np.isin(generators[rows.row], group) == wanted))
-                for rows, wanted in ((fold.train, False), (fold.test, True))
+            train, test, others = (
+                rows.take(np.flatnonzero(np.isin(generators[rows.row], group) == wanted)) if rows is not None else None
+                for rows, wanted in ((fold.train, False), (fold.test, True), (fold.others, True))
             )
             if len(test.score):
-                found.append(replace(fold, repeat=0, number=len(found), train=train, test=test, others=None))
+                others = others if others is not None and len(others.score) else None
+                found.append(replace(fold, repeat=0, number=len(found), train=train, test=test, others=others))
     return found
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.files.tables import check_target, write_rows
 
 from ..evaluation.crossval import CrossValidation
 from ..evaluation.evidence import judge_evidence, protocol, set_evidence
@@ -27,6 +28,7 @@ from ..evaluation.matched import generator_groups, generators_of, matched_eviden
 from ..evaluation.methods.probes import ProbesMethod, identities
 from ..evaluation.methods.text import BASELINES, TextMethod
 from ..evaluation.metrics import METRICS
+from ..evaluation.out_of_fold import out_of_fold_rows
 from ..features.store import FeatureSet, concatenate, load_features
 from ..probing.kernels import Design
 from ..probing.search import Choice
@@ -62,6 +64,8 @@ class Config:
         learning_curve: Shares of the training questions to fit on, one repeat each; none to leave the curve out.
         seed: Of folds, forests and resamples.
         candidates_tried: How many other settings people looked at on this data before; said in the evidence.
+        out_of_fold: JSON Lines file to write besides: what fits that saw neither a row's question nor, where generators
+            are left out, its generator said of it, for `trust_report` and `rank_report`.
     """
 
     features: tuple[str, ...]
@@ -77,6 +81,7 @@ class Config:
     learning_curve: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7)
     seed: int = 731
     candidates_tried: int = 0
+    out_of_fold: str | None = None
 
 
 def run(config: Config) -> None:
@@ -90,14 +95,22 @@ def run(config: Config) -> None:
     manifest = Manifest.of(STAGE, config, [manifest_path(Path(folder)) for folder in folders])
     if manifest.is_done(output):
         return
+    if config.out_of_fold:
+        check_target(config.out_of_fold)
+    rows: list[dict[str, Any]] = []
     results = evaluate(
         concatenate([load_features(folder) for folder in config.features]),
         config,
         rival_features=load_features(config.rival_features) if config.rival_features else None,
         transfer={name: load_features(folder) for name, folder in _named(config.transfer).items()},
+        out_of_fold=rows,
     )
+    written = [output]
+    if config.out_of_fold:
+        written.append(Path(config.out_of_fold))
+        write_rows(rows, config.out_of_fold)
     write_atomically(output, json_text(results))
-    manifest.write(output, [output])
+    manifest.write(output, written)
     logger.info(report(results))
 
 
@@ -107,6 +120,7 @@ def evaluate(
     *,
     rival_features: FeatureSet | None = None,
     transfer: Mapping[str, FeatureSet] | None = None,
+    out_of_fold: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Run the nested cross-validation.
 
@@ -115,6 +129,7 @@ def evaluate(
         config: Settings; the paths in it are not read.
         rival_features: Features of the same pairs, for the settings' rival.
         transfer: Name -> features of other labelled pairs.
+        out_of_fold: A list to put the rows of `out_of_fold_rows` into.
 
     Returns:
         The evidence, in the form of results.json.
@@ -144,6 +159,8 @@ def evaluate(
     matched = matched_evidence(predictions, labels, generators, config.bootstraps, config.seed, unseen)
     if matched:
         results["matched"] = matched
+    if out_of_fold is not None:
+        out_of_fold += out_of_fold_rows(design.data.pairs, labels, source, [*transfer], predictions[judge.name], unseen)
     if config.learning_curve:
         few = ProbesMethod(JUDGE, design, replace(config.search, heads=()), both_kinds=True)
         shares = (*config.learning_curve, 1.0)

@@ -40,7 +40,7 @@ class Config:
         card: YAML or JSON with what only the judge's maker knows, for its card: sources (of the data: name, what,
             license, teacher, generator, ...), meanings (aspect -> score -> words), notes, retrain, cost; and what the
             stages degenerate, use and rank_report wrote. Of several files, each goes before those left of it.
-        name: What its card says to load it by: `embedded` or `embedded-fast` for those of the package; `./` and the
+        name: What its card says to load it by: `embedded` for that of the package; `./` and the
             output folder's name where not given. Pushed to the Hub, a judge gets a card with its id there.
         fused: Whether the truncated backbone goes into it.
         rank_by: The field that it ranks responses by: expected_total, or expected_ and an aspect. Not given, it is

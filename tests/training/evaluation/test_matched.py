@@ -23,6 +23,7 @@ from support.made_up import HIDDEN, make_features
 
 GENERATORS = ("a", "b", "c", "d")
 SEARCH = SearchConfig(poolings=(("last",),), depths=(2, 4), sharings=(0.0,), heads=(), inner_folds=3)
+COLUMNS = ("correctness", "good_correctness", "question")
 CONFIG = Config(
     ("features",), "out.json", SEARCH, folds=4, repeats=1, bootstraps=40, learning_curve=(), generator_groups=2
 )
@@ -168,3 +169,44 @@ def test_what_shares_text_or_id_is_one_question():
         LabelledPair("5", "E?", ""),
     ]
     assert question_names(pairs) == ["1", "1", "1", "3", "3", "5"]
+
+
+def test_out_of_fold_rows_are_of_fits_that_saw_neither_question_nor_generator(tmp_path):
+    pairs, others = (
+        answered(12),
+        [replace(pair, id=f"new {pair.id}", question=f"New {pair.id}?") for pair in answered(6)],
+    )
+    values = [pair.scores["correctness"] for pair in pairs]
+    features = planted(tmp_path / "own", pairs, values)
+    transfer = make_features(tmp_path / "new", others, layers=(0, 1, 2, 3, 4), poolings=("last",))
+    rows = []
+    results = evaluate(features, CONFIG, transfer={"new": transfer}, out_of_fold=rows)
+    assert len(rows) == len(pairs) + len(others) and all(row["generator_unseen"] for row in rows)
+    assert [row["set"] for row in rows] == ["fitted"] * len(pairs) + ["new"] * len(others)
+    assert [(row["id"], row["correctness"]) for row in rows] == [
+        (p.id, p.scores["correctness"]) for p in pairs + others
+    ]
+    assert rows[0].keys() >= {"question", "prediction", "generator", "expected_correctness", "good_correctness"}
+    of_generator = results["matched"]["correctness"]["unseen_generators"]
+    good, value, question = (np.array([row[k] for row in rows[: len(pairs)]]) for k in COLUMNS)
+    assert Decisions(good > 0, value, question, 5, 0).intervals()["auroc"]["value"] == of_generator["auroc"]["value"]
+    once = []
+    evaluate(features, replace(CONFIG, generator_groups=0), out_of_fold=once)
+    assert len(once) == len(pairs) and not any(row["generator_unseen"] for row in once)
+    assert [row["good_correctness"] for row in once] != [row["good_correctness"] for row in rows[: len(pairs)]]
+
+
+def test_folds_without_generators_ask_for_rows_of_other_sets_too():
+    pairs = answered(8) + [replace(pair, question=f"New {pair.id}?", auxiliary=True) for pair in answered(4)]
+    labels = Labels.of(pairs, ())
+    others = np.arange(len(labels.score)) >= 32
+    folds = CrossValidation(labels, 4, 0, 1, others).divided
+    generators = generators_of(labels, pairs)
+    asked = []
+    for fold in without_generators(folds, generators, [["a", "b"], ["c", "d"]]):
+        trained = set(generators[fold.train.row])
+        for rows in fold.asked:
+            assert not trained & set(generators[rows.row])
+            assert not {*fold.train.question} & {*rows.question}
+            asked += rows.row.tolist()
+    assert sorted(asked) == list(range(48))

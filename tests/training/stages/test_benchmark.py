@@ -405,7 +405,6 @@ def test_the_tables_give_the_ratios_of_one_run():
     table = markdown(results)
     assert "| judge-float32 | 40 | 0.025 | 12,000 | 1.00 GiB | 100 | 40x | 80x |" in table
     assert "| qwen3-bfloat16 | 16 | 312 | 100 | 200 | 50 % |" in table
-    assert "| judge-embedded-fast-float32 | 40 |" in table
     assert "one by one, by reading 1.90 times fewer tokens" in table
     assert "| 10,000 | 2 |" in table
     assert table.count("**") == 2 * 8  # a title for each table
