@@ -22,6 +22,7 @@ from .metrics import UNSET, Index, Interval, Mask, Predictions, auroc, interval,
 
 SHARES = (0.1, 0.3, 0.5)  # of the surest decisions
 MIN_GENERATORS = 2
+NONE = np.array([], dtype=np.int64)
 
 
 def generators_of(labels: Labels, pairs: Sequence[LabelledPair]) -> NDArray[np.str_]:
@@ -55,12 +56,16 @@ def without_generators(
     for fold in folds:
         for group in groups:
             train, test, others = (
-                rows.take(np.flatnonzero(np.isin(generators[rows.row], group) == wanted)) if rows is not None else None
-                for rows, wanted in ((fold.train, False), (fold.test, True), (fold.others, True))
+                rows.take(np.flatnonzero(np.isin(generators[rows.row], group) == wanted))
+                for rows, wanted in (
+                    (fold.train, False),
+                    (fold.test, True),
+                    (fold.others or fold.test.take(NONE), True),
+                )
             )
             if len(test.score):
-                others = others if others is not None and len(others.score) else None
-                found.append(replace(fold, repeat=0, number=len(found), train=train, test=test, others=others))
+                more = others if len(others.score) else None
+                found.append(replace(fold, repeat=0, number=len(found), train=train, test=test, others=more))
     return found
 
 

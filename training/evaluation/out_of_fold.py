@@ -36,7 +36,8 @@ def out_of_fold_rows(
         name), and for each of its aspects the label, `expected_<aspect>` and `good_<aspect>`, what a good label is
         ranked by; `generator_unseen` says whether these are by fits that did not see the generator either.
     """
-    named, found = [FITTED, *sets], {}
+    named = [FITTED, *sets]
+    found: dict[int, dict[str, Any]] = {}
     for row in range(len(labels.score)):
         is_new = unseen is not None and unseen.score[0, row] != UNSET
         own = unseen if unseen is not None and is_new else predictions
