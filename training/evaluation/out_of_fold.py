@@ -9,7 +9,7 @@ from ..probing.table import Index, Labels
 from ..rows.records import LabelledPair
 from .metrics import UNSET, Predictions
 
-FITTED = "fitted"
+FITTED, SET = "fitted", "set"
 GENERATOR_UNSEEN = "generator_unseen"
 
 
@@ -51,7 +51,7 @@ def out_of_fold_rows(
                 "question": pair.question,
                 "prediction": pair.prediction,
                 "generator": pair.generator,
-                "set": named[source[row]],
+                SET: named[source[row]],
                 GENERATOR_UNSEEN: is_new,
             },
         )

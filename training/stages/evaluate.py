@@ -19,7 +19,7 @@ import numpy as np
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text, write_atomically
-from inspector_pipeline.files.tables import check_target, write_rows
+from inspector_pipeline.files.tables import write_rows
 
 from ..evaluation.crossval import CrossValidation
 from ..evaluation.evidence import judge_evidence, protocol, set_evidence
@@ -28,7 +28,7 @@ from ..evaluation.matched import generator_groups, generators_of, matched_eviden
 from ..evaluation.methods.probes import ProbesMethod, identities
 from ..evaluation.methods.text import BASELINES, TextMethod
 from ..evaluation.metrics import METRICS
-from ..evaluation.out_of_fold import out_of_fold_rows
+from ..evaluation.out_of_fold import SET, out_of_fold_rows
 from ..features.store import FeatureSet, concatenate, load_features
 from ..probing.kernels import Design
 from ..probing.search import Choice
@@ -64,8 +64,9 @@ class Config:
         learning_curve: Shares of the training questions to fit on, one repeat each; none to leave the curve out.
         seed: Of folds, forests and resamples.
         candidates_tried: How many other settings people looked at on this data before; said in the evidence.
-        out_of_fold: JSON Lines file to write besides: what fits that saw neither a row's question nor, where generators
-            are left out, its generator said of it, for `trust_report` and `rank_report`.
+        out_of_fold: Folder to write besides, with a file for `fitted` and for each set of `transfer`: what fits said
+            that saw neither a row's question nor, where generators are left out, its generator; for `trust_report` and
+            `rank_report`.
     """
 
     features: tuple[str, ...]
@@ -95,8 +96,6 @@ def run(config: Config) -> None:
     manifest = Manifest.of(STAGE, config, [manifest_path(Path(folder)) for folder in folders])
     if manifest.is_done(output):
         return
-    if config.out_of_fold:
-        check_target(config.out_of_fold)
     rows: list[dict[str, Any]] = []
     results = evaluate(
         concatenate([load_features(folder) for folder in config.features]),
@@ -107,8 +106,7 @@ def run(config: Config) -> None:
     )
     written = [output]
     if config.out_of_fold:
-        written.append(Path(config.out_of_fold))
-        write_rows(rows, config.out_of_fold)
+        written += _write_sets(rows, Path(config.out_of_fold))
     write_atomically(output, json_text(results))
     manifest.write(output, written)
     logger.info(report(results))
@@ -186,6 +184,16 @@ def joined(features: FeatureSet, transfer: Mapping[str, FeatureSet], uncounted: 
     labels = Labels.of(everything.pairs, uncounted)
     ends = np.cumsum([len(one.pairs) for one in (features, *others)])
     return Design(everything, labels), np.searchsorted(ends, labels.pair, side="right")
+
+
+def _write_sets(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Write the rows of each set to a file of its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sets = dict.fromkeys(row[SET] for row in rows)
+    paths = [folder / f"{name.replace('/', '-')}.jsonl" for name in sets]
+    for name, path in zip(sets, paths, strict=True):
+        write_rows([{**row} for row in rows if row[SET] == name], str(path))
+    return paths
 
 
 def _rival_design(judge: Design, pairs: Sequence[LabelledPair], features: FeatureSet | None) -> Design:

@@ -69,3 +69,8 @@ def test_the_stage_is_not_run_again_for_the_same_inputs(tmp_path, caplog):
     assert "is already there" not in caplog.text
     evaluate_stage(config)
     assert "is already there" in caplog.text
+    make_features(tmp_path / "other", make_pairs(10), signal=1.0)
+    transfer, folder = (str(tmp_path / "other"),), tmp_path / "out_of_fold"
+    evaluate_stage(replace(config, transfer=transfer, out_of_fold=str(folder)))
+    assert sorted(path.name for path in folder.iterdir()) == ["fitted.jsonl", "other.jsonl"]
+    assert '"expected_logic": ' in (folder / "other.jsonl").read_text()
