@@ -29,9 +29,10 @@ def compared_metrics(entry: Mapping[str, Any]) -> Intervals | None:
 
 
 def evidence_gaps(config: InspectorConfig, results: Mapping[str, Any] | None) -> list[str]:
-    """Name the aspects that have no evidence: a metric with its interval and the surface baseline beside it."""
+    """Name the aspects without evidence: a metric with its interval and baselines beside it."""
     entries = (results or {}).get("aspects", {})
-    return [aspect.name for aspect in config.parsed_aspects if compared_metrics(entries.get(aspect.name, {})) is None]
+    named = ((aspect.name, entries.get(aspect.name, {})) for aspect in config.parsed_aspects)
+    return [name for name, entry in named if compared_metrics(entry) is None and "preference" not in entry]
 
 
 @dataclass(frozen=True)

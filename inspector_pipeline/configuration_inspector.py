@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .decisions import RULES
+from .decisions import PREFERENCE, RULES
 from .errors import JudgeConfigError, ReadingError
 from .familiarity import STATISTICS, Bounds
 from .features import POOLINGS, STATE_KINDS, Feature
@@ -30,7 +30,8 @@ FEATURE_FIELDS = {"reading": str, "layer": int, "pooling": str, "state": str}
 ASPECT_FIELDS = {"name": str, "features": list, "head": dict, "classes": list, "counts_in_total": bool}
 FAMILIAR_FIELDS = {"features": list, "n_components": int, "n_words": int, "threshold": int | float, "text": dict}
 FITTED_ON_VERSION = 3  # the first format_version that says what a judge was fitted on
-FORMAT_VERSION = max(*HEADS.values(), FITTED_ON_VERSION)
+LEVELS_VERSION = 4  # the first format_version with scores that are words or no whole numbers
+FORMAT_VERSION = max(*HEADS.values(), FITTED_ON_VERSION, LEVELS_VERSION)
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
     *("backbone_config", "backbone_id", "backbone_revision", "fused", "depth"),
@@ -79,13 +80,29 @@ class Aspect:
         head: The head's type and decision rule.
         classes: The scores OBSERVED when the head was fitted, ascending; no other score is ever given.
         counts_in_total: Whether the score is part of `total_score`.
+        words: What a result calls each class, where the labels were words; empty where it gives the class itself.
     """
 
     name: str
     features: tuple[Feature, ...]
     head: Head
-    classes: tuple[int, ...]
+    classes: tuple[Any, ...]
     counts_in_total: bool = True
+    words: tuple[str, ...] = ()
+
+    @property
+    def levels(self) -> tuple[Any, ...]:
+        """What a result calls each class."""
+        return self.words or self.classes
+
+    @property
+    def has_plain_scores(self) -> bool:
+        """Whether all scores are whole numbers, and what is expected is their mean."""
+        return not self.words and _are_whole(self.classes) and self.head.rule != PREFERENCE
+
+    def number(self, level: Any) -> Any:
+        """Return the class that a result calls so."""
+        return self.classes[self.levels.index(level)]
 
     @property
     def probe_features(self) -> tuple[Feature, ...]:
@@ -211,7 +228,8 @@ class InspectorConfig(PreTrainedConfig):
         familiar = self.parsed_familiar
         _require(self.n_seen_questions >= 0, f"n_seen_questions expects 0 or more, but got {self.n_seen_questions}.")
         fitted_on = familiar is not None or self.n_seen_questions > 0
-        version = max(FITTED_ON_VERSION * fitted_on, *(HEADS[aspect.head.type] for aspect in aspects))
+        levels = LEVELS_VERSION * any(not aspect.has_plain_scores for aspect in aspects)
+        version = max(FITTED_ON_VERSION * fitted_on, levels, *(HEADS[aspect.head.type] for aspect in aspects))
         _require(self.format_version == version, f"format_version expects {version}, but got {self.format_version!r}.")
         names = {aspect.name for aspect in aspects}
         _require(len(names) == len(aspects), "aspects expects distinct names, but some are equal.")
@@ -300,7 +318,7 @@ def _parse_feature(data: Any, where: str, readings: tuple[str, ...]) -> Feature:
 
 
 def _parse_aspect(data: Any, where: str, readings: tuple[str, ...]) -> Aspect:
-    values = _take(data, where, ASPECT_FIELDS)
+    values = _take(data, where, ASPECT_FIELDS | {"words": list}, optional=("words",))
     name, classes, described = values["name"], values["classes"], values["features"]
     _require(
         bool(name.strip()) and name.isprintable() and "." not in name and name not in RESERVED_NAMES,
@@ -311,10 +329,19 @@ def _parse_aspect(data: Any, where: str, readings: tuple[str, ...]) -> Aspect:
     _require(bool(features), f"{where}.features expects at least one feature, but got none.")
     head = _parse_head(values["head"], f"{where}.head")
     _require(
-        _are_whole(classes) and len(classes) >= 2 and sorted(set(classes)) == classes,
-        f"{where}.classes expects two or more ascending whole numbers, but got {classes!r}.",
+        _are_numbers(classes) and len(classes) >= 2 and sorted(set(classes)) == classes,
+        f"{where}.classes expects two or more ascending numbers, but got {classes!r}.",
     )
-    aspect = Aspect(name, features, head, tuple(classes), values["counts_in_total"])
+    words = values.get("words", [])
+    _require(
+        not words or (len(set(words)) == len(words) == len(classes) and all(isinstance(w, str) and w for w in words)),
+        f"{where}.words expects a different word for each of {len(classes)} classes, but got {words!r}.",
+    )
+    _require(
+        head.rule != PREFERENCE or (classes == [0, 1] and not values["counts_in_total"]),
+        f"{where} expects the classes 0 and 1, and not to count in the total, where its rule is {PREFERENCE}.",
+    )
+    aspect = Aspect(name, features, head, tuple(classes), values["counts_in_total"], tuple(words))
     if head.type != "linear":
         _check_score_tokens(aspect, where)
     return aspect
@@ -359,6 +386,10 @@ def _parse_familiar(data: Any, readings: tuple[str, ...], read: tuple[Feature, .
 
 def _are_whole(values: list[Any] | tuple[Any, ...]) -> bool:
     return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < inf for value in values)
 
 
 def _check_score_tokens(aspect: Aspect, where: str) -> None:

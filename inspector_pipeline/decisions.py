@@ -254,6 +254,10 @@ class Rule:
     takes_members: bool = False
 
 
+PREFERENCE = (
+    "preference"  # a Bradley-Terry score: what is expected is the decision value, whose differences are log odds
+)
+
 RULES = {
     "logistic": Rule(decide_logistic, _one_or_all),
     "one_vs_rest": Rule(decide_one_vs_rest, lambda n: n),
@@ -264,4 +268,5 @@ RULES = {
     "hard_votes": Rule(decide_hard_votes, _pairs),
     "calibrated": Rule(decide_calibrated, _one_or_all, {"slope": _one_or_all, "offset": _one_or_all}, True),
     "calibrated_votes": Rule(decide_calibrated_votes, _pairs, {"slope": lambda n: n, "offset": lambda n: n}, True),
+    PREFERENCE: Rule(decide_logistic, lambda n: 1),
 }

@@ -11,6 +11,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_inspector import Aspect, InspectorConfig, unique_features
+from .decisions import PREFERENCE
 from .errors import BackboneError
 from .familiarity import Familiarity
 from .features import Feature, read_features
@@ -174,7 +175,8 @@ class JudgeModel(PreTrainedModel):
             decision = head.decide(values[-1])
             probabilities.append(decision.probabilities)
             scores.append(classes[decision.class_index])
-            expected.append((decision.probabilities * classes).sum(dim=1))
+            is_preference = aspect.head.rule == PREFERENCE
+            expected.append(values[-1][:, 0] if is_preference else (decision.probabilities * classes).sum(dim=1))
         distance = None
         if self.familiar is not None:
             place = self.familiar.center.device

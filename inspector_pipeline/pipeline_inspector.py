@@ -146,11 +146,21 @@ class InspectorPipeline(Pipeline):
         scores, finite, expected, *probabilities = torch.split(joined, [column.shape[1] for column in columns], dim=1)
         return {
             "distance": [None] * len(scores) if output.distance is None else output.distance.tolist(),
-            "scores": scores.long().tolist(),
+            "scores": self._levels(scores),
             "finite": finite.flatten().bool().tolist(),
             "expected": expected.tolist(),
             "probabilities": [values.tolist() for values in probabilities],
         }
+
+    def _levels(self, scores: torch.Tensor) -> list[Any]:
+        """Return what results call the classes, (rows, aspects): whole numbers, others, or words."""
+        if all(aspect.has_plain_scores for aspect in self._aspects):
+            return scores.long().tolist()
+        columns = []
+        for aspect, column in zip(self._aspects, scores.T, strict=True):  # float32 holds 0.1 not exactly
+            places = (column[:, None] - torch.tensor(aspect.classes, dtype=column.dtype)).abs().argmin(dim=1)
+            columns.append([aspect.levels[place] for place in places.tolist()])
+        return list(zip(*columns, strict=True))
 
     @property
     def reader(self) -> FeatureReader:
@@ -189,11 +199,11 @@ class InspectorPipeline(Pipeline):
         counting = [aspect.name for aspect in self._aspects if aspect.counts_in_total]
         return {
             "scores": scores,
-            "total_score": sum(scores[name] for name in counting),
+            "total_score": sum(a.number(scores[a.name]) for a in self._aspects if a.counts_in_total),
             "expected": by_aspect,
             "expected_total": sum(by_aspect[name] for name in counting) if counting else None,
             "probabilities": {
-                aspect.name: dict(zip(aspect.classes, values, strict=True))
+                aspect.name: dict(zip(aspect.levels, values, strict=True))
                 for aspect, values in zip(self._aspects, probabilities, strict=True)
             },
             "truncated": model_outputs["truncated"],

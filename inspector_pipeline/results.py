@@ -39,7 +39,8 @@ def rank_field(config: Any, asked: str | None = None) -> str:
     aspects = config.parsed_aspects
     choices = rank_choices(aspects)
     asked = asked or config.rank_by or TOTAL
-    fields = (*choices, *([PUBLISHED_TOTAL] if TOTAL in choices else []), *(aspect.name for aspect in aspects))
+    numbered = [aspect.name for aspect in aspects if not aspect.words]
+    fields = (*choices, *([PUBLISHED_TOTAL] if TOTAL in choices else []), *numbered)
     if asked in fields:
         return asked
     if asked in (TOTAL, PUBLISHED_TOTAL):
@@ -78,6 +79,11 @@ def column_kinds(aspects: Sequence[str]) -> dict[str, type]:
     return kinds
 
 
+def level_kind(aspect: Any) -> type:
+    """Return the type of an aspect's scores: str for words, float where one is no whole number, else int."""
+    return str if aspect.words else int if all(isinstance(value, int) for value in aspect.classes) else float
+
+
 class FlatColumns:
     """The columns that a judge adds to a row.
 
@@ -85,12 +91,12 @@ class FlatColumns:
         aspects: The judge's aspects.
         prefix: What the columns' names begin with.
         rank_by: The column that rows are ranked by; None where the judge names none and no aspect counts.
-        kinds: Name -> int, float, dict, bool or str, in the order in which they are written: each aspect's score and
-            `total_score`; `expected_` scores and `expected_total`; `probabilities`, aspect -> class, as text -> share;
-            `truncated`, whether the pair was longer than the judge's limit and was cut; `unfamiliar`, whether it is
-            unlike what the judge was fitted on, and `unfamiliar_reason`; `seen`, whether the judge was fitted on its
-            question; and `rank_by`, which of the columns the judge ranks by. All but the scores, `probabilities` and
-            `truncated` may be null.
+        kinds: Name -> int, float, dict, bool or str, in the order in which they are written: each aspect's score (int;
+            float where a level is no whole number, str where levels are words) and `total_score`; `expected_` scores
+            and `expected_total`; `probabilities`, aspect -> class, as text -> share; `truncated`, whether the pair was
+            longer than the judge's limit and was cut; `unfamiliar`, whether it is unlike what the judge was fitted on,
+            and `unfamiliar_reason`; `seen`, whether the judge was fitted on its question; and `rank_by`, which of the
+            columns the judge ranks by. All but the scores, `probabilities` and `truncated` may be null.
     """
 
     def __init__(self, config: Any, prefix: str = "", rank_by: str | None = None) -> None:
@@ -108,7 +114,11 @@ class FlatColumns:
         rank_by = rank_by or own_rank_field(config)
         self.prefix = prefix
         self.rank_by = rank_by and prefix + rank_by
-        self.kinds = {prefix + name: kind for name, kind in column_kinds([aspect.name for aspect in aspects]).items()}
+        kinds = column_kinds([aspect.name for aspect in aspects])
+        kinds |= {aspect.name: level_kind(aspect) for aspect in aspects}
+        if any(level_kind(aspect) is float for aspect in aspects if aspect.counts_in_total):
+            kinds[PUBLISHED_TOTAL] = float
+        self.kinds = {prefix + name: kind for name, kind in kinds.items()}
 
     def values(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Flatten a pair's result."""

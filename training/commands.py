@@ -10,7 +10,15 @@ from typing import Any
 
 from inspector_cli.printable import printable
 
-LABELS = "columns of the labels, or ASPECT=COLUMN (default: every column of scores, 1 to 5 or 0 and 1)"
+LABELS = "columns of the labels, or ASPECT=COLUMN, of several raters ASPECT=A+B (default: all that look like scores)"
+SCALE = "of an aspect's labels: 'ASPECT=bad<fair<good', ASPECT=0..10, ASPECT=real (default: what they look like)"
+GOOD = "from which level on labels are good (default: 1 of 0 and 1, 4 of 1 to 5, else the upper quarter)"
+SAID = "what such labels say: first, second or tie (A, B, 1, 2, left, right, tie, 0 and the like are known)"
+PASSED_ON = (
+    *("output", "question", "prediction", "responses", "generator", "domain", "allow_unreadable"),
+    *("revision", "max_length", "dtype", "work", "rank_by"),
+)
+UNREADABLE = "leave labels out that cannot be read, even if they are more than 2 %%"
 
 
 def train(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +27,16 @@ def train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", metavar="TABLE", help="a .csv, .jsonl, .json or .parquet file; a row a response")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="the judge's folder")
     parser.add_argument("--labels", nargs="+", metavar="COLUMN", help=LABELS)
+    parser.add_argument("--scale", nargs="+", type=_setting, metavar="ASPECT=SCALE", help=SCALE)
+    parser.add_argument("--good", nargs="+", type=_setting, metavar="ASPECT=LEVEL", help=GOOD)
+    parser.add_argument("--allow-unreadable", action="store_true", help=UNREADABLE)
     parser.add_argument("--question", default="question", metavar="COLUMN", help="of the questions (question)")
     parser.add_argument("--prediction", default="prediction", metavar="COLUMN", help="of the responses (prediction)")
+    pair = "columns of two responses that each row compares; labels then say which is better (chosen rejected)"
+    parser.add_argument("--responses", nargs=2, metavar="COLUMN", help=pair)
+    parser.add_argument("--said", nargs="+", type=_setting, metavar="WORD=SIDE", help=SAID)
+    parser.add_argument("--generator", metavar="COLUMN", help="of what wrote the responses (generator)")
+    parser.add_argument("--domain", metavar="COLUMN", help="of what the questions are about (domain)")
     words = "labels that are words, and their scores (yes=1 no=0)"
     parser.add_argument("--words", nargs="+", type=_word, metavar="WORD=N", help=words)
     parser.add_argument("--backbone", metavar="ID_OR_PATH", help="model that reads the pairs (the embedded one)")
@@ -38,16 +54,26 @@ def _word(text: str) -> tuple[str, int]:
     return word, int(score)
 
 
+def _setting(text: str) -> tuple[str, str]:
+    aspect, mark, value = text.partition("=")
+    if not (aspect and mark and value):
+        raise argparse.ArgumentTypeError(f"expects ASPECT=..., but got {text}")
+    return aspect, value
+
+
 def _train(args: argparse.Namespace) -> None:
     from inspector_pipeline.files.tables import read_json
 
     from .judging import make_judge
 
     logging.getLogger(__package__).setLevel(logging.INFO)
-    chosen = {name: getattr(args, name) for name in ("backbone", "words") if getattr(args, name)}
-    same = ("output", "question", "prediction", "revision", "max_length", "dtype", "work", "rank_by")
-    make_judge(args.table, labels=_labels(args.labels), **chosen, **{name: getattr(args, name) for name in same})
-    _show_evidence(read_json(Path(args.output) / "results.json"))
+    options: dict[str, Any] = {name: getattr(args, name) for name in ("backbone", "words") if getattr(args, name)}
+    options |= {"scales": dict(args.scale or ()), "good": dict(args.good or ()), "said": dict(args.said or ())}
+    make_judge(args.table, labels=_labels(args.labels), **options, **{name: getattr(args, name) for name in PASSED_ON})
+    results = read_json(Path(args.output) / "results.json")
+    _show_evidence(results)
+    print("What it can and cannot do, on questions that it never saw:\n")
+    print(printable("\n".join(f"- {line}" for line in results["verdict"])) + "\n")
     work = args.work or f"{args.output.rstrip('/')}.work"
     read = f"Read {work}/audit/audit.md for what the labels hide, {args.output}/README.md for the judge's card."
     print(f"{printable(read)} Next:\n")
@@ -68,10 +94,13 @@ def _show_evidence(results: dict[str, Any]) -> None:
 
     table = Table("aspect", "labels", "AUROC (95 %)", "surface", "gain (95 %)", box=SIMPLE_HEAD)
     for name, found in results["aspects"].items():
+        if "preference" in found:
+            continue
         gain = found["gain_over_surface"]["auroc"]
         surface = f"{found['surface']['auroc']['value']:.3f}".removeprefix("0")
         table.add_row(Text(printable(name)), str(found["n"]), _interval(found["auroc"]), surface, _interval(gain, "+"))
-    Console().print(table)
+    if table.rows:
+        Console().print(table)
 
 
 def _interval(found: dict[str, float], sign: str = "") -> str:

@@ -13,22 +13,22 @@ from transformers import AutoConfig
 
 from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.backbone import backbone_location
-from inspector_pipeline.errors import DataFileError, JudgeConfigError
+from inspector_pipeline.errors import JudgeConfigError
 from inspector_pipeline.files.tables import Row, read_rows
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.results import TOTAL, column_kinds
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
-from .rows.columns import is_blank, other_columns, parse_label
+from .rows.columns import other_columns
 from .rows.records import write_records
+from .rows.understood import understand_comparisons, understand_labels
 from .runs.steps import read_steps, run_steps
 
 logger = logging.getLogger(__name__)
 
 STEPS = Path(__file__).parent / "configs" / "own_data.yaml"
 WORDS = {"yes": 1, "Yes": 1, "no": 0, "No": 0}
-NO_LABELS = ("id", "sample", "generator", "answer", "final_answer", "gold_answer")
-SCALES = (range(2), range(1, 6))  # of columns that are taken for labels where none are named
+CHOSEN = ("chosen", "rejected")  # columns of preferences, as trainers name them
 DEPTHS = 5  # depths to choose from are fifths of the backbone's layers, but for all of them
 
 
@@ -39,7 +39,14 @@ def make_judge(
     labels: Mapping[str, str] | Sequence[str] | None = None,
     question: str = "question",
     prediction: str = "prediction",
-    words: Mapping[str, int] | None = None,
+    words: Mapping[str, float] | None = None,
+    scales: Mapping[str, str] | None = None,
+    good: Mapping[str, Any] | None = None,
+    allow_unreadable: bool = False,
+    generator: str | None = None,
+    domain: str | None = None,
+    responses: Sequence[str] | None = None,
+    said: Mapping[str, str] | None = None,
     backbone: str | os.PathLike[str] = EMBEDDED_BACKBONE_ID,
     revision: str | None = None,
     max_length: int = 1024,
@@ -53,11 +60,22 @@ def make_judge(
         rows: A table file (.csv, .jsonl, .json, .parquet), a list of dicts, a `datasets.Dataset` or a pandas DataFrame;
             one row for each response.
         output: The judge's folder: config, probes, results.json, card, plots.
-        labels: Aspect -> column of its labels, or the columns, each an aspect of its name. None takes every column that
-            holds nothing but scores of 1 to 5, or of 0 and 1.
+        labels: Aspect -> column of its labels (of several raters, their columns joined by `+`), or the columns, each an
+            aspect of its name. None takes every column that looks like scores of 0 to 10, halves too, or yes and no.
+            Rows of one question and response are several raters' labels of it.
         question: Column of the questions.
         prediction: Column of the responses.
         words: Label as it is written -> score; yes and no stand for 1 and 0 where none are given.
+        scales: Aspect -> its scale, in which the judge gives scores: words in their order (`bad<fair<good`), a range
+            (`0..10`) or `real`; where not given, what the labels look like.
+        good: Aspect -> the level from which on labels are good; where not given, 1 of 0 and 1, 4 of 1 to 5, else the
+            upper quarter of the scale.
+        allow_unreadable: Whether more than 2 % of an aspect's labels may be unreadable.
+        generator: Column of what wrote the response, where it is not called so.
+        domain: Column of what the question is about, where it is not called so.
+        responses: Columns of two responses that each row compares; `labels` are then of who is better, and without any
+            the first is the chosen one. Columns called chosen and rejected are taken so where there is no `prediction`.
+        said: What such a label says -> first, second or tie; beside A, B, 1, 2, left, right, tie, 0 and the like.
         backbone: Hub id or folder of the small language model that reads the pairs; the embedded one by default.
         revision: Its revision.
         max_length: Tokens of a pair; longer ones are cut, in the question first.
@@ -81,16 +99,23 @@ def make_judge(
         >>> judge({"question": "Are you open on Sunday?", "prediction": "Yes, from ten to four."})["scores"]
         {'helpfulness': 4, 'polite': 1}
     """
-    table, words = _rows_of(rows), dict(WORDS if words is None else words)
-    named = _named_labels(table, labels, (question, prediction), words)
-    _check_rank_by(rank_by, named)
-    told = ", ".join(f"{aspect!r} from {column!r}" for aspect, column in named.items())
-    logger.info("%d rows; questions from %r, responses from %r; labels: %s.", len(table), question, prediction, told)
+    table = _rows_of(rows)
+    columns: Row = {"question": question}
+    columns |= {name: own for name, own in (("generator", generator), ("domain", domain)) if own}
+    if responses is None and not any(prediction in row for row in table) and {*CHOSEN} <= {*next(iter(table), {})}:
+        responses = CHOSEN
+    if responses is not None:
+        found = understand_comparisons(columns, responses, labels, said or {})
+    else:
+        words = dict(WORDS if words is None else words)
+        found = understand_labels(table, columns, prediction, labels, words, scales or {}, good or {})
+    _check_rank_by(rank_by, found.aspects, total=responses is None)
+    logger.info("%d rows; questions from %r, %s.", len(table), question, found.told)
+    data = {**found.data, "allow_unreadable": allow_unreadable}
     if backbone == EMBEDDED_BACKBONE_ID:
         revision = revision or EMBEDDED_BACKBONE_REVISION
     work = Path(work or f"{os.fspath(output).rstrip('/')}.work")
     write_records(table, work / "table.jsonl")
-    data: Row = {"columns": {"question": question, "prediction": prediction, "label": named}, "words": words}
     extract: Row = {"backbone_id": os.fspath(backbone), "backbone_revision": revision}
     extract |= {"max_length": max_length, "dtype": dtype}
     features = _features_folder(work, [table, data, extract])
@@ -101,12 +126,13 @@ def make_judge(
     for step in steps:
         step |= changes.get(step["stage"], {})
         if "search" in step:
-            step |= {"features": [features], "search": {**step["search"], "depths": depths}}
+            chosen = {"depths": depths, "good": found.good}
+            step |= {"features": [features], "search": {**step["search"], **chosen}}
     run_steps(steps, STEPS.name)
     return load_judge(output)
 
 
-def _check_rank_by(rank_by: str | None, aspects: Iterable[str]) -> None:
+def _check_rank_by(rank_by: str | None, aspects: Iterable[str], *, total: bool = True) -> None:
     """Refuse, before hours of work, names that a result's columns have, and a field that there will not be.
 
     Raises:
@@ -114,7 +140,7 @@ def _check_rank_by(rank_by: str | None, aspects: Iterable[str]) -> None:
         SettingsError: An aspect is called as one of a result's own columns.
     """
     column_kinds(list(aspects))
-    choices = (TOTAL, *(f"expected_{name}" for name in aspects))
+    choices = (*((TOTAL,) if total else ()), *(f"expected_{name}" for name in aspects))
     if rank_by is not None and rank_by not in choices:
         raise JudgeConfigError(f"rank_by expects one of {', '.join(choices)}, but got {rank_by!r}.")
 
@@ -126,38 +152,6 @@ def _rows_of(rows: Any) -> list[Row]:
     elif hasattr(rows, "itertuples"):  # pandas; a DataFrame iterates over its columns' names
         rows = rows.to_dict("records")
     return [other_columns(row, set()) for row in rows]
-
-
-def _named_labels(
-    rows: list[Row], labels: Mapping[str, str] | Sequence[str] | None, texts: Sequence[str], words: Mapping[str, int]
-) -> dict[str, str]:
-    """Return aspect -> column of its labels.
-
-    Raises:
-        DataFileError: A column is missing, or no label is found.
-    """
-    present = list(dict.fromkeys(column for row in rows for column in row))
-    if labels is None:
-        rest = [column for column in present if column not in (*texts, *NO_LABELS)]
-        labels = [column for column in rest if _holds_scores([row.get(column) for row in rows], words)]
-    named = dict(labels) if isinstance(labels, Mapping) else {column: column for column in labels}
-    missing = [column for column in (*texts, *named.values()) if column not in present]
-    if missing:
-        shown = ", ".join(map(repr, present)) or "none"
-        raise DataFileError(
-            f"The table expects the column {missing[0]!r}, but has {shown}. Name its question, prediction and labels."
-        )
-    if not named:
-        raise DataFileError(
-            "The table expects a column of labels, 1 to 5 or 0 and 1 in every row that has one, but none of "
-            f"{', '.join(map(repr, present))} is. Name them as labels, and give words for labels that are words."
-        )
-    return named
-
-
-def _holds_scores(cells: list[Any], words: Mapping[str, int]) -> bool:
-    found = {parse_label(cell, words)[0] for cell in cells if not is_blank(cell)}
-    return len(found) > 1 and any(found <= set(scale) for scale in SCALES)
 
 
 def _depths(backbone: str, revision: str | None) -> list[int]:

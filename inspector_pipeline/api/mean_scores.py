@@ -68,7 +68,8 @@ def mean_scores(
     field = rank_field(config, rank_by) if rank_by or own_rank_field(config) else None
     results = loaded(pairs, batch_size=batch_size)
     aspects = list(results[0]["scores"])
-    columns = {(kind, name): [r[kind][name] for r in results] for kind in ("scores", "expected") for name in aspects}
+    columns = {("scores", a.name): [a.number(r["scores"][a.name]) for r in results] for a in config.parsed_aspects}
+    columns |= {("expected", name): [r["expected"][name] for r in results] for name in aspects}
     columns[PUBLISHED_TOTAL, ""] = [r[PUBLISHED_TOTAL] for r in results]
     if results[0][TOTAL] is not None:
         columns[TOTAL, ""] = [r[TOTAL] for r in results]

@@ -70,7 +70,7 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
         poolings = ", ".join(dict.fromkeys(feature.pooling for feature in aspect.features))
         states = ", ".join(dict.fromkeys(feature.state for feature in aspect.features))
         total = "" if aspect.counts_in_total else ", not in the total"
-        classes = " ".join(map(str, aspect.classes))
+        classes = " ".join(map(str, aspect.levels))
         lines += [
             ("aspect", f"{aspect.name}: scores {classes} by {aspect.head.rule}{total}"),
             ("", f"layers {layers}, {poolings}, {states}"),
@@ -88,6 +88,10 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
 
 
 def _evidence(entry: dict[str, Any] | None) -> str:
+    if entry and "preference" in entry:
+        found, length = entry["preference"]["agreement"], entry["preference"]["length"]["agreement"]
+        text = f"agrees with the majority in {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+        return f"{text}, length {length['value']:.3f}, {entry['n']} comparisons"
     if not entry or "auroc" not in entry:
         return "no evidence: this judge was not evaluated"
     ours, base = entry["auroc"], entry["surface"]["auroc"]

@@ -33,7 +33,7 @@ class Outcome:
 
 def arrow_schema(columns: FlatColumns) -> pa.Schema:
     """Return a judge's columns with their types in Arrow and Parquet."""
-    classes = [(aspect.name, [(str(score), pa.float64()) for score in aspect.classes]) for aspect in columns.aspects]
+    classes = [(aspect.name, [(str(score), pa.float64()) for score in aspect.levels]) for aspect in columns.aspects]
     shares = pa.struct([(name, pa.struct(fields)) for name, fields in classes])
     return pa.schema([(name, ARROW_TYPES.get(kind, shares)) for name, kind in columns.kinds.items()])
 

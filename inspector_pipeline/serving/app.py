@@ -77,11 +77,11 @@ class QuestionsRequest(BaseModel):
 class Result(BaseModel):
     """What a judge says of a pair."""
 
-    scores: dict[str, int]
-    total_score: int
+    scores: dict[str, int | float | str]
+    total_score: int | float
     expected: dict[str, float]
     expected_total: float | None
-    probabilities: dict[str, dict[int, float]]
+    probabilities: dict[str, dict[int | float | str, float]]
     truncated: bool
     unfamiliar: bool | None
     unfamiliar_reason: str | None

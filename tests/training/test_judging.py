@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import random
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,8 @@ from inspector_cli.main import main as cli
 from inspector_training import make_judge
 from support.paths import ROOT
 
-from inspector_pipeline import InspectorPipeline
+from inspector_pipeline import InspectorPipeline, RewardFunction, load_judge
+from inspector_pipeline.api.mean_scores import mean_scores
 from inspector_pipeline.errors import InspectorError
 
 TABLE = ROOT / "training" / "examples" / "support_replies.csv"
@@ -38,7 +41,7 @@ def quick(tmp_path_factory):
     from inspector_training import judging
 
     steps = yaml.safe_load(judging.STEPS.read_text(encoding="utf-8"))
-    steps[4] |= {"repeats": 1, "bootstraps": 20, "learning_curve": []}
+    steps[4] |= {"repeats": 1, "folds": 2, "bootstraps": 20, "learning_curve": []}
     path = tmp_path_factory.mktemp("steps") / "own_data.yaml"
     path.write_text(yaml.safe_dump(steps), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -111,9 +114,15 @@ def test_the_command_makes_a_judge_and_shows_its_evidence(tmp_path, backbone_dir
     lines = [line.split() for line in told.out.splitlines()]
     assert {line[0] for line in lines if len(line) > 1 and line[1] == "60"} == {"useful", "polite"}
     assert f"inspector score RESPONSES --judge {output}" in told.out
+    assert "useful: it ranks a good response above another in" in told.out
+    assert all(f"- {line}" in told.out for line in json.loads(read_text(tmp_path / "my-judge"))["verdict"])
     (tmp_path / "pairs.jsonl").write_text(json.dumps(PAIR) + "\n", encoding="utf-8")
     assert cli(["score", str(tmp_path / "pairs.jsonl"), "--judge", output, "--device", "cpu", "--output", "-"]) == 0
     assert {"useful", "polite"} <= json.loads(capsys.readouterr().out).keys()
+
+
+def read_text(judge):
+    return (judge / "results.json").read_text(encoding="utf-8")
 
 
 def test_wrong_arguments_end_with_2_and_a_wrong_table_with_1(tmp_path, table, capsys):
@@ -142,3 +151,73 @@ def test_the_package_and_its_command_import_nothing_that_takes_long():
 def test_sixty_rows_on_the_embedded_backbone(tmp_path, table):
     assert cli(["train", str(table), "--output", str(tmp_path / "judge"), "--prediction", "reply"]) == 0
     shutil.rmtree(tmp_path / "judge.work")
+
+
+def test_comparisons_become_a_judge_whose_differences_are_log_odds(tmp_path, backbone_dir, quick, capsys):
+    """From a file of raters' preferences by the command to a saved judge that ranks two answers."""
+    rng = random.Random(0)
+    lines = []
+    for i in range(40):
+        long, short = f"We are open from {i % 9 + 1} to five, every day.", f"Perhaps {i}."
+        first, second = rng.sample([long, short], 2)
+        better = 1 if first == long else 2
+        said = dict(zip("abc", (better, better, rng.choice([better, 3 - better, 0])), strict=True))
+        lines.append({"task": "Answer.", "input": f"When? {i // 2}", "one": first, "two": second, **said})
+    table, output = tmp_path / "pairs.jsonl", str(tmp_path / "judge")
+    table.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    line = ["train", str(table), "--output", output, "--question", "task+input", "--responses", "one", "two"]
+    assert cli([*line, "--labels", "better=a+b+c", "--backbone", str(backbone_dir)]) == 0
+    told = capsys.readouterr()
+    assert "better: it agrees with the majority of raters in" in told.out and "length alone" in told.out
+    results = json.loads((tmp_path / "judge" / "results.json").read_text(encoding="utf-8"))
+    entry, labels = results["aspects"]["better"], results["labels"]["aspects"]["better"]
+    assert entry["n"] == labels["n"] == 40 and entry["preference"]["raters"]["agreement"] > 0.8
+    assert entry["preference"]["n_questions"] == 20 and labels["raters"]["rated_twice"] == 40
+    card = (tmp_path / "judge" / "README.md").read_text(encoding="utf-8")
+    assert "log\nodds" in card and "agrees with the majority" in card and "`expected_better`" in card
+    judge = load_judge(tmp_path / "judge", device="cpu")
+    config = judge.model.config
+    assert config.rank_by == "expected_better" and config.format_version == 4
+    pairs = [{"question": "Answer.\n\nWhen?", "prediction": text} for text in (lines[0]["one"], lines[0]["two"])]
+    one, two = judge(pairs)
+    for result in (one, two):
+        odds, share = result["expected"]["better"], result["probabilities"]["better"][1]
+        assert share == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-4)
+        assert result["scores"]["better"] == (odds > 0) and result["expected_total"] is None
+    (reward,) = RewardFunction(judge)([pairs[0]["question"]], [pairs[0]["prediction"]])
+    assert reward == pytest.approx(one["expected"]["better"], abs=1e-4)
+
+
+def test_a_judge_gives_the_levels_of_its_labels(tmp_path, backbone_dir, rows, quick, caplog):
+    """Halves, words and several raters' rows go in and come out again."""
+    caplog.set_level("INFO", "inspector_training")
+    levels = ("bad", "fair", "good")
+    table = [
+        {"question": row["question"], "prediction": row["reply"], "half": 2.5 + i % 3 / 2, "word": levels[i % 3]}
+        for i, row in enumerate(rows)
+    ]
+    options = {"backbone": str(backbone_dir), "output": tmp_path / "judge"}
+    with pytest.raises(InspectorError, match="words whose order is stated, but are 'bad'"):
+        make_judge(table, labels=["half", "word"], **options)
+    judge = make_judge(
+        [*table, {**table[0], "half": 3.0}],
+        scales={"word": "bad<fair<good"},
+        good={"half": 3.5, "word": "fair"},
+        **options,
+    )
+    found = judge(PAIR)
+    assert found["scores"]["half"] in (2.5, 3.0, 3.5) and found["scores"]["word"] in levels
+    assert list(found["probabilities"]["half"]) == [2.5, 3, 3.5] and set(found["probabilities"]["word"]) == set(levels)
+    assert found["total_score"] == found["scores"]["half"] + levels.index(found["scores"]["word"]) + 1
+    assert 2.5 <= found["expected"]["half"] <= 3.5
+    assert "half: 60 labels of 2 to 4 (as the labels look), 0 blank; good is 3.5 and more (stated)" in caplog.text
+    results = json.loads((tmp_path / "judge" / "results.json").read_text(encoding="utf-8"))
+    assert results["aspects"]["half"]["n"] == 60 and results["labels"]["aspects"]["half"]["raters"]["rated_twice"] == 1
+    card = (tmp_path / "judge" / "README.md").read_text(encoding="utf-8")
+    assert "bad < fair < good" in card and "fair or good" in card and "not stated" in card
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(PAIR) + "\n", encoding="utf-8")
+    out = str(tmp_path / "scored") + "/"
+    assert cli(["score", str(tmp_path / "pairs.jsonl"), "--judge", str(tmp_path / "judge"), "--output", out]) == 0
+    shutil.rmtree(out)
+    means = mean_scores([PAIR["prediction"]], [PAIR["question"]], judge=judge)
+    assert means["scores"]["word"]["mean"] == levels.index(found["scores"]["word"]) + 1

@@ -79,7 +79,7 @@ class CrossValidation:
 
     def predict(self, method: Method, folds: Sequence[Fold]) -> Predictions:
         """Fit a method on folds and predict what they ask for; rows that it does not predict stay unset."""
-        found = Predictions.blank(1 + max(fold.repeat for fold in folds), len(self.labels.score))
+        found = Predictions.blank(1 + max(fold.repeat for fold in folds), len(self.labels.score), self.labels.score)
         for fold in hf_logging.tqdm(folds, desc=method.name, unit="fold"):
             predict = method.fit(fold)
             for asked in fold.asked:
@@ -165,7 +165,7 @@ class KeptResults:
         settings = {"timed_pairs": timed_pairs, "device": device, "threads": torch.get_num_threads()}
         manifest = Manifest.of(COST, settings, inputs)
         cost = self._kept(candidate, ".cost.json", manifest, lambda: asdict(candidate.build().cost(told["notes"])))
-        return Outcome(read_predictions(data, len(self.validation.labels.score)), told, Cost(**cost))
+        return Outcome(read_predictions(data, self.validation.labels), told, Cost(**cost))
 
     def curve(self, candidate: Candidate, outcome: Outcome, shares: tuple[float, ...], bootstraps: int) -> list[Any]:
         """Draw a method's learning curve.
@@ -218,9 +218,9 @@ class KeptResults:
         return {"rows": rows.tolist(), **columns, "told": told}
 
 
-def read_predictions(data: Mapping[str, Any], n_rows: int) -> Predictions:
-    """Take what a method's file predicts, one repeat of a table of so many rows; those not predicted are unset."""
-    predictions = Predictions.blank(1, n_rows)
+def read_predictions(data: Mapping[str, Any], labels: Labels) -> Predictions:
+    """Take what a method's file predicts, one repeat of a table's rows; those not predicted are unset."""
+    predictions = Predictions.blank(1, len(labels.score), labels.score)
     for name, column in predictions._asdict().items():
         column[0, data["rows"]] = np.array(data[name], dtype=column.dtype)
     return predictions

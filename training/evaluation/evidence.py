@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..probing.table import Array, Labels
-from ..rows.records import is_good
+from ..rows.labels import plain
+from ..rows.records import Levels, is_good
 from .cost import Cost
 from .metrics import (
     DEFINITIONS,
     ECE_BINS,
     ECE_ROWS,
     UNSET,
-    Index,
+    LabelArray,
     Mask,
     Predictions,
     Resamples,
@@ -73,6 +75,34 @@ def judge_evidence(predictions: Mapping[str, Predictions], labels: Labels, sampl
     return {"aspects": aspects, "mean": compared(means.pop(judge), means) if means else {}}
 
 
+def by_generator(
+    predictions: Predictions, labels: Labels, generators: NDArray[np.str_], samples: Resamples
+) -> dict[str, dict[str, Any]]:
+    """Give the AUROC on the responses of each generator, where two or more are known.
+
+    Args:
+        predictions: The judge's.
+        labels: The table; auxiliary rows are left out.
+        generators: (rows,) of the table, "" where not known.
+        samples: Of its questions.
+
+    Returns:
+        Aspect -> generator -> `n` and `auroc`, of those with good and other labels.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    good = labels.positive
+    for a, name in enumerate(labels.names):
+        own = (labels.aspect == a) & ~labels.auxiliary & (generators != "")
+        for generator in np.unique(generators[own]) if len(np.unique(generators[own])) > 1 else ():
+            rows = np.flatnonzero(own & (generators == generator))
+            if len(np.unique(good[rows])) == 2:
+                weights = samples.weights(labels.question[rows])
+                taken = (labels.score[rows], labels.classes[a], predictions.take(rows), weights)
+                entry = {"n": len(rows), "auroc": interval(bootstrap(*taken, ("auroc",))["auroc"])}
+                found.setdefault(name, {})[str(generator)] = entry
+    return found
+
+
 def set_evidence(
     predictions: Mapping[str, Predictions], labels: Labels, rows_of_set: Mask, bootstraps: int, seed: int
 ) -> dict[str, Any]:
@@ -85,7 +115,8 @@ def set_evidence(
     for a, name in enumerate(labels.names):
         rows = np.flatnonzero(rows_of_set & (labels.aspect == a) & (predictions[judge].score[0] != UNSET))
         truth, questions = labels.score[rows], labels.question[rows]
-        classes = sorted({*labels.classes[a], *truth.tolist()})
+        known = labels.classes[a]
+        classes = Levels(sorted({*known, *map(plain, truth.tolist())}), getattr(known, "good", None))
         if len(np.unique(is_good(truth, classes))) == 2:
             weights = resamples(questions, bootstraps, seed).weights(questions)
             first = {method: one.take(rows, slice(1)) for method, one in predictions.items()}
@@ -183,7 +214,7 @@ def _draws(
     return found
 
 
-def label_counts(truth: Index, classes: list[int]) -> dict[str, object]:
+def label_counts(truth: LabelArray, classes: list[Any]) -> dict[str, object]:
     """Describe an aspect's labels: n, how many of each class, and the prior, which is the share of good ones."""
     counts = {str(c): int((truth == c).sum()) for c in classes}
     prior = rounded(is_good(truth, classes).mean())
@@ -217,7 +248,7 @@ def reliability(good: Mask, probability: Array) -> list[dict[str, float | None]]
     ]
 
 
-def confusion(truth: Index, classes: list[int], predictions: Predictions) -> dict[str, list[int] | list[list[float]]]:
+def confusion(truth: LabelArray, classes: list[Any], predictions: Predictions) -> dict[str, Any]:
     """Count labels against scores, on average over repeats.
 
     Args:

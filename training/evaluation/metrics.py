@@ -13,7 +13,7 @@ differences are paired:
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,13 @@ from ..rows.records import is_good
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+LabelArray = NDArray[Any]  # int64, or float64 where one is no whole number
 Mask = NDArray[np.bool_]
 Interval = dict[str, float | None]
 
 ECE_BINS = 10
 ECE_ROWS = 200  # with fewer rows the bins hold too few for the estimate to mean anything
-UNSET = -1  # no class; a score that was never predicted
+UNSET = -(2**31)  # no level; a score that was never predicted
 BLOCK = 2_000_000  # weights taken at once, so that many rows and resamples need little memory
 
 
@@ -44,13 +45,14 @@ class Predictions(NamedTuple):
     expected: Array
     good: Array
     good_probability: Array
-    score: Index
+    score: NDArray[Any]
 
     @classmethod
-    def blank(cls, repeats: int, rows: int) -> "Predictions":
-        """Make room for predictions: NaN, and the score `UNSET`, until they are put."""
+    def blank(cls, repeats: int, rows: int, like: NDArray[Any] | None = None) -> "Predictions":
+        """Make room for predictions: NaN, and the score `UNSET`, until they are put; scores are of the labels' type."""
         expected, good, probability = (np.full((repeats, rows), np.nan) for _ in range(3))
-        return cls(expected, good, probability, np.full((repeats, rows), UNSET))
+        dtype = np.dtype(np.int64) if like is None else like.dtype
+        return cls(expected, good, probability, np.full((repeats, rows), UNSET, dtype=dtype))
 
     def put(self, repeat: int, rows: Index, prediction: "Predictions") -> None:
         """Fill some of the rows of one repeat, in place."""
@@ -66,7 +68,7 @@ class Predictions(NamedTuple):
         return [Predictions(*columns) for columns in zip(*self, strict=True)]
 
 
-WeightedMetric = Callable[[Index, list[int], Predictions, Array], Array]
+WeightedMetric = Callable[[LabelArray, list[Any], Predictions, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,11 @@ class Metric:
     lower_is_better: bool = False
     least_rows: int = 0
 
-    def __call__(self, truth: Index, classes: list[int], prediction: Predictions) -> float:
+    def __call__(self, truth: LabelArray, classes: list[Any], prediction: Predictions) -> float:
         """Compute it on the rows as they are; NaN where it is undefined."""
         return float(self.draws(truth, classes, prediction, np.ones((1, len(truth))))[0])
 
-    def draws(self, truth: Index, classes: list[int], prediction: Predictions, weights: Array) -> Array:
+    def draws(self, truth: LabelArray, classes: list[Any], prediction: Predictions, weights: Array) -> Array:
         """Compute it on every resample.
 
         Args:
@@ -118,7 +120,7 @@ def auroc(good: Mask, values: Array, weights: Array) -> Array:
     return area * _defined(values)
 
 
-def spearman(truth: Index | Array, values: Array, weights: Array) -> Array:
+def spearman(truth: LabelArray, values: Array, weights: Array) -> Array:
     """Correlate the ranks of values and labels; 0 where the values are constant, NaN where the labels are."""
     half = weights.sum(axis=1, keepdims=True) / 2  # the mean of the midranks
     ranks, true_ranks = Ties.of(values).midranks(weights) - half, Ties.of(truth).midranks(weights) - half
@@ -128,7 +130,7 @@ def spearman(truth: Index | Array, values: Array, weights: Array) -> Array:
     return known * _defined(values)
 
 
-def f1(truth: Index, score: Index, weights: Array, *, by_support: bool = False) -> Array:
+def f1(truth: LabelArray, score: LabelArray, weights: Array, *, by_support: bool = False) -> Array:
     """Average F1 over the classes that occur in the resample's labels or scores, or weighted by their labels."""
     cells, _ = confusions(truth, score, weights)
     labels, scores = cells.sum(axis=2), cells.sum(axis=1)
@@ -136,7 +138,7 @@ def f1(truth: Index, score: Index, weights: Array, *, by_support: bool = False) 
     return np.asarray(np.where(share > 0, share * (hits / (scores + labels)), 0.0).sum(axis=1) / share.sum(axis=1))
 
 
-def quadratic_kappa(truth: Index, score: Index, weights: Array, values: Array | None = None) -> Array:
+def quadratic_kappa(truth: LabelArray, score: LabelArray, weights: Array, values: Array | None = None) -> Array:
     """Cohen's kappa, disagreement being the squared distance on the scale; NaN where all are the same one score.
 
     Args:
@@ -151,7 +153,7 @@ def quadratic_kappa(truth: Index, score: Index, weights: Array, values: Array | 
     return _kappa(cells, (scale[:, None] - scale) ** 2)
 
 
-def cohen_kappa(truth: Index, score: Index, weights: Array) -> Array:
+def cohen_kappa(truth: LabelArray, score: LabelArray, weights: Array) -> Array:
     """Cohen's kappa, all disagreements being alike; NaN where all are the same one score."""
     cells, scale = confusions(truth, score, weights)
     return _kappa(cells, 1 - np.eye(len(scale)))
@@ -171,7 +173,7 @@ def calibration_error(good: Mask, probability: Array, weights: Array) -> Array:
     return np.asarray(np.abs(by_bin).sum(axis=1) / weights.sum(axis=1))
 
 
-def confusions(truth: Index, score: Index, weights: Array) -> tuple[Array, Array]:
+def confusions(truth: LabelArray, score: LabelArray, weights: Array) -> tuple[Array, Array]:
     """Count labels (rows) against scores (columns), (resamples, k, k), and name the k classes that occur, (k,)."""
     scale, codes = np.unique(np.concatenate([truth, score]), return_inverse=True)
     k = len(scale)
@@ -285,7 +287,11 @@ def resamples(questions: NDArray[np.str_], n: int, seed: int) -> Resamples:
 
 
 def bootstrap(
-    truth: Index, classes: list[int], predictions: Predictions, weights: Array, metrics: Iterable[str] | None = None
+    truth: LabelArray,
+    classes: list[Any],
+    predictions: Predictions,
+    weights: Array,
+    metrics: Iterable[str] | None = None,
 ) -> dict[str, Array]:
     """Compute metrics on every resample of one aspect's rows.
 

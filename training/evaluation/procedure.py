@@ -103,8 +103,7 @@ class Procedure:
         ours, surface, *curve = self.files(folder)
         settings = self._settings(ours, surface, inputs)
         predictions = {
-            name: read_predictions(read_json(path), len(labels.score))
-            for name, path in ((self.method, ours), (SURFACE, surface))
+            name: read_predictions(read_json(path), labels) for name, path in ((self.method, ours), (SURFACE, surface))
         }
         folds, seed = int(settings["folds"]), int(settings["seed"])
         measured = judge_evidence(predictions, labels, resamples(labels.question[~labels.auxiliary], BOOTSTRAPS, seed))

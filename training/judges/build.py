@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from inspector_pipeline.backbone import backbone_location, named_by_content
-from inspector_pipeline.configuration_inspector import FITTED_ON_VERSION, HEADS, InspectorConfig
+from inspector_pipeline.configuration_inspector import FITTED_ON_VERSION, HEADS, LEVELS_VERSION, InspectorConfig
+from inspector_pipeline.decisions import PREFERENCE
 from inspector_pipeline.errors import JudgeConfigError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
@@ -80,7 +81,7 @@ class ProbeWeights:
     """
 
     rule: str
-    classes: list[int]
+    classes: list[Any]
     center: Array
     weight: Array
     bias: Array
@@ -116,15 +117,23 @@ class AspectHead:
         probe: Of a head that has a probe.
         tokens: Of a head that has score tokens.
         counts_in_total: Whether the score is part of the total.
+        words: What a result calls each class, where the labels were words.
     """
 
     name: str
     features: Sequence[Feature]
     head: dict[str, Any]
-    classes: Sequence[int]
+    classes: Sequence[float]
     probe: ProbeWeights | None = None
     tokens: ScoreTokenWeights | None = None
     counts_in_total: bool = True
+    words: Sequence[str] = ()
+
+    @property
+    def format_version(self) -> int:
+        """The first version of the layout that has such an aspect."""
+        is_plain = not self.words and all(isinstance(c, int) for c in self.classes) and self.head["rule"] != PREFERENCE
+        return max(HEADS[self.head["type"]], 1 if is_plain else LEVELS_VERSION)
 
 
 class FittedOn(NamedTuple):
@@ -183,11 +192,12 @@ def judge_config(
                 "head": aspect.head,
                 "classes": list(aspect.classes),
                 "counts_in_total": aspect.counts_in_total,
+                **({"words": list(aspect.words)} if aspect.words else {}),
             }
             for aspect in aspects
         ],
         max_length=backbone.max_length,
-        format_version=max(added, *(HEADS[aspect.head["type"]] for aspect in aspects)),
+        format_version=max(added, *(aspect.format_version for aspect in aspects)),
         familiar=familiar,
         n_seen_questions=n_seen,
         dtype=backbone.dtype,

@@ -1,8 +1,10 @@
 """How a fitted value becomes a score and probabilities: a cumulative logit model, and cuts between scores."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -25,7 +27,7 @@ class Calibration:
     cuts: Array
 
     @classmethod
-    def fit(cls, values: Array, scores: Index, classes: list[int]) -> "Calibration":
+    def fit(cls, values: Array, scores: NDArray[Any], classes: list[Any]) -> "Calibration":
         """Fit on values of rows that were not fitted on, (n,), and their labels, (n,)."""
         slope, thresholds = fit_cumulative_logit(values, scores, classes)
         cuts = np.quantile(slope * values, [np.mean(scores <= c) for c in classes[:-1]])
@@ -48,7 +50,7 @@ class Rounding:
         classes: All scores, ascending.
     """
 
-    classes: list[int]
+    classes: list[Any]
 
     def probabilities(self, values: Array) -> Array:
         """Share the probability between the scores beside each value, so that it is the expected score."""
@@ -60,7 +62,14 @@ class Rounding:
         return np.asarray((values[:, None] >= middles).sum(axis=1))
 
 
-def fit_cumulative_logit(values: Array, scores: Index, classes: list[int], prior: float = 1.0) -> tuple[float, Array]:
+@dataclass(frozen=True)
+class LogOdds:
+    """The value of a preference's probe is its score: differences are log odds, and 0 is the typical response."""
+
+
+def fit_cumulative_logit(
+    values: Array, scores: NDArray[Any], classes: list[Any], prior: float = 1.0
+) -> tuple[float, Array]:
     """Fit P(score > class k) = sigmoid(slope * value - threshold_k) by maximum likelihood (McCullagh 1980).
 
     Args:

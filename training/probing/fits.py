@@ -14,6 +14,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
+from ..rows.records import LONGEST_USUAL
 from .settings import Setting
 from .table import Array, Index, Labels, Rows
 
@@ -33,13 +34,22 @@ class Target:
     """
 
     value: Array
-    score: Index
+    score: NDArray[Any]
     positive: NDArray[np.bool_]
 
     @classmethod
     def of(cls, labels: Labels, threshold_weight: float) -> "Target":
-        """Weight what users filter by, the step to a good label, more than a step elsewhere on the scale."""
-        return cls(labels.score + threshold_weight * labels.positive, labels.score, labels.positive)
+        """Weight what users filter by, the step to a good label, more than a step elsewhere on the scale.
+
+        That weight is meant for a scale of 1 to 5, so other scales whose good levels are stated are put on it.
+        """
+        value = labels.score
+        for a, classes in enumerate(labels.classes):
+            stretched = threshold_weight > 0 and getattr(classes, "good", None) is not None
+            if stretched and (classes[0] < 0 or classes[-1] > LONGEST_USUAL):
+                usual = 1 + (value - classes[0]) * (LONGEST_USUAL - 1) / (classes[-1] - classes[0])
+                value = np.where(labels.aspect == a, usual, value)
+        return cls(value + threshold_weight * labels.positive, labels.score, labels.positive)
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,9 @@ def fit_each(
         centered: Whether there are centres and offsets; without them (ridge only) the value is linear in the features.
     """
     kernels = {s.sharing: joint_kernel(gram, train, train, s.sharing, centered=centered) for s in settings}
-    scales = {sharing: _scale(kernel) for sharing, kernel in kernels.items()}
+    scales = {sharing: mean_diagonal(kernel) for sharing, kernel in kernels.items()}
     needed = {s.sharing for s in settings if s.head != "ridge"}
-    coordinates = {sharing: _coordinates(kernels[sharing] / scales[sharing]) for sharing in needed}
+    coordinates = {sharing: coordinates_of(kernels[sharing] / scales[sharing]) for sharing in needed}
     fits = []
     for setting in settings:
         kernel, scale = kernels[setting.sharing], scales[setting.sharing]
@@ -152,7 +162,7 @@ def left_out_errors(
         float64 (penalties, rows); NaN at a row whose question holds all rows of its aspect, as no other has its offset.
     """
     kernel = joint_kernel(gram, train, train, sharing, centered=centered)
-    scale = _scale(kernel)
+    scale = mean_diagonal(kernel)
     offsets = np.eye(train.n_aspects)[train.aspect][:, np.unique(train.aspect)]
     order = np.argsort(train.question, kind="stable")
     _, starts = np.unique(train.question[order], return_index=True)
@@ -190,7 +200,7 @@ def _solved(matrix: Array, values: Array) -> Array:
         return np.asarray(np.linalg.solve(matrix, values))
 
 
-def _scale(kernel: Array) -> float:
+def mean_diagonal(kernel: Array) -> float:
     """Return the mean diagonal, what penalties are multiples of; 1 where all features are constant."""
     return float(np.trace(kernel)) / len(kernel) or 1.0
 
@@ -201,7 +211,7 @@ def _means(values: Array, train: Rows) -> Array:
     return np.asarray(total / np.maximum(np.bincount(train.aspect, train.weight, train.n_aspects), 1e-300))
 
 
-def _coordinates(kernel: Array) -> tuple[Array, Array]:
+def coordinates_of(kernel: Array) -> tuple[Array, Array]:
     """Return coordinates in which the kernel is the plain inner product, (rows, rank), and the map from their duals."""
     values, vectors = np.linalg.eigh(kernel)
     kept = values > RANK_TOLERANCE * max(values[-1], 0.0)

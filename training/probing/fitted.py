@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from inspector_pipeline.decisions import PREFERENCE
+from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.familiarity import question_number
 from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
@@ -15,9 +17,10 @@ from inspector_pipeline.files.tables import read_json
 
 from ..features.store import FeatureSet
 from ..runs.manifest import Manifest, checked_sha256
-from .calibration import Calibration, Rounding
+from .calibration import Calibration, LogOdds, Rounding
 from .familiarity import Familiar, FamiliarityConfig, find_familiar, unfamiliar_shares
 from .kernels import Design
+from .preferences import Comparisons, PreferenceDesign, fit_preference
 from .search import Choice, fit_judge, search
 from .settings import SearchConfig
 from .table import Array, Index, Labels
@@ -45,14 +48,14 @@ class FittedAspect:
     """
 
     name: str
-    classes: list[int]
+    classes: list[Any]
     n: int
     counts_in_total: bool
     features: list[Feature]
     center: Array
     weight: Array
     bias: float
-    calibration: Calibration | Rounding
+    calibration: Calibration | Rounding | LogOdds
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,40 @@ def fit(features: FeatureSet, config: SearchConfig, familiarity: FamiliarityConf
     Raises:
         DataFileError: There are too few labels, or the features lack what the search asks for.
     """
-    labels = Labels.of(features.pairs, config.uncounted)
+    comparisons = Comparisons.of(features.pairs)
+    choices, aspects = list[Choice](), list[FittedAspect]()
+    if not comparisons or any(pair.scores for pair in features.pairs):
+        choices.append(_fit_levels(features, config, aspects))
+    for name, compared in comparisons.items():
+        if name in {aspect.name for aspect in aspects}:
+            raise DataFileError(f"Expected one kind of label for each aspect, but {name} has levels and comparisons.")
+        preferences = PreferenceDesign(features, compared)
+        fitted = fit_preference(preferences, np.arange(len(compared.won)), config)
+        read = preferences.design.features(fitted.view, name, fitted.depth)
+        probe = preferences.probe(fitted)
+        aspects.append(FittedAspect(name, [0, 1], len(compared.won), False, read, *probe, LogOdds()))
+        choices.append(fitted.choice)
+    used = {feature.reading for aspect in aspects for feature in aspect.features}
+    readings = {name: reading.to_dict() for name, reading in features.readings.items() if name in used}
+    return Fitted(
+        aspects,
+        described_choice(choices[0]),
+        config.bias,
+        readings,
+        asdict(features.manifest),
+        features.n_foreign,
+        familiar_rows(features, [one for aspect in aspects for one in aspect.features], familiarity),
+        np.unique([question_number(pair.question) for pair in features.pairs if pair.scores or comparisons]),
+    )
+
+
+def _fit_levels(features: FeatureSet, config: SearchConfig, aspects: list[FittedAspect]) -> Choice:
+    """Fit the aspects whose labels are levels, add them, and return what was chosen."""
+    labels = Labels.of(features.pairs, config.uncounted, config.good)
     design = Design(features, labels)
     choice = search(design, labels, config)
     judge = fit_judge(design, labels, choice, config)
-    aspects = [
+    aspects += [
         FittedAspect(
             name,
             labels.classes[a],
@@ -107,18 +139,7 @@ def fit(features: FeatureSet, config: SearchConfig, familiarity: FamiliarityConf
         )
         for a, name in enumerate(labels.names)
     ]
-    used = {feature.reading for aspect in aspects for feature in aspect.features}
-    readings = {name: reading.to_dict() for name, reading in features.readings.items() if name in used}
-    return Fitted(
-        aspects,
-        described_choice(choice),
-        config.bias,
-        readings,
-        asdict(features.manifest),
-        features.n_foreign,
-        familiar_rows(features, [one for aspect in aspects for one in aspect.features], familiarity),
-        np.unique([question_number(pair.question) for pair in features.pairs if pair.scores]),
-    )
+    return choice
 
 
 def familiar_rows(features: FeatureSet, read: Sequence[Feature], config: FamiliarityConfig | None) -> Familiar | None:
@@ -151,6 +172,7 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
         arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)}
         tensors |= {f"{aspect.name}.{key}": np.ascontiguousarray(array) for key, array in arrays.items()}
         plain = {key: found[key] for key in ("name", "classes", "n", "counts_in_total", "bias")}
+        plain |= {"rule": PREFERENCE} if isinstance(aspect.calibration, LogOdds) else {}
         features = [asdict(feature) for feature in aspect.features]
         described.append({**plain, "features": features, "slope": found.get("slope")})
     save_file(tensors, folder / PROBES_FILE)
@@ -175,7 +197,9 @@ def load_fitted(folder: str | Path) -> Fitted:
     aspects = []
     for entry in described.pop("aspects"):
         name, slope = entry["name"], entry.pop("slope")
-        calibration: Calibration | Rounding = Rounding(entry["classes"])
+        calibration: Calibration | Rounding | LogOdds = Rounding(entry["classes"])
+        if entry.pop("rule", None) == PREFERENCE:
+            calibration = LogOdds()
         if slope is not None:
             calibration = Calibration(slope, tensors[f"{name}.thresholds"], tensors[f"{name}.cuts"])
         entry["features"] = [Feature(**feature) for feature in entry["features"]]

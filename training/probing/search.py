@@ -270,7 +270,7 @@ def _sweep(
     train = design.rows(view, rows)
     target = Target.of(rows, config.target_weight)
     found: dict[int, tuple[float, Setting]] = {}
-    for depth in _depths(design, config):
+    for depth in chosen_depths(design, config):
         gram = _gram(design, view, depth, train.unit, auxiliary=False)
         for sharing in config.sharings if len(group) > 1 else (0.0,):
             errors = left_out_errors(gram, train, target, sharing, config.penalties, centered=config.bias)
@@ -280,7 +280,12 @@ def _sweep(
     return found
 
 
-def _depths(design: Design, config: SearchConfig) -> tuple[int, ...]:
+def chosen_depths(design: Design, config: SearchConfig) -> tuple[int, ...]:
+    """Return the depths to choose from.
+
+    Raises:
+        DataFileError: The features lack one.
+    """
     there = design.depths
     missing = set(config.depths or ()) - set(there)
     if missing or not there:

@@ -1,6 +1,6 @@
 """What a search may choose from: views of the features, ways to fit, and how many of each are tried."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from inspector_pipeline.errors import SettingsError
@@ -88,6 +88,8 @@ class SearchConfig:
         balance: `none`, `weights` (each class of an aspect weighs the same) or `downsample` (to its rarest class).
         bias: Whether probes have a centre and a bias; without, a judge of one layer's last token can be exported as a
             plain sequence classifier.
+        good: Aspect -> the level from which on its labels are good; the usual rule where not given (4 and 5 of 1 to 5,
+            1 of 0 and 1). Targets of aspects with such a level are put on a scale of 1 to 5 first.
         uncounted: Aspects that do not count in the total; each is fitted alone, at the depth that the others choose.
         inner_folds: Of the cross-validation that chooses.
         seed: Of its folds.
@@ -109,6 +111,7 @@ class SearchConfig:
     threshold_weight: float = 4.0
     balance: str = "none"
     bias: bool = True
+    good: dict[str, float] = field(default_factory=dict)
     uncounted: tuple[str, ...] = UNCOUNTED
     inner_folds: int = 5
     seed: int = 731

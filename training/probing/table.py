@@ -2,8 +2,9 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from inspector_pipeline.errors import DataFileError
 
-from ..rows.records import LabelledPair, is_good, question_id
+from ..rows.labels import plain
+from ..rows.records import LabelledPair, Levels, is_good, question_id
 from .settings import UNCOUNTED
 
 Array = NDArray[np.float64]
@@ -38,30 +40,36 @@ class Labels:
         aspect: (rows,) which aspect.
         pair: (rows,) which pair.
         question: (rows,) its question's name; see `question_names`.
-        score: (rows,) the label.
+        score: (rows,) the label; int64, or float64 where one is no whole number.
         weight: (rows,) float64, the label's weight in a fit.
         auxiliary: (rows,) whether the row serves training only.
         row: (rows,) its number in the whole table.
     """
 
     names: tuple[str, ...]
-    classes: tuple[list[int], ...]
+    classes: tuple[list[Any], ...]
     counted: tuple[bool, ...]
     aspect: Index
     pair: Index
     question: NDArray[np.str_]
-    score: Index
+    score: NDArray[Any]
     weight: Array
     auxiliary: NDArray[np.bool_]
     row: Index
 
     @classmethod
-    def of(cls, pairs: Sequence[LabelledPair], uncounted: Sequence[str] = UNCOUNTED) -> "Labels":
+    def of(
+        cls,
+        pairs: Sequence[LabelledPair],
+        uncounted: Sequence[str] = UNCOUNTED,
+        good: Mapping[str, float] | None = None,
+    ) -> "Labels":
         """Collect the labels, aspects in order of first appearance.
 
         Args:
             pairs: Labelled pairs.
             uncounted: Aspects that do not count in the total.
+            good: Aspect -> the level from which on labels are good; the usual rule where not given.
 
         Raises:
             DataFileError: There is no label, an aspect has one class only, or a weight is not above 0.
@@ -83,7 +91,11 @@ class Labels:
                 f"weights expects numbers above 0, but question {wrong[0][2]} has {wrong[0][4]} for "
                 f"{names[wrong[0][0]]}. Leave out its label instead."
             )
-        classes = tuple(np.unique(score[(aspect == a) & ~auxiliary]).tolist() for a in range(len(names)))
+        good = good or {}
+        classes = tuple(
+            Levels(map(plain, np.unique(score[(aspect == a) & ~auxiliary]).tolist()), good.get(name))
+            for a, name in enumerate(names)
+        )
         for name, own in zip(names, classes, strict=True):
             if len(own) < 2:
                 raise DataFileError(
@@ -153,9 +165,11 @@ def question_names(pairs: Sequence[LabelledPair]) -> list[str]:
     return [first.setdefault(int(number), str(pair.id)) for number, pair in zip(component, pairs, strict=True)]
 
 
-def counted_table(pairs: Sequence[LabelledPair], uncounted: tuple[str, ...]) -> Labels:
+def counted_table(
+    pairs: Sequence[LabelledPair], uncounted: tuple[str, ...], good: Mapping[str, float] | None = None
+) -> Labels:
     """Collect the labels of the aspects that count in the total; `row` numbers these alone."""
-    labels = Labels.of(pairs, uncounted).that_count()
+    labels = Labels.of(pairs, uncounted, good).that_count()
     return replace(labels, row=np.arange(len(labels.score)))
 
 

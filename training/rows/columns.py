@@ -4,18 +4,21 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
+from .labels import is_blank as is_blank
+from .labels import parse_label as parse_label
+from .labels import rater_columns
+
 logger = logging.getLogger(__name__)
 
 TEXTS = ("answer", "final_answer")
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
-WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 
 
 class UnusableRowError(DataFileError):
@@ -27,14 +30,16 @@ class Columns:
     """Which column of the source holds what. None, and "question", stand for the column of that very name, if any.
 
     Attributes:
-        question: The question.
+        question: The question; columns joined by `+`, such as instruction+input, are its paragraphs.
         answer: Its gold solution; a column `gold_answer` is taken where there is no `answer`.
         final_answer: The final answer alone.
         id: The question's id; without one, the hash of the question's text is its id.
         prediction: The response. With it, the rows are responses.
         sample: Which of the question's responses; without it, they are counted from 0.
         generator: What wrote the response.
-        label: Aspect -> column of its labels, made by people or by anything else. With it, the rows are labelled.
+        domain: What the question is about.
+        label: Aspect -> column of its labels, made by people or by anything else; of several raters, their columns
+            joined by `+`. With it, the rows are labelled.
         question_only: Whether the labels are of the questions themselves; there is no response then.
     """
 
@@ -45,6 +50,7 @@ class Columns:
     prediction: str | None = None
     sample: str | None = None
     generator: str | None = None
+    domain: str | None = None
     label: dict[str, str] = field(default_factory=dict)
     question_only: bool = False
 
@@ -68,7 +74,8 @@ class Columns:
             raise DataFileError(f"{source} expects columns.question_only or columns.prediction, but got both.")
         no_columns = {"label", "question_only", *(["prediction"] if self.question_only else [])}
         named = {name: column for name, column in vars(self).items() if name not in no_columns}
-        for column in (*named.values(), *self.label.values()):
+        parts = (part for column in named.values() if column for part in rater_columns(column, present))
+        for column in (*parts, *self.label_columns(present)):
             if column and column not in present:
                 raise DataFileError(
                     f"{source} expects the column {column!r}, but has {', '.join(map(repr, sorted(present)))}. "
@@ -77,7 +84,7 @@ class Columns:
         found = {name: column or name for name, column in named.items() if column or name in present}
         if "answer" not in found and "gold_answer" in present:
             found["answer"] = "gold_answer"
-        for name in (found.keys() & present) - {*found.values(), *self.label.values()}:
+        for name in (found.keys() & present) - {*found.values(), *self.label_columns(present)}:
             logger.warning(
                 "%s: the column %r is left out, since %r is read as the %s.", source, name, found[name], name
             )
@@ -88,19 +95,21 @@ class Columns:
             )
         return found
 
+    def label_columns(self, present: Iterable[str]) -> list[str]:
+        """Return all columns that labels stand in."""
+        return [name for column in self.label.values() for name in rater_columns(column, present)]
 
-def map_row(source: Row, columns: Mapping[str, str], label: Mapping[str, str], words: Mapping[str, int]) -> Row:
-    """Turn a row of a source into a question, a response or a labelled row.
+
+def map_row(source: Row, columns: Mapping[str, str]) -> Row:
+    """Turn a row of a source into a question or a response.
 
     Args:
         source: The row as it was read.
         columns: Field -> column, as `Columns.resolve` finds it.
-        label: Aspect -> column.
-        words: Label as it is written -> score.
 
     Returns:
-        The row, without the source's other columns; its id is None where the source has no column of ids. `scores` has
-        every aspect of `label`, None where the cell holds no whole number and no known word; `reasons` says why.
+        The row, without the source's other columns and its labels; its id is None where the source has no column of
+        ids.
 
     Raises:
         UnusableRowError: The row has no usable question, response or id.
@@ -115,12 +124,9 @@ def map_row(source: Row, columns: Mapping[str, str], label: Mapping[str, str], w
         if "sample" in columns:
             row["sample"] = _sample(source.get(columns["sample"]))
         row["prediction"] = _text(source, columns["prediction"], "prediction")
-        if "generator" in columns:
-            row["generator"] = source.get(columns["generator"])
-    if label:
-        parsed = {aspect: parse_label(source.get(column), words) for aspect, column in label.items()}
-        row["scores"] = {aspect: score for aspect, (score, _) in parsed.items()}
-        row["reasons"] = {aspect: reason for aspect, (_, reason) in parsed.items() if reason}
+        for name in ("generator", "domain"):
+            if name in columns:
+                row[name] = source.get(columns[name])
     return row
 
 
@@ -129,43 +135,11 @@ def other_columns(source: Row, taken: set[str]) -> Row:
     return {name: _plain(value) for name, value in source.items() if name not in taken}
 
 
-def parse_label(value: Any, words: Mapping[str, int] | None = None) -> tuple[int | None, str | None]:
-    """Read a label: a whole number, also written as text ("4", "4.0"), a truth value (1 or 0), or a word.
-
-    Args:
-        value: The cell.
-        words: Label as it is written -> score; looked up first, spaces around it aside.
-
-    Returns:
-        The score and None, or None and why there is none. Nothing is rounded.
-
-    Example:
-        >>> parse_label("4"), parse_label("good", {"good": 1})
-        ((4, None), (1, None))
-        >>> parse_label(3.5)
-        (None, '3.5 is not a whole number')
-    """
-    if is_blank(value):
-        return None, "the label is blank"
-    text = str(value).strip()
-    if words and text in words:
-        return words[text], None
-    if isinstance(value, bool):
-        return int(value), None
-    if isinstance(value, (int, float, str)) and WHOLE_NUMBER.fullmatch(text):
-        return int(text.partition(".")[0]), None
-    if isinstance(value, float) and value.is_integer():  # written with an exponent
-        return int(value), None
-    return None, f"{text[:80]} is not a whole number{' or a known word' if words else ''}"
-
-
-def is_blank(value: Any) -> bool:
-    """Whether a cell holds nothing: None, NaN, or white space alone."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip()
-
-
 def _text(source: Row, column: str, name: str, numbers: bool = False) -> str:
     value = source.get(column)
+    if column not in source and "+" in column:
+        parts = [_text(source, part, name) for part in rater_columns(column, source) if not is_blank(source.get(part))]
+        value = "\n\n".join(parts)
     if numbers and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if is_blank(value):

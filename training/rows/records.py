@@ -4,9 +4,11 @@ A row is a plain object. Every stage keeps the keys it does not know, so that a 
 
 - a *question*: id, question, and where known answer (the gold solution), final_answer, dataset, split;
 - a *response*: a question plus sample (0, 1, ...), prediction (None where generation failed), generator, error;
-- a *labelled row*: a response (or, where questions are read alone, a question) plus scores (aspect -> int, or None
+- a *labelled row*: a response (or, where questions are read alone, a question) plus scores (aspect -> number, or None
   where there is no label), reasons (aspect -> why there is none), justifications, weights (aspect -> weight of the
-  label in a fit), and auxiliary (True for rows that are made for training only, such as damaged gold solutions).
+  label in a fit), ratings (aspect -> what several raters said), raw_labels (aspect -> the number that a level stands
+  for), comparisons (see rows/compared.py), and auxiliary (True for rows that are made for training only, such as
+  damaged gold solutions).
 
 An id names the question. It is the dataset's own where there is one, else the hash of the question's text, so it does
 not depend on a row's place in a file. (id, sample, generator) names a response.
@@ -20,6 +22,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass, field
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +34,7 @@ from inspector_pipeline.files.disk import write_atomically
 from inspector_pipeline.files.tables import Row, read_rows
 from inspector_pipeline.template import is_blank
 
-OPTIONAL = ("weights", "sample", "generator", "auxiliary")
+OPTIONAL = ("weights", "sample", "generator", "auxiliary", "comparisons")
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
 LONGEST_USUAL = 5
 
@@ -44,21 +47,23 @@ class LabelledPair:
         id: The question's id.
         question: The question.
         prediction: The response; empty where questions are read alone.
-        scores: Aspect -> label. Most pairs carry one aspect only.
+        scores: Aspect -> label, an int or a float. Most pairs carry one aspect only.
         weights: Aspect -> weight of that label in a fit; 1 where absent.
         sample: Which of the question's responses.
         generator: What wrote the response.
         auxiliary: Whether the row serves training only, and is never scored in an evaluation.
+        comparisons: With other responses to the question; see rows/compared.py.
     """
 
     id: int | str
     question: str
     prediction: str
-    scores: dict[str, int] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     sample: int = 0
     generator: str | None = None
     auxiliary: bool = False
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
 
 
 def question_id(question: str) -> str:
@@ -210,7 +215,8 @@ def subset_of(rows: list[Row], limit: int | None, seed: int | None) -> list[Row]
 
 def labelled_rows(pairs: Iterable[LabelledPair]) -> list[Row]:
     """Write pairs as labelled rows."""
-    return [asdict(pair) for pair in pairs]
+    rows = (asdict(pair) for pair in pairs)
+    return [{key: value for key, value in row.items() if key != "comparisons" or value} for row in rows]
 
 
 def write_records(rows: Iterable[Row], path: Path) -> None:
@@ -218,11 +224,27 @@ def write_records(rows: Iterable[Row], path: Path) -> None:
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def is_good(labels: NDArray[np.int64], classes: list[int]) -> NDArray[np.bool_]:
-    """Say which labels are good: 4 and 5 on a scale of 1 to 5, 1 where the labels are 0 and 1.
+class Levels(list[Any]):
+    """The levels of an aspect's labels that occur, ascending: a list of numbers that may say which are good.
+
+    Attributes:
+        good: From which level on; None leaves it to the usual rule.
+    """
+
+    def __init__(self, levels: Iterable[float] = (), good: float | None = None) -> None:
+        """Keep both."""
+        super().__init__(levels)
+        self.good = good
+
+
+def is_good(labels: NDArray[Any], classes: list[Any]) -> NDArray[np.bool_]:
+    """Say which labels are good: as the levels say, else 4 and 5 on a scale of 1 to 5, 1 where the labels are 0 and 1.
 
     On a longer scale, which the labels show by one above 5, as many of its steps up as 4 is of 5: 7 to 9 of 1 to 9.
     """
+    if isinstance(classes, Levels) and classes.good is not None:
+        above: NDArray[np.bool_] = labels >= classes.good
+        return above
     highest = max(classes)
     if highest > LONGEST_USUAL:
         return labels >= 1 + (highest - 1) * (POSITIVE_SCORE - 1) / (LONGEST_USUAL - 1)

@@ -14,6 +14,7 @@ from inspector_pipeline.files.entries import Row
 
 from .answers import last_boxed
 from .columns import Columns, UnusableRowError, is_blank, map_row, other_columns
+from .rated import LabelReader
 from .records import question_id
 
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -129,15 +130,15 @@ def _load(place: str, subset: str | None, split: str, revision: str | None) -> t
 
 
 def make_rows(
-    source: Source, columns: Columns, words: dict[str, int], named: NamedDataset | None = None
+    source: Source, columns: Columns, named: NamedDataset | None = None, labels: LabelReader | None = None
 ) -> tuple[list[Row], list[Reject]]:
-    """Turn a source's rows into questions, responses or labelled rows.
+    """Turn a source's rows into questions, responses or rows whose labels were read.
 
     Args:
         source: The rows.
         columns: Which column holds what; for a named dataset, where a copy of it differs.
-        words: Label as it is written -> score.
         named: The named dataset that these rows are of.
+        labels: Reads the labels; each row gets what it gives.
 
     Returns:
         The rows, with the source's other columns beside their own keys (of a named dataset, the useful ones), and
@@ -150,14 +151,14 @@ def make_rows(
         changed = {key: value for key, value in vars(columns).items() if value != getattr(Columns(), key)}
         columns = replace(named.columns, **changed)
     found = columns.resolve(source.rows, source.name)
-    taken = {*found.values(), *columns.label.values(), *found}
+    taken = {*found.values(), *columns.label_columns(name for row in source.rows for name in row), *found}
     origin = {"dataset": source.name} | ({"split": source.split} if source.split else {})
     rows: list[Row] = []
     rejects: list[Reject] = []
     seen: set[tuple[str, str]] = set()
     for i, given in enumerate(source.rows):
         try:
-            row = map_row(given, found, columns.label, words)
+            row = map_row(given, found) | (labels.read(given, i) if labels else {})
             extra = other_columns(given, taken)
             if named:
                 if named.ids_from_rows and row["id"] is None:

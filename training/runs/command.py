@@ -33,6 +33,7 @@ STAGES = (  # in the order of the work
     "extract",
     "fit",
     "evaluate",
+    "own_data_curves",
     "export",
     "lager",
     "lager_prompts",

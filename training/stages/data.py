@@ -4,6 +4,8 @@ r"""Bring questions, responses and labels of any source into rows for all stages
     python -m training data --dataset gsm8k --path copy/gsm8k_train.jsonl --output work/questions.jsonl
     python -m training data --path rated.csv --columns.question q --columns.prediction response \
         --columns.label.factuality stars --words.good 5 --words.bad 1 --output work/labelled.jsonl
+    python -m training data --path pairs.jsonl --columns.question prompt --compared.first chosen \
+        --compared.second rejected --output work/compared.jsonl
 
 The source is one of the named datasets (gsm8k, math, math-500, gpqa-main, gpqa-extended, gpqa-diamond), any other Hub
 dataset, or a local copy: a .json, .jsonl, .csv or .parquet file, or a folder that `datasets` can load. A probing set,
@@ -13,18 +15,26 @@ An id names a question: the dataset's own id, its row for GSM8K (as in the publi
 Equal questions share it, and several responses to one question are its samples 0, 1, .... One id for two different
 questions is an error. Rows that cannot be used are written with their reasons to OUTPUT.rejects.jsonl; in a named
 dataset they are an error, but for questions that come again.
+
+Labels are of any scale (rows/labels.py): what was taken for what, which labels are good, and every label that is not
+used, by its reason, is logged and written to OUTPUT.labels.json, which the evaluate stage puts on the judge's card.
 """
 
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import Row, read_rows
 
 from ..rows.columns import Columns
+from ..rows.compared import Compared, compared_rows
 from ..rows.published import READERS, detect
+from ..rows.rated import LabelReader, Reported, label_lines, label_report
 from ..rows.records import number_samples, question_id, subset_of, write_records
 from ..rows.sources import DATASETS, SHOWN, Reject, Source, make_rows, read_dataset
 from ..runs.manifest import Manifest
@@ -46,7 +56,15 @@ class Config:
         subset: Subset (Hub "config") of a dataset that is none of the named ones.
         revision: Commit, branch or tag of the Hub dataset; None is its newest state. The manifest names the commit.
         columns: Which column holds what; the named datasets know theirs.
-        words: Label as it is written -> score, for labels that are no whole numbers.
+        compared: Which columns hold comparisons of responses, chosen and rejected ones or rankings; the rows are the
+            responses then, and carry the comparisons.
+        words: Label as it is written -> score, for labels that are no numbers.
+        scales: Aspect -> its scale: words in their order (bad<fair<good), a range (0..10) or real; without one,
+            what the labels look like.
+        good: Aspect -> the level from which on its labels are good; without one, 1 of 0 and 1, 4 of 1 to 5, else the
+            upper quarter of the scale.
+        allow_unreadable: Whether more than 2 % of an aspect's labels may be unreadable; they are left out then.
+        merge_raters: Whether rows of one question and response are several raters' labels of it.
         ids_from_text: Make the hash of its text every question's id and keep the source's as `source_id`: for files in
             which one id stands for different questions, such as the published probing set of GPQA.
         limit: Keep this many questions, with all their responses; None keeps all.
@@ -60,7 +78,12 @@ class Config:
     subset: str | None = None
     revision: str | None = None
     columns: Columns = Columns()
-    words: dict[str, int] = field(default_factory=dict)
+    compared: Compared = Compared()
+    words: dict[str, float] = field(default_factory=dict)
+    scales: dict[str, str] = field(default_factory=dict)
+    good: dict[str, str] = field(default_factory=dict)
+    allow_unreadable: bool = False
+    merge_raters: bool = False
     ids_from_text: bool = False
     limit: int | None = None
     seed: int | None = None
@@ -82,9 +105,8 @@ def run(config: Config) -> None:
     manifest = replace(manifest, inputs=manifest.inputs | source.inputs)
     if manifest.is_done(output):
         return
-    rows, rejects = source.rows, list[Reject]()
-    if not published:
-        rows, rejects = make_rows(source, config.columns, config.words, DATASETS.get(config.dataset or ""))
+    made = Made(source.rows) if published else _make_rows(source, config)
+    rows, rejects = made.rows, made.rejects
     if config.ids_from_text:
         rows = [row | {"id": question_id(row["question"]), "source_id": row["id"]} for row in rows]
     rows = subset_of(number_samples(rows, source.name), config.limit, config.seed)
@@ -92,14 +114,60 @@ def run(config: Config) -> None:
     reasons = ", ".join(f"{n} times {reason}" for reason, n in counts)
     if not rows:
         raise DataFileError(f"{source.name} expects usable rows, but none is: {reasons}.")
-    rejected = output.with_name(f"{output.name}.rejects.jsonl")
-    rejected.unlink(missing_ok=True)  # an older manifest stays: until it is replaced, it refuses the new rows
+    rejects_file = output.with_name(f"{output.name}.rejects.jsonl")
+    rejects_file.unlink(missing_ok=True)  # an older manifest stays: until it is replaced, it refuses the new rows
     write_records(rows, output)
+    outputs = [output]
     if rejects:
-        write_records((vars(reject) for reject in rejects), rejected)
-        logger.warning("Rejected %d rows (%s): see %s.", len(rejects), reasons, rejected)
-    manifest.write(output, [output, rejected] if rejects else [output])
+        write_records((vars(reject) for reject in rejects), rejects_file)
+        outputs.append(rejects_file)
+        logger.warning("Rejected %d rows (%s): see %s.", len(rejects), reasons, rejects_file)
+    if made.accounts:
+        outputs.append(output.with_name(f"{output.name}.labels.json"))
+        rejected = Counter(reject.reason for reject in rejects)
+        _report_labels(label_report(made.accounts, rows, rejected, made.warnings), outputs[-1])
+    manifest.write(output, outputs)
     _log_summary(rows, output)
+
+
+class Made(NamedTuple):
+    """What a source's rows became.
+
+    Attributes:
+        rows: The rows.
+        rejects: Those that cannot be used.
+        accounts: Aspect -> what became of its labels.
+        warnings: What looks as if columns were swapped.
+    """
+
+    rows: list[Row]
+    rejects: Sequence[Reject] = ()
+    accounts: Mapping[str, Reported] = {}
+    warnings: Sequence[str] = ()
+
+
+def _make_rows(source: Source, config: Config) -> Made:
+    """Turn a source's rows into rows, and settle their labels or comparisons."""
+    if config.compared:
+        options = {"allow_unreadable": config.allow_unreadable}
+        return Made(*compared_rows(source, config.columns, config.compared, **options))
+    labels = None
+    if config.columns.label:
+        labels = LabelReader(source.rows, config.columns.label, config.words, config.scales, config.good)
+    rows, rejects = make_rows(source, config.columns, DATASETS.get(config.dataset or ""), labels)
+    if labels is None:
+        return Made(rows, rejects)
+    rows = labels.settle(rows, merge=config.merge_raters, allow_unreadable=config.allow_unreadable)
+    return Made(rows, rejects, labels.accounts, labels.warnings)
+
+
+def _report_labels(report: Row, path: Path) -> None:
+    """Write what became of the labels, and say it."""
+    write_atomically(path, json_text(report))
+    for line in label_lines(report):
+        logger.info(line)
+    for warning in report["warnings"]:
+        logger.warning(warning)
 
 
 def _check(config: Config) -> None:

@@ -19,22 +19,24 @@ import numpy as np
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text, write_atomically
-from inspector_pipeline.files.tables import write_rows
+from inspector_pipeline.files.tables import read_json, write_rows
 
 from ..evaluation.crossval import CrossValidation
-from ..evaluation.evidence import judge_evidence, protocol, set_evidence
+from ..evaluation.evidence import by_generator, judge_evidence, protocol, set_evidence
 from ..evaluation.fitted_on import fitted_on
 from ..evaluation.matched import generator_groups, generators_of, matched_evidence, without_generators
 from ..evaluation.methods.probes import ProbesMethod, identities
 from ..evaluation.methods.text import BASELINES, TextMethod
 from ..evaluation.metrics import METRICS
 from ..evaluation.out_of_fold import SET, out_of_fold_rows
+from ..evaluation.preferences import DEFINITIONS, preference_evidence
+from ..evaluation.verdict import verdict
 from ..features.store import FeatureSet, concatenate, load_features
 from ..probing.kernels import Design
 from ..probing.search import Choice
 from ..probing.settings import SearchConfig
 from ..probing.table import Index, Labels
-from ..rows.records import LabelledPair
+from ..rows.records import LabelledPair, Levels, is_good
 from ..runs.manifest import Manifest, manifest_path
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class Config:
         rival: Settings of another fit of the aspects that count, to compare with in the same folds, such as the
             published form.
         rival_features: Folder of its features, of the same pairs; those of the judge where not given.
+        labels: OUTPUT.labels.json of the data stage: what the labels are and what of them is not used, which becomes a
+            part of the results.
         transfer: Folders of other labelled pairs (another dataset or generator), predicted but never fitted on.
         folds: Outer folds, by question id over all aspects.
         repeats: Repetitions with other folds.
@@ -74,6 +78,7 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     rival: SearchConfig | None = None
     rival_features: str | None = None
+    labels: str | None = None
     transfer: tuple[str, ...] = ()
     folds: int = 5
     repeats: int = 3
@@ -93,7 +98,7 @@ def run(config: Config) -> None:
     """
     output = Path(config.output)
     folders = [*config.features, *config.transfer, *([config.rival_features] if config.rival_features else [])]
-    manifest = Manifest.of(STAGE, config, [manifest_path(Path(folder)) for folder in folders])
+    manifest = Manifest.of(STAGE, config, [*(manifest_path(Path(folder)) for folder in folders), config.labels])
     if manifest.is_done(output):
         return
     rows: list[dict[str, Any]] = []
@@ -107,6 +112,11 @@ def run(config: Config) -> None:
     written = [output]
     if config.out_of_fold:
         written += _write_sets(rows, Path(config.out_of_fold))
+    if config.labels:
+        results["labels"] = read_json(config.labels)
+        _check_good(results, config.search)
+        results["protocol"]["good"] = {name: told["good"] for name, told in results["labels"]["aspects"].items()}
+    results["verdict"] = verdict(results)
     write_atomically(output, json_text(results))
     manifest.write(output, written)
     logger.info(report(results))
@@ -132,8 +142,27 @@ def evaluate(
     Returns:
         The evidence, in the form of results.json.
     """
-    transfer = transfer or {}
-    design, source = joined(features, transfer, config.search.uncounted)
+    comparisons = any(pair.comparisons for pair in features.pairs)
+    results: dict[str, Any] = {"aspects": {}, "mean": {}, "protocol": _protocol(config, [])}
+    results["candidates_tried"] = config.candidates_tried
+    if not comparisons or any(pair.scores for pair in features.pairs):
+        results |= _evaluate_levels(features, config, rival_features, transfer or {}, out_of_fold)
+    if comparisons:
+        numbers = {name: getattr(config, name) for name in ("folds", "repeats", "bootstraps", "seed")}
+        results["aspects"] |= preference_evidence(features, config.search, **numbers)
+        results["protocol"]["preferences"] = DEFINITIONS
+    return results
+
+
+def _evaluate_levels(
+    features: FeatureSet,
+    config: Config,
+    rival_features: FeatureSet | None,
+    transfer: Mapping[str, FeatureSet],
+    out_of_fold: list[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    """Evaluate the aspects whose labels are levels."""
+    design, source = joined(features, transfer, config.search.uncounted, config.search.good)
     labels = design.labels
     validation = CrossValidation(labels, config.folds, config.seed, config.repeats, source > 0)
     rivals = (
@@ -150,6 +179,8 @@ def evaluate(
     results |= {"protocol": _protocol(config, judge.choices[: len(folds)]), "candidates_tried": config.candidates_tried}
     results["fitted_on"] = fitted_on(design.data.pairs, labels, predictions[judge.name])
     generators = generators_of(labels, design.data.pairs)
+    for name, own in by_generator(predictions[JUDGE], labels, generators, samples).items():
+        results["aspects"][name]["by_generator"] = own
     groups = generator_groups(generators[~labels.auxiliary], config.generator_groups, config.seed)
     once = [fold for fold in folds if fold.repeat == 0]
     new = without_generators(once, generators, groups) if len(groups) else []
@@ -173,7 +204,30 @@ def evaluate(
     return results
 
 
-def joined(features: FeatureSet, transfer: Mapping[str, FeatureSet], uncounted: Sequence[str]) -> tuple[Design, Index]:
+def _check_good(results: Mapping[str, Any], search: SearchConfig) -> None:
+    """Refuse to call other labels good than those that the card would name.
+
+    Raises:
+        DataFileError: The search calls others good than the data stage said.
+    """
+    for name, told in results["labels"]["aspects"].items():
+        classes = results["aspects"].get(name, {}).get("classes", [])
+        levels = np.array(classes)
+        if not classes or "good_from" not in told:
+            continue
+        if (is_good(levels, Levels(classes, search.good.get(name))) != (levels >= told["good_from"])).any():
+            raise DataFileError(
+                f"search.good expects {told['good_from']:g} for {name}, whose good labels are {told['good']}, but got "
+                f"{search.good.get(name)}. Give --search.good.{name} to fit and evaluate."
+            )
+
+
+def joined(
+    features: FeatureSet,
+    transfer: Mapping[str, FeatureSet],
+    uncounted: Sequence[str],
+    good: Mapping[str, float] | None = None,
+) -> tuple[Design, Index]:
     """Put the labelled pairs and other sets, whose labels count as auxiliary, one after another.
 
     Returns:
@@ -181,7 +235,7 @@ def joined(features: FeatureSet, transfer: Mapping[str, FeatureSet], uncounted: 
     """
     others = [replace(one, pairs=[replace(p, auxiliary=True) for p in one.pairs]) for one in transfer.values()]
     everything = concatenate([features, *others]) if others else features
-    labels = Labels.of(everything.pairs, uncounted)
+    labels = Labels.of(everything.pairs, uncounted, good)
     ends = np.cumsum([len(one.pairs) for one in (features, *others)])
     return Design(everything, labels), np.searchsorted(ends, labels.pair, side="right")
 
@@ -237,6 +291,12 @@ def report(results: Mapping[str, Any]) -> str:
     lines = []
     mean = [("mean", results["mean"])] if results["mean"] else []
     for name, entry in [*results["aspects"].items(), *mean]:
+        if "preference" in entry:
+            own = entry["preference"]
+            gain = f"gain {shown(own['gain_over_length']['agreement'])}"
+            line = f"{name:<22} agrees with the majority in {shown(own['agreement'])}"
+            lines.append(f"{line}   length {own['length']['agreement']['value']:.3f}, {gain}")
+            continue
         line = f"{name:<22} AUROC {shown(entry['auroc'])}"
         for other in ("surface", RIVAL):
             if other in entry:

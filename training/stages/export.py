@@ -7,20 +7,21 @@ added; the card and the plots come from it and from nothing else.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from inspector_pipeline.decisions import PREFERENCE
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 
 from ..judges.build import AspectHead, BackboneSpec, FittedOn, ProbeWeights, build_judge
 from ..judges.write import read_card, write_judge
-from ..probing.calibration import Rounding
+from ..probing.calibration import LogOdds, Rounding
 from ..probing.fitted import Fitted, FittedAspect, load_fitted
 from ..runs.manifest import checked_sha256
 
@@ -44,7 +45,7 @@ class Config:
             output folder's name where not given. Pushed to the Hub, a judge gets a card with its id there.
         fused: Whether the truncated backbone goes into it.
         rank_by: The field that it ranks responses by: expected_total, or expected_ and an aspect. Not given, it is
-            expected_total where an aspect counts in the total.
+            expected_total where an aspect counts in the total, else the score of a first aspect of preferences.
     """
 
     fit: str
@@ -81,8 +82,12 @@ def run(config: Config) -> InspectorModel:
     familiar = fitted.familiar
     tensors = familiar.tensors if familiar else {}
     fitted_on = FittedOn(familiar.config if familiar else None, tensors, fitted.seen_questions)
-    heads = [_aspect_head(aspect) for aspect in fitted.aspects]
-    model = build_judge(backbone, fitted.readings, heads, rank_by=config.rank_by, fitted_on=fitted_on)
+    told = results.get("labels", {}).get("aspects", {})
+    heads = [_aspect_head(aspect, told.get(aspect.name, {}).get("words", ())) for aspect in fitted.aspects]
+    rank_by = config.rank_by
+    if rank_by is None and not any(head.counts_in_total for head in heads) and heads[0].head["rule"] == PREFERENCE:
+        rank_by = f"expected_{heads[0].name}"
+    model = build_judge(backbone, fitted.readings, heads, rank_by=rank_by, fitted_on=fitted_on)
     evidence = _evidence(fitted, results, config)
     write_judge(model, Path(config.output), evidence, audit=config.audit, name=config.name, fused=config.fused)
     logger.info("Wrote a judge of depth %d to %s.", model.config.depth, config.output)
@@ -91,7 +96,10 @@ def run(config: Config) -> InspectorModel:
 
 def _evidence(fitted: Fitted, results: Mapping[str, Any], config: Config) -> dict[str, Any]:
     card, reference = read_card(config.card, config.audit), read_json(config.reference) if config.reference else {}
-    added = {"reference_protocol": reference, "meanings": card.pop("meanings")}
+    told = results.get("labels", {}).get("aspects", {})
+    words = {name: dict(enumerate(own["words"], start=1)) for name, own in told.items() if own.get("words")}
+    meanings = {name: {str(level): word for level, word in own.items()} for name, own in words.items()}
+    added = {"reference_protocol": reference, "meanings": {**meanings, **card.pop("meanings")}}
     aspects = {
         name: entry | {key: own[name] for key, own in added.items() if name in own}
         for name, entry in results["aspects"].items()
@@ -101,15 +109,18 @@ def _evidence(fitted: Fitted, results: Mapping[str, Any], config: Config) -> dic
     return {**results, "aspects": aspects, **fit, **card}
 
 
-def _aspect_head(aspect: FittedAspect) -> AspectHead:
-    """Fold the slope of an aspect's calibration into its probe."""
+def _aspect_head(aspect: FittedAspect, words: Sequence[str] = ()) -> AspectHead:
+    """Fold the slope of an aspect's calibration into its probe; words are those of the scale's levels, 1, 2, ...."""
     classes, calibration = aspect.classes, aspect.calibration
     weight, bias = aspect.weight[None], np.array([aspect.bias])
-    if isinstance(calibration, Rounding):
+    if isinstance(calibration, LogOdds):
+        probe = ProbeWeights(PREFERENCE, classes, aspect.center, weight, bias)
+    elif isinstance(calibration, Rounding):
         parameters = {"levels": np.array(classes, dtype=np.float64)}
         probe = ProbeWeights("regression", classes, aspect.center, weight, bias, parameters)
     else:
         parameters, slope = {"thresholds": calibration.thresholds, "cuts": calibration.cuts}, calibration.slope
         probe = ProbeWeights("ordinal", classes, aspect.center, slope * weight, slope * bias, parameters)
     head = {"type": "linear", "rule": probe.rule}
-    return AspectHead(aspect.name, aspect.features, head, classes, probe, counts_in_total=aspect.counts_in_total)
+    named = [words[level - 1] for level in classes] if words else []
+    return AspectHead(aspect.name, aspect.features, head, classes, probe, None, aspect.counts_in_total, named)

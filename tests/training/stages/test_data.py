@@ -24,7 +24,7 @@ from inspector_training.stages.data import Config as DataConfig
 from inspector_training.stages.data import run as data
 
 from inspector_pipeline import DataFileError
-from inspector_pipeline.files.tables import read_rows, write_rows
+from inspector_pipeline.files.tables import read_json, read_rows, write_rows
 
 GSM8K = [
     {
@@ -229,16 +229,19 @@ def test_columns_and_labels_of_a_user_file(tmp_path, suffix):
         {"q": "3 + 3?", "gold": "6", "a": "6", "stars": "3.5", "word": "bad", "note": "z"},
     ]
     words = {"good": 1, "bad": 0}
-    found = run_stage(tmp_path, rows, name=f"rated.{suffix}", columns=columns, words=words)
+    with pytest.raises(DataFileError, match=r"tone expects labels of 0 and 1, but 1 of 3 .*row 1: 'odd' is no number"):
+        run_stage(tmp_path, rows, name=f"rated.{suffix}", columns=columns, words=words)
+    settings = {"columns": columns, "words": words, "allow_unreadable": True}
+    found = run_stage(tmp_path, rows, name=f"rated.{suffix}", **settings)
     assert [row["scores"] for row in found] == [
         {"factuality": 5, "tone": 1},
         {"factuality": None, "tone": None},
-        {"factuality": None, "tone": 0},
+        {"factuality": 3.5, "tone": 0},
     ]
-    assert found[0]["reasons"] == {} and found[2]["reasons"] == {
-        "factuality": "3.5 is not a whole number or a known word"
-    }
-    assert found[1]["reasons"]["factuality"] == "the label is blank"
+    assert found[0]["reasons"] == {} and found[2]["reasons"] == {}
+    assert found[1]["reasons"] == {"factuality": "the label is blank", "tone": "'odd' is no number"}
+    told = read_json(tmp_path / "out" / "rows.jsonl.labels.json")["aspects"]
+    assert told["tone"]["unused"] == {"is no number": 1} and told["factuality"]["blank"] == 1
     assert [(row["id"], row["sample"], row["note"]) for row in found] == [
         (question_id("2 + 2?"), 0, "x"),
         (question_id("2 + 2?"), 1, "y"),

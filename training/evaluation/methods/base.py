@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...probing.calibration import Calibration, Rounding
 from ...probing.table import Array, Index, Labels
@@ -85,7 +86,7 @@ class Method(Protocol):
         return {}
 
 
-def calibrated(calibration: Calibration | Rounding, values: Array, classes: list[int]) -> Predictions:
+def calibrated(calibration: Calibration | Rounding, values: Array, classes: list[Any]) -> Predictions:
     """Turn values, (rows,), into predictions; a row is ranked by its expected score."""
     scale, probabilities = np.array(classes), calibration.probabilities(values)
     expected = probabilities @ scale
@@ -93,7 +94,7 @@ def calibrated(calibration: Calibration | Rounding, values: Array, classes: list
     return Predictions(expected, expected, good, scale[calibration.class_index(values)])
 
 
-def nearest(expected: Array, scale: Index) -> Predictions:
+def nearest(expected: Array, scale: NDArray[Any]) -> Predictions:
     """Predict the score of the scale that is nearest to what is expected, (rows,); P(good) is not said."""
     score = scale[np.abs(expected[:, None] - scale).argmin(axis=1)]
     return Predictions(expected, expected, np.full(len(expected), np.nan), score)

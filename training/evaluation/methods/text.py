@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -19,7 +20,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from ...probing.table import Labels, TooFewLabelsError
 from ...rows.records import LabelledPair, is_good
-from ..metrics import Array, Index, Predictions
+from ..metrics import Array, Predictions
 from .base import Fold, Method, Predicted
 
 TOKEN = r"\w+|[^\w\s]"  # signs are words too: an equals sign says more of mathematics than most words
@@ -41,9 +42,9 @@ class Majority:
     def predict(
         self,
         train_pairs: Sequence[LabelledPair],
-        train_scores: Index,
+        train_scores: NDArray[Any],
         test_pairs: Sequence[LabelledPair],
-        classes: list[int],
+        classes: list[Any],
         seed: int,
     ) -> Predictions:
         """Fit on some pairs of one aspect and predict others; so do all baselines.
@@ -61,7 +62,7 @@ class Majority:
         n = len(test_pairs)
         scores, counts = np.unique(train_scores, return_counts=True)
         common = scores[counts >= counts.max() - np.sqrt(counts.max())]
-        commonest = int(common[np.argmin(np.abs(common - np.median(train_scores)))])
+        commonest = common[np.argmin(np.abs(common - np.median(train_scores)))].item()
         share = float(is_good(train_scores, classes).mean())
         return Predictions(np.full(n, float(commonest)), np.zeros(n), np.full(n, share), np.full(n, commonest))
 
@@ -84,9 +85,9 @@ class Length:
     def predict(
         self,
         train_pairs: Sequence[LabelledPair],
-        train_scores: Index,
+        train_scores: NDArray[Any],
         test_pairs: Sequence[LabelledPair],
-        classes: list[int],
+        classes: list[Any],
         seed: int,
     ) -> Predictions:
         """Predict as `Majority.predict` says."""
@@ -125,9 +126,9 @@ class Surface:
     def predict(
         self,
         train_pairs: Sequence[LabelledPair],
-        train_scores: Index,
+        train_scores: NDArray[Any],
         test_pairs: Sequence[LabelledPair],
-        classes: list[int],
+        classes: list[Any],
         seed: int,
     ) -> Predictions:
         """Predict as `Majority.predict` says."""
@@ -180,9 +181,9 @@ class TfIdf:
     def predict(
         self,
         train_pairs: Sequence[LabelledPair],
-        train_scores: Index,
+        train_scores: NDArray[Any],
         test_pairs: Sequence[LabelledPair],
-        classes: list[int],
+        classes: list[Any],
         seed: int,
     ) -> Predictions:
         """Predict as `Majority.predict` says."""
@@ -201,14 +202,14 @@ class TfIdf:
         return Predictions(by_score @ scale, good, good, scale[by_score.argmax(axis=1)])
 
 
-def _fitted(model: Any, train: Array, scores: Index, rows: Array, classes: list[int]) -> tuple[Array, Array]:
+def _fitted(model: Any, train: Array, scores: NDArray[Any], rows: Array, classes: list[Any]) -> tuple[Array, Array]:
     """Fit a classifier on good labels against others, and on the scores: probabilities (rows, 2), (rows, classes)."""
     good = is_good(scores, classes).astype(np.int64)
     by_good = fitted_probabilities(model, train, good, rows, [0, 1])
     return by_good, fitted_probabilities(model, train, scores, rows, classes)
 
 
-def fitted_probabilities(model: Any, train: Array, labels: Index, test: Array, classes: list[int]) -> Array:
+def fitted_probabilities(model: Any, train: Array, labels: NDArray[Any], test: Array, classes: list[Any]) -> Array:
     """Fit a scikit-learn classifier and predict.
 
     Args:
@@ -221,7 +222,9 @@ def fitted_probabilities(model: Any, train: Array, labels: Index, test: Array, c
     Returns:
         (test rows, classes); 0 for a class that was not seen.
     """
-    seen = np.unique(labels)
+    seen, place = np.unique(labels, return_inverse=True)
+    if labels.dtype.kind == "f":  # which scikit-learn takes for a regression's target
+        labels = place
     probabilities = np.zeros((len(test), len(classes)))
     certain = len(seen) == 1
     probabilities[:, np.searchsorted(classes, seen)] = 1.0 if certain else model.fit(train, labels).predict_proba(test)

@@ -1,0 +1,32 @@
+"""What is said at the end: which cheaper methods would do as well."""
+
+from inspector_training.evaluation.verdict import verdict
+
+
+def figure(value, low, high):
+    return {"value": value, "low": low, "high": high}
+
+
+def entry(metric, own, **gains):
+    return {metric: own, **{f"gain_over_{way}": {metric: gain} for way, gain in gains.items()}}
+
+
+def test_a_cheaper_method_that_does_as_well_is_named():
+    good, bad = figure(0.1, 0.02, 0.2), figure(0.01, -0.02, 0.04)
+    levels = entry("auroc", figure(0.7, 0.65, 0.75), length=good, surface=good, tfidf=bad)
+    levels["by_generator"] = {"a": {"n": 9, "auroc": figure(0.6, 0, 1)}, "b": {"n": 9, "auroc": figure(0.8, 0, 1)}}
+    compared = entry("agreement", figure(0.52, 0.48, 0.56), length=figure(-0.1, -0.2, -0.05), surface=bad, tfidf=bad)
+    nothing = {"auroc": figure(None, None, None)}
+    as_well = "would do as well, and is cheaper: the judge's gain is +0.010 (-0.020 to +0.040)."
+    assert verdict({"aspects": {"wit": levels, "taste": {"preference": compared}, "none": nothing}}) == [
+        "wit: it ranks a good response above another in 70.0 % (65.0 to 75.0) of such pairs.",
+        "wit: it is better than length alone and surface features (lengths, counts, word overlap).",
+        f"wit: TF-IDF with logistic regression {as_well}",
+        "wit: by generator it reaches 0.600 (a, the worst of 2) to 0.800 (b).",
+        "taste: it agrees with the majority of raters in 52.0 % (48.0 to 56.0) of such pairs, which is not shown to"
+        " beat chance (50 %).",
+        "taste: length alone does better, and is cheaper: the judge's gain is -0.100 (-0.200 to -0.050).",
+        f"taste: surface features (lengths, counts, word overlap) {as_well}",
+        f"taste: TF-IDF with logistic regression {as_well}",
+        "none: it was not evaluated, since its labels are all good or all not.",
+    ]

@@ -1,0 +1,187 @@
+"""Preferences: a Bradley-Terry fit with known truth, ties, votes and rankings, and evidence beside baselines."""
+
+import numpy as np
+import pytest
+from inspector_training.evaluation.preferences import compared_odds, preference_evidence, rater_agreement
+from inspector_training.probing.fitted import fit, load_fitted, save_fitted
+from inspector_training.probing.preferences import (
+    Comparisons,
+    PreferenceDesign,
+    fit_odds,
+    fit_preference,
+    fit_slope,
+    odds_weights,
+)
+from inspector_training.probing.settings import SearchConfig
+from inspector_training.rows.columns import Columns
+from inspector_training.rows.compared import Compared, compared_rows, majority, text_digest
+from inspector_training.rows.rated import label_lines, label_report
+from inspector_training.rows.records import LabelledPair, labelled_pairs
+from inspector_training.rows.sources import Source
+from inspector_training.runs.manifest import Manifest
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from support.made_up import make_features
+
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.features import Feature
+
+SEARCH = SearchConfig(depths=(1, 2), poolings=(("last",),), penalties=(0.3, 1.0), head_penalties=(0.1,), inner_folds=3)
+
+
+def read(rows, compared, **options):
+    return compared_rows(Source("file", None, rows), Columns(question="prompt"), compared, **options)
+
+
+def test_chosen_and_rejected_are_a_win_for_the_chosen():
+    rows = [{"prompt": "Why?", "chosen": "Good.", "rejected": "Bad."}] * 2 + [
+        {"prompt": "Why?", "chosen": "Bad.", "rejected": "Good."},
+        {"prompt": "How?", "chosen": "So.", "rejected": "So."},
+        {"prompt": "How?", "chosen": "So.", "rejected": None},
+    ]
+    found, rejects, votes = read(rows, Compared("chosen", "rejected"))
+    assert [(row["prediction"], row["sample"]) for row in found] == [("Good.", 0), ("Bad.", 1)]
+    assert found[0]["comparisons"] == [
+        {"aspect": "preference", "against": text_digest("Bad."), "won": 0.666667, "votes": [2, 0, 1], "weight": 1.0}
+    ]
+    assert [reject.reason for reject in rejects] == ["both responses are the same text", "the prediction is blank"]
+    assert votes["preference"].to_dict()["n"] == 1
+
+
+def test_several_raters_say_a_b_or_tie_in_any_words():
+    said = [("A", "b", "tie"), ("1", 1.0, 2), ("0", "0", "0"), ("left", "", None), ("?", "x", "1"), (None, None, "")]
+    rows = [
+        {"prompt": f"Q{i}?", "a": "yes", "b": "no", "r1": one, "r2": two, "r3": three, "ga": "m1", "gb": "m2"}
+        for i, (one, two, three) in enumerate(said)
+    ]
+    compared = Compared("a", "b", {"better": "r1+r2+r3"}, first_generator="ga", second_generator="gb")
+    with pytest.raises(
+        DataFileError, match=r"better expects first, second or tie, but 2 of 13 .* row 4: '\?'; row 4: 'x'"
+    ):
+        read(rows, compared)
+    found, _, votes = read(rows, compared, allow_unreadable=True)
+    assert [own for own in votes["better"].found.values()] == [[1, 1, 1], [2, 0, 1], [0, 3, 0], [1, 0, 0], [1, 0, 0]]
+    assert (found[0]["generator"], found[1]["generator"]) == ("m1", "m2")
+    told = label_report(votes, found, {})
+    assert told["aspects"]["better"]["ties"] == 2 and told["aspects"]["better"]["blank"] == 1
+    assert list(label_lines(told))[0].startswith("better: 5 comparisons, 2 of them tied, a tie counting half for each")
+    assert majority([1, 1, 1]) == "tie" and majority([2, 2, 1]) == "first" and majority([0, 1, 2]) == "second"
+
+
+def test_nought_and_one_need_to_be_told_apart():
+    rows = [{"prompt": f"Q{i}?", "a": "yes", "b": "no", "label": i % 2} for i in range(4)]
+    with pytest.raises(DataFileError, match="are 0 and 1. Say which is which"):
+        read(rows, Compared("a", "b", {"better": "label"}))
+    found, *_ = read(rows, Compared("a", "b", {"better": "label"}, said={"0": "first", "1": "second"}))
+    assert [row["comparisons"][0]["won"] for row in found if row["comparisons"]] == [1.0, 0.0, 1.0, 0.0]
+    for wrong in ({"0": "left"}, {}):
+        with pytest.raises(DataFileError, match="said expects first|expects the column"):
+            read(rows, Compared("a", "c" if not wrong else "b", {"better": "label"}, said=wrong))
+
+
+def test_a_ranking_compares_every_two_with_weights_of_one_comparison_a_response():
+    texts = {"one": 1, "two": 2, "also two": 2, "last": "3", "none": ""}
+    rows = [{"prompt": "Q?", "prediction": text, "place": rank} for text, rank in texts.items()]
+    found, _, votes = read(rows, Compared(rank={"order": "place"}))
+    own = votes["order"]
+    assert len(own.found) == 6 and own.blank == 1
+    won = {entry["against"]: entry["won"] for entry in found[1]["comparisons"]}
+    assert won == {text_digest("also two"): 0.5, text_digest("last"): 1.0}
+    assert found[0]["comparisons"][0]["weight"] == 0.25  # of five responses
+
+
+def test_odds_equal_scikit_learns_and_ties_are_half_a_win_for_each():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4))
+    won = (rng.random(60) < expit(x @ [1.0, -1, 0.5, 0])).astype(float)
+    plain = LogisticRegression(C=1 / 0.7, fit_intercept=False, tol=1e-8).fit(x, won).coef_[0]
+    weights = odds_weights(x, won, np.ones(60), 0.7)
+    np.testing.assert_allclose(weights, plain, atol=1e-3)
+    halves = odds_weights(np.vstack([x, x[:5]]), np.append(won, np.full(5, 0.5)), np.ones(65), 0.7)
+    twice = odds_weights(
+        np.vstack([x, x[:5], x[:5]]), np.concatenate([won, np.ones(5), np.zeros(5)]), np.repeat([1, 0.5], [60, 10]), 0.7
+    )
+    np.testing.assert_allclose(halves, twice, atol=1e-3)
+    gram = x @ x.T
+    dual = fit_odds(gram, won, np.ones(60), [0.7])[0]
+    scale = np.trace(gram) / 60
+    scaled = odds_weights(x / np.sqrt(scale), won, np.ones(60), 0.7) / np.sqrt(scale)
+    np.testing.assert_allclose(x.T @ dual, scaled, atol=1e-3)
+    assert (odds_weights(x, np.ones(60), np.ones(60), 0.7) != 0).any(), "chosen always stands first"
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Comparisons of 120 questions, three raters each, whose log odds are a direction of layer 2."""
+    rng = np.random.default_rng(1)
+    texts = [f"answer {i} " + "word " * int(rng.integers(1, 9)) for i in range(240)]
+    pairs = [LabelledPair(i // 2, f"Question {i // 2}?", text, generator="ab"[i % 2]) for i, text in enumerate(texts)]
+    features = make_features(tmp_path_factory.mktemp("features"), pairs, layers=(0, 1, 2), poolings=("last",))
+    score = features.matrix(Feature("chat", 2, "last", "rms_normed")) @ np.array([1.0, -1, 1, 0, 0, 0.5])
+    for first, second in zip(range(0, 240, 2), range(1, 240, 2), strict=True):
+        n = int((rng.random(3) < expit(score[first] - score[second])).sum())
+        entry = {"aspect": "preference", "against": text_digest(texts[second]), "won": round(n / 3, 6)}
+        features.pairs[first].comparisons.append({**entry, "votes": [n, 0, 3 - n], "weight": 1.0})
+    return features, score
+
+
+def test_a_simulation_is_found_again(simulated):
+    features, score = simulated
+    comparisons = Comparisons.of(features.pairs)["preference"]
+    design = PreferenceDesign(features, comparisons)
+    fitted = fit_preference(design, np.arange(120), SEARCH)
+    assert fitted.depth == 2 and fitted.explained[fitted.view][2] > fitted.explained[fitted.view][1]
+    odds, truth = design.scores(fitted), score[0::2] - score[1::2]
+    assert np.corrcoef(odds, truth)[0, 1] > 0.9
+    assert np.polyfit(truth, odds, 1)[0] == pytest.approx(1, abs=0.4), "differences of the score are log odds"
+    center, weight, bias = design.probe(fitted)
+    x = np.hstack([features.matrix(Feature("chat", n, "last", "rms_normed")) for n in (1, 2)]).astype(np.float64)
+    values = (x - center) @ weight + bias
+    np.testing.assert_allclose(values[0::2] - values[1::2], odds, atol=1e-6)
+    assert values.mean() == pytest.approx(0, abs=1e-6), "the typical response has the score 0"
+
+
+def test_evidence_stands_beside_length_and_words_and_saves(simulated, tmp_path):
+    features, _ = simulated
+    options = {"folds": 4, "repeats": 1, "bootstraps": 50, "seed": 0}
+    entry = preference_evidence(features, SEARCH, **options)["preference"]
+    found = entry["preference"]
+    assert entry["classes"] == [0, 1] and entry["n"] == 120 and found["n_questions"] == 120
+    assert found["agreement"]["low"] > 0.65 and found["gain_over_length"]["agreement"]["low"] > 0
+    assert found["gain_over_tfidf"]["log_loss"]["value"] > 0 and found["raters"]["n"] > 0
+    assert set(found["by_generator"]) == {"a", "b"}
+    fitted = fit(features, SEARCH)
+    save_fitted(fitted, tmp_path)
+    Manifest("fit", {}, {}).write(tmp_path, [])
+    (aspect,), (again,) = fitted.aspects, load_fitted(tmp_path).aspects
+    assert again.calibration == aspect.calibration and (again.weight == aspect.weight).all()
+    (aspect,) = fitted.aspects
+    assert (aspect.classes, aspect.n, aspect.counts_in_total) == ([0, 1], 120, False)
+
+
+def test_agreement_is_with_the_majority_and_ties_are_left_out():
+    votes = np.array([[2, 0, 1], [0, 3, 0], [0, 0, 3], [1, 0, 0]])
+    empty = np.zeros(4, dtype=np.int64)
+    won = (votes[:, 0] + votes[:, 1] / 2) / votes.sum(axis=1)
+    names = np.array(["a", "b", "c", "d"])
+    comparisons = Comparisons("x", empty, empty, won, np.ones(4), votes, names, empty[:1])
+    odds = {"judge": np.array([[1.0, 5.0, 2.0, 0.0]]), "other": np.array([[1.0, 1.0, -1.0, 1.0]])}
+    found = compared_odds(odds, comparisons, np.ones((1, 4)))
+    assert found["ties"] == 1 and found["agreement"]["value"] == 0.5  # right, wrong, and half for equal scores
+    assert found["gain_over_other"]["agreement"]["value"] == -0.5
+    assert rater_agreement(votes) == {"n": 4, "agreement": 0.75}  # the others of one of two in 2 to 1 are divided
+    assert rater_agreement(np.array([[2, 0, 2], [3, 0, 1]])) == {"n": 8, "agreement": 0.375}
+
+
+def test_the_slope_makes_odds_honest():
+    rng = np.random.default_rng(2)
+    odds = rng.normal(size=4000)
+    won = (rng.random(4000) < expit(3 * odds)).astype(float)
+    assert fit_slope(odds, won, np.ones(4000)) == pytest.approx(3, abs=0.3)
+
+
+def test_a_response_that_is_gone_is_an_error():
+    pair = LabelledPair(1, "Q?", "A", comparisons=[{"aspect": "x", "against": "b" * 12, "won": 1, "votes": [1, 0, 0]}])
+    with pytest.raises(DataFileError, match="expects the response bbbbbbbbbbbb"):
+        Comparisons.of([pair])
+    assert labelled_pairs([{"id": 1, "question": "Q?", "prediction": "A", "comparisons": []}], unlabelled=True)
