@@ -72,8 +72,10 @@ def _train(args: argparse.Namespace) -> None:
     make_judge(args.table, labels=_labels(args.labels), **options, **{name: getattr(args, name) for name in PASSED_ON})
     results = read_json(Path(args.output) / "results.json")
     _show_evidence(results)
-    print("What it can and cannot do, on questions that it never saw:\n")
-    print(printable("\n".join(f"- {line}" for line in results["verdict"])) + "\n")
+    print(printable("What it can and cannot do, on questions that it never saw:\n"))
+    for line in results["verdict"]:
+        print(printable(f"- {line}"))
+    print()
     work = args.work or f"{args.output.rstrip('/')}.work"
     read = f"Read {work}/audit/audit.md for what the labels hide, {args.output}/README.md for the judge's card."
     print(f"{printable(read)} Next:\n")

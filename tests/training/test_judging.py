@@ -214,7 +214,7 @@ def test_a_judge_gives_the_levels_of_its_labels(tmp_path, backbone_dir, rows, qu
     results = json.loads((tmp_path / "judge" / "results.json").read_text(encoding="utf-8"))
     assert results["aspects"]["half"]["n"] == 60 and results["labels"]["aspects"]["half"]["raters"]["rated_twice"] == 1
     card = (tmp_path / "judge" / "README.md").read_text(encoding="utf-8")
-    assert "bad < fair < good" in card and "fair or good" in card and "not stated" in card
+    assert "bad \\< fair \\< good" in card and "fair or good" in card and "not stated" in card
     (tmp_path / "pairs.jsonl").write_text(json.dumps(PAIR) + "\n", encoding="utf-8")
     out = str(tmp_path / "scored") + "/"
     assert cli(["score", str(tmp_path / "pairs.jsonl"), "--judge", str(tmp_path / "judge"), "--output", out]) == 0

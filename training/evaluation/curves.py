@@ -223,7 +223,7 @@ def _draws(labels: Labels, values: Array, samples: Resamples) -> Array:
     """AUROC on every resample, (resamples + 1,), the mean over draws of training rows."""
     weights, good = samples.weights(labels.question), labels.positive
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.mean([auroc(good, own, weights) for own in values], axis=0)
+        return np.asarray(np.mean([auroc(good, own, weights) for own in values], axis=0))
 
 
 def curves_table(tasks: Mapping[str, Mapping[str, Any]]) -> str:

@@ -111,7 +111,7 @@ def matched_evidence(
             **ours.intervals(),
             "surest": {str(share): rounded(ours.surest(share)) for share in SHARES},
             "by_generator": {
-                str(one): rounded(auroc(good[own], ours.value[own], np.ones((1, int(own.sum()))))[0])
+                str(one): rounded(_auroc(good[own], ours.value[own]))
                 for one in np.unique(generators[rows])
                 for own in [generators[rows] == one]
             },
@@ -179,6 +179,12 @@ class Decisions:
         """Return the share right among so many of the decisions, those with the largest margins."""
         order = np.argsort(-np.abs(self.margins), kind="stable")[: max(1, round(share * len(self.margins)))]
         return float(higher(self.margins[order]).mean())
+
+
+def _auroc(good: Mask, value: Array) -> float:
+    """AUROC of the rows as they are; NaN where all are good, as all answers of one generator may be, or none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(auroc(good, value, np.ones((1, len(good))))[0])
 
 
 def _both_kinds(question: NDArray[np.str_], good: Mask) -> Index:

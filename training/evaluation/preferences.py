@@ -6,6 +6,7 @@ agrees with the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def preference_evidence(
     found = {}
     for aspect, comparisons in Comparisons.of(features.pairs).items():
         design = PreferenceDesign(features, comparisons)
-        methods: dict[str, Callable[[Index], Array]] = {JUDGE: lambda train, d=design: _judge_odds(d, train, search)}
+        methods: dict[str, Callable[[Index], Array]] = {JUDGE: partial(_judge_odds, design, search)}
         methods |= baselines([features.pairs[i] for i in comparisons.pair], comparisons)
         odds = {name: np.empty((repeats, len(comparisons.won))) for name in methods}
         for repeat in range(repeats):
@@ -68,7 +69,7 @@ def preference_evidence(
     return found
 
 
-def _judge_odds(design: PreferenceDesign, train: Index, search: SearchConfig) -> Array:
+def _judge_odds(design: PreferenceDesign, search: SearchConfig, train: Index) -> Array:
     return design.scores(fit_preference(design, train, search))
 
 

@@ -77,8 +77,9 @@ class Procedure:
             return "the setting uncounted"
         settings = settings["method"]
         if "search" in self.settings:
-            mine, theirs = json.loads(json.dumps(self.settings["search"])), settings["search"]
-            return next((f"the search setting {key}" for key in mine if theirs.get(key) != mine[key]), None)
+            mine, usual = (json.loads(json.dumps(one)) for one in (self.settings["search"], asdict(SearchConfig())))
+            theirs = {**usual, **settings["search"]}  # one that was written before a setting was there has its default
+            return next((f"the search setting {key}" for key in mine if theirs[key] != mine[key]), None)
         told = str(settings["tuning"]) if self.settings else ""
         return None if all(f"'{key}': {own}" in told for key, own in self.settings.items()) else "the tuning"
 

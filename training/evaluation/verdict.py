@@ -23,7 +23,18 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
     Returns:
         Sentences, each beginning with its aspect.
     """
-    return [f"{name}: {said}" for name, entry in results["aspects"].items() for said in _of_aspect(entry)]
+    told = results.get("labels", {}).get("aspects", {})
+    return [
+        f"{name}: {said}"
+        for name, entry in results["aspects"].items()
+        for said in (*_of_aspect(entry), *_left_out(told.get(name, {})))
+    ]
+
+
+def _left_out(told: Mapping[str, Any]) -> Iterator[str]:
+    unused = sum(told.get("unused", {}).values())
+    if unused:
+        yield f"{unused} labels were left out ({', '.join(told['unused'])}), and these figures know nothing of them."
 
 
 def _of_aspect(entry: Mapping[str, Any]) -> Iterator[str]:

@@ -19,8 +19,8 @@ from ..features.store import FeatureSet
 from ..runs.manifest import Manifest, checked_sha256
 from .calibration import Calibration, LogOdds, Rounding
 from .familiarity import Familiar, FamiliarityConfig, find_familiar, unfamiliar_shares
-from .kernels import Design
 from .preferences import Comparisons, PreferenceDesign, fit_preference
+from .priors import design_of
 from .search import Choice, fit_judge, search
 from .settings import SearchConfig
 from .table import Array, Index, Labels
@@ -124,7 +124,7 @@ def fit(features: FeatureSet, config: SearchConfig, familiarity: FamiliarityConf
 def _fit_levels(features: FeatureSet, config: SearchConfig, aspects: list[FittedAspect]) -> Choice:
     """Fit the aspects whose labels are levels, add them, and return what was chosen."""
     labels = Labels.of(features.pairs, config.uncounted, config.good)
-    design = Design(features, labels)
+    design = design_of(features, labels, config)
     choice = search(design, labels, config)
     judge = fit_judge(design, labels, choice, config)
     aspects += [

@@ -5,7 +5,7 @@ over the layers, so all depths cost one pass over the features. The weights come
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,15 +31,24 @@ class Design:
         features: What the extract stage wrote.
         labels: All labelled rows.
         aspects: The aspects whose rows alone are units; None for all.
+        directions: Of views with a prior: feature -> (hidden, directions) of a released judge.
     """
 
-    def __init__(self, features: FeatureSet, labels: Labels, aspects: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self,
+        features: FeatureSet,
+        labels: Labels,
+        aspects: tuple[int, ...] | None = None,
+        directions: Mapping[Feature, Array] | None = None,
+    ) -> None:
         """Keep both; nothing is read yet."""
         self.data = features
         self.labels = labels
         self.aspects = aspects
+        self.directions = directions or {}
         self._kept: OrderedDict[tuple[View, int, bool], Array] = OrderedDict()
         self.held_out: dict[Hashable, Array] = {}  # what inner folds predicted last, for the search
+        self._strengths: dict[tuple[View, int], float] = {}
         self._parts: dict[tuple[int, ...], Design] = {}
 
     def of(self, aspects: Sequence[int]) -> "Design":
@@ -50,7 +59,7 @@ class Design:
         """
         key = tuple(aspects)
         if key not in self._parts:
-            self._parts[key] = Design(self.data, self.labels, key)
+            self._parts[key] = Design(self.data, self.labels, key, self.directions)
         return self._parts[key]
 
     def gram(self, view: View, depth: int, *, auxiliary: bool = False) -> Array:
@@ -66,13 +75,23 @@ class Design:
         """
         key = (view, depth, auxiliary)
         if key not in self._kept:
-            shallower = [d for v, d, kind in self._kept if (v, kind) == (view, auxiliary) and d < depth]
-            start = max(shallower, default=0) if view.layers == "all" else 0
-            self._kept[key] = self._plain(view, depth, auxiliary, start)
+            self._kept[key] = self._with_directions(view, depth, auxiliary) if view.prior else self._sum(key)
             while len(self._kept) > 1 and sum(gram.nbytes for gram in self._kept.values()) > KEPT_BYTES:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+    def _with_directions(self, view: View, depth: int, auxiliary: bool) -> Array:
+        """Compute inner products that lie the more along a judge's directions; see `with_prior`."""
+        plain = self.gram(replace(view, prior=0.0), depth, auxiliary=auxiliary)
+        along = self._along(view, depth) * (plain.diagonal() > 0)[:, None]  # 0 at units that are not wanted
+        return plain + self._strength(view, depth) * along @ along.T
+
+    def _sum(self, key: tuple[View, int, bool]) -> Array:
+        """Compute the inner products at a depth, from the deepest kept ones above it."""
+        view, depth, auxiliary = key
+        shallower = [d for v, d, kind in self._kept if (v, kind) == (view, auxiliary) and d < depth]
+        return self._plain(view, depth, auxiliary, max(shallower, default=0) if view.layers == "all" else 0)
 
     def _plain(self, view: View, depth: int, auxiliary: bool, start: int) -> Array:
         """Compute the inner products at a depth, from those at a shallower one where they are kept."""
@@ -91,6 +110,45 @@ class Design:
         if start:
             total += self._kept[view, start, auxiliary]
         return total
+
+    def with_prior(self, view: View, depth: int, weight: Array) -> Array:
+        """Turn a combination of features, (features,), into the weight whose values the view's inner products give.
+
+        Inner products x' (I + c DD') z, where D are a judge's directions, are those of ridge towards them: along D a
+        weight costs less by the factor 1 + c.
+        """
+        if not view.prior:
+            return weight
+        along = self._directions(view, depth)
+        return np.asarray(weight + self._strength(view, depth) * along @ (along.T @ weight))
+
+    def _directions(self, view: View, depth: int) -> Array:
+        """Return the directions in the features of a view, (features, directions); 0 where the judge reads none."""
+        width = max((own.shape[1] for own in self.directions.values()), default=0)
+        none = np.zeros((self.data.hidden_size, width))
+        found = np.concatenate([self.directions.get(feature, none) for feature in self.features(view, "", depth)])
+        if not found.any():
+            raise DataFileError(
+                f"prior_judge expects a judge that reads some of {view} up to layer {depth}, but it reads none. "
+                "Choose other depths, poolings or another judge."
+            )
+        return found
+
+    def _along(self, view: View, depth: int) -> Array:
+        """Return what the released judge's directions say of all units, (units, directions)."""
+        return np.asarray(self.stack(view, depth).astype(np.float64) @ self._directions(view, depth))
+
+    def _strength(self, view: View, depth: int) -> float:
+        """Return c, so that as many times as `prior` says of the features' variance lie along the directions."""
+        key = (view, depth)
+        if key not in self._strengths:
+            units = self._units(view)
+            own = np.unique(units[(units >= 0) & ~self.labels.auxiliary])
+            plain = self.gram(replace(view, prior=0.0), depth)[np.ix_(own, own)]
+            spread = np.trace(plain) - plain.sum() / len(own)
+            along = self._along(view, depth)[own]
+            self._strengths[key] = float(view.prior * spread / max(((along - along.mean(axis=0)) ** 2).sum(), 1e-300))
+        return self._strengths[key]
 
     @property
     def depths(self) -> list[int]:

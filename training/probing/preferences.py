@@ -232,7 +232,7 @@ def _sweep(
     target = Target(value, value, value > 0)
     total = float(own.weight @ value**2)
     found: dict[View, dict[int, float]] = {}
-    for view in dict.fromkeys(replace(view, scaling="none") for view in config.views):
+    for view in dict.fromkeys(replace(view, scaling="none", prior=0.0) for view in config.views):
         for depth in chosen_depths(design.design, config):
             gram = design.gram(view, depth)[np.ix_(train, train)]
             errors = left_out_errors(gram, rows, target, 0.0, config.penalties, centered=False)

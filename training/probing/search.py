@@ -89,7 +89,7 @@ class FittedJudge:
         if view.scaling == "whiten":
             plain = design.gram(replace(view, scaling="none"), depth, auxiliary=True)
             dual[: len(plain)] = unwhitened(plain, train, dual[: len(plain)])
-        weight = dual @ x.astype(np.float64)
+        weight = design.with_prior(view, depth, dual @ x.astype(np.float64))
         if view.scaling == "standard":
             weight = weight / deviation(x[train]) ** 2
         return center @ x.astype(np.float64), weight, float(fitted.offset[aspect])

@@ -23,6 +23,7 @@ class View:
         state: State kind; `output` is what the backbone gives: raw, but final_norm at its last layer.
         scaling: `none`; `standard`, each dimension divided by its deviation; `whiten`, by the covariance's root; on
             training rows.
+        prior: How much easier a weight along a released judge's directions comes than another; 0 for no difference.
     """
 
     reading: str = "chat"
@@ -30,6 +31,7 @@ class View:
     layers: str = "all"
     state: str = "rms_normed"
     scaling: str = "none"
+    prior: float = 0.0
 
     def layers_of(self, depth: int) -> list[int]:
         """Return the layers that a probe of a depth reads."""
@@ -38,7 +40,8 @@ class View:
     def __str__(self) -> str:
         """Name it in a table."""
         scaling = "" if self.scaling == "none" else f", {self.scaling}"
-        return f"{self.reading}: {'+'.join(self.poolings)} of {self.layers} {self.state} layers{scaling}"
+        prior = f", prior {self.prior:g}" if self.prior else ""
+        return f"{self.reading}: {'+'.join(self.poolings)} of {self.layers} {self.state} layers{scaling}{prior}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,9 @@ class SearchConfig:
         layers: `all` layers up to the depth, `one` at the depth, or both to choose from.
         state: Which state kind to read.
         scalings: `none`, `standard` or `whiten`, to choose from.
+        prior_judge: Folder or name of a judge on the same backbone, along whose directions weights may come easier: the
+            penalty is then towards them instead of towards zero. It must not have seen the rows that are evaluated.
+        priors: How much easier, to choose from: that much more of the kernel lies along them; 0 leaves them out.
         depths: Depths to choose from; None for every second layer.
         penalties: Ridge penalties to choose from, as multiples of the kernel's mean diagonal.
         sharings: Weights of the part that aspects share, against 1 for their own, to choose from; 0 fits each alone.
@@ -100,6 +106,8 @@ class SearchConfig:
     layers: tuple[str, ...] = ("all",)
     state: str = "rms_normed"
     scalings: tuple[str, ...] = ("none",)
+    prior_judge: str | None = None
+    priors: tuple[float, ...] = (0.0,)
     depths: tuple[int, ...] | None = None
     penalties: tuple[float, ...] = (1.0, 2.0, 4.0)
     sharings: tuple[float, ...] = (1.0, 3.0, 10.0)
@@ -135,6 +143,13 @@ class SearchConfig:
                 f"inner_folds expects 2 or more, finalists 1 or more, penalties above 0 and sharings from 0, but got "
                 f"{self.inner_folds}, {self.finalists}, {self.penalties} and {self.sharings}."
             )
+        if not self.priors or min(self.priors) < 0 or (max(self.priors) > 0) != (self.prior_judge is not None):
+            raise SettingsError(
+                f"priors expects numbers from 0, and above 0 with a prior_judge alone, but got {self.priors} and "
+                f"{self.prior_judge}."
+            )
+        if self.prior_judge is not None and (set(self.scalings) != {"none"} or "rubric" in self.readings):
+            raise SettingsError("prior_judge expects the scaling none and a reading that all aspects share.")
         if not self.bias and "whiten" in self.scalings:
             raise SettingsError("scalings expects no whiten where bias is false, since whitening needs a centre.")
 
@@ -146,7 +161,8 @@ class SearchConfig:
     @property
     def views(self) -> list[View]:
         """All views to choose from."""
-        grid = product(self.readings, self.poolings, self.layers, self.scalings)
+        grid = product(self.readings, self.poolings, self.layers, self.scalings, self.priors)
         return [
-            View(reading, tuple(poolings), layers, self.state, scaling) for reading, poolings, layers, scaling in grid
+            View(reading, tuple(poolings), layers, self.state, scaling, prior)
+            for reading, poolings, layers, scaling, prior in grid
         ]

@@ -221,7 +221,7 @@ def _read_outcomes(
 ) -> tuple[dict[tuple[str, str], Row], list[Reject], dict[str, Votes]]:
     """Read a table whose rows compare two responses."""
     places = columns.resolve(source.rows, source.name)
-    kept = {name: places[name] for name in ("question", "id", "domain") if name in places}
+    kept = {name: column for name, column in places.items() if name in ("question", "id", "domain")}
     said = {**SAID, **{spoken(key): side for key, side in compared.said.items()}}
     votes = {aspect: Votes(column) for aspect, column in (compared.outcome or {PREFERENCE: ""}).items()}
     _check_sides(source.rows, compared)

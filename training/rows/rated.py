@@ -7,7 +7,18 @@ from typing import Any, Protocol
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
-from .labels import BLANK, SHOWN, Account, Level, find_scale, kind_of, rater_columns, read_cells, settle
+from .labels import (
+    BLANK,
+    SHOWN,
+    Account,
+    Level,
+    find_scale,
+    kind_of,
+    number_of,
+    rater_columns,
+    read_cells,
+    settle,
+)
 
 NOT_STATED = "not stated"
 MOST_SHOWN = 8  # generators
@@ -158,6 +169,18 @@ def label_report(
     return found | {"warnings": [*warnings, *swap_warnings(rows, len(questions), len(responses))]}
 
 
+def joined_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join the reports of several tables: counts are added, and each aspect keeps what was said of it last."""
+    found: dict[str, Any] = {key: sum(one[key] for one in reports) for key in ("rows", "questions")}
+    for key in ("rejected", "generators", "domains"):
+        counts: Counter[str] = Counter()
+        for one in reports:
+            counts.update(one[key])
+        found[key] = dict(counts.most_common())
+    found["aspects"] = {name: told for one in reports for name, told in one["aspects"].items()}
+    return found | {"warnings": [warning for one in reports for warning in one["warnings"]]}
+
+
 def label_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Say in lines what stands in a report."""
     for name, told in report["aspects"].items():
@@ -195,6 +218,9 @@ def swap_warnings(rows: Sequence[Row], n_questions: int, n_responses: int) -> li
             f"{len(rows)} rows hold {n_questions} different questions but only {n_responses} different responses: are "
             "question and prediction swapped?"
         )
+    numbers = sum(number_of(row.get("question") or "", {}) is not None for row in rows)
+    if numbers > len(rows) / 2:
+        found.append(f"{numbers} of {len(rows)} questions are a bare number: is that the column of the questions?")
     asking = {
         key: sum(str(row.get(key) or "").rstrip().endswith("?") for row in rows) for key in ("question", "prediction")
     }

@@ -242,10 +242,11 @@ def is_good(labels: NDArray[Any], classes: list[Any]) -> NDArray[np.bool_]:
 
     On a longer scale, which the labels show by one above 5, as many of its steps up as 4 is of 5: 7 to 9 of 1 to 9.
     """
-    if isinstance(classes, Levels) and classes.good is not None:
-        above: NDArray[np.bool_] = labels >= classes.good
-        return above
+    good = classes.good if isinstance(classes, Levels) else None
     highest = max(classes)
-    if highest > LONGEST_USUAL:
-        return labels >= 1 + (highest - 1) * (POSITIVE_SCORE - 1) / (LONGEST_USUAL - 1)
-    return labels >= (1 if highest <= 1 else POSITIVE_SCORE)
+    if good is None and highest > LONGEST_USUAL:
+        good = 1 + (highest - 1) * (POSITIVE_SCORE - 1) / (LONGEST_USUAL - 1)
+    elif good is None:
+        good = 1 if highest <= 1 else POSITIVE_SCORE
+    found: NDArray[np.bool_] = labels >= good
+    return found

@@ -9,7 +9,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
 from .compared import PREFERENCE
-from .labels import MOSTLY, Scale, is_blank, number_of, rater_columns
+from .labels import MOSTLY, Account, Scale, is_blank, number_of, rater_columns
 from .rated import LabelReader
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def understand_labels(
     good = {aspect: str(level) for aspect, level in good.items()}
     named = _named_labels(rows, labels, (columns["question"], prediction), words, scales)
     accounts = LabelReader(rows, named, words, scales, good).accounts
-    told = ", ".join(f"{aspect!r} from {column!r}" for aspect, column in named.items())
+    told = ", ".join(f"{aspect!r} from {column!r} ({_taken_for(accounts[aspect])})" for aspect, column in named.items())
     data: Row = {"columns": {**columns, "prediction": prediction, "label": named}, "words": words}
     data |= {"scales": dict(scales), "good": good, "merge_raters": True}
     said = _said_good({name: account.scale for name, account in accounts.items()})
@@ -149,6 +149,10 @@ def _log_the_rest(columns: Mapping[str, list[Any]]) -> None:
                 column,
                 shown,
             )
+
+
+def _taken_for(account: Account) -> str:
+    return f"{account.scale.describe()}, good is {account.scale.describe_good()}"
 
 
 def _said_good(scales: Mapping[str, Scale]) -> dict[str, float]:

@@ -36,6 +36,7 @@ from ..probing.kernels import Design
 from ..probing.search import Choice
 from ..probing.settings import SearchConfig
 from ..probing.table import Index, Labels
+from ..rows.rated import joined_reports
 from ..rows.records import LabelledPair, Levels, is_good
 from ..runs.manifest import Manifest, manifest_path
 
@@ -58,8 +59,8 @@ class Config:
         rival: Settings of another fit of the aspects that count, to compare with in the same folds, such as the
             published form.
         rival_features: Folder of its features, of the same pairs; those of the judge where not given.
-        labels: OUTPUT.labels.json of the data stage: what the labels are and what of them is not used, which becomes a
-            part of the results.
+        labels: OUTPUT.labels.json of the data stage, of each table: what the labels are and what of them is not used,
+            which becomes a part of the results.
         transfer: Folders of other labelled pairs (another dataset or generator), predicted but never fitted on.
         folds: Outer folds, by question id over all aspects.
         repeats: Repetitions with other folds.
@@ -78,7 +79,7 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     rival: SearchConfig | None = None
     rival_features: str | None = None
-    labels: str | None = None
+    labels: str | tuple[str, ...] | None = None
     transfer: tuple[str, ...] = ()
     folds: int = 5
     repeats: int = 3
@@ -98,7 +99,8 @@ def run(config: Config) -> None:
     """
     output = Path(config.output)
     folders = [*config.features, *config.transfer, *([config.rival_features] if config.rival_features else [])]
-    manifest = Manifest.of(STAGE, config, [*(manifest_path(Path(folder)) for folder in folders), config.labels])
+    told = (config.labels,) if isinstance(config.labels, str) else config.labels or ()
+    manifest = Manifest.of(STAGE, config, [*(manifest_path(Path(folder)) for folder in folders), *told])
     if manifest.is_done(output):
         return
     rows: list[dict[str, Any]] = []
@@ -112,8 +114,8 @@ def run(config: Config) -> None:
     written = [output]
     if config.out_of_fold:
         written += _write_sets(rows, Path(config.out_of_fold))
-    if config.labels:
-        results["labels"] = read_json(config.labels)
+    if told:
+        results["labels"] = joined_reports([read_json(path) for path in told])
         _check_good(results, config.search)
         results["protocol"]["good"] = {name: told["good"] for name, told in results["labels"]["aspects"].items()}
     results["verdict"] = verdict(results)

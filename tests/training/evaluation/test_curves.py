@@ -21,7 +21,7 @@ SEARCH = SearchConfig(depths=(2, 4), poolings=(("last",),), penalties=(1.0,), he
 def folder(tmp_path_factory):
     """Features of 160 questions whose labels stand in layers from 2 on."""
     folder = tmp_path_factory.mktemp("features")
-    make_features(folder, make_pairs(160, auxiliary=4), signal=1.0)
+    make_features(folder, make_pairs(160, aspects=("logic",), auxiliary=4), signal=2.0)
     return folder
 
 

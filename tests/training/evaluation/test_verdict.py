@@ -16,9 +16,12 @@ def test_a_cheaper_method_that_does_as_well_is_named():
     levels = entry("auroc", figure(0.7, 0.65, 0.75), length=good, surface=good, tfidf=bad)
     levels["by_generator"] = {"a": {"n": 9, "auroc": figure(0.6, 0, 1)}, "b": {"n": 9, "auroc": figure(0.8, 0, 1)}}
     compared = entry("agreement", figure(0.52, 0.48, 0.56), length=figure(-0.1, -0.2, -0.05), surface=bad, tfidf=bad)
+    told = {"aspects": {"none": {"unused": {"is no number": 3}}}}
     nothing = {"auroc": figure(None, None, None)}
     as_well = "would do as well, and is cheaper: the judge's gain is +0.010 (-0.020 to +0.040)."
-    assert verdict({"aspects": {"wit": levels, "taste": {"preference": compared}, "none": nothing}}) == [
+    assert verdict(
+        {"aspects": {"wit": levels, "taste": {"preference": compared}, "none": nothing}, "labels": told}
+    ) == [
         "wit: it ranks a good response above another in 70.0 % (65.0 to 75.0) of such pairs.",
         "wit: it is better than length alone and surface features (lengths, counts, word overlap).",
         f"wit: TF-IDF with logistic regression {as_well}",
@@ -29,4 +32,5 @@ def test_a_cheaper_method_that_does_as_well_is_named():
         f"taste: surface features (lengths, counts, word overlap) {as_well}",
         f"taste: TF-IDF with logistic regression {as_well}",
         "none: it was not evaluated, since its labels are all good or all not.",
+        "none: 3 labels were left out (is no number), and these figures know nothing of them.",
     ]

@@ -1,5 +1,7 @@
 """Preferences: a Bradley-Terry fit with known truth, ties, votes and rankings, and evidence beside baselines."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from inspector_training.evaluation.preferences import compared_odds, preference_evidence, rater_agreement
@@ -15,10 +17,11 @@ from inspector_training.probing.preferences import (
 from inspector_training.probing.settings import SearchConfig
 from inspector_training.rows.columns import Columns
 from inspector_training.rows.compared import Compared, compared_rows, majority, text_digest
-from inspector_training.rows.rated import label_lines, label_report
+from inspector_training.rows.rated import joined_reports, label_lines, label_report
 from inspector_training.rows.records import LabelledPair, labelled_pairs
 from inspector_training.rows.sources import Source
 from inspector_training.runs.manifest import Manifest
+from inspector_training.stages.evaluate import Config, evaluate, report
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from support.made_up import make_features
@@ -157,6 +160,27 @@ def test_evidence_stands_beside_length_and_words_and_saves(simulated, tmp_path):
     assert again.calibration == aspect.calibration and (again.weight == aspect.weight).all()
     (aspect,) = fitted.aspects
     assert (aspect.classes, aspect.n, aspect.counts_in_total) == ([0, 1], 120, False)
+
+
+def test_preferences_stand_beside_levels_in_one_judge(simulated, tmp_path):
+    features, _ = simulated
+    levels = [replace(pair, scores={"wit": i // 3 % 2}) for i, pair in enumerate(features.pairs)]
+    both = replace(features, pairs=levels)
+    assert [(one.name, one.counts_in_total) for one in fit(both, SEARCH).aspects] == [
+        ("wit", True),
+        ("preference", False),
+    ]
+    config = Config((), "", SEARCH, folds=3, repeats=1, bootstraps=20, learning_curve=())
+    results = evaluate(both, config)
+    assert list(results["aspects"]) == ["wit", "preference"] and "auroc" in results["aspects"]["wit"]
+    assert set(results["aspects"]["wit"]["by_generator"]) == {"a", "b"}
+    assert "preference             agrees with the majority in 0." in report(results)
+    same = replace(both, pairs=[replace(pair, scores={"preference": 1}) for pair in levels[:1]] + levels[1:])
+    with pytest.raises(DataFileError, match="two different labels of preference|one kind of label"):
+        fit(same, SEARCH)
+    told = [{"rows": n, "questions": 1, "rejected": {"x": n}, "generators": {"a": n}, "domains": {}} for n in (1, 2)]
+    joined = joined_reports([one | {"aspects": {str(i): {}}, "warnings": ["w"]} for i, one in enumerate(told)])
+    assert (joined["rows"], joined["rejected"], list(joined["aspects"])) == (3, {"x": 3}, ["0", "1"])
 
 
 def test_agreement_is_with_the_majority_and_ties_are_left_out():

@@ -188,6 +188,10 @@ def test_blank_labels_are_counted_and_no_fault():
     assert lines[1:] == ["generators: not stated (100)", "domains: not stated (100)"]
 
 
+def numbers_with_ids(rows):
+    return [row | {"id": row["question"]} for row in rows]
+
+
 def test_swapped_columns_are_told():
     rows = [
         {"question": f"Answer {i}.", "prediction": f"Why {i % 5}?", "helpful": 5, "polite": i % 2} for i in range(40)
@@ -198,6 +202,10 @@ def test_swapped_columns_are_told():
         "helpful is read from the column 'polite' and not from 'helpful': are they swapped?",
         "40 rows hold 40 different questions but only 5 different responses: are question and prediction swapped?",
         "40 of 40 responses end with a question mark but only 0 questions do: are question and prediction swapped?",
+    ]
+    numbers = [{"question": str(i % 5), "prediction": f"Because of {i}.", "quality": 1 + i % 5} for i in range(10)]
+    assert label_report({}, numbers_with_ids(numbers), {})["warnings"] == [
+        "10 of 10 questions are a bare number: is that the column of the questions?"
     ]
     with pytest.raises(DataFileError, match="expect numbers, or words whose order is stated, but are 'Answer 0.'"):
         read(rows, {"helpful": "question"})

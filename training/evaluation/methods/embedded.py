@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from inspector_pipeline.errors import BackboneError
+from inspector_pipeline.files.tables import read_json
 
 from ...probing.table import Array, Labels, TooFewLabelsError
 from ...rows.records import LabelledPair, is_good
@@ -46,8 +48,8 @@ def embed(folder: str, texts: Sequence[str]) -> NDArray[np.float32]:
     if not (Path(folder) / "config.json").is_file():
         raise BackboneError(f"An embedding model expects a folder with a config.json, but got {folder!r}.")
     different = sorted({text for text in texts if text.strip()}, key=len)
-    is_static = '"model2vec"' in (Path(folder) / "config.json").read_text(encoding="utf-8")
-    vectors = (_static if is_static else _averaged)(folder, different)
+    is_transformer = "model_type" in read_json(Path(folder) / "config.json")
+    vectors = (_averaged if is_transformer else _static)(folder, different)
     place = {text: i for i, text in enumerate(different)}
     blank = np.zeros(vectors.shape[1], dtype=np.float32)
     return np.stack([vectors[place[text]] if text in place else blank for text in texts])
@@ -77,6 +79,10 @@ def _averaged(folder: str, texts: Sequence[str]) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
+def _score(model: Any, x: Array, good: NDArray[np.bool_]) -> float:
+    return -float(log_loss(good, model.predict_proba(x)[:, 1], labels=[False, True]))
+
+
 class EmbeddedMethod(Method):
     """Embeddings of question and response with a logistic regression of good labels.
 
@@ -103,11 +109,14 @@ class EmbeddedMethod(Method):
         good = is_good(own.score, own.classes[aspect])
         if len(np.unique(good)) < 2:
             raise TooFewLabelsError(f"{self.name} expects good and other labels to fit on, but all are of one kind.")
-        folds = min(INNER_FOLDS, len(np.unique(own.question)))
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        folds = min(INNER_FOLDS, *(len(np.unique(own.question[good == kind])) for kind in (False, True)))
+        divided = StratifiedGroupKFold(folds) if folds > 1 else None
+        parts = list(divided.split(good, good, own.question)) if divided else []
+        if not parts or any(len(np.unique(good[rows])) < 2 for rows, _ in parts):  # too few to choose by
+            return model.set_params(logisticregression__C=INVERSE_PENALTIES[1]).fit(self.x[own.pair], good)
         grid = {"logisticregression__C": list(INVERSE_PENALTIES)}
-        search = GridSearchCV(model, grid, scoring="neg_log_loss", cv=GroupKFold(folds), error_score=-np.inf)
-        return search.fit(self.x[own.pair], good, groups=own.question)
+        return GridSearchCV(model, grid, scoring=_score, cv=parts).fit(self.x[own.pair], good)
 
     def _predict(self, models: dict[int, Any], rows: Labels) -> Predicted:
         for a, model in models.items():

@@ -12,6 +12,7 @@ from inspector_pipeline.features import Feature
 
 from ...features.store import load_features
 from ...probing.kernels import Design
+from ...probing.priors import design_of
 from ...probing.search import Choice, FittedJudge, Main, fit_judge, search
 from ...probing.settings import SearchConfig
 from ...probing.table import Labels, check_both_kinds
@@ -62,6 +63,8 @@ class ProbesMethod(Method):
             both_kinds: Whether every aspect must have good and other labels among the training rows.
             timed: A sample of pairs.
         """
+        if search.prior_judge is not None:
+            design = design_of(design.data, design.labels, search)
         self.name, self.design, self.search, self.description = name, design, search, description
         self.both_kinds, self.timed = both_kinds, timed
         self.choices: list[Choice] = []
