@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..probing.table import Array, Labels
-from ..rows.labels import plain
 from ..rows.records import Levels, is_good
+from ..rows.scales import plain
 from .cost import Cost
 from .metrics import (
     DEFINITIONS,

@@ -9,6 +9,7 @@ from inspector_pipeline.jobs.drift import PERCENTILES
 
 from ..probing.table import Labels
 from ..rows.records import LabelledPair
+from ..rows.scales import plain
 from .metrics import UNSET, Predictions, rounded
 
 
@@ -33,7 +34,9 @@ def fitted_on(pairs: Sequence[LabelledPair], labels: Labels, predictions: Predic
         values, counts = np.unique(predictions.score[:, rows], return_counts=True)
         if len(values):
             shares = (counts / counts.sum()).tolist()
-            levels[name] = {str(value): rounded(share) for value, share in zip(values.tolist(), shares, strict=True)}
+            levels[name] = {
+                str(plain(value)): rounded(share) for value, share in zip(values.tolist(), shares, strict=True)
+            }
     percentiles = {
         name: np.percentile(found, PERCENTILES).round().astype(int).tolist() for name, found in lengths.items()
     }

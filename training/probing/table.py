@@ -14,8 +14,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from inspector_pipeline.errors import DataFileError
 
-from ..rows.labels import plain
 from ..rows.records import LabelledPair, Levels, is_good, question_id
+from ..rows.scales import plain
 from .settings import UNCOUNTED
 
 Array = NDArray[np.float64]

@@ -11,9 +11,9 @@ from typing import Any
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
-from .labels import is_blank as is_blank
-from .labels import parse_label as parse_label
-from .labels import rater_columns
+from .scales import is_blank as is_blank
+from .scales import parse_label as parse_label
+from .scales import rater_columns
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
 from .columns import Columns, UnusableRowError, map_row, other_columns
-from .labels import MOST_UNREADABLE, SHOWN, agreement, is_blank, number_of, rater_columns
+from .labels import agreement
 from .records import question_id
+from .scales import MOST_UNREADABLE, SHOWN, is_blank, number_of, rater_columns
 from .sources import Reject, Source, make_rows
 
 KIND = "comparisons"

@@ -7,18 +7,8 @@ from typing import Any, Protocol
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
-from .labels import (
-    BLANK,
-    SHOWN,
-    Account,
-    Level,
-    find_scale,
-    kind_of,
-    number_of,
-    rater_columns,
-    read_cells,
-    settle,
-)
+from .labels import Account, kind_of, read_cells, settle
+from .scales import BLANK, SHOWN, Level, find_scale, number_of, rater_columns
 
 NOT_STATED = "not stated"
 MOST_SHOWN = 8  # generators
@@ -39,7 +29,7 @@ class LabelReader:
         rows: All rows of the table.
         label: Aspect -> its column, or the columns of several raters, joined by `+`.
         words: Label as it is written -> number.
-        scales: Aspect -> its stated scale, see `labels.stated_scale`.
+        scales: Aspect -> its stated scale, see `scales.stated_scale`.
         good: Aspect -> the level from which on labels are good.
 
     Attributes:

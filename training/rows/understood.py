@@ -9,8 +9,9 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
 from .compared import PREFERENCE
-from .labels import MOSTLY, Account, Scale, is_blank, number_of, rater_columns
+from .labels import Account
 from .rated import LabelReader
+from .scales import MOSTLY, Scale, is_blank, number_of, rater_columns
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ Equal questions share it, and several responses to one question are its samples 
 questions is an error. Rows that cannot be used are written with their reasons to OUTPUT.rejects.jsonl; in a named
 dataset they are an error, but for questions that come again.
 
-Labels are of any scale (rows/labels.py): what was taken for what, which labels are good, and every label that is not
+Labels are of any scale (rows/scales.py): what was taken for what, which labels are good, and every label that is not
 used, by its reason, is logged and written to OUTPUT.labels.json, which the evaluate stage puts on the judge's card.
 """
 

@@ -117,6 +117,9 @@ def run(config: Config) -> None:
     if told:
         results["labels"] = joined_reports([read_json(path) for path in told])
         _check_good(results, config.search)
+        for name, own in results.get("fitted_on", {}).get("levels", {}).items():
+            if words := results["labels"]["aspects"].get(name, {}).get("words"):
+                results["fitted_on"]["levels"][name] = {words[int(n) - 1]: share for n, share in own.items()}
         results["protocol"]["good"] = {name: told["good"] for name, told in results["labels"]["aspects"].items()}
     results["verdict"] = verdict(results)
     write_atomically(output, json_text(results))

@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspector_training.rows.labels import (
-    BLANK,
-    TIED,
-    agreement,
-    find_scale,
-    kind_of,
-    settle,
-    stated_scale,
-    usual_good,
-)
+from inspector_training.rows.labels import TIED, agreement, kind_of, settle
 from inspector_training.rows.rated import LabelReader, label_lines, label_report
 from inspector_training.rows.records import Levels, is_good
+from inspector_training.rows.scales import BLANK, find_scale, stated_scale, usual_good
 
 from inspector_pipeline.errors import DataFileError
 
