@@ -221,3 +221,13 @@ def test_a_judge_gives_the_levels_of_its_labels(tmp_path, backbone_dir, rows, qu
     shutil.rmtree(out)
     means = mean_scores([PAIR["prediction"]], [PAIR["question"]], judge=judge)
     assert means["scores"]["word"]["mean"] == levels.index(found["scores"]["word"]) + 1
+
+
+def test_typos_end_the_command_before_anything_is_computed(tmp_path, rows, backbone_dir, capsys):
+    table = [{**row, "helpfulness": "5o" if i % 20 == 7 else row["helpfulness"]} for i, row in enumerate(rows)]
+    (tmp_path / "typos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
+    line = ["train", str(tmp_path / "typos.jsonl"), "--output", str(tmp_path / "judge"), "--prediction", "reply"]
+    assert cli([*line, "--backbone", str(backbone_dir)]) == 1
+    told = capsys.readouterr().err
+    assert "helpfulness expects labels of 1 to 5, but 3 of 60 (5.0%) cannot be read: row 7: '5o' is no number" in told
+    assert "--allow-unreadable" in told and not (tmp_path / "judge").exists()

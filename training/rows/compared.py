@@ -203,16 +203,21 @@ def compared_rows(
         responses, rejects, votes = _read_outcomes(source, columns, compared)
     for aspect, own in votes.items():
         own.check(aspect, allow_unreadable)
-    sizes = Counter(name for name, _ in responses)
     counts: Counter[str] = Counter()
     for (name, _), row in responses.items():
         row |= {"sample": counts[name], "comparisons": []}
         counts[name] += 1
     for aspect, own in votes.items():
+        others = Counter((name, key) for name, *keys in own.found for key in keys)
         for (name, one, other), cast in own.found.items():
-            n = sum(cast)
-            entry = {"aspect": aspect, "against": other, "won": round((cast[0] + cast[1] / 2) / n, 6), "votes": cast}
-            entry["weight"] = round(1 / (sizes[name] - 1), 6) if compared.rank else 1.0
+            won, weight = (cast[0] + cast[1] / 2) / sum(cast), 1 / others[name, one] if compared.rank else 1.0
+            entry = {
+                "aspect": aspect,
+                "against": other,
+                "won": round(won, 6),
+                "votes": cast,
+                "weight": round(weight, 6),
+            }
             responses[name, one]["comparisons"].append(entry)
     return list(responses.values()), rejects, votes
 
