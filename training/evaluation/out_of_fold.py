@@ -7,6 +7,7 @@ import numpy as np
 
 from ..probing.table import Index, Labels
 from ..rows.records import LabelledPair
+from ..rows.scales import plain
 from .metrics import UNSET, Predictions
 
 FITTED, SET = "fitted", "set"
@@ -56,7 +57,7 @@ def out_of_fold_rows(
             },
         )
         entry |= {
-            aspect: int(labels.score[row]),
+            aspect: plain(labels.score[row].item()),
             f"expected_{aspect}": round(float(own.expected[0, row]), 6),
             f"good_{aspect}": None if np.isnan(own.good[0, row]) else round(float(own.good[0, row]), 6),
         }

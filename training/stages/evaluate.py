@@ -116,11 +116,7 @@ def run(config: Config) -> None:
         written += _write_sets(rows, Path(config.out_of_fold))
     if told:
         results["labels"] = joined_reports([read_json(path) for path in told])
-        _check_good(results, config.search)
-        for name, own in results.get("fitted_on", {}).get("levels", {}).items():
-            if words := results["labels"]["aspects"].get(name, {}).get("words"):
-                results["fitted_on"]["levels"][name] = {words[int(n) - 1]: share for n, share in own.items()}
-        results["protocol"]["good"] = {name: told["good"] for name, told in results["labels"]["aspects"].items()}
+        _name_levels(results, config.search)
     results["verdict"] = verdict(results)
     write_atomically(output, json_text(results))
     manifest.write(output, written)
@@ -209,13 +205,18 @@ def _evaluate_levels(
     return results
 
 
-def _check_good(results: Mapping[str, Any], search: SearchConfig) -> None:
-    """Refuse to call other labels good than those that the card would name.
+def _name_levels(results: dict[str, Any], search: SearchConfig) -> None:
+    """Say which labels are good and name levels by their words; refuse others than those that the card would name.
 
     Raises:
-        DataFileError: The search calls others good than the data stage said.
+        DataFileError: The search calls other labels good than the data stage said.
     """
-    for name, told in results["labels"]["aspects"].items():
+    aspects, levels_of = results["labels"]["aspects"], results.get("fitted_on", {}).get("levels", {})
+    results["protocol"]["good"] = {name: told["good"] for name, told in aspects.items()}
+    for name, own in levels_of.items():
+        if words := aspects.get(name, {}).get("words"):
+            levels_of[name] = {words[int(n) - 1]: share for n, share in own.items()}
+    for name, told in aspects.items():
         classes = results["aspects"].get(name, {}).get("classes", [])
         levels = np.array(classes)
         if not classes or "good_from" not in told:
