@@ -72,13 +72,12 @@ def _train(args: argparse.Namespace) -> None:
     make_judge(args.table, labels=_labels(args.labels), **options, **{name: getattr(args, name) for name in PASSED_ON})
     results = read_json(Path(args.output) / "results.json")
     _show_evidence(results)
-    print(printable("What it can and cannot do, on questions that it never saw:\n"))
+    print(f"{printable('What it can and cannot do, on questions that it never saw:')}\n")
     for line in results["verdict"]:
         print(printable(f"- {line}"))
-    print()
     work = args.work or f"{args.output.rstrip('/')}.work"
     read = f"Read {work}/audit/audit.md for what the labels hide, {args.output}/README.md for the judge's card."
-    print(f"{printable(read)} Next:\n")
+    print(f"\n{printable(read)} Next:\n")
     print(printable(f"    inspector score RESPONSES --judge {args.output}"))
 
 
