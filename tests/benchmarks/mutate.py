@@ -47,17 +47,24 @@ SOURCES = ("inspector_pipeline", "training", "hub_cards")
 OWN_MODULES = {*SOURCES, "inspector_training", "inspector_cli", "support", "conftest", "tests", "__main__"}
 NAMES = {"inspector_training": "training", "inspector_cli": "inspector_pipeline/cli"}  # as in setup.cfg
 OWN = "tests/inspector_pipeline"
-STAGES = "tests/training/stages"
-JOBS = (f"{OWN}/jobs/test_jobs.py", f"{OWN}/jobs")
-TESTS = {  # of a module, in the order in which they are run; the first that fails ends it
+TRAINING = "tests/training"
+STAGES = f"{TRAINING}/stages"
+JOBS = tuple(f"{OWN}/jobs/test_{name}.py" for name in ("jobs", "filter", "rule_of_rows", "damaged_jobs"))
+TESTS = {  # of a module; where several patterns fit it, the last
     "inspector_pipeline/features.py": (f"{OWN}/test_features.py", f"{OWN}/test_engine.py", f"{OWN}/test_modeling.py"),
     "inspector_pipeline/decisions.py": (f"{OWN}/test_heads.py", f"{OWN}/test_modeling.py"),
-    "inspector_pipeline/files/*.py": (f"{OWN}/files", *JOBS, f"{OWN}/cli"),
+    "inspector_pipeline/files/*.py": (f"{OWN}/files", *JOBS),
     "inspector_pipeline/jobs/*.py": JOBS,
-    "training/probing/*.py": ("tests/training/probing", "tests/training/test_judging.py"),
-    "training/evaluation/*.py": (
-        "tests/training/evaluation",
-        *(f"{STAGES}/test_{name}.py" for name in ("use", "degenerate", "evaluate", "compare")),
+    "training/probing/*.py": (f"{TRAINING}/probing",),
+    "training/evaluation/*.py": (f"{TRAINING}/evaluation",),
+    "training/evaluation/[cp]ro*.py": (f"{TRAINING}/evaluation", f"{STAGES}/test_evaluate.py"),
+    "training/evaluation/degenerate.py": (f"{STAGES}/test_degenerate.py",),
+    **dict.fromkeys(
+        (f"training/evaluation/{name}.py" for name in ("hill_climbing", "scored", "selection")),
+        (f"{STAGES}/test_use.py",),
+    ),
+    **dict.fromkeys(
+        (f"training/evaluation/{name}.py" for name in ("adapters", "cost", "tables")), (f"{STAGES}/test_compare.py",)
     ),
 }
 SWAPS = {
@@ -183,9 +190,7 @@ def modules(pattern):
         for path in sorted(ROOT.glob(glob)):
             name = path.relative_to(ROOT).as_posix()
             if path.name != "__init__.py" and (pattern is None or fnmatch(name, pattern)):
-                own = [f"{one}/test_{path.stem}.py" for one in tests if not one.endswith(".py")]
-                all_of = [one if one.endswith(".py") else f"{one}/test_*.py" for one in tests]
-                every = [sorted(ROOT.glob(one)) for one in [*own, *all_of]]
+                every = [sorted(ROOT.glob(one if one.endswith(".py") else f"{one}/test_*.py")) for one in tests]
                 found[name] = list(dict.fromkeys(one.relative_to(ROOT).as_posix() for some in every for one in some))
     return found
 
@@ -405,7 +410,6 @@ def main():
     files = modules(args.only)
     every = [(identity, path, source, lines) for path in files for identity, source, lines in mutants_of(path)]
     sample = random.Random(args.seed).sample(every, min(args.sample, len(every)))
-    sample.sort(key=lambda one: list(files).index(one[1]))
     found = tried(args, sample, files)
     same = Path(args.equivalent).read_text(encoding="utf-8").splitlines() if args.equivalent else []
     counted = {name: one for name, one in found.items() if not any(line.startswith(name) for line in same)}
