@@ -29,6 +29,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -399,6 +400,7 @@ def main():
     parser.add_argument("--sample", type=int, default=300, help="how many mutants (300)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     parser.add_argument("--only", metavar="GLOB", help="of these files alone, such as training/probing/*")
+    parser.add_argument("--match", metavar="REGEX", default="", help="those alone whose ids it is found in")
     parser.add_argument("--results", required=True, help="JSON Lines of what became of each; a run goes on with it")
     parser.add_argument("--equivalent", metavar="FILE", help="ids of mutants that change nothing, one a line")
     parser.add_argument("--minutes", type=float, help="begin no further mutant after so many")
@@ -409,6 +411,7 @@ def main():
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
     files = modules(args.only)
     every = [(identity, path, source, lines) for path in files for identity, source, lines in mutants_of(path)]
+    every = [one for one in every if re.search(args.match, one[0])]
     sample = random.Random(args.seed).sample(every, min(args.sample, len(every)))
     found = tried(args, sample, files)
     same = Path(args.equivalent).read_text(encoding="utf-8").splitlines() if args.equivalent else []

@@ -137,3 +137,21 @@ def test_code_in_a_judge_s_folder_does_not_run_whatever_is_answered(
     assert not (tmp_path / "ran").exists()
     assert code == (0 if kind == "tokenizer" else 1)  # a tokenizer that transformers has itself is read as it is
     assert kind == "tokenizer" or "contains custom code" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        [1],
+        {"characters": {"prediction": [1, 2]}, "levels": {}},
+        {"characters": {"prediction": [5, 4, 3, 2, 1]}, "levels": {}},
+        {"characters": {"x": [1, 2, 3, 4, 5]}, "levels": {}},
+        {"characters": {}, "levels": {"a": {"1": "many"}}},
+        {"characters": {}},
+    ],
+)
+def test_what_a_judge_says_of_its_fit_is_looked_at_before_anything_is_scored(folder, source, tmp_path, capsys, part):
+    (folder / "results.json").write_text(json.dumps({"fitted_on": part}))
+    args = ["score", source, "--judge", str(folder), "--device", "cpu", "--output", f"{tmp_path}/out/"]
+    assert main(args) == 1 and not list((tmp_path / "out").glob("part-*"))
+    assert "results.json expects what python -m training evaluate writes as 'fitted_on'" in capsys.readouterr().err
