@@ -37,6 +37,7 @@ must be on a disk that all nodes share.
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -51,6 +52,7 @@ from ..errors import SettingsError
 from ..files.entries import Entry, cut
 from ..files.sources import find_sources, skipped_files
 from ..jobs.input import JobInput
+from ..jobs.manifest import check_finished
 from ..jobs.where import Where
 from ..jobs.window import score_window
 from ..results import FlatColumns
@@ -95,6 +97,8 @@ class InspectorReader(PipelineStep):
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Give a task's documents, after those of a step before."""
         yield from data or ()
+        if self.split is None:
+            check_finished(Path(self.input))
         skipped = skipped_files(self.input) if self.split is None and rank == 0 else []
         if skipped:
             logger.warning(f"The input's files that were not read: {', '.join(map(ascii, skipped))}")

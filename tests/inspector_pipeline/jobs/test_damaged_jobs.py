@@ -280,3 +280,12 @@ def test_a_manifest_that_is_none_is_told(tmp_path, case):
     write_lines(tmp_path / "out" / "part-000000.jsonl", [{"total_score": 1}])
     with pytest.raises(DataFileError, match="expects a job's manifest, but"):
         filter_job(FilterJob(str(tmp_path / "out"), best=1, output=str(tmp_path / "best.jsonl")))
+
+
+def test_a_job_does_not_read_another_that_is_not_finished(judge, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(ROWS))
+    run(judge, source, tmp_path / "first")
+    assert run(judge, tmp_path / "first", tmp_path / "whole", prefix="again_")["scored"] == ROWS
+    (tmp_path / "first" / "part-000001.jsonl").unlink()
+    with pytest.raises(DataFileError, match="first expects 2 parts, but holds 1"):
+        run(judge, tmp_path / "first", tmp_path / "second", prefix="again_")
