@@ -223,7 +223,7 @@ def _csv_lines(file: BinaryIO) -> TextIO:
 class _BoundedLines(io.TextIOWrapper):
     """Text whose lines have a bound."""
 
-    def __next__(self) -> str:
+    def __next__(self) -> str:  # type: ignore[override]  # which is of bytes in the base of all files
         """Read a line.
 
         Raises:

@@ -28,12 +28,12 @@ from transformers import (
     set_seed,
 )
 
-from inspector_pipeline.backbone import NO_REMOTE_CODE, backbone_location, load_backbone
+from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.engine import collate, plan_batches
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.features import pool
 from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer, Span
-from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
+from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION, NO_REMOTE_CODE
 
 from ...probing.table import Array, Labels
 from ...rows.records import LabelledPair, is_good
