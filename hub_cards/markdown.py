@@ -25,15 +25,14 @@ class Markdown(str):
     __slots__ = ()
 
 
-def environment(filters: dict[str, Callable[..., Any]], folder: Path = Path(__file__).parent) -> Environment:
-    """Build the environment of templates of Markdown.
+def environment(filters: dict[str, Callable[..., Any]]) -> Environment:
+    """Build the environment of the cards' templates.
 
     Args:
         filters: Further filters, beside `code`, `quoted`, `fence` and `prose`.
-        folder: Of the templates; those of the cards where none is given.
     """
     made = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..conversation import is_turns
 from ..errors import PairError
+from ..names import CONTEXT, PAIR, PREDICTION, QUESTION, REFERENCE
 from ..results import PUBLISHED_TOTAL, SEEN, TOTAL, UNFAMILIAR, own_rank_field, rank_field, ranked_value
+from ..rows import read_pairs
 from .load import Judge, load_judge
 
 logger = logging.getLogger(__name__)
@@ -17,8 +20,8 @@ N_RESAMPLES = 1000
 
 
 def mean_scores(
-    predictions: Sequence[str],
-    questions: Sequence[str],
+    predictions: Sequence[Any],
+    questions: Sequence[Any],
     judge: Judge = None,
     batch_size: int | None = None,
     *,
@@ -26,18 +29,22 @@ def mean_scores(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
     rank_by: str | None = None,
+    reference: Sequence[str] | None = None,
+    context: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Score responses to questions, and average.
 
     Args:
-        predictions: The responses; none may be blank, since a blank one has no score.
-        questions: Their questions, in the same order.
+        predictions: The responses, texts or the assistant's turns; none may be blank, since a blank one has no score.
+        questions: Their questions, in the same order: texts or turns (`messages`).
         judge: Folder, Hub id or loaded pipeline; None is the embedded judge.
         batch_size: Pairs that are read ahead and scored together; None is 256.
         return_pairs: Whether to give every pair's result too.
         n_resamples: Bootstrap samples of pairs.
         seed: Of the bootstrap.
         rank_by: The field to compare sets of responses by; None is the judge's own.
+        reference: The reference answers, for a judge that reads them.
+        context: What the answers should rest on, for a judge that reads it.
 
     Returns:
         A result in the shape of one pair's, with `{"mean", "low", "high"}` in the place of each number: `scores` and
@@ -62,7 +69,14 @@ def mean_scores(
         )
     if not len(predictions):
         raise PairError("mean_scores expects at least one pair, but got none.")
-    pairs = [{"question": q, "prediction": p} for q, p in zip(questions, predictions, strict=True)]
+    pairs: list[dict[str, Any]] = [
+        {QUESTION: asked, PREDICTION: said} for asked, said in zip(questions, predictions, strict=True)
+    ]
+    for key, texts in ((REFERENCE, reference), (CONTEXT, context)):
+        for pair, text in zip(pairs, texts or pairs, strict=True):
+            pair |= {} if texts is None else {key: text}
+    if not all(isinstance(pair[key], str) for pair in pairs for key in PAIR) and all(map(_is_turns_too, pairs)):
+        pairs = read_pairs(pairs, {key: key for key in PAIR}, list(pairs[0]))
     loaded = load_judge(judge)
     config = loaded.model.config
     field = rank_field(config, rank_by) if rank_by or own_rank_field(config) else None
@@ -88,6 +102,11 @@ def mean_scores(
         if report[flag]:
             logger.warning("%d of %d pairs are %s: the means rest on them.", report[flag], len(results), flag)
     return {**report, "pairs": results} if return_pairs else report
+
+
+def _is_turns_too(pair: dict[str, Any]) -> bool:
+    """Whether a pair's texts are texts or turns, and nothing else."""
+    return all(isinstance(pair[key], str) or is_turns(pair[key]) for key in PAIR)
 
 
 def _count(results: Sequence[dict[str, Any]], flag: str) -> int | None:

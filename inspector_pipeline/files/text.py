@@ -18,27 +18,28 @@ from .entries import Entry
 BOM = b"\xef\xbb\xbf"
 CHUNK = 1 << 20  # characters of a JSON array that are read at a time
 LONGEST_ITEM = 1 << 26  # characters
-LONGEST_LINE = 1 << 28  # bytes or characters; a small compressed file may hold one that no memory does
 LONGEST_TOKEN = 16  # characters of a literal or an escape that may be cut at the end of what was read
 MAX_CSV_FIELD = 2**30  # characters; the csv module's own limit is shorter than some responses
 MAX_DEPTH = 200  # of lists and objects in each other; writers and Python's own recursion end soon beyond
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
+CONTAINERS = (
+    ("samples",),
+    ("results", "results"),
+    ("results",),
+    ("data",),
+    ("rows",),
+    ("records",),
+)  # of logs, exports
 UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as Python's surrogateescape keeps them
 
 
 def jsonl_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Read JSON Lines; blank lines are no rows."""
-    decoder, number, goes_on = _Decoder(), 1, False
-    while line := file.readline(LONGEST_LINE):
-        is_whole = line.endswith(b"\n") or len(line) < LONGEST_LINE
-        data = line.removeprefix(BOM) if number == 1 and not goes_on else line
-        place = f"{path.name}:{number}"
-        if data.strip() and is_whole and not goes_on:
-            yield _json_entry(data, place, decoder)
-        elif data.strip():
-            said = f"expects a line of at most {LONGEST_LINE} bytes, of which this is a piece"
-            yield Entry(place, None, said, data.decode("utf-8", "backslashreplace").rstrip("\r\n"))
-        number, goes_on = number + is_whole, not is_whole
+    decoder = _Decoder()
+    for number, line in enumerate(file, start=1):
+        data = line.removeprefix(BOM) if number == 1 else line
+        if data.strip():
+            yield _json_entry(data, f"{path.name}:{number}", decoder)
 
 
 def _json_entry(data: bytes, place: str, decoder: "_Decoder") -> Entry:
@@ -92,14 +93,35 @@ def _in_words(error: Exception) -> str:
 def json_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Read the objects of a JSON array one by one; what follows a broken one cannot be read, and is rejected.
 
+    Of an object that a tool wrote around its rows (`CONTAINERS`) the rows are read.
+
     Raises:
         DataFileError: The file holds no array.
     """
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as characters:
         text = _from_next_sign("", characters)
+        if text.startswith("{") and (items := _contained(text + characters.read())) is not None:
+            for number, item in enumerate(items, start=1):
+                yield _decoded(_object_entry(item, f"{path.name}: item {number}", json.dumps(item), None))
+            return
         if not text.startswith("["):
             raise DataFileError(f"{path} expects a JSON array of objects, but begins with {text[:20]!r}.")
         yield from _array_entries(path, characters, text[1:])
+
+
+def _contained(text: str) -> list[Any] | None:
+    """Return the rows that a tool's file holds; None where it is no such file."""
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    for path in CONTAINERS:
+        found = whole
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, list) and found and all(isinstance(one, dict) for one in found):
+            return found
+    return None
 
 
 def _from_next_sign(text: str, characters: TextIO) -> str:
@@ -217,24 +239,7 @@ def csv_columns(path: Path) -> list[str]:
 
 
 def _csv_lines(file: BinaryIO) -> TextIO:
-    return _BoundedLines(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-class _BoundedLines(io.TextIOWrapper):
-    """Text whose lines have a bound."""
-
-    def __next__(self) -> str:  # type: ignore[override]  # which is of bytes in the base of all files
-        """Read a line.
-
-        Raises:
-            DataFileError: It is longer than that.
-        """
-        line = self.readline(LONGEST_LINE)
-        if not line:
-            raise StopIteration
-        if len(line) == LONGEST_LINE and not line.endswith(("\n", "\r")):
-            raise DataFileError(f"A CSV file expects lines of at most {LONGEST_LINE} characters, but has a longer one.")
-        return line
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _header(reader: Any, path: Path) -> list[str]:

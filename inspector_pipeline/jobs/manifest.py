@@ -25,7 +25,7 @@ MANIFEST = "_manifest.json"
 WAIT_S = 0.1
 OWN = "inspector-pipeline"
 PACKAGES = (OWN, "torch", "transformers", "tokenizers", "pyarrow")
-NOT_SETTINGS = ("input", "output", "shard")  # where things are; and shards of one job share their folder
+NOT_SETTINGS = ("input", "output", "shard", "strict")  # where things are; and shards of one job share their folder
 NO_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
@@ -137,11 +137,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        numbers = found["rows"], found["settings"]["part_rows"]
-        if all(type(number) is int and number >= least for number, least in zip(numbers, (0, 1), strict=True)):
+        if {"rows", "settings"} <= found.keys() and found["settings"]["part_rows"]:
             return dict(found)
-        fault = f"it names {numbers[0]!r} rows in parts of {numbers[1]!r}"
-    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
+        fault = f"it holds {', '.join(found)}"
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         fault = repr(error)
     raise DataFileError(f"{path} expects a job's manifest, but: {fault:.200}. Choose another folder.")
 
