@@ -1,4 +1,4 @@
-"""Draw a judge's quality by number of labels, beside TF-IDF and embeddings.
+"""Draw curves of a judge's quality by number of labels, beside TF-IDF and sentence embeddings, on several tasks.
 
     python -m training own_data_curves --config training/configs/own_data_curves.yaml
 
