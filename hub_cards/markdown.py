@@ -25,14 +25,15 @@ class Markdown(str):
     __slots__ = ()
 
 
-def environment(filters: dict[str, Callable[..., Any]]) -> Environment:
-    """Build the environment of the cards' templates.
+def environment(filters: dict[str, Callable[..., Any]], folder: Path = Path(__file__).parent) -> Environment:
+    """Build the environment of templates of Markdown.
 
     Args:
         filters: Further filters, beside `code`, `quoted`, `fence` and `prose`.
+        folder: Of the templates; those of the cards where none is given.
     """
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 PACKAGE = ASSETS.parent
 PROJECT_LICENSE = PACKAGE.parent / "LICENSE"
 AUDIT = "audit.json"
+PNG = b"\x89PNG"
 # Code that a repo carries beside what its config names, where the package has it.
 EXTRA_CODE = ("handler.py", "reward.py")
 NAMED_CODE = ("configuration_inspector.py", "modeling_inspector.py", "pipeline_inspector.py")
@@ -62,6 +63,7 @@ def stage(
     _write_code(target)
     for name in ("results.json", AUDIT, *PLOTS):
         if (judge.folder / name).is_file():
+            _check_own(judge.folder / name)
             shutil.copyfile(judge.folder / name, target / name)
     config = InspectorConfig.from_pretrained(target)
     card = JudgeCard(
@@ -96,6 +98,23 @@ def _write_model(judge: SavedJudge, target: Path, *, probes_only: bool) -> None:
         judge.probes().save_pretrained(target, fused=False)
     else:
         raise DataFileError("A judge without its backbone expects to be staged as probes only. Pass --probes-only.")
+
+
+def _check_own(path: Path) -> None:
+    """Refuse to publish what a link in a judge's folder leads to elsewhere, and a picture that is none.
+
+    Links into `blobs` beside the folder's own parent are those of the Hub's cache.
+
+    Raises:
+        DataFileError: It is such a file.
+    """
+    blobs = path.absolute().parents[2] / "blobs" if len(path.absolute().parents) > 2 else None
+    if path.is_symlink() and path.resolve().parent not in (path.parent.resolve(), blobs and blobs.resolve()):
+        raise DataFileError(f"{path} expects a file of the judge, but is a link to {path.resolve()}. Copy it there.")
+    if path.suffix == ".png":
+        with path.open("rb") as file:
+            if file.read(len(PNG)) != PNG:
+                raise DataFileError(f"{path} expects a picture in PNG, but holds something else. Leave it out.")
 
 
 def _write_code(target: Path) -> None:

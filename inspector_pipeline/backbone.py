@@ -16,7 +16,7 @@ from transformers.utils import logging as hf_logging
 from .configuration_inspector import InspectorConfig
 from .errors import BackboneError
 from .truncation import truncated_config
-from .wheel_backbone import GGUF, gguf_revision, is_gguf_id, is_wheel_id, local_backbone, local_gguf
+from .wheel_backbone import GGUF, NO_REMOTE_CODE, gguf_revision, is_gguf_id, is_wheel_id, local_backbone, local_gguf
 
 COMES_WITH_BACKBONE = ("dtype", "torch_dtype", "device_map", "quantization_config")
 NOT_OF_THE_BACKBONE = ("dtype", "architectures", "_name_or_path", "transformers_version", "use_cache")
@@ -32,13 +32,13 @@ def backbone_location(backbone_id: str, revision: str | None, depth: int | None)
         depth: Layers that will be read; None for all.
 
     Returns:
-        A folder or Hub id, and the keyword arguments that pin it.
+        A folder or Hub id, and the keyword arguments that pin it and run no code of its own.
     """
     if is_wheel_id(backbone_id):
         return str(local_backbone(backbone_id, revision, depth)), {}
     if is_gguf_id(backbone_id):
         return str(local_gguf(backbone_id, revision, depth)), {}
-    return backbone_id, {"revision": revision} if revision else {}
+    return backbone_id, {"revision": revision, **NO_REMOTE_CODE} if revision else dict(NO_REMOTE_CODE)
 
 
 def named_by_content(backbone_id: str, revision: str | None) -> tuple[str, str | None]:
@@ -65,7 +65,8 @@ def load_backbone(
         backbone_id: Hub id, local folder, or a `pypi:` or `gguf:` id.
         revision: Its revision.
         depth: Layers to keep; None for all.
-        **kwargs: For `AutoModel.from_pretrained` (dtype, device_map, token, ...).
+        **kwargs: For `AutoModel.from_pretrained` (dtype, device_map, token, ...). The backbone's own code runs only
+            where `trust_remote_code=True` is among them.
 
     Returns:
         The backbone in eval mode, without gradients.
@@ -74,14 +75,15 @@ def load_backbone(
         BackboneError: It cannot be fetched, has fewer layers, or its first layers' weights depend on how many it has.
     """
     location, pinned = backbone_location(backbone_id, revision, depth)
-    hub_kwargs = {name: kwargs[name] for name in CONFIG_KWARGS if name in kwargs}
-    config = AutoConfig.from_pretrained(location, **pinned, **hub_kwargs).get_text_config()
+    kwargs = pinned | kwargs
+    hub_kwargs = {name: kwargs[name] for name in ("revision", *CONFIG_KWARGS) if name in kwargs}
+    config = AutoConfig.from_pretrained(location, **hub_kwargs).get_text_config()
     config = truncated_config(config, depth or config.num_hidden_layers)
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()  # transformers reports the layers that are left out on purpose
     try:
         backbone, info = AutoModel.from_pretrained(
-            location, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **pinned, **kwargs
+            location, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
     finally:
         hf_logging.set_verbosity(verbosity)
@@ -114,8 +116,8 @@ def load_tokenizer(judge: Any, **hub_kwargs: Any) -> Any:
     config = judge.config
     if _has_tokenizer(judge, hub_kwargs):
         # Given the config, transformers does not load it itself, for which it would ask leave where its code is remote.
-        revision = judge.revision or "main"
-        return AutoTokenizer.from_pretrained(judge.name_or_path, config=config, revision=revision, **hub_kwargs)
+        pinned = {"config": config, "revision": judge.revision or "main", **NO_REMOTE_CODE}
+        return AutoTokenizer.from_pretrained(judge.name_or_path, **pinned, **hub_kwargs)
     if not config.backbone_id:
         raise BackboneError(
             "A judge without tokenizer files and without backbone_id expects its tokenizer to be given. "

@@ -32,6 +32,7 @@ FAMILIAR_FIELDS = {"features": list, "n_components": int, "n_words": int, "thres
 FITTED_ON_VERSION = 3  # the first format_version that says what a judge was fitted on
 LEVELS_VERSION = 4  # the first format_version with scores that are words or no whole numbers
 FORMAT_VERSION = max(*HEADS.values(), FITTED_ON_VERSION, LEVELS_VERSION)
+LARGEST_CLASS = 2**31 - 1
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
     *("backbone_config", "backbone_id", "backbone_revision", "fused", "depth"),
@@ -187,12 +188,25 @@ class InspectorConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> Any:
+        """Read a config.json.
+
+        Raises:
+            JudgeConfigError: It nests too deep to be one.
+        """
+        try:
+            return super().get_config_dict(*args, **kwargs)
+        except (RecursionError, AttributeError, TypeError) as error:
+            raise JudgeConfigError(f"config.json expects a JSON object, but could not be read: {error}.") from error
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a config from a config.json's object; every field of the judge must be there.
 
         Raises:
             JudgeConfigError: A field is missing, wrong or unknown.
         """
+        _require(isinstance(config_dict, dict), f"config.json expects an object, but got {config_dict!r:.80}.")
         version, model_type = config_dict.get("format_version"), config_dict.get("model_type")
         _require(
             not isinstance(version, int) or version <= FORMAT_VERSION,
@@ -329,8 +343,11 @@ def _parse_aspect(data: Any, where: str, readings: tuple[str, ...]) -> Aspect:
     _require(bool(features), f"{where}.features expects at least one feature, but got none.")
     head = _parse_head(values["head"], f"{where}.head")
     _require(
-        _are_numbers(classes) and len(classes) >= 2 and sorted(set(classes)) == classes,
-        f"{where}.classes expects two or more ascending numbers, but got {classes!r}.",
+        _are_numbers(classes)
+        and len(classes) >= 2
+        and sorted(set(classes)) == classes
+        and all(abs(value) <= LARGEST_CLASS for value in classes),
+        f"{where}.classes expects two or more ascending numbers of 32 bits, but got {classes!r:.200}.",
     )
     words = values.get("words", [])
     _require(

@@ -127,7 +127,7 @@ class FeatureReader:
             same_until_the_end = (template.prefix, template.middle, template.add_special_tokens)
             groups.setdefault(same_until_the_end, {})[name] = own
         self.families = [_Family(backbone, group) for group in groups.values()]
-        _check_final_norm(backbone)
+        check_final_norm(backbone)
         # The deepest family runs the layers of all others, so it speaks for them.
         self.is_packed = _runs_packs(max(self.families, key=lambda family: family.depth))
         if not self.is_packed:
@@ -146,6 +146,7 @@ class FeatureReader:
         Returns:
             float32 (pairs, hidden) for each feature, on the backbone's last device.
         """
+        self._check_ids(window)
         columns: dict[Feature, Tensor] = {}
         for family in self.families:
             longest = max(len(pair[name].input_ids) for pair in window for name in family.features)
@@ -155,6 +156,20 @@ class FeatureReader:
                 for name in family.features:
                     self._read_padded(family, name, [pair[name] for pair in window], columns)
         return columns
+
+    def _check_ids(self, window: Sequence[Mapping[str, EncodedPair]]) -> None:
+        """Refuse ids that the backbone has no embedding of: on a GPU, reading one ends all further work.
+
+        Raises:
+            BackboneError: There is one.
+        """
+        size = getattr(self.backbone.get_input_embeddings(), "num_embeddings", None)
+        largest = max((max(pair[name].input_ids) for pair in window for name in self.features), default=0)
+        if size is not None and largest >= size:
+            raise BackboneError(
+                f"A backbone expects token ids below {size}, but its tokenizer gave {largest}. Load the judge with the "
+                "tokenizer that it was made with."
+            )
 
     def _read_packs(
         self,
@@ -254,7 +269,7 @@ def _attention_span(config: Any) -> float:
     return min((span for span in spans if span is not None), default=float("inf"))
 
 
-def _check_final_norm(backbone: PreTrainedModel) -> None:
+def check_final_norm(backbone: PreTrainedModel) -> None:
     """Refuse a backbone that applies its final norm elsewhere too, since without it all its states are others.
 
     Raises:

@@ -18,6 +18,7 @@ from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 from .backbone import check_backbone, check_shareable, check_sharing, load_backbone, load_tokenizer
 from .configuration_inspector import InspectorConfig
 from .devices import preferred_dtype
+from .engine import check_final_norm
 from .errors import BackboneError, JudgeConfigError
 from .familiarity import check_fitted_on
 from .handler import EndpointHandler
@@ -260,12 +261,14 @@ class InspectorReward(InspectorModel):
         """Load a judge and its tokenizer; see `InspectorModel.from_pretrained`.
 
         Raises:
+            BackboneError: The backbone applies its final norm elsewhere too.
             ReadingError: The judge's reading is not its tokenizer's chat template.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
+        check_final_norm(model.loaded_backbone)
         (template,) = model.config.parsed_readings.values()
         model._conversations = ConversationReader(template, model.load_tokenizer(), model.config.max_length)
         return (model, info) if wants_info else model

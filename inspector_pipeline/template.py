@@ -292,7 +292,8 @@ class PairTokenizer:
 
     A text that is far longer than `max_length` loses its middle before it is tokenised, at places where that changes
     no token that truncation leaves; `bounds.py` says which, why, and for which tokenizers. The others' texts are
-    tokenised whole. A text without such a place in `UNBROKEN_CHARACTERS`, as none in any language is, is refused.
+    tokenised whole, up to `UNBROKEN_CHARACTERS`; longer ones are refused, as is a text that has no such place in as
+    many characters, which none in any language is.
     """
 
     def __init__(self, template: PairTemplate, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -399,9 +400,14 @@ class PairTokenizer:
         Raises:
             PairError: A stretch of it cannot be parted, and takes too long.
         """
-        if len(text) <= 2 * size or self._bounds is None:
+        if len(text) <= 2 * size:
             return Short(text)
-        short = self._bounds.shorten(text, size)
+        if self._bounds is None and len(text) > UNBROKEN_CHARACTERS:
+            raise PairError(
+                f"A text of a pair expects at most {UNBROKEN_CHARACTERS} characters with this judge's tokenizer, but "
+                f"got {len(text)} that begin with {text[:40]!r}. Shorten such texts."
+            )
+        short = Short(text) if self._bounds is None else self._bounds.shorten(text, size)
         if len(short.text) > UNBROKEN_CHARACTERS:
             raise PairError(
                 f"A text of a pair expects a space, or a mark after a letter, at least every {UNBROKEN_CHARACTERS} "
@@ -607,7 +613,12 @@ class PairEncoder:
         texts = pair["question"], pair["prediction"] if "prediction" in self.keys else ""
         further = {key: pair[key] for key in self.keys if key in OPTIONAL}
         turns = pair.get(QUESTION_TURNS) or ()
-        encoded = EncodedReadings({name: one(*texts, turns, **further) for name, one in self.encoders.items()})
+        try:
+            encoded = EncodedReadings({name: one(*texts, turns, **further) for name, one in self.encoders.items()})
+        except PairError as error:
+            if index is None:
+                raise
+            raise PairError(f"Pair {index} cannot be read: {error}") from error
         if self.find_facts is not None:
             encoded.facts = self.find_facts(*texts)
         return encoded

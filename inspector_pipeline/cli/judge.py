@@ -2,9 +2,16 @@
 
 import argparse
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+# What transformers and its like raise, beside what is said in one line anyway, of files that are no judge's.
+DAMAGE = (
+    *(ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError),
+    *(AssertionError, pickle.UnpicklingError),
+)
 
 
 def check_judge_options(args: argparse.Namespace) -> None:
@@ -34,17 +41,36 @@ def load(args: argparse.Namespace) -> Any:
     from inspector_pipeline.api.load import load_judge
 
     options = {name: getattr(args, name) for name in ("device", "dtype", "revision") if getattr(args, name)}
-    with without_loading_bars():
+    with loading(args.judge):
         return load_judge(args.judge, **options)
 
 
 @contextmanager
-def without_loading_bars() -> Iterator[None]:
-    """Silence transformers' bars for what takes a second; pip shows its own for a download."""
+def loading(judge: str | None) -> Iterator[None]:
+    """Load a judge: without bars for what takes a second, with messages that a terminal may be sent, and one error.
+
+    Raises:
+        JudgeConfigError: The judge's files are damaged, or are none of a judge's.
+    """
+    from safetensors import SafetensorError
     from transformers.utils import logging as hf_logging
 
+    from inspector_pipeline.errors import InspectorError, JudgeConfigError
+
     hf_logging.disable_progress_bar()
+    hf_logging.disable_default_handler()  # it writes names of tensors as they are; the root's writes them printable
+    hf_logging.enable_propagation()
     try:
         yield
+    except InspectorError:
+        raise
+    except (*DAMAGE, SafetensorError) as error:
+        told = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.300}"
+        raise JudgeConfigError(
+            f"{judge or 'The embedded judge'} expects the files of a judge, but they could not be loaded: {told}. "
+            "Check where they come from, or save the judge again with save_pretrained."
+        ) from error
     finally:
+        hf_logging.disable_propagation()
+        hf_logging.enable_default_handler()
         hf_logging.enable_progress_bar()

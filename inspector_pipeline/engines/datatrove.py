@@ -37,19 +37,22 @@ must be on a disk that all nodes share.
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import orjson
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
+from datatrove.utils.logging import logger
 
 from ..api.load import load_judge
 from ..engine import WINDOW_ROWS
 from ..errors import SettingsError
 from ..files.entries import Entry, cut
-from ..files.sources import find_sources
+from ..files.sources import find_sources, skipped_files
 from ..jobs.input import JobInput, settled
+from ..jobs.manifest import check_finished
 from ..jobs.where import Where
 from ..jobs.window import score_window
 from ..names import OPTIONAL, QUESTION_TURNS
@@ -96,6 +99,11 @@ class InspectorReader(PipelineStep):
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Give a task's documents, after those of a step before."""
         yield from data or ()
+        if self.split is None:
+            check_finished(Path(self.input))
+        skipped = skipped_files(self.input) if self.split is None and rank == 0 else []
+        if skipped:
+            logger.warning(f"The input's files that were not read: {', '.join(map(ascii, skipped))}")
         where = Where(self.where) if self.where is not None else None
         reader = RowReader(self.columns, self.keys, where=self.input)
         sources, columns, is_read = settled(find_sources(self.input, self.split), reader)

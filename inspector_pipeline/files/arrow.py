@@ -16,7 +16,7 @@ HEAD, TAIL = 8, 10  # bytes of an Arrow file before its first message, and after
 END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 JOINED = b"PAR1PAR1"  # where a Parquet file ends and another begins
 SEVERAL = "it is several files, one after another; divide them, and give their folder"
-UNHELD = (ValueError, OverflowError)  # of values that Python cannot hold
+UNHELD = (ValueError, OverflowError, LookupError)  # of values that Python cannot hold, and zones it does not know
 
 
 @contextmanager

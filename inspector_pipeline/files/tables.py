@@ -104,6 +104,11 @@ def file_source(path: Path, name: str) -> Source:
         raise DataFileError(
             f"{path} expects a suffix of {', '.join(SUFFIXES)}, but got {path.suffix or 'none'!r}. {MAY_BE}."
         )
+    if path.exists() and not path.is_file():
+        raise DataFileError(
+            f"{path} expects a regular file, since it is read more than once, but is none. Write what a pipe gives "
+            "into a file, or give - for standard input."
+        )
     try:
         path.open("rb").close()
     except OSError as error:

@@ -18,6 +18,7 @@ from .entries import Entry
 BOM = b"\xef\xbb\xbf"
 CHUNK = 1 << 20  # characters of a JSON array that are read at a time
 LONGEST_ITEM = 1 << 26  # characters
+LONGEST_LINE = 1 << 28  # bytes or characters; a small compressed file may hold one that no memory does
 LONGEST_TOKEN = 16  # characters of a literal or an escape that may be cut at the end of what was read
 MAX_CSV_FIELD = 2**30  # characters; the csv module's own limit is shorter than some responses
 MAX_DEPTH = 200  # of lists and objects in each other; writers and Python's own recursion end soon beyond
@@ -35,11 +36,17 @@ UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as Pytho
 
 def jsonl_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Read JSON Lines; blank lines are no rows."""
-    decoder = _Decoder()
-    for number, line in enumerate(file, start=1):
-        data = line.removeprefix(BOM) if number == 1 else line
-        if data.strip():
-            yield _json_entry(data, f"{path.name}:{number}", decoder)
+    decoder, number, goes_on = _Decoder(), 1, False
+    while line := file.readline(LONGEST_LINE):
+        is_whole = line.endswith(b"\n") or len(line) < LONGEST_LINE
+        data = line.removeprefix(BOM) if number == 1 and not goes_on else line
+        place = f"{path.name}:{number}"
+        if data.strip() and is_whole and not goes_on:
+            yield _json_entry(data, place, decoder)
+        elif data.strip():
+            said = f"expects a line of at most {LONGEST_LINE} bytes, of which this is a piece"
+            yield Entry(place, None, said, data.decode("utf-8", "backslashreplace").rstrip("\r\n"))
+        number, goes_on = number + is_whole, not is_whole
 
 
 def _json_entry(data: bytes, place: str, decoder: "_Decoder") -> Entry:
@@ -239,7 +246,24 @@ def csv_columns(path: Path) -> list[str]:
 
 
 def _csv_lines(file: BinaryIO) -> TextIO:
-    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return _BoundedLines(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+class _BoundedLines(io.TextIOWrapper):
+    """Text whose lines have a bound."""
+
+    def __next__(self) -> str:  # type: ignore[override]  # which is of bytes in the base of all files
+        """Read a line.
+
+        Raises:
+            DataFileError: It is longer than that.
+        """
+        line = self.readline(LONGEST_LINE)
+        if not line:
+            raise StopIteration
+        if len(line) == LONGEST_LINE and not line.endswith(("\n", "\r")):
+            raise DataFileError(f"A CSV file expects lines of at most {LONGEST_LINE} characters, but has a longer one.")
+        return line
 
 
 def _header(reader: Any, path: Path) -> list[str]:

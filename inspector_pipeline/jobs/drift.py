@@ -5,7 +5,6 @@ percentiles of the lengths of questions and responses, and how often each score 
 `unfamiliar`, the share of held-out rows that are called so. A judge without them gives no comparison.
 """
 
-import json
 import math
 from bisect import bisect_right
 from collections import Counter
@@ -15,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataFileError
+from ..files.tables import read_json
 from ..results import UNFAMILIAR
 
 FITTED_ON = "fitted_on"
@@ -56,14 +57,23 @@ class Drift:
 
         Returns:
             None where the judge does not say what it was fitted on.
+
+        Raises:
+            DataFileError: What it says is none.
         """
         if evidence is None:
             return None
-        results = json.loads(Path(evidence).read_text(encoding="utf-8"))
-        if not results.get(FITTED_ON):
-            return None
-        held_out = results.get(UNFAMILIAR, {}).get(UNFAMILIAR)
-        return cls(results[FITTED_ON], held_out, keys or {name: name for name in TEXTS}, prefix)
+        results = read_json(evidence)
+        try:
+            if not results.get(FITTED_ON):
+                return None
+            _check(results[FITTED_ON])
+            held_out = results.get(UNFAMILIAR, {}).get(UNFAMILIAR)
+            return cls(results[FITTED_ON], held_out and float(held_out), keys or {name: name for name in TEXTS}, prefix)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DataFileError(
+                f"{evidence} expects what python -m training evaluate writes as {FITTED_ON!r}, but: {error!r:.200}."
+            ) from error
 
     @property
     def columns(self) -> list[str]:
@@ -108,6 +118,19 @@ class Drift:
         }
         found["levels"] = {name: _compared(self.fitted_on["levels"][name], own) for name, own in self.levels.items()}
         return found
+
+
+def _check(described: Mapping[str, Any]) -> None:
+    """Look at all that will be read once rows were scored.
+
+    Raises:
+        LookupError: A part is missing; or AttributeError, TypeError, ValueError: it is something else.
+    """
+    for name, limits in described["characters"].items():
+        if name not in TEXTS or len(limits) != len(PERCENTILES) or sorted(map(float, limits)) != limits:
+            raise ValueError(f"{name} of {limits!r:.80}")
+    for shares in described["levels"].values():
+        sum(map(float, shares.values()))
 
 
 def _as_text(counts: Counter[int]) -> Counter[str]:

@@ -134,7 +134,7 @@ def filter_job(job: FilterJob) -> Filtered:
     flags = [n for n in names if n.endswith(UNFAMILIAR) and n.removesuffix(UNFAMILIAR) + REASON in names]
     read = [*job.ranked_by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]
     read += [*([ranks[0]] if ranks else []), *(flags if job.drop_unfamiliar else [])]
-    numbers = _Numbers(job, ranks and ranks[0], flags)
+    numbers = _Numbers(job, ranks and ranks[0], flags, names)
     for entry in chain.from_iterable(source.entries(read) for source in sources):
         numbers.add(entry)
     if job.per and numbers.rows and not numbers.has_groups:
@@ -215,10 +215,11 @@ def _check_target(job: FilterJob, schema: pa.Schema | None) -> None:
 class _Numbers:
     """All that is remembered of a row for its rank: its score, its position and its group."""
 
-    def __init__(self, job: FilterJob, rank_column: str | None, flags: Sequence[str]) -> None:
+    def __init__(self, job: FilterJob, rank_column: str | None, flags: Sequence[str], names: Sequence[str]) -> None:
         self.job = job
         self._rank_column = rank_column
-        self._flags = flags
+        self._flags = [*flags]
+        self._names = {*names}
         self.scores, self.positions, self.groups = array("d"), array("q"), array("q")
         self.rows = self.unranked = self.unfamiliar = 0
         self.has_groups = self.knows_unfamiliar = False
@@ -227,6 +228,8 @@ class _Numbers:
 
     def add(self, entry: Entry) -> None:
         position, self.rows = self.rows, self.rows + 1
+        if entry.row is not None and entry.cells is None and not entry.row.keys() <= self._names:
+            self._see_more(entry, entry.row)
         if self.job.drop_unfamiliar and self._is_unfamiliar(entry.row or {}):
             self.unfamiliar += 1
             return
@@ -241,6 +244,22 @@ class _Numbers:
             self.positions.append(position)
             self.groups.append(self._group((entry.row or {}).get(self.job.per)) if self.job.per else 0)
 
+    def _see_more(self, entry: Entry, row: Row) -> None:
+        """Take note of columns that earlier rows of a text file did not have, as where jobs of two judges were joined.
+
+        Raises:
+            SettingsError: One of them says what a judge ranks by, and rows before it were ranked by something else.
+        """
+        new = row.keys() - self._names
+        self._names |= new
+        self._flags += sorted(n for n in new if n.endswith(UNFAMILIAR) and n.removesuffix(UNFAMILIAR) + REASON in row)
+        told = sorted(name for name in new if name.endswith(RANK_BY) and isinstance(row[name], str))
+        if told and self.job.by is None and row[told[0]] in row and row[told[0]] != self.job.rank_name:
+            raise SettingsError(
+                f"A filter expects rows whose judges rank by one column, but {entry.place} names {row[told[0]]!r} and "
+                f"rows before it are ranked by {self.job.rank_name!r}. Name one by --by."
+            )
+
     def _is_unfamiliar(self, row: Row) -> bool:
         values = {str(row.get(name)).lower() for name in self._flags}  # text in CSV
         self.knows_unfamiliar = self.knows_unfamiliar or bool(values & {"true", "false"})
@@ -248,7 +267,7 @@ class _Numbers:
 
     def _score(self, entry: Entry) -> tuple[float, bool]:
         """Return what the row is ranked by, and whether it has at least what it should."""
-        if entry.row is None:
+        if entry.row is None or entry.fault is not None:
             raise DataFileError(f"{entry.place} {entry.fault}")
         self.has_groups = self.has_groups or self.job.per in entry.row
         named = entry.row.get(self._rank_column) if self._rank_column else None

@@ -137,10 +137,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if {"rows", "settings"} <= found.keys() and found["settings"]["part_rows"]:
+        numbers = found["rows"], found["settings"]["part_rows"]
+        if all(type(number) is int and number >= least for number, least in zip(numbers, (0, 1), strict=True)):
             return dict(found)
-        fault = f"it holds {', '.join(found)}"
-    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        fault = f"it names {numbers[0]!r} rows in parts of {numbers[1]!r}"
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
         fault = repr(error)
     raise DataFileError(f"{path} expects a job's manifest, but: {fault:.200}. Choose another folder.")
 

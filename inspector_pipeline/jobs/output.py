@@ -1,8 +1,10 @@
 """The output of a job: a folder of parts, each of which is either whole or not there."""
 
+import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,9 +35,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         BusyFileError: Another process is writing it.
+        DataFileError: What it is first written into is there, and no file.
     """
     scratch = path.with_name(f".{path.name}.tmp")
-    with scratch.open("ab") as file:
+    with _own_file(scratch) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -45,17 +48,32 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         file.truncate(0)
         try:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         except BaseException:
             scratch.unlink()
             raise
-        file.flush()
-        os.fsync(file.fileno())
         os.replace(scratch, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # so that the name survives a power cut
     finally:
         os.close(folder)
+
+
+def _own_file(path: Path) -> BinaryIO:
+    """Open a file to append to it; in a folder of strangers, a link in its place could lead to any file."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "ab")
+        os.close(descriptor)
+    raise DataFileError(f"{path} expects to be a file that a stopped run has left, but is a link or a pipe. Delete it.")
 
 
 class JsonlWriter:
@@ -226,7 +244,7 @@ class Parts:
         try:
             for row in _columns(path, flags.columns):
                 flags.add(row)
-        except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        except (OSError, ValueError, KeyError, TypeError, NotImplementedError, RecursionError) as error:
             raise DataFileError(f"{path} expects a whole part, but: {error}. Delete it and run again.") from error
         scored = flags.rows - before
         n_rejected = rejects.read_bytes().count(b"\n") if rejects.is_file() else 0

@@ -22,7 +22,7 @@ from ..rows import RowReader, check_columns
 from .drift import Drift
 from .flags import Flags
 from .input import JobInput, is_parquet, settled, survey_input
-from .manifest import is_older_job, job_manifest, settle_manifest, write_json
+from .manifest import check_finished, is_older_job, job_manifest, settle_manifest, write_json
 from .output import REJECTS, JsonlWriter, ParquetWriter, Parts, reject_row, whole_file
 from .progress import Progress
 from .where import Where
@@ -116,6 +116,8 @@ class _Run:
     def __init__(self, job: ScoreJob, judge: InspectorPipeline) -> None:
         self.job = job
         self.judge = judge
+        if job.split is None:
+            check_finished(Path(job.input))  # another job's folder, which may lack parts
         sources = find_sources(job.input, job.split, job.subset)
         self.skipped = skipped_files(job.input) if job.split is None else []
         _check_place(job)

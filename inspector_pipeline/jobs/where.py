@@ -40,11 +40,12 @@ class Where:
             ) from error
         self.expression = expression
         self._evaluator = simpleeval.EvalWithCompoundTypes(functions=FUNCTIONS)
-        self._faults = (simpleeval.InvalidExpression, TypeError, ValueError, ArithmeticError, LookupError)
+        no_answer = (TypeError, ValueError, ArithmeticError, LookupError, RecursionError)
+        self._faults = (simpleeval.InvalidExpression, *no_answer)
         try:
             ast.parse(expression.strip(), mode="eval")  # simpleeval would ignore an assignment, and a second statement
             self._tree = self._evaluator.parse(expression)
-        except (simpleeval.InvalidExpression, SyntaxError, ValueError) as error:
+        except (simpleeval.InvalidExpression, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise SettingsError(f"--where expects an expression such as len(prediction) > 20, but: {error}.") from error
         names = {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}
         self.takes_all = "row" in names

@@ -158,7 +158,9 @@ class JsonRequest(Request):
         if next(islice(_PART.finditer(body), MAX_PARTS, None), None) is not None:
             raise HTTPException(413, f"A request expects JSON of at most {MAX_PARTS} parts, but got more. Divide it.")
         try:
-            return json.loads(body, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+            # Not of bytes, which may be UTF-16: a sign of two bytes can look like a quote to what counts the parts.
+            text = body.decode("utf-8-sig")
+            return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
         except json.JSONDecodeError:
             raise
         except (ValueError, RecursionError) as error:

@@ -1,14 +1,19 @@
-"""Put small faults into the code, one at a time, and see whether the tests notice; takes hours, and is no part of them.
+"""Put small faults into the code, one at a time, and see whether the tests notice; takes an hour, and is none of them.
 
-    python tests/benchmarks/mutate.py --sample 300 --results mutants.jsonl
+    python tests/benchmarks/mutate.py --sample 300 --results mutants.jsonl --minutes 5
     python tests/benchmarks/mutate.py --only inspector_pipeline/features.py --sample 6 --results features.jsonl
 
 A mutant is one change of one expression or statement: a comparison, a sign, an operator, a number, a condition that is
 turned round, a keyword or a call that is left out, an `abs` that is a square. A sample of them, drawn by a seed over
-probing, evaluation, pooling, decisions, jobs and files, is tried in a copy of the clone, each against its module's own
-tests, which must pass without it. It is killed where a test fails or takes too long, and else it lived. A run that was
-stopped goes on with the same results file. Mutants that change nothing that can be seen are named by their ids in the
-file of --equivalent, one a line, with the reason after it; they do not count.
+probing, evaluation, pooling, decisions, jobs and files, is tried in a copy of the clone, each against those of its
+module's own tests that run its line, the quickest first. It is killed where a test fails or takes too long, and else it
+lived; so it did where no test runs its line.
+
+Which tests run which lines is found out first, once for each file of tests, and stands beside the results as
+RESULTS.map. This process imports what the tests import, but nothing of the project, and forks for each mutant, so that
+torch is imported once. A run that was stopped, or has had its --minutes, goes on with the same results file. --again
+tries what lived once more, after tests were written. Mutants that change nothing that can be seen are named by their
+ids in the file of --equivalent, one a line, with the reason after it; they do not count.
 
 It prints how many were killed, their share with its 95 % interval (Wilson), and those that lived. Tools that do the
 same (cosmic-ray, mutmut) draw no sample over modules, run one list of tests for all, and need packages to be imported
@@ -18,32 +23,49 @@ by the names of their folders, as `training` is not.
 import argparse
 import ast
 import copy
+import hashlib
+import importlib
 import json
 import math
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 
+import coverage
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("inspector_pipeline", "training", "hub_cards")
+OWN_MODULES = {*SOURCES, "inspector_training", "inspector_cli", "support", "conftest", "tests", "__main__"}
 NAMES = {"inspector_training": "training", "inspector_cli": "inspector_pipeline/cli"}  # as in setup.cfg
 OWN = "tests/inspector_pipeline"
-STAGES = "tests/training/stages"
-JOBS = (f"{OWN}/jobs/test_jobs.py", f"{OWN}/jobs")
-TESTS = {  # of a module, in the order in which they are run; the first that fails ends it
+TRAINING = "tests/training"
+STAGES = f"{TRAINING}/stages"
+JOBS = tuple(f"{OWN}/jobs/test_{name}.py" for name in ("jobs", "filter", "rule_of_rows", "damaged_jobs"))
+TESTS = {  # of a module; where several patterns fit it, the last
     "inspector_pipeline/features.py": (f"{OWN}/test_features.py", f"{OWN}/test_engine.py", f"{OWN}/test_modeling.py"),
     "inspector_pipeline/decisions.py": (f"{OWN}/test_heads.py", f"{OWN}/test_modeling.py"),
-    "inspector_pipeline/files/*.py": (f"{OWN}/files", *JOBS, f"{OWN}/cli"),
+    "inspector_pipeline/files/*.py": (f"{OWN}/files", *JOBS),
     "inspector_pipeline/jobs/*.py": JOBS,
-    "training/probing/*.py": ("tests/training/probing", "tests/training/test_judging.py"),
-    "training/evaluation/*.py": (
-        "tests/training/evaluation",
-        f"{STAGES}/test_evaluate.py",
-        f"{STAGES}/test_compare.py",
+    "training/probing/*.py": (f"{TRAINING}/probing",),
+    "training/evaluation/*.py": (f"{TRAINING}/evaluation",),
+    "training/evaluation/[cp]ro*.py": (f"{TRAINING}/evaluation", f"{STAGES}/test_evaluate.py"),
+    "training/evaluation/degenerate.py": (f"{STAGES}/test_degenerate.py",),
+    **dict.fromkeys(
+        (f"training/evaluation/{name}.py" for name in ("hill_climbing", "scored", "selection")),
+        (f"{STAGES}/test_use.py",),
+    ),
+    **dict.fromkeys(
+        (f"training/evaluation/{name}.py" for name in ("adapters", "cost", "tables")), (f"{STAGES}/test_compare.py",)
     ),
 }
 SWAPS = {
@@ -126,24 +148,25 @@ def variants_of_call(node):
             yield f"without {keyword.arg}=", changed(node, keywords=node.keywords[:at] + node.keywords[at + 1 :])
 
 
-def places(tree):
-    """Walk over all nodes that may be changed: no annotations, decorators or texts."""
+def places(tree, first=0):
+    """Walk over all nodes that may be changed, each with the line of its statement: no annotations or texts."""
     for field, value in ast.iter_fields(tree):
         if field in ("annotation", "returns", "decorator_list", "bases"):
             continue
         for node in value if isinstance(value, list) else [value]:
             if isinstance(node, ast.AST) and not isinstance(node, ast.JoinedStr | ast.Import | ast.ImportFrom):
-                yield node
-                yield from places(node)
+                at = node.lineno if isinstance(node, ast.stmt) else first
+                yield node, at
+                yield from places(node, at)
 
 
 def mutants_of(path):
-    """List (id, source with the fault) of a file."""
+    """List (id, source with the fault, lines of which one is run where the fault is) of a file."""
     source = (ROOT / path).read_text(encoding="utf-8")
     lines = source.encode().splitlines(keepends=True)
     starts = [sum(map(len, lines[:at])) for at in range(len(lines))]
     found = {}
-    for node in places(ast.parse(source)):
+    for node, first in places(ast.parse(source)):
         for what, other in variants(node):
             start = starts[node.lineno - 1] + node.col_offset
             end = starts[node.end_lineno - 1] + node.end_col_offset
@@ -156,8 +179,9 @@ def mutants_of(path):
                 compile(mutant, path, "exec")
             except SyntaxError:
                 continue
-            found.setdefault(name, mutant)
-    return list(found.items())
+            last = node.test.end_lineno if isinstance(node, ast.If | ast.While) else node.end_lineno
+            found.setdefault(name, (mutant, [first, *range(node.lineno, last + 1)]))
+    return [(name, *rest) for name, rest in found.items()]
 
 
 def modules(pattern):
@@ -167,8 +191,8 @@ def modules(pattern):
         for path in sorted(ROOT.glob(glob)):
             name = path.relative_to(ROOT).as_posix()
             if path.name != "__init__.py" and (pattern is None or fnmatch(name, pattern)):
-                own = [f"{one}/test_{path.stem}.py" for one in tests if not one.endswith(".py")]
-                found[name] = [one for one in dict.fromkeys([*own, *tests]) if (ROOT / one).exists()]
+                every = [sorted(ROOT.glob(one if one.endswith(".py") else f"{one}/test_*.py")) for one in tests]
+                found[name] = list(dict.fromkeys(one.relative_to(ROOT).as_posix() for some in every for one in some))
     return found
 
 
@@ -183,18 +207,158 @@ def copied(folder):
         (folder / name).symlink_to(folder / place)
 
 
-def outcome(folder, tests, limit):
-    """Run tests in the copy; gives `lived`, `killed` or `too long`, and the seconds."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
-    began = time.monotonic()
+class Noted:
+    """Notes of each test how long it took and which lines of the sources it ran; a plugin of pytest."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.cover = coverage.Coverage(data_file=None, source=[str(folder / name) for name in SOURCES])
+        self.cover.start()
+        self.seconds = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        began = time.monotonic()
+        self.cover.switch_context(item.nodeid)
+        try:
+            return (yield)
+        finally:
+            self.cover.switch_context("")
+            self.seconds[item.nodeid] = time.monotonic() - began
+
+    def map(self):
+        """Return test -> seconds and, by file, lines; the test "" is what runs when modules are imported."""
+        self.cover.stop()
+        data = self.cover.get_data()
+        found = {name: {"seconds": seconds, "lines": {}} for name, seconds in [("", 0.0), *self.seconds.items()]}
+        for file in data.measured_files():
+            path = Path(file).resolve().relative_to(self.folder.resolve()).as_posix()
+            for line, tests in data.contexts_by_lineno(file).items():
+                for test in tests:
+                    found[test]["lines"].setdefault(path, []).append(line)
+        return found
+
+
+def forked(folder, tests, limit, told=None):
+    """Run tests in a fork of this process, within the copy; gives pytest's exit code, None where it took too long.
+
+    Args:
+        folder: The copy.
+        tests: Files, or tests by their ids.
+        limit: Seconds; None is none.
+        told: A file that gets the map of lines, and the modules that were imported; None where nothing is noted.
+    """
+    process = os.fork()
+    if not process:
+        code, errors = 70, os.dup(2)
+        try:
+            os.setsid()  # so that what it starts is ended with it
+            os.chdir(folder)
+            sys.path.insert(0, str(folder))
+            sys.dont_write_bytecode = True
+            os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
+            silent = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(silent, stream)
+            noted = Noted(folder) if told else None
+            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=--import-mode=importlib"]
+            options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that this process has imported
+            code = int(pytest.main([*options, *tests], plugins=[noted] if noted else []))
+            if noted:
+                told.write_text(json.dumps({"tests": noted.map(), "modules": sorted(sys.modules)}))
+        except BaseException:
+            os.write(errors, traceback.format_exc().encode())
+        finally:
+            os._exit(code)
+    ends = time.monotonic() + limit if limit else math.inf
+    while time.monotonic() < ends:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return None
+
+
+def digest(*folders):
+    """Hash the Python files of folders of the clone, of which a map speaks."""
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+class Maps:
+    """Which tests run which lines, by file of tests; beside the results, so that it is found out once."""
+
+    def __init__(self, path, folder, ends):
+        self.path, self.folder, self.ends = path, folder, ends
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.sources = digest(*SOURCES, "tests/support")
+        self.known = known["files"] if known.get("sources") == self.sources else {}
+
+    def of(self, tests):
+        """Return the tests of files, test -> seconds and lines, or None where the time is over before it is known."""
+        found = {}
+        for name in tests:
+            own = hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
+            if self.known.get(name, {}).get("digest") != own:
+                if time.monotonic() > self.ends:
+                    return None
+                self.known[name] = self._new(name, own)
+                self.path.write_text(json.dumps({"sources": self.sources, "files": self.known}), encoding="utf-8")
+            for test, one in self.known[name]["tests"].items():
+                both = found.setdefault(test, {"seconds": one["seconds"], "lines": {}})
+                for file, lines in one["lines"].items():
+                    both["lines"][file] = sorted({*both["lines"].get(file, []), *lines})
+        return found
+
+    def _new(self, name, own):
+        told = self.folder / "told.json"
+        code = forked(self.folder, [name], None, told)
+        if code not in (0, 5):  # 5: it holds none
+            raise SystemExit(f"{name} expects to pass without a fault, but ended with {code}.")
+        found = json.loads(told.read_text())
+        sys.stderr.write(f"{len(found['tests']) - 1} tests of {name} were mapped\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for module in found["modules"]:
+                top = module.split(".")[0]
+                if top not in OWN_MODULES and "pytest" not in top and module not in sys.modules:
+                    try:
+                        importlib.import_module(module)
+                    except (ImportError, AttributeError, RuntimeError, ValueError):
+                        continue
+        return {"digest": own, "tests": found["tests"]}
+
+
+def chosen(tests, path, lines, most):
+    """Choose the tests that run one of a file's lines, the quickest first, of so many seconds in all.
+
+    Lines that run when the module is imported concern all of its tests.
+    """
+    at_import = set(lines) <= set(tests.get("", {"lines": {}})["lines"].get(path, []))
+    names = [name for name in tests if name and (at_import or set(lines) & {*tests[name]["lines"].get(path, [])})]
+    names.sort(key=lambda name: tests[name]["seconds"])
+    found, seconds = [], 0.0
+    for name in names:
+        seconds += tests[name]["seconds"]
+        if found and seconds > most:
+            break
+        found.append(name)
+    return found
+
+
+def outcome(folder, path, source, names, limit):
+    """Put a fault into the copy and run tests; gives `lived`, `killed` or `too long`."""
+    if not names:
+        return "lived"
+    whole = (folder / path).read_text(encoding="utf-8")
+    (folder / path).write_text(source, encoding="utf-8")
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit
-        )
-    except subprocess.TimeoutExpired:
-        return "too long", time.monotonic() - began
-    return "lived" if done.returncode == 0 else "killed", time.monotonic() - began
+        code = forked(folder, names, limit)
+    finally:
+        (folder / path).write_text(whole, encoding="utf-8")
+    return {0: "lived", None: "too long"}.get(code, "killed")
 
 
 def wilson(hits, n, z=1.96):
@@ -207,30 +371,28 @@ def wilson(hits, n, z=1.96):
 
 
 def tried(args, sample, files):
-    """Try the mutants that the results file lacks; gives what became of all, by id."""
+    """Try the mutants that the results file lacks; gives what became of those that were tried, by id."""
     results = Path(args.results)
     lines = results.read_text(encoding="utf-8").splitlines() if results.is_file() else []
     known = {one["id"]: one["outcome"] for one in map(json.loads, lines)}
-    limits = {}
+    done = {name for name, one in known.items() if not (args.again and one == "lived")}
+    ends = time.monotonic() + 60 * args.minutes if args.minutes else math.inf
     with tempfile.TemporaryDirectory() as name, results.open("a", encoding="utf-8") as file:
-        folder = Path(name)
+        folder = Path(name).resolve()
         copied(folder)
-        for identity, path, source in sample:
-            if identity in known:
+        maps = Maps(results.with_name(f"{results.name}.map"), folder, ends)
+        for identity, path, source, lines in sample:
+            tests = maps.of(files[path]) if identity not in done and time.monotonic() < ends else None
+            if tests is None:
                 continue
-            if path not in limits:
-                found, seconds = outcome(folder, files[path], None)
-                if found != "lived":
-                    raise SystemExit(f"{path}: its tests expect to pass without a fault, but fail: {files[path]}")
-                limits[path] = args.slack + 3 * seconds
-            whole = (folder / path).read_text(encoding="utf-8")
-            (folder / path).write_text(source, encoding="utf-8")
-            known[identity], seconds = outcome(folder, files[path], limits[path])
-            (folder / path).write_text(whole, encoding="utf-8")
-            file.write(json.dumps({"id": identity, "outcome": known[identity], "seconds": round(seconds, 1)}) + "\n")
+            names, began = chosen(tests, path, lines, args.most), time.monotonic()
+            expected = sum(tests[one]["seconds"] for one in names)
+            known[identity] = outcome(folder, path, source, names, args.slack + 3 * expected)
+            told = {"tests": len(names), "seconds": round(time.monotonic() - began, 1)}
+            file.write(json.dumps({"id": identity, "outcome": known[identity], **told}) + "\n")
             file.flush()
-            sys.stderr.write(f"{known[identity]}: {identity}\n")
-    return {identity: known[identity] for identity, _, _ in sample}
+            sys.stderr.write(f"{known[identity]} by {told['tests']} tests, {told['seconds']} s: {identity}\n")
+    return {identity: known[identity] for identity, *_ in sample if identity in known}
 
 
 def main():
@@ -238,14 +400,19 @@ def main():
     parser.add_argument("--sample", type=int, default=300, help="how many mutants (300)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     parser.add_argument("--only", metavar="GLOB", help="of these files alone, such as training/probing/*")
+    parser.add_argument("--match", metavar="REGEX", default="", help="those alone whose ids it is found in")
     parser.add_argument("--results", required=True, help="JSON Lines of what became of each; a run goes on with it")
     parser.add_argument("--equivalent", metavar="FILE", help="ids of mutants that change nothing, one a line")
-    parser.add_argument("--slack", type=float, default=60, help="seconds beside three times those of the tests (60)")
+    parser.add_argument("--minutes", type=float, help="begin no further mutant after so many")
+    parser.add_argument("--most", type=float, default=60, help="seconds of tests, at most, for a mutant (60)")
+    parser.add_argument("--slack", type=float, default=20, help="seconds beside three times those of the tests (20)")
+    parser.add_argument("--again", action="store_true", help="try once more what lived")
     args = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
     files = modules(args.only)
-    every = [(identity, path, source) for path in files for identity, source in mutants_of(path)]
+    every = [(identity, path, source, lines) for path in files for identity, source, lines in mutants_of(path)]
+    every = [one for one in every if re.search(args.match, one[0])]
     sample = random.Random(args.seed).sample(every, min(args.sample, len(every)))
-    sample.sort(key=lambda one: list(files).index(one[1]))
     found = tried(args, sample, files)
     same = Path(args.equivalent).read_text(encoding="utf-8").splitlines() if args.equivalent else []
     counted = {name: one for name, one in found.items() if not any(line.startswith(name) for line in same)}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -284,3 +285,26 @@ def test_the_published_judges_become_repos(data_dir, tmp_path):
     assert (config.backbone_id, len(config.backbone_revision), config.fused) == ("Qwen/Qwen3-1.7B", 40, False)
     assert [a.name for a in config.parsed_aspects] == ["semantic_consistency", "logicality", "fluency", "factuality"]
     assert set(FAMILY) == {"inspector-gsm8k-binary", "inspector-gsm8k-multi", "inspector-math-binary"}
+
+
+@pytest.mark.parametrize("name", ["reliability.png", "results.json", "audit.json"])
+def test_a_link_out_of_the_judge_s_folder_is_not_published(folder, tmp_path, name):
+    secret = tmp_path / "secret"
+    secret.write_bytes((folder / "results.json").read_bytes() if name.endswith("json") else b"\x89PNG mine")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    with pytest.raises(DataFileError, match=f"{name} expects a file of the judge, but is a link to"):
+        staged(folder, tmp_path / "a")
+    blobs = tmp_path / "cache" / "blobs"
+    blobs.mkdir(parents=True)
+    cached = tmp_path / "cache" / "snapshots" / "0123"
+    shutil.copytree(folder, cached, ignore=lambda *_: [name])
+    secret.rename(blobs / "abc")
+    (cached / name).symlink_to("../../blobs/abc")  # as the Hub's cache has them
+    assert (staged(cached, tmp_path / "b") / name).is_file()
+
+
+def test_a_picture_that_is_none_is_not_published(folder, tmp_path):
+    (folder / "confusion.png").write_text("password = 1234")
+    with pytest.raises(DataFileError, match="confusion.png expects a picture in PNG"):
+        staged(folder, tmp_path / "a")

@@ -245,3 +245,23 @@ def test_a_text_of_megabytes_takes_no_time_and_an_endless_word_is_refused(tokeni
 
 def test_the_known_expressions_are_the_published_ones():
     assert set(GPT2.split("|")) <= {part for alternative in ALTERNATIVES for part in alternative.split("|")}
+
+
+@pytest.mark.parametrize("n", [999, 1001])
+def test_a_tokenizer_without_proven_breaks_has_a_bound_of_characters(n, monkeypatch):
+    monkeypatch.setattr(template, "UNBROKEN_CHARACTERS", 1000)
+    bare = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    bare.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="[UNK]")
+    encode = PairTokenizer(PairTemplate("", " a ", "", False), tokenizer, 48)
+    assert encode._bounds is None
+    text = ("a " * n)[:n]
+    if n < 1000:
+        assert encode("a", text).truncated
+        return
+    said = "expects at most 1000 characters with this judge's tokenizer, but got 1001"
+    for pair in (("a", text), (text, "a")):
+        with pytest.raises(PairError, match=said):
+            encode(*pair)
+    with pytest.raises(PairError, match="Pair 7 cannot be read: A text of a pair expects at most 1000 characters"):
+        template.PairEncoder({"chat": encode})({"question": "a", "prediction": text}, 7)

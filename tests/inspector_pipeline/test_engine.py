@@ -20,6 +20,7 @@ from transformers import (
 from inspector_pipeline import PairTemplate
 from inspector_pipeline import packing as packing_module
 from inspector_pipeline.engine import FeatureReader
+from inspector_pipeline.errors import BackboneError
 from inspector_pipeline.features import POOLINGS, Feature, pool, rms_normalize
 from inspector_pipeline.template import PairTokenizer
 from inspector_pipeline.truncation import take_final_norm
@@ -185,3 +186,10 @@ def test_qwen3_with_a_window_on_some_layers_is_read_right(tokenizer):
     for number, pair in enumerate(PAIRS):
         expected = plain_features(model, norm, encoders, pair, features)[wanted[0]]
         torch.testing.assert_close(got[wanted[0]][number], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_ids_beyond_the_backbone_s_table_are_refused(judge):
+    window = [judge.encode(pair) for pair in PAIRS]
+    window[1]["chat"].input_ids[0] = 512
+    with pytest.raises(BackboneError, match="expects token ids below 512, but its tokenizer gave 512"):
+        judge.reader(window)

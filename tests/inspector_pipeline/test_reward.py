@@ -360,3 +360,17 @@ def test_a_real_grpo_step(reward_dir, policy_dir, tmp_path, kind):
     lowest, highest = 1 + 3, 5 + 5  # of the two aspects that count
     assert lowest <= log["reward"] <= highest and log["reward_std"] > 0
     assert any((parameter != before[name]).any() for name, parameter in trainer.model.named_parameters())
+
+
+def test_a_backbone_that_applies_its_norm_elsewhere_too_is_refused(reward_dir, monkeypatch):
+    kind = type(load_judge(reward_dir, device="cpu").model.backbone)
+    forward = kind.forward
+
+    def twice(self, *args, **kwargs):
+        found = forward(self, *args, **kwargs)
+        self.norm(found.last_hidden_state)
+        return found
+
+    monkeypatch.setattr(kind, "forward", twice)
+    with pytest.raises(BackboneError, match="applies it 2 times"):
+        load_reward(reward_dir)

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
+from hub_cards.markdown import Markdown, environment
 
 EXAMPLES = 5  # a kind
 
 
 def report(audit: Mapping[str, Any]) -> str:
-    """Write an audit as Markdown; audit.md.jinja is the page.
+    """Write an audit as Markdown; audit.md.jinja is the page. What it names stays the words that it is.
 
     Args:
         audit: What the audit stage's `audit` returns.
     """
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
+    pages = environment({"markdown": Markdown}, Path(__file__).parent)
     return pages.get_template("audit.md.jinja").render(audit=audit, examples=EXAMPLES) + "\n"
 
 

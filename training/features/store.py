@@ -116,6 +116,8 @@ class Fingerprint:
         data = read_json(folder / FINGERPRINT_FILE)
         try:
             data["readings"] = {name: PairTemplate.from_dict(reading) for name, reading in data["readings"].items()}
+            if not (type(data["window"]) is int and data["window"] > 0):
+                raise TypeError(f"a window of {data['window']!r:.60} rows")
             return cls(**data | {name: tuple(data[name]) for name in ("layers", "poolings", "states")})
         except (AttributeError, KeyError, TypeError, ReadingError) as error:
             raise DataFileError(

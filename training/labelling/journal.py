@@ -204,15 +204,17 @@ class Journal:
         for number, line in enumerate(lines, start=1):
             try:
                 entry = json.loads(line)
-            except ValueError as error:
+                if number == 1:
+                    self._check(entry)
+                else:
+                    self._take(entry)
+            except DataFileError:
+                raise
+            except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
                 raise DataFileError(
                     f"{self.path} expects a JSON object a line, but line {number}: {error}. Delete that line to ask "
                     "for it again."
                 ) from error
-            if number == 1:
-                self._check(entry)
-            else:
-                self._take(entry)
         self._file = self.path.open("ab")
         self._file.truncate(len(whole))
         if not lines:

@@ -31,6 +31,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.familiarity import normal_text as normal_text
 from inspector_pipeline.familiarity import question_digest
 from inspector_pipeline.files.disk import write_atomically
+from inspector_pipeline.files.entries import finite
 from inspector_pipeline.files.tables import Row, read_rows
 from inspector_pipeline.template import is_blank
 
@@ -235,8 +236,8 @@ def labelled_rows(pairs: Iterable[LabelledPair]) -> list[Row]:
 
 
 def write_records(rows: Iterable[Row], path: Path) -> None:
-    """Write rows as JSON Lines, whole or not at all."""
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write rows as JSON Lines, whole or not at all; NaN and infinities, which JSON lacks, as null."""
+    write_atomically(path, "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 class Levels(list[Any]):

@@ -63,12 +63,12 @@ def _setting(config: type, option: str) -> tuple[str | None, tuple[Any, ...], bo
             key, is_off = key[3:], True
         if key not in inside and mapping is None:
             return None, (), False
-        kinds = _kinds(inside.get(key, mapping))
+        kinds = types_of(inside.get(key, mapping))
         names.append(key if key in inside else part)  # a key of a mapping is the user's own
     return ".".join(names), kinds, is_off
 
 
-def _kinds(kind: Any) -> tuple[Any, ...]:
+def types_of(kind: Any) -> tuple[Any, ...]:
     """List the types of a union, but None."""
     members = get_args(kind) if get_origin(kind) not in (None, tuple, dict, list, Literal) else (kind,)
     return tuple(one for one in members if one is not type(None))
@@ -105,7 +105,11 @@ def _add_settings(group: Any, config: type, parser: argparse.ArgumentParser, pre
     told = {one.arg_name: one.description or "" for params in documented for one in params}
     nested: list[tuple[str, Any, str, str]] = []
     for one, kind in _settings(config):
-        name, kinds, text = f"{prefix}{_hyphens(one.name)}", _kinds(kind), " ".join(told.get(one.name, "").split())
+        name, kinds, text = (
+            f"{prefix}{_hyphens(one.name)}",
+            types_of(kind),
+            " ".join(told.get(one.name, "").split()),
+        )
         if len(kinds) == 1 and is_dataclass(kinds[0]):
             where_used = "" if kind is kinds[0] else "required where these are given"
             nested.append((f"{name}.", kinds[0], text, where_used or need))
@@ -136,7 +140,7 @@ def _shape(kinds: tuple[Any, ...]) -> tuple[str, str]:
     """Say what follows a setting's name: `.KEY` where it is a mapping, and its values."""
     kind = kinds[-1]
     if get_origin(kind) is dict:
-        return ".KEY", _shape(_kinds(get_args(kind)[1]))[1]
+        return ".KEY", _shape(types_of(get_args(kind)[1]))[1]
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         return "", f"{'A,B' if get_origin(item) is tuple else _shape((item,))[1]} ..."

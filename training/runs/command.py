@@ -6,15 +6,18 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from inspector_cli.printable import log_to_terminal, printable
 from jsonargparse import ArgumentError, ArgumentParser
 
 from inspector_pipeline.errors import DataFileError, InspectorError
 
 from .arguments import show_help, translated
+from .plain import check_plain
 
 Config = TypeVar("Config")
 
@@ -117,8 +120,10 @@ def parse(config: type[Config], description: str | None, name: str, args: Sequen
     parser = _parser(config, print_config="--print-config")
     parser.add_argument("--config", action="config")
     try:
+        for path in _config_files(words):
+            _check_file(config, path)
         return _instantiate(parser, config, parser.parse_args(translated(config, words)))
-    except ArgumentError as error:
+    except (ArgumentError, DataFileError) as error:
         told = re.sub(r'Parser key "(.*?)"', lambda found: f"--{found[1].replace('_', '-')}", str(error))
         sys.exit(_refusal(prog, " ".join(told.split())))
 
@@ -134,11 +139,34 @@ def from_settings(config: type[Config], settings: dict[str, Any], where: str) ->
     Raises:
         DataFileError: A setting is unknown, missing or of another type.
     """
+    check_plain(config, settings, where)
     parser = _parser(config)
     try:
         return _instantiate(parser, config, parser.parse_object(settings))
     except ArgumentError as error:
         raise DataFileError(f"{where} expects the settings of that stage, but: {error}") from error
+
+
+def _config_files(words: Sequence[str]) -> list[str]:
+    following = [word for option, word in pairwise(words) if option == "--config"]
+    return [*following, *(word.partition("=")[2] for word in words if word.startswith("--config="))]
+
+
+def _check_file(config: type[Any], path: str) -> None:
+    """Refuse a file of settings that holds more than plain data; what is wrong with its form is told later.
+
+    Raises:
+        DataFileError: It names a class or another file, or holds too much.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    except RecursionError as error:
+        raise DataFileError(f"{path} expects settings, but nests too deep.") from error
+    check_plain(config, settings, path)
+    if isinstance(settings, dict) and "config" in settings:
+        raise DataFileError(f"{path} expects settings and no further file of settings, but names one as 'config'.")
 
 
 def _parser(config: type[Any], **options: Any) -> ArgumentParser:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -69,7 +69,10 @@ class Manifest:
         path = manifest_path(output)
         if not path.is_file():
             return False
-        found = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        data = _object_in(path)
+        if data.keys() != {one.name for one in fields(Manifest)} or not isinstance(data["outputs"], dict):
+            return False
+        found = Manifest(**data)
         same = Manifest(self.stage, self.inputs, self.settings, self.versions, found.outputs) == found
         paths = {_folder(output) / name: sha for name, sha in found.outputs.items()}
         return same and all(path.is_file() and file_sha256(path) == sha for path, sha in paths.items())
@@ -110,8 +113,8 @@ class Manifest:
         path = manifest_path(output)
         if not path.is_file():
             raise DataFileError(f"{path} expects a manifest, but there is none. Run python -m training {stage} first.")
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(data, dict) or data.get("stage") != stage:
+        data = _object_in(path)
+        if data.keys() != {one.name for one in fields(cls)} or data["stage"] != stage:
             raise DataFileError(
                 f"{path} expects a manifest of the stage {stage!r}. Run python -m training {stage} first."
             )
@@ -137,13 +140,23 @@ def checked_sha256(path: Path) -> str:
     for manifest in {manifest_path(path), path.parent / FOLDERS_MANIFEST} - {path}:
         if not manifest.is_file():
             continue
-        expected = json.loads(manifest.read_text(encoding="utf-8")).get("outputs", {}).get(path.name, found)
+        outputs = _object_in(manifest).get("outputs")
+        expected = outputs.get(path.name, found) if isinstance(outputs, dict) else found
         if expected != found:
             raise DataFileError(
-                f"{path} expects the sha256 {expected[:12]}... that {manifest.name} names, but got {found[:12]}.... "
+                f"{path} expects the sha256 {expected!s:.12}... that {manifest.name} names, but got {found[:12]}.... "
                 "It was changed after it was made: make it again, or delete the manifest if the change is meant."
             )
     return found
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """Read a manifest; what is called as one and holds something else, as a folder of strangers may, is empty."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Steps: stages one after another, each with its settings, as a file of steps or a program names them."""
 
 import logging
+import reprlib
 from collections.abc import Mapping
 from string import Template
 from typing import Any
@@ -35,11 +36,12 @@ def read_steps(path: str, variables: Mapping[str, str]) -> list[dict[str, Any]]:
         raise DataFileError(
             f"{path} expects a value of the variable {error}. Give it: --variables.{error.args[0]} ..."
         ) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataFileError(f"{path} expects YAML with ${{name}} for variables, but: {error}.") from error
     if not isinstance(steps, list) or not all(isinstance(one, dict) and one.get("stage") in CHOICES for one in steps):
         raise DataFileError(
-            f"{path} expects a list of steps, each with a stage of {', '.join(CHOICES)}, but got {steps!r:.200}."
+            f"{path} expects a list of steps, each with a stage of {', '.join(CHOICES)}, but got "
+            f"{reprlib.repr(steps):.200}."
         )
     return steps
 

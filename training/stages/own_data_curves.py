@@ -1,4 +1,4 @@
-"""Draw curves of a judge's quality by number of labels, beside TF-IDF and sentence embeddings, on several tasks.
+"""Draw a judge's quality by number of labels, beside TF-IDF and embeddings.
 
     python -m training own_data_curves --config training/configs/own_data_curves.yaml
 

@@ -1,4 +1,4 @@
-"""Measure how well a judge ranks systems, from out-of-fold scores whose truth is known.
+"""Measure how well a judge ranks systems, from out-of-fold scores of known truth.
 
     python -m training rank_report --scores work/oof.jsonl --output work/rank.json
 

@@ -1,4 +1,4 @@
-"""Rank two or more systems on the same prompts by a judge, as `inspector rank` does.
+"""Rank systems on the same prompts by a judge, as `inspector rank` does.
 
     python -m training rank_responses --first a.jsonl --second b.jsonl --judge org/inspector-gsm8k-multi
 

@@ -16,6 +16,7 @@ import pytest
 from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
 from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.pipeline.writers import JsonlWriter
+from datatrove.utils.logging import logger
 from support.jobs import ADDED, made_rows, parts, rejects, run, write_lines
 from support.models import aspect, feature
 from support.paths import SUPPORT
@@ -170,6 +171,20 @@ def trove(tmp_path, source, folder, **settings):
         JsonlWriter(str(tmp_path / "kept"), compression=None),
     ]
     return LocalPipelineExecutor(steps, logging_dir=str(tmp_path / "log"))
+
+
+def test_datatrove_s_reader_names_the_files_that_it_does_not_read(tmp_path):
+    write_lines(tmp_path / "in.jsonl", made_rows(3))
+    (tmp_path / "notes\x1b.txt").write_text("mine")
+    told = []
+    number = logger.add(told.append, format="{message}")
+    try:
+        for rank in range(2):  # the first task speaks for all
+            list(InspectorReader(str(tmp_path)).run(rank=rank, world_size=2))
+    finally:
+        logger.remove(number)
+    (line,) = told
+    assert "files that were not read" in line and r"notes\x1b.txt" in line
 
 
 def test_a_folder_of_which_ray_would_read_a_part_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import re
 from collections import Counter
 from decimal import Decimal
@@ -10,6 +11,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from inspector_training.rows.records import write_records
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.arrow import _rows, rows_of
@@ -364,3 +366,35 @@ def test_bytes_are_no_text(tmp_path, name):
     check_rows([{"x": b"\xff"}], str(tmp_path / "x.parquet"))
     with pytest.raises(DataFileError, match="cannot hold these rows"):
         check_rows([{"x": {}}], str(tmp_path / "x.parquet"))
+
+
+def test_stages_write_rows_without_nan(tmp_path):
+    write_records([{"id": 1, "x": [float("nan"), {"y": float("inf")}], "é": 0.5}], tmp_path / "x.jsonl")
+    assert (tmp_path / "x.jsonl").read_text() == '{"id": 1, "x": [null, {"y": null}], "é": 0.5}\n'
+
+
+def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.jsonl")
+    with pytest.raises(DataFileError, match="expects a regular file, since it is read more than once"):
+        read_rows(str(tmp_path / "x.jsonl"))
+
+
+def test_lines_that_no_memory_holds_are_told_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr("inspector_pipeline.files.text.LONGEST_LINE", 60)
+    row = '{"question": "a", "prediction": "b"}\n'
+    long = '{"question": "a", "prediction": "' + "b" * 90 + '"}'
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(f"{row}{long}\n{' ' * 200}\n{row}{long}".encode()))
+    found = list(file_source(tmp_path / "x.jsonl.gz", "x").entries(None))
+    assert [entry.place for entry in found if entry.row] == ["x.jsonl.gz:1", "x.jsonl.gz:4"]
+    assert "".join(entry.raw for entry in found if not entry.row) == long * 2
+    assert all("a line of at most 60 bytes" in entry.fault for entry in found if not entry.row)
+    (tmp_path / "x.csv").write_text(HEADER + "a" * 61 + ",b\n")
+    with pytest.raises(DataFileError, match="expects lines of at most 60 characters"):
+        list(file_source(tmp_path / "x.csv", "x").entries(None))
+
+
+def test_a_time_zone_that_nobody_knows_is_told_row_by_row():
+    table = pa.table({"question": ["a"], "at": pa.array([1], pa.timestamp("us", "Mars/Olympus"))})
+    assert [row is None and "Mars" in fault for row, fault in _rows(table)] == [True]
+    assert [row for row, _ in _rows(table.select(["question"]))] == [{"question": "a"}]
+    assert rows_of(table)[0]["question"] == "a" and rows_of(table)[0]["at"]

@@ -223,3 +223,69 @@ def test_an_input_that_changes_while_it_is_scored_leaves_no_part(judge, tmp_path
     with pytest.raises(DataFileError, match=r"in/[ab]\.jsonl (expects to stay as it is while it is|could not be) read"):
         run(judge, tmp_path / "in", tmp_path / "out")
     assert not list((tmp_path / "out").glob("part-*"))
+
+
+@pytest.mark.parametrize("name", [".part-000000.jsonl.tmp", "._manifest.json.tmp", "_rejects/.part-000000.jsonl.tmp"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_folder_of_strangers_leads_a_job_to_no_other_file(judge, tmp_path, name, kind):
+    source = write_lines(tmp_path / "in.jsonl", [*made_rows(3), {"question": "no prediction"}])
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "out" / "_rejects").mkdir(parents=True)
+    place = tmp_path / "out" / name
+    if kind == "link":
+        place.symlink_to(tmp_path / "precious")
+    else:
+        os.mkfifo(place)
+    with pytest.raises(DataFileError, match="that a stopped run has left, but is a link or a pipe"):
+        run(judge, source, tmp_path / "out")
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_full_disk_at_any_write_leaves_nothing_behind_and_the_job_goes_on(judge, tmp_path, number, monkeypatch):
+    source = write_lines(tmp_path / "in.jsonl", [*made_rows(3), {"question": "no prediction"}])
+    run(judge, source, tmp_path / "whole")
+    left, sync = [number], os.fsync
+
+    def full(file):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        return sync(file)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "fsync", full)
+        run(judge, source, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    run(judge, source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+MANIFESTS = {
+    "rows in words": '{"rows": "5", "settings": {"part_rows": 256}}',
+    "no rows": '{"rows": null, "settings": {"part_rows": 256}}',
+    "fewer than none": '{"rows": -5, "settings": {"part_rows": 256}}',
+    "NaN": '{"rows": NaN, "settings": {"part_rows": 256}}',
+    "parts of nothing": '{"rows": 5, "settings": {"part_rows": 0}}',
+    "parts of a half": '{"rows": 5, "settings": {"part_rows": 0.5}}',
+    "truth": '{"rows": true, "settings": {"part_rows": true}}',
+    "deep": "[" * 100_000 + "]" * 100_000,
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_a_manifest_that_is_none_is_told(tmp_path, case):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_manifest.json").write_text(MANIFESTS[case])
+    write_lines(tmp_path / "out" / "part-000000.jsonl", [{"total_score": 1}])
+    with pytest.raises(DataFileError, match="expects a job's manifest, but"):
+        filter_job(FilterJob(str(tmp_path / "out"), best=1, output=str(tmp_path / "best.jsonl")))
+
+
+def test_a_job_does_not_read_another_that_is_not_finished(judge, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(ROWS))
+    run(judge, source, tmp_path / "first")
+    assert run(judge, tmp_path / "first", tmp_path / "whole", prefix="again_")["scored"] == ROWS
+    (tmp_path / "first" / "part-000001.jsonl").unlink()
+    with pytest.raises(DataFileError, match="first expects 2 parts, but holds 1"):
+        run(judge, tmp_path / "first", tmp_path / "second", prefix="again_")

@@ -241,3 +241,25 @@ def test_rows_of_several_judges_need_a_column(tmp_path):
     assert kept(path, best=1, by="my_total_score")[0]["at"] == 3
     path.write_text(json.dumps([{**row, "rank_by": None} for row in judged_rows()]))
     assert kept(path, best=1)[0]["at"] == 3  # its judge names none
+
+
+def test_a_row_with_bytes_that_are_no_text_is_left_out_and_told(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"question,total_score\na\xff,5\nb,4\n")
+    found = filter_job(FilterJob(str(tmp_path / "x.csv"), best=5, output=str(tmp_path / "best.jsonl")))
+    assert (found.kept, found.unranked) == (1, 1) and "some of its bytes are not" in found.reason
+
+
+def test_rows_of_which_only_later_ones_say_what_they_rank_by_need_a_column(tmp_path):
+    rows = [{"total_score": 9, "expected_total": 9.0}, {"total_score": 5, "expected_total": 1.0}]
+    write_rows([rows[0], rows[1] | {"rank_by": "expected_total"}], str(tmp_path / "x.jsonl"))
+    with pytest.raises(SettingsError, match="x.jsonl:2 names 'expected_total' and rows before it .* by 'total_score'"):
+        filter_job(FilterJob(str(tmp_path / "x.jsonl"), best=1, output=str(tmp_path / "best.jsonl")))
+    assert kept(tmp_path / "x.jsonl", best=1, by="expected_total")[0]["total_score"] == 9
+    write_rows([rows[0], rows[1] | {"rank_by": "nothing", "drank_by": "x"}], str(tmp_path / "x.jsonl"))
+    assert kept(tmp_path / "x.jsonl", best=1)[0]["total_score"] == 9
+
+
+def test_flags_that_only_later_rows_have_count(tmp_path):
+    flagged = {"unfamiliar": True, "unfamiliar_reason": "odd"}
+    write_rows([{"total_score": 1}, {"total_score": 5, **flagged}], str(tmp_path / "x.jsonl"))
+    assert kept(tmp_path / "x.jsonl", drop_unfamiliar=True) == [{"total_score": 1}]

@@ -18,6 +18,7 @@ from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.jobs.filter import FilterJob, filter_job
+from inspector_pipeline.jobs.where import Where
 from inspector_pipeline.jobs.window import score_window
 
 
@@ -634,3 +635,19 @@ def test_aspects_whose_columns_would_be_one_are_refused(make_judge, tmp_path):
     judge = load_judge(make_judge([aspect("a", [feature(1)]), aspect("expected_a", [feature(1)])]), device="cpu")
     with pytest.raises(SettingsError, match="two would be called 'expected_a'"):
         run(judge, write_lines(tmp_path / "in.jsonl", made_rows(2)), tmp_path / "out")
+
+
+@pytest.mark.parametrize("expression", ["not " * 5000 + "1", "-" * 5000 + "1", "(" * 500 + "1" + ")" * 500])
+def test_a_condition_that_nests_too_deep_is_told(expression):
+    with pytest.raises(SettingsError, match="--where expects an expression such as"):
+        Where(expression)
+
+
+def test_a_stretch_without_a_break_is_rejected_alone(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr("inspector_pipeline.template.UNBROKEN_CHARACTERS", 20_000)
+    rows = made_rows(3)
+    rows[1]["prediction"] = "x" * 20_001
+    run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")
+    assert [row["id"] for row in parts(tmp_path / "out")] == [0, 2]
+    (one,) = rejects(tmp_path / "out")
+    assert one["row"] == rows[1] and "a space, or a mark after a letter, at least every 20000" in one["reason"]

@@ -131,6 +131,8 @@ BAD = {
     "strings": (b'{"pairs": [' + b'"",' * 60_000, 413, "at most 100000 parts"),
     "endless string": (b'"' + b'\\"' * 90_000, 422, ""),
     "surrogate key": (b'{"pairs": [{"\\ud800": 1, "question": 3, "prediction": "p"}]}', 422, "valid string"),
+    "UTF-16": (b"\xff\xfe" + '{"pairs": []}'.encode("utf-16-le"), 400, "in UTF-8"),
+    "parts behind quotes": ("\ufeff[\u2200".encode("utf-16-le") + b"[\0,\0" * 40_000, 400, "in UTF-8"),
     "many pairs": ({"pairs": PAIRS * 4}, 413, "at most 8 pairs, but got 12"),
     "large": ({"pairs": [{"question": "q", "prediction": "p" * 200_001}]}, 413, "at most 200000 bytes"),
 }

@@ -135,3 +135,16 @@ def test_settings_may_change_while_nothing_is_finished(output):
         journal.append(ENTRIES[0])
     with Journal(output, manifest(temperature=1.0)) as journal:
         assert len(journal.entries) == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", "{}", '{"key": 5}', '{"key": [[1]]}', '{"key": ["q"], "usage": [1]}', "[" * 100_000]
+)
+def test_a_line_that_is_no_entry_is_told(output, line):
+    path = written(output)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(DataFileError, match="expects a JSON object a line, but line 7"), Journal(output, manifest()):
+        pass
+    path.write_text(line + "\n" + path.read_text())
+    with pytest.raises(DataFileError, match="partial.jsonl (expects a JSON object a line|was begun with other)"):
+        Journal(output, manifest()).__enter__()

@@ -1,6 +1,7 @@
 """The command line of stages: names with hyphens, lists of words, switches, readable help, errors in one line."""
 
 import dataclasses
+import json
 import re
 import sys
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import pytest
 from inspector_training.runs.arguments import translated
 from inspector_training.runs.command import FOLDER, STAGES, from_settings, main, parse, stage_lines
+from inspector_training.runs.steps import checked_configs, read_steps
 
 from inspector_pipeline.errors import DataFileError
 
@@ -195,3 +197,52 @@ def test_settings_as_data_are_checked():
     assert from_settings(Config, {"some_features": ["a"], "search": {"depths": [1]}}, "here").search.depths == (1,)
     with pytest.raises(DataFileError, match="here expects the settings of that stage, but"):
         from_settings(Config, {"some_features": ["a"], "depth": 1}, "here")
+
+
+EVIL = "import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nclass T: pass\n"
+NAMED = {"class_path": "evil_module.T", "init_args": {}}
+IN_FILES = ({"search": NAMED}, {"search": "evil_module.T"}, {"things": [NAMED]}, {"extra": {"a": [NAMED]}})
+
+
+@pytest.mark.parametrize("settings", IN_FILES)
+def test_a_file_of_settings_names_no_class_that_is_imported(tmp_path, monkeypatch, capsys, settings):
+    (tmp_path / "evil_module.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataFileError, match="expects settings by name and no class"):
+        from_settings(Config, {"some_features": ["a"], "kind": "a", **settings}, "here")
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    for words in (["--config", f"{tmp_path}/settings.json"], [f"--config={tmp_path}/settings.json"]):
+        with pytest.raises(SystemExit, match="2"):
+            parse(Config, "It.", "stage", words)
+        assert "expects settings by name and no class" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+LAUGHS += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LAUGHS, "at most 100,000 values"),
+        ("extra: &a [*a]\n", "at most 50 deep"),
+        ("extra: " + "[" * 60 + "]" * 60, "at most 50 deep"),
+        ("[" * 20_000, "nests too deep"),
+        ("config: other.yaml\n", "no further file of settings"),
+    ],
+)
+def test_a_file_of_settings_holds_no_more_than_settings(tmp_path, capsys, text, words):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        parse(Config, "It.", "stage", ["--config", f"{tmp_path}/x.yaml"])
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", [LAUGHS, "[" * 20_000, "- stage: fit\n" + "".join(f"  {x}\n" for x in LAUGHS.splitlines())]
+)
+def test_steps_that_stand_for_more_than_memory_holds_are_refused(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(DataFileError):
+        checked_configs(read_steps(str(tmp_path / "x.yaml"), {}), "x.yaml")

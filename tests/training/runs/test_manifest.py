@@ -86,3 +86,17 @@ def test_another_stages_output_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text('{"stage": "other"}')
     with pytest.raises(DataFileError, match="stage 'extract'"):
         Manifest.read(tmp_path, "extract")
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"outputs": [1]}', '{"outputs": {"x.jsonl": null}}', "[" * 100_000])
+def test_what_is_only_called_a_manifest_is_told_or_passed_over(tmp_path, text):
+    (tmp_path / "x.jsonl").write_text("1")
+    (tmp_path / "manifest.json").write_text(text)
+    if "null" in text:
+        with pytest.raises(DataFileError, match="It was changed after it was made"):
+            checked_sha256(tmp_path / "x.jsonl")
+    else:
+        assert len(checked_sha256(tmp_path / "x.jsonl")) == 64
+    assert not Manifest("extract", {}, {}).vouches_for(tmp_path)
+    with pytest.raises(DataFileError, match="expects a manifest of the stage 'extract'"):
+        Manifest.read(tmp_path, "extract")

@@ -285,3 +285,19 @@ def test_texts_are_read_in_one_form():
     )
     assert numbers("Half of twelve, then 3.0 <<12/2=6>>") == ["half", "12", "3"]
     assert plain("  What is 7+8?\n") == plain("what is 7 + 8") != plain("What is 7 - 8?")
+
+
+def test_the_page_shows_names_as_the_words_that_they_are(tmp_path):
+    bad = "a|b\n# c [x](http://e.org) <img src=x> \x1b[31m"
+    rows = shop_rows()
+    for row in rows:
+        row["scores"] = {bad: row["scores"]["quality"]}
+        row["generator"] = bad
+    rows.append(dict(rows[0], id="| [y](z)"))
+    result = run_audit(tmp_path, rows)
+    assert found_rows(result, "exact_duplicates") == [len(rows) - 1]
+    page = (tmp_path / "audit" / "audit.md").read_text()
+    shown = "a\\|b # c \\[x\\](http://e.org) \\<img src=x> \\\\x1b\\[31m"
+    assert f"| {shown} |" in page and f"- generators: {shown} {len(rows)}" in page
+    assert "(id \\| \\[y\\](z))" in page and "\x1b" not in page
+    assert not [line for line in page.splitlines() if line.startswith("# ") and line != "# Audit"]

