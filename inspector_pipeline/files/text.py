@@ -107,7 +107,7 @@ def json_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as characters:
         text = _from_next_sign("", characters)
-        if text.startswith("{") and (items := _contained(text + characters.read())) is not None:
+        if text.startswith("{") and (items := _contained(text + characters.read(LONGEST_LINE))) is not None:
             for number, item in enumerate(items, start=1):
                 yield _decoded(_object_entry(item, f"{path.name}: item {number}", json.dumps(item), None))
             return
