@@ -38,6 +38,7 @@ STAGES = (  # in the order of the work
     "evaluate",
     "own_data_curves",
     "export",
+    "score",
     "lager",
     "lager_prompts",
     "feedback",

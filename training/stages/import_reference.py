@@ -13,9 +13,10 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..features.plan import read_readings
 from ..judges.classifiers import judge_of_classifiers, load_classifiers, save_classifiers
 from ..judges.write import write_judge
-from ..rows.probing_set import ASPECTS, read_probing_set
+from ..rows.probing_set import ASPECTS
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ class Config:
 
     Attributes:
         folder: Folder of NAME.pkl, or of NAME.skops and NAME.json.
-        probing_set: JSON whose prompts hold each aspect's rubric.
+        probing_set: JSON whose prompts hold each aspect's rubric, JSON of readings by aspect, or `own` for the rubrics
+            of this project.
         output: The judge's folder.
         allow_pickle: Whether pickles are read too; nothing in them is run, only their numbers are read.
         fuse: Whether the truncated backbone goes into the judge.
@@ -55,7 +57,7 @@ def run(config: Config) -> None:
         BackboneError: The backbone cannot be loaded.
     """
     classifiers = load_classifiers(Path(config.folder), allow_pickle=config.allow_pickle)
-    _, rubrics = read_probing_set(config.probing_set)
+    rubrics = read_readings(config.probing_set)
     named = {"backbone_id": config.backbone_id, "backbone_revision": config.backbone_revision}
     model, output = judge_of_classifiers(classifiers, rubrics, classes=config.classes, **named), Path(config.output)
     write_judge(model, output, fused=config.fuse)
