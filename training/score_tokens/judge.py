@@ -22,7 +22,7 @@ from ..features.store import RUBRIC_PREFIX
 from ..judges.build import AspectHead, BackboneSpec, ScoreTokenWeights, build_judge
 from ..rows.records import LabelledPair
 from .logits import Unembedding, layer_logits
-from .prompt_rows import PromptKeys, read_prompt_rows
+from .prompt_rows import PromptColumns, read_prompt_rows
 from .prompts import PROMPT, AskedAspect, prompt_reading, score_reading
 from .split_scores import SplitScore
 from .weights import Array, TuningConfig, tune, uniform_weights
@@ -200,9 +200,9 @@ class TuningRows:
         return cls(logits, labels, f"{len(own)} labels of {aspect}")
 
     @classmethod
-    def of_prompts(cls, judge: InspectorPipeline, path: str, keys: PromptKeys | None = None) -> "TuningRows":
+    def of_prompts(cls, judge: InspectorPipeline, path: str, columns: PromptColumns | None = None) -> "TuningRows":
         """Read a file of LAGER's own rows with a judge of whole prompts."""
-        rows = read_prompt_rows(path, keys)
+        rows = read_prompt_rows(path, columns)
         logits = layer_logits(judge, PROMPT, [row.as_pair() for row in rows])
         labels = np.array([row.score for row in rows], dtype=float)
         return cls(logits, labels, f"{len(rows)} prompts of {Path(path).name}")

@@ -34,7 +34,7 @@ class PromptRow:
 
 
 @dataclass(frozen=True)
-class PromptKeys:
+class PromptColumns:
     """Which keys of the rows hold what; LAGER's own names where nothing else is said.
 
     Attributes:
@@ -71,21 +71,21 @@ def read_prompt_table(path: str) -> list[Row]:
     return [entry.row for entry in entries if entry.row is not None]
 
 
-def read_prompt_rows(path: str, keys: PromptKeys | None = None) -> list[PromptRow]:
+def read_prompt_rows(path: str, columns: PromptColumns | None = None) -> list[PromptRow]:
     """Read a file of `{"user_prompt", "user_prompt_feedback", "score"}`, in any table format; each row has a score.
 
     Args:
         path: The file.
-        keys: Other names of these.
+        columns: Other names of these.
 
     Raises:
         DataFileError: See `prompt_rows`; or it cannot be read.
     """
-    return prompt_rows(read_prompt_table(path), path, keys=keys)
+    return prompt_rows(read_prompt_table(path), path, columns=columns)
 
 
 def prompt_rows(
-    rows: Sequence[Row], path: str, *, unscored: bool = False, keys: PromptKeys | None = None
+    rows: Sequence[Row], path: str, *, unscored: bool = False, columns: PromptColumns | None = None
 ) -> list[PromptRow]:
     """Check such rows.
 
@@ -93,24 +93,26 @@ def prompt_rows(
         rows: The rows.
         path: Their file, for the message.
         unscored: Whether rows may lack a score.
-        keys: Other names of their keys.
+        columns: Other names of their keys.
 
     Raises:
         DataFileError: A row lacks a prompt, or a score that is a number or a list of numbers.
     """
-    named = keys or PromptKeys()
+    named = columns or PromptColumns()
     return [_prompt_row(row, f"{path}: row {i}", named, unscored=unscored) for i, row in enumerate(rows)]
 
 
-def _prompt_row(row: Row, where: str, keys: PromptKeys, *, unscored: bool) -> PromptRow:
-    prompt, feedback, score = (row.get(key) for key in (keys.prompt, keys.feedback, keys.score))
-    for key, text in ((keys.prompt, prompt), (keys.feedback, feedback)):
-        missing = text is None and key == keys.feedback and key != keys.prompt
+def _prompt_row(row: Row, where: str, columns: PromptColumns, *, unscored: bool) -> PromptRow:
+    prompt, feedback, score = (row.get(key) for key in (columns.prompt, columns.feedback, columns.score))
+    for key, text in ((columns.prompt, prompt), (columns.feedback, feedback)):
+        missing = text is None and key == columns.feedback and key != columns.prompt
         if not missing and (not isinstance(text, str) or len(text.strip()) < 2):
             raise DataFileError(f"{where} expects a prompt as {key}, but got {text!r:.80}.")
     given: list[Any] = score if isinstance(score, list) else [score]
     if score is None and unscored:
         return PromptRow(str(prompt), feedback, None)
     if not given or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given):
-        raise DataFileError(f"{where} expects a number, or a list of numbers, as {keys.score}, but got {score!r:.80}.")
+        raise DataFileError(
+            f"{where} expects a number, or a list of them, as {columns.score}, but got {score!r:.80}."
+        )
     return PromptRow(str(prompt), feedback, float(np.mean(given)))

@@ -36,7 +36,7 @@ from ..runs.manifest import Manifest
 from ..score_tokens.feedback import load_causal, score_after_feedback
 from ..score_tokens.judge import ScoreStates, SplitJudge, TuningRows, prompt_judge, tune_judge
 from ..score_tokens.logits import load_unembedding
-from ..score_tokens.prompt_rows import PromptKeys, PromptRow, prompt_rows, read_prompt_table
+from ..score_tokens.prompt_rows import PromptColumns, PromptRow, prompt_rows, read_prompt_table
 from ..score_tokens.prompts import ANSWER, PROMPT, prompt_reading
 from ..score_tokens.split_scores import split_score
 from ..score_tokens.weights import TuningConfig
@@ -62,7 +62,7 @@ class Config:
         max_length: Upper bound on the tokens of a prompt.
         scores: The scale that the prompts ask for, ascending.
         written: What the prompts write each score as, such as letters, where it is not its number.
-        keys: Which keys of the rows hold these, where they have other names.
+        columns: Which keys of the rows hold these, where they have other names.
         criterion: Key of what a row is scored on, such as category or aspect; results are told for each of its values.
         answer: What a reply begins with, such as "Score: ", before the score; by default the score itself.
         states: Which states are read, and how they are put together.
@@ -83,7 +83,7 @@ class Config:
     scores: tuple[int, ...] = (1, 2, 3, 4, 5)
     written: tuple[str, ...] = ()
     answer: str | None = None
-    keys: PromptKeys = field(default_factory=PromptKeys)
+    columns: PromptColumns = field(default_factory=PromptColumns)
     criterion: str | None = None
     states: ScoreStates = field(default_factory=ScoreStates)
     validation: str | None = None
@@ -121,7 +121,7 @@ def run(config: Config) -> None:
     if manifest.is_done(output):
         return
     rows = read_prompt_table(config.input)
-    prompts = prompt_rows(rows, config.input, unscored=True, keys=config.keys)
+    prompts = prompt_rows(rows, config.input, unscored=True, columns=config.columns)
     criteria = _criteria(rows, config)
     lowest, highest = config.scores[0], config.scores[-1]
     for i, row in enumerate(prompts):
@@ -184,7 +184,7 @@ def _judge(config: Config) -> tuple[InspectorPipeline | SplitJudge, list[float] 
     judge = make(ANSWER if config.feedback else config.answer)  # feedback ends on "Score: ", which sets the tokens
     if config.validation is None:
         return judge, "uniform"
-    rows = TuningRows.of_prompts(make(config.answer) if config.feedback else judge, config.validation, config.keys)
+    rows = TuningRows.of_prompts(make(config.answer) if config.feedback else judge, config.validation, config.columns)
     (tuned,) = tune_judge(judge, [], config.tuning, {config.scores: rows}).values()
     return judge, tuned["weights"]
 

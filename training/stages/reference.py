@@ -11,7 +11,7 @@ not to be read against them alone.
 
 Beside the output stand the published study's figure of aspects by layer (OUTPUT_layers.png), its table of poolings by
 layer (OUTPUT_pooling.md), and where asked for the fitted classifiers in the published layout: NAME.pkl with its
-metadata, and under skops/ the same as .skops. Either folder is a judge for `inspector score --judge`, and
+metadata, and under skops/ the same as .skops. Either folder is a judge for `inspector score`, and
 `import_reference` makes one of it.
 
 Two things differ from the published code: padding is never pooled, and the published choice among the candidates, made

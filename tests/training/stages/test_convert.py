@@ -317,7 +317,8 @@ def test_two_classes_are_made_of_scores_by_a_threshold_and_a_total_is_made_anew(
 
 
 def test_own_rubrics_make_a_probing_set(tmp_path):
-    labelled = [TEACHER_ROW | {"id": i, "prediction": f"So {i}.", "scores": {"fluency": i}} for i in range(1, 5)]
+    texts = [{"id": i, "question": f"Why {i}?", "prediction": f"{i} it is."} for i in range(1, 5)]
+    labelled = [row | {"scores": {"fluency": row["id"]}} for row in texts]
     write_records(labelled, tmp_path / "a.jsonl")
     convert(FormatsConfig(str(tmp_path / "a.jsonl"), "probing", str(tmp_path / "b.json"), rubrics="own"))
     (aspect, found), *_ = json.loads((tmp_path / "b.json").read_text()).items()

@@ -9,7 +9,7 @@ import torch
 from inspector_training.evaluation.correlations import correlations, pearson
 from inspector_training.labelling.rubrics import CRITERIA, chosen_rubrics
 from inspector_training.runs.manifest import Manifest
-from inspector_training.score_tokens.prompt_rows import PromptKeys
+from inspector_training.score_tokens.prompt_rows import PromptColumns
 from inspector_training.score_tokens.weights import TuningConfig
 from inspector_training.stages.lager_prompts import Config as LagerPromptsConfig
 from inspector_training.stages.lager_prompts import run as lager_prompts
@@ -179,8 +179,8 @@ def test_lagers_files_are_read_as_they_are_and_told_by_criterion(backbone, tmp_p
     ]
     source = tmp_path / "flask.json"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    keys = PromptKeys(prompt="prompt_relevance", score="human")
-    config = LagerPromptsConfig(str(source), str(tmp_path / "out"), backbone, None, keys=keys, criterion="aspect")
+    columns = PromptColumns(prompt="prompt_relevance", score="human")
+    config = LagerPromptsConfig(str(source), str(tmp_path / "out"), backbone, None, columns=columns, criterion="aspect")
     lager_prompts(replace(config, scores=tuple(range(1, 10))))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     found = [json.loads(line) for line in (tmp_path / "out" / "scored.jsonl").read_text().splitlines()]
