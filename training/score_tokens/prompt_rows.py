@@ -113,6 +113,6 @@ def _prompt_row(row: Row, where: str, columns: PromptColumns, *, unscored: bool)
         return PromptRow(str(prompt), feedback, None)
     if not given or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given):
         raise DataFileError(
-            f"{where} expects a number, or a list of them, as {columns.score}, but got {score!r:.80}."
+            f"{where} expects a number, or a list of numbers, as {columns.score}, but got {score!r:.80}."
         )
     return PromptRow(str(prompt), feedback, float(np.mean(given)))
