@@ -35,7 +35,7 @@ REQUIREMENTS = "requirements.txt"
 OWN_NAME = "inspector-pipeline"
 
 
-@dataclass(frozen=True)
+@dataclass
 class CountedRow:
     """A labelled pair, as far as its set's card counts it; see `cards.LabelledRow`."""
 
@@ -109,7 +109,8 @@ def _card_of(path: Path) -> dict[str, Any]:
             raise DataFileError(f"{path} expects sources of {', '.join(sorted(names))}, but got {source!r:.120}.")
     meanings = found.get("meanings") or {}
     told = {name: {str(score): words for score, words in own.items()} for name, own in meanings.items()}
-    return found | {"sources": [DataSource(**one) for one in found.get("sources", ())], "meanings": told}
+    known: dict[str, Any] = {**found, "sources": [DataSource(**one) for one in found.get("sources", ())]}
+    return known | {"meanings": told}
 
 
 def stage_metric(target: Path) -> Path:
