@@ -67,7 +67,7 @@ class Config:
             upper quarter of the scale.
         allow_unreadable: Whether more than 2 % of an aspect's labels may be unreadable; they are left out then.
         merge_raters: Whether rows of one question and response are several raters' labels of it.
-        binary: Whether scores become two classes: 1 for `threshold` or more, else 0.
+        binary: Whether scores of a published format become two classes: 1 for `threshold` or more, else 0.
         threshold: Lowest score that `binary` makes 1; 4, as published, for scores of 1 to 5.
         ids_from_text: Make the hash of its text every question's id and keep the source's as `source_id`: for files in
             which one id stands for different questions, such as the published probing set of GPQA.
@@ -115,6 +115,11 @@ def run(config: Config) -> None:
     rows, rejects = made.rows, made.rejects
     if config.ids_from_text:
         rows = [row | {"id": question_id(row["question"]), "source_id": row["id"]} for row in rows]
+    if config.binary and made.accounts:
+        raise DataFileError(
+            "--binary expects scores in a published format, but got a table's labels. Say from which level on they are "
+            "good: --good.ASPECT."
+        )
     if config.binary:
         rows = binary_rows(rows, config.threshold, source.name)
     rows = subset_of(number_samples(rows, source.name), config.limit, config.seed)
@@ -246,7 +251,9 @@ def _read(config: Config, published: str | None) -> Source:
             return Source(name, split, rows if named else as_pairs(rows, texts, config.path, gold=True))
         logger.info("%s is a %s file.", config.path, published)
         origin = {key: value for key, value in (("dataset", config.dataset), ("split", split)) if value}
-        return Source(name, split, [row | origin for row in READERS[published](config.path, words=_whole(config.words))])
+        return Source(
+            name, split, [row | origin for row in READERS[published](config.path, words=_whole(config.words))]
+        )
     place = config.path or (named.hub_id if named else str(config.dataset))
     return read_dataset(
         place,
