@@ -119,6 +119,8 @@ def test_from_raw_questions_to_the_filtered_set_and_the_student_with_two_kills(r
             assert {name: one.metadata.layers[0] for name, one in loaded.items()} == {
                 name: entry["layer"] for name, entry in found.items()
             }
+        card = (work / f"judge_{kind}" / "README.md").read_text()
+        assert "optimistic" in card and f"| fluency | {found['fluency']['cv_macro_f1']:.3f}" in card
         evaled = json.loads((work / f"{NAME}_results_tiny_{kind}_evaled.json").read_text())
         assert len(evaled) == N and all(row["logicality"] in classes for row in evaled)
         assert all(row["total_score"] == row["logicality"] + row["fluency"] for row in evaled)

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 POOLINGS = ("mean", "last", "min", "max", "concat")
 CONCATENATED = ("min", "max", "mean")  # what the published pooling `concat` puts side by side
 CLASSIFICATIONS = ("binary", "multi")
+BINARY = {"0": "the teacher scored it 1, 2 or 3 of 5", "1": "the teacher scored it 4 or 5 of 5"}
+NAMES = {"LogisticRegression": "logistic regression", "SVC": "linear SVC"}
 METADATA: dict[str, tuple[str, Callable[[Any], object]]] = {  # key -> what it is to be
     "layers": (
         "a list of layer numbers from 0",
@@ -171,6 +173,24 @@ def save_classifiers(classifiers: Mapping[str, Classifier], folder: Path) -> Non
             estimator = estimator.best_estimator_
         skops.io.dump(estimator, folder / f"{name}.skops")
         (folder / f"{name}.json").write_text(json_text(asdict(classifier.metadata)), encoding="utf-8")
+
+
+def reported(classifier: Classifier) -> dict[str, Any]:
+    """Say what was saved with a classifier, its macro F1 where there is one: an aspect's part of results.json."""
+    estimator, metadata = classifier.estimator, classifier.metadata
+    found: dict[str, Any] = {"classes": [int(c) for c in estimator.classes_]}
+    if metadata.classification == "binary":
+        found["meanings"] = BINARY
+    score = getattr(estimator, "best_score_", None)
+    if score is not None:
+        kind = type(estimator.best_estimator_.steps[-1][1]).__name__
+        found["reported"] = {
+            "macro_f1": float(score),
+            "layers": list(metadata.layers),
+            "pool": metadata.pool,
+            "classifier": NAMES.get(kind, kind),
+        }
+    return found
 
 
 def save_published(classifiers: Mapping[str, Classifier], folder: Path, name: str) -> list[Path]:

@@ -28,7 +28,7 @@ from inspector_pipeline.files.disk import json_text
 from inspector_pipeline.template import PairTemplate
 
 from ..features.plan import read_readings
-from ..judges.classifiers import Classifier, judge_of_classifiers, load_classifiers
+from ..judges.classifiers import Classifier, judge_of_classifiers, load_classifiers, reported
 from ..labelling.readings import OWN
 from ..rows.probing_set import ASPECTS
 
@@ -72,7 +72,6 @@ PROBES = (
     "These probes are the published classifiers' own weights, ported to float32 and not refitted. No licence was found "
     "for them: ask their authors before you pass them on."
 )
-BINARY = {"0": "the teacher scored it 1, 2 or 3 of 5", "1": "the teacher scored it 4 or 5 of 5"}
 FILLER = (
     "The published labels hold hand-made filler (40 items, 93 rows; their ids lie above GSM8K's), and with it all of "
     "fluency's scores 1 and 2: on real responses such a score of fluency tells little."
@@ -110,9 +109,6 @@ FAMILY = {
     "inspector-gpqa-binary": PublishedJudge("gpqa_binary_clfs", GPQA, True, (SHIFTED,)),
     "inspector-gpqa-multi": PublishedJudge("gpqa_multi_clfs", GPQA, False, (SHIFTED,)),
 }
-
-
-CLASSIFIERS = {"LogisticRegression": "logistic regression", "SVC": "linear SVC"}
 
 
 @dataclass(frozen=True)
@@ -251,7 +247,7 @@ def published_results(
         what="the classifiers as published, fitted by their authors on labels that are not all at hand",
     )
     return {
-        "aspects": {name: _reported(one, binary=published.binary) for name, one in classifiers.items()},
+        "aspects": {name: reported(one) for name, one in classifiers.items()},
         "sources": [asdict(labels), asdict(published.questions)],
         "probes": PROBES,
         "probes_license": "unknown",
@@ -262,20 +258,3 @@ def published_results(
             f"--output JUDGE --backbone-revision {BACKBONE_REVISION} --allow-pickle"
         ),
     }
-
-
-def _reported(classifier: Classifier, *, binary: bool) -> dict[str, Any]:
-    """Say what the authors saved with a classifier, its macro F1 where that is among it."""
-    estimator, metadata = classifier.estimator, classifier.metadata
-    found: dict[str, Any] = {"classes": [int(c) for c in estimator.classes_]}
-    if binary:
-        found["meanings"] = BINARY
-    score = getattr(estimator, "best_score_", None)
-    if score is not None:
-        found["reported"] = {
-            "macro_f1": float(score),
-            "layers": list(metadata.layers),
-            "pool": metadata.pool,
-            "classifier": CLASSIFIERS[type(estimator.best_estimator_.steps[-1][1]).__name__],
-        }
-    return found
