@@ -41,6 +41,7 @@ STAGES = (  # in the order of the work
     "score",
     "lager",
     "lager_prompts",
+    "lager_table",
     "feedback",
     "rubric_rows",
     "compare",
