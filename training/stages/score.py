@@ -59,7 +59,8 @@ def run(config: Config) -> None:
         BackboneError: Its backbone cannot be loaded.
     """
     output = Path(config.output)
-    manifest = Manifest.of(STAGE, config, (config.input, *_judge_files(config.judge)))
+    rubrics = config.rubrics if config.rubrics and Path(config.rubrics).is_file() else None
+    manifest = Manifest.of(STAGE, config, (config.input, rubrics, *_judge_files(config.judge)))
     if not manifest.vouches_for(output):
         named = {name: value for name, value in asdict(config).items() if name not in ("input", "judge", "output")}
         judge = load_judge(config.judge, **{name: value for name, value in named.items() if value is not None})
