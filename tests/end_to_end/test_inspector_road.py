@@ -21,7 +21,7 @@ STEPS = ROOT / "training" / "configs" / "inspector_road.yaml"
 SCORES = (2, 4, 5)
 WORDS = {2: "Perhaps the sum is", 4: "So the sum is", 5: "Adding both, the sum is exactly"}
 NAME = "made-up_gsm8k"
-N = 24
+N = 18
 
 
 def script(body, times):
@@ -32,7 +32,7 @@ def script(body, times):
         return Answer(f"{WORDS[SCORES[number % 3]]} {number}.\n#### {number}")
     text = " ".join(message["content"] for message in body["messages"])  # a repair's last one is not the response
     score = next(score for score, words in WORDS.items() if words in text)
-    if "the sum is 21." in text and "fluency" in body["messages"][0]["content"]:
+    if "the sum is 15." in text and "fluency" in body["messages"][0]["content"]:
         return Answer("I cannot say.")
     return Answer(json.dumps({"justification": "as its words say", "score": score}))
 
@@ -55,6 +55,7 @@ def road(tmp_path, backbone_dir, tokenizer):
             "max_new_tokens: 256": "max_new_tokens: 8",
             "max_tokens: 2048": "max_tokens: 64",
         }
+        changes["  share: 0.2"] = "  share: 0.2\n  arms: [top]"
         changes["  teacher: ${teacher}"] = "  teacher: ${teacher}\n  aspects: [logicality, fluency]"
         for old, new in changes.items():
             assert steps.count(old) == 1
@@ -129,7 +130,7 @@ def test_from_raw_questions_to_the_filtered_set_and_the_student_with_two_kills(r
     filtered = json.loads((work / f"{NAME}_results_tiny_binary_filtered.json").read_text())
     assert len(filtered) == N
     ablation = json.loads((work / "ablation" / "results.json").read_text())
-    assert ablation["ranked_by"] == "total_score" and "random" in (work / "ablation" / "table.md").read_text()
+    assert ablation["ranked_by"] == "total_score" and "top" in (work / "ablation" / "table.md").read_text()
     assert not list(work.glob("*.parts-*"))
 
 

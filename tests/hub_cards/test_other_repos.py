@@ -108,6 +108,7 @@ def test_dataset_and_space_go_up_as_what_they_are_in_one_commit_each(rows, tmp_p
 
 ANSWER = """
     import importlib.metadata as metadata, json, re, sys
+    from importlib.machinery import PathFinder
     folder, judge, pairs = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     owners = metadata.packages_distributions()
 
@@ -126,16 +127,19 @@ ANSWER = """
             found |= {name_of(line) for line in lines if "extra ==" not in line}
         new = found - allowed
 
-    class Guard:
-        def find_spec(self, name, path=None, target=None):
-            top = name.partition(".")[0]
-            own = {name_of(owner) for owner in owners.get(top, ())}
-            foreign = own and not own & allowed or top.startswith("inspector_")
-            if path is None and top not in OURS and foreign:
-                raise ModuleNotFoundError(f"{name} is of none of the requirements", name=name)
-
     OURS = ("inspector_pipeline", "inspector_score")
-    sys.meta_path.insert(0, Guard())
+    sys.meta_path[:] = [one for one in sys.meta_path if "__editable__" not in getattr(one, "__module__", str(one))]
+    find_any = PathFinder.find_spec
+
+    def find_allowed(name, path=None, target=None):
+        top = name.partition(".")[0]
+        own = {name_of(owner) for owner in owners.get(top, ())}
+        foreign = own and not own & allowed or top.startswith("inspector_")
+        return None if path is None and top not in OURS and foreign else find_any(name, path, target)
+
+    PathFinder.find_spec = staticmethod(find_allowed)
+    for hidden in ("sklearn", "inspector_training", "pytest", "hypothesis"):
+        assert find_allowed(hidden) is None, hidden
     import inspector_pipeline
     assert inspector_pipeline.__file__.startswith(folder), inspector_pipeline.__file__
     import evaluate

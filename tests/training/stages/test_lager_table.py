@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from inspector_training.score_tokens.weights import TuningConfig
+from inspector_training.stages import lager_table
 from inspector_training.stages.lager_table import PUBLISHED_NAMES, Config, read_logits, run
 from scipy.special import softmax
 from scipy.stats import kendalltau, pearsonr, spearmanr
@@ -13,6 +14,11 @@ from inspector_pipeline.errors import DataFileError, SettingsError
 
 N, LAYERS = 40, 4
 LEVELS = np.arange(1, 6)
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    monkeypatch.setattr(lager_table, "BOOTSTRAPS", 20)
 
 
 def write(path, seed, layers=LAYERS):
