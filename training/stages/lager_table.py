@@ -1,4 +1,4 @@
-"""LAGER's table of ten scores from its own files of logits: how well each follows the scores that people gave.
+"""Make LAGER's table of ten scores from its own files of logits.
 
     python -m training lager_table --logits flask_logits.json --validation valid_logits.json --output work/table
 

@@ -1,4 +1,4 @@
-"""Score a file of responses with a judge, as a step of a steps file: what `inspector score FILE` does.
+"""Score a file of responses with a judge, as `inspector score FILE` does.
 
     python -m training score --input work/results.json --judge work/judge --output work/results_model_multi_evaled.json
 
