@@ -2,11 +2,17 @@
 
     python push_to_hub.py work/judge org/inspector-gsm8k-multi --dry-run
     python push_to_hub.py work/judge org/inspector-gsm8k-multi --private
+    python push_to_hub.py work/labelled.jsonl org/gsm8k-labels --card labels.yaml --dataset
+    python push_to_hub.py org/inspector_score --metric
 
 The repo holds the truncated backbone, the probes, the tokenizer, the code, the card, the evidence and the licences;
 with --probes-only it holds no backbone, which is loaded by id and revision. All files go up in one commit, so an upload
 that is cut leaves the old revision as it was, and the same judge pushed again changes nothing. The published judges
 are built by `python -m training publish_family`.
+
+--dataset without an id publishes labelled rows as a dataset, with a card of their counts and of what --card says: its
+license, and where known teacher, sources, meanings and notes. --metric publishes the metric's Space, which holds the
+package itself, so that its requirements are what an index has.
 """
 
 import argparse
@@ -16,12 +22,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from inspector_cli.printable import PrintableParser, log_to_terminal, printable
 
 from hub_cards.backbone_license import BackboneLicense, base_model, find_license, known_license
+from hub_cards.other_repos import stage_dataset, stage_metric
 from hub_cards.saved_judge import SavedJudge
 from hub_cards.staging import stage, tree
 from inspector_pipeline.errors import BackboneError, DataFileError, InspectorError
@@ -29,6 +37,8 @@ from inspector_pipeline.wheel_backbone import is_wheel_id
 
 logger = logging.getLogger(__name__)
 
+RepoType = Literal["model", "dataset", "space"]
+NAMES = {"model": "judge", "dataset": "labelled rows", "space": "metric"}
 KEPT_ON_HUB = (".gitattributes",)  # the Hub's own
 
 
@@ -47,7 +57,15 @@ class Upload:
     url: str
 
 
-def upload(folder: Path, repo_id: str, api: HfApi, *, private: bool = False, revision: str | None = None) -> Upload:
+def upload(
+    folder: Path,
+    repo_id: str,
+    api: HfApi,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    repo_type: RepoType = "model",
+) -> Upload:
     """Create a repo where it is missing and make it hold just a folder's files, in one commit.
 
     Args:
@@ -56,6 +74,7 @@ def upload(folder: Path, repo_id: str, api: HfApi, *, private: bool = False, rev
         api: The client.
         private: Whether a new repo is private; an old one must be so already.
         revision: Branch to write to, made where it is missing; None for main.
+        repo_type: Kind of the repo.
 
     Returns:
         What was done. Files that have not changed are not sent; where none has, no commit is made.
@@ -64,14 +83,15 @@ def upload(folder: Path, repo_id: str, api: HfApi, *, private: bool = False, rev
         DataFileError: The repo is public, but a private one was asked for.
         OSError: The Hub refuses, or cannot be reached.
     """
-    api.create_repo(repo_id, private=private or None, exist_ok=True)
+    sdk = "gradio" if repo_type == "space" else None
+    api.create_repo(repo_id, private=private or None, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
     if revision not in (None, constants.DEFAULT_REVISION):
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    before = api.model_info(repo_id, revision=revision)
+        api.create_branch(repo_id, branch=revision, exist_ok=True, repo_type=repo_type)
+    before = api.repo_info(repo_id, revision=revision, repo_type=repo_type)
     if private and not before.private:
         raise DataFileError(f"--private expects {repo_id} to be private, but it exists and is public. Change it there.")
     files = {name: folder / name for name, _ in tree(folder)}
-    old = api.list_repo_files(repo_id, revision=before.sha)
+    old = api.list_repo_files(repo_id, revision=before.sha, repo_type=repo_type)
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()
     ]
@@ -79,7 +99,8 @@ def upload(folder: Path, repo_id: str, api: HfApi, *, private: bool = False, rev
     commit = api.create_commit(
         repo_id,
         operations,
-        commit_message="Upload the judge",
+        commit_message=f"Upload the {NAMES[repo_type]}",
+        repo_type=repo_type,
         revision=revision,
         parent_commit=before.sha,
     )
@@ -99,8 +120,8 @@ def _license(args: argparse.Namespace, judge: SavedJudge) -> BackboneLicense:
     return find_license(backbone_id, args.backbone_license, text, on_hub)
 
 
-def push(args: argparse.Namespace, folder: Path) -> None:
-    """Stage, reload, compare and, unless it is a dry run, upload."""
+def _stage_judge(args: argparse.Namespace, folder: Path) -> str:
+    """Stage a judge, reload it, and say what was compared."""
     read = {"with_backbone": not args.without_backbone, "allow_unevaluated": args.allow_unevaluated}
     judge = SavedJudge.read(args.judge, **read)
     stage(
@@ -112,15 +133,47 @@ def push(args: argparse.Namespace, folder: Path) -> None:
         dataset_id=args.dataset,
     )
     compared = judge.check_reload(folder)
+    return f"Reloaded in a fresh process by its own code: the same expected scores on {compared}."
+
+
+def _kind(args: argparse.Namespace) -> RepoType:
+    """Say what is published, and refuse arguments that do not fit it.
+
+    Raises:
+        DataFileError: They do not.
+    """
+    kind: RepoType = "space" if args.metric else "dataset" if args.dataset is True else "model"
+    if kind == "space" and (args.judge is not None or args.dataset):
+        raise DataFileError("--metric expects the Space's id alone, but got a judge or a dataset too.")
+    if kind != "space" and args.judge is None:
+        raise DataFileError("Expected a judge's folder, or a file of rows, and ORG/NAME, but got one of them alone.")
+    if (kind == "dataset") != (args.card is not None):
+        raise DataFileError(
+            "A dataset expects --card FILE, which names at least the labels' license; and --card expects --dataset."
+        )
+    return kind
+
+
+def push(args: argparse.Namespace, folder: Path) -> None:
+    """Stage, check and, unless it is a dry run, upload."""
+    kind = _kind(args)
+    if kind == "space":
+        stage_metric(folder)
+        checked = "Its metadata are a Space's, its code compiles, and an index has what it requires."
+    elif kind == "dataset":
+        stage_dataset(args.judge, folder, repo_id=args.repo_id, card_file=args.card, audit=args.audit)
+        checked = "Its rows and its metadata come back as they were written."
+    else:
+        checked = _stage_judge(args, folder)
     files = tree(folder)
     lines = [f"{size:>13,}  {name}" for name, size in files]
     logger.info("%s\n%13s  in %d files", "\n".join(lines), f"{sum(size for _, size in files):,}", len(files))
-    logger.info("Reloaded in a fresh process by its own code: the same expected scores on %s.", compared)
+    logger.info("%s", checked)
     if args.dry_run:
         logger.info("A dry run: nothing was sent.")
         return
     try:
-        done = upload(folder, args.repo_id, HfApi(), private=args.private, revision=args.revision)
+        done = upload(folder, args.repo_id, HfApi(), private=args.private, revision=args.revision, repo_type=kind)
     except (httpx2.HTTPError, RuntimeError) as error:  # the client wraps a failed upload of a large file in the latter
         raise BackboneError(
             f"The Hub did not take {args.repo_id}: {error or type(error).__name__}. What stood there before is "
@@ -134,7 +187,9 @@ def parser() -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = PrintableParser(
         prog="push_to_hub.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.add_argument("judge", type=Path, metavar="JUDGE", help="the judge's folder")
+    command.add_argument(
+        "judge", nargs="?", type=Path, metavar="JUDGE", help="the judge's folder; with --dataset, the file of rows"
+    )
     command.add_argument("repo_id", metavar="ORG/NAME", help="where it goes")
     command.add_argument("--dry-run", action="store_true", help="stop before the network and list the files")
     command.add_argument("--output", type=Path, help="keep the staged repo here (default: a temporary folder)")
@@ -145,7 +200,18 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--allow-unevaluated", action="store_true", help="publish without evidence; the card says so")
     command.add_argument("--backbone-license", metavar="SPDX_ID", help="licence of a backbone that is not known here")
     command.add_argument("--backbone-license-file", type=Path, help="its text")
-    command.add_argument("--dataset", metavar="ORG/NAME", help="Hub id of the labelled pairs, where published")
+    command.add_argument(
+        "--dataset",
+        nargs="?",
+        const=True,
+        metavar="ORG/NAME",
+        help="of a judge: Hub id of its labelled pairs, where published; alone: JUDGE is labelled rows to publish",
+    )
+    command.add_argument(
+        "--card", type=Path, metavar="FILE", help="of a dataset: YAML with license, teacher, sources, ..."
+    )
+    command.add_argument("--audit", type=Path, metavar="FILE", help="of a dataset: audit.json of the audit stage")
+    command.add_argument("--metric", action="store_true", help="publish the metric's Space; only ORG/NAME is given")
     return command
 
 

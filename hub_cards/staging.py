@@ -57,8 +57,7 @@ def stage(
         DataFileError: The target is not empty, the judge's files hold what must not be published, or its backbone is
             needed and not loaded.
     """
-    if target.exists() and any(target.iterdir()):
-        raise DataFileError(f"{target} expects an empty folder to stage in, but holds files. Remove them.")
+    check_empty(target)
     _write_model(judge, target, probes_only=probes_only)
     _write_code(target)
     for name in ("results.json", AUDIT, *PLOTS):
@@ -83,6 +82,16 @@ def stage(
     _write_text(target / "NOTICE", notice(license_, config, probes=judge.results.get("probes")))
     refuse_leaks(target, [judge.folder, target])
     return target
+
+
+def check_empty(target: Path) -> None:
+    """Refuse a folder to stage in that holds files.
+
+    Raises:
+        DataFileError: It does.
+    """
+    if target.exists() and any(target.iterdir()):
+        raise DataFileError(f"{target} expects an empty folder to stage in, but holds files. Remove them.")
 
 
 def tree(folder: Path) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SOME_REJECTED = 3  # exit code
-JUDGE = "Hub id or folder (embedded)"
+JUDGE = "Hub id, folder, or folder of classifiers such as *_clfs (embedded)"
 TEXTS = (".json", ".jsonl", ".csv")  # which may be compressed as .gz or .zst
 SUFFIXES = (*TEXTS, ".parquet", ".arrow")  # those of files.tables, which takes seconds to import
 READABLE = (*SUFFIXES, *(one + more for one in TEXTS for more in (".gz", ".zst")))
@@ -73,10 +73,13 @@ def check_input(place: str) -> None:
 
 
 def add_judge_options(parser: argparse.ArgumentParser) -> None:
-    """Add how a judge is loaded: --revision, --device and --dtype."""
+    """Add how a judge is loaded: --revision, --device and --dtype, and of classifiers --rubrics and --backbone."""
     parser.add_argument("--revision", metavar="NAME", help="commit, branch or tag of a judge on the Hub (main)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
     parser.add_argument("--dtype", choices=DTYPES, help="default: what the device is fastest in")
+    rubrics = "of classifiers: probing set, or JSON, with the rubrics that they were fitted in (this project's own)"
+    parser.add_argument("--rubrics", metavar="FILE", help=rubrics)
+    parser.add_argument("--backbone", metavar="ID_OR_PATH", help="of classifiers: its backbone (the one they name)")
 
 
 def add_column_option(parser: Any) -> None:

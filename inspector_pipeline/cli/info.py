@@ -22,10 +22,15 @@ def info(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from inspector_pipeline.api.load import judge_name
+    from inspector_pipeline.api.load import holds_classifiers, judge_name
     from inspector_pipeline.configuration_inspector import InspectorConfig
 
     judge = judge_name(args.judge)
+    if holds_classifiers(judge):
+        raise ValueError(
+            f"JUDGE expects a judge's folder, but {judge} holds fitted classifiers. `inspector score --judge` takes "
+            "them as they are; make a judge of them with import_reference of the training extra to describe it."
+        )
     config = InspectorConfig.from_pretrained(judge)
     weights, evidence = (file_of(judge, name) for name in ("model.safetensors", "results.json"))
     size = weights.stat().st_size if weights else None

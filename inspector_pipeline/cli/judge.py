@@ -37,10 +37,11 @@ def check_judge_options(args: argparse.Namespace) -> None:
 
 
 def load(args: argparse.Namespace) -> Any:
-    """Load the judge, by `judge` and those of device, dtype and revision that were given."""
+    """Load the judge, by `judge` and those of the options of `add_judge_options` that were given."""
     from inspector_pipeline.api.load import load_judge
 
-    options = {name: getattr(args, name) for name in ("device", "dtype", "revision") if getattr(args, name)}
+    named = ("device", "dtype", "revision", "rubrics", "backbone")
+    options = {name: getattr(args, name) for name in named if getattr(args, name)}
     with loading(args.judge):
         return load_judge(args.judge, **options)
 

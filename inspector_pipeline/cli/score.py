@@ -268,11 +268,11 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 def _needed_keys(judge: str | None, revision: str | None) -> tuple[str, ...]:
     """Return the texts that pairs need, before a judge is loaded; the embedded one needs both."""
-    from inspector_pipeline.api.load import judge_name
+    from inspector_pipeline.api.load import holds_classifiers, judge_name
     from inspector_pipeline.configuration_inspector import InspectorConfig
     from inspector_pipeline.template import PAIR_KEYS, needed_keys
 
-    if judge is None:
+    if judge is None or holds_classifiers(judge):
         return PAIR_KEYS
     return needed_keys(InspectorConfig.from_pretrained(judge_name(judge), revision=revision).parsed_readings.values())
 

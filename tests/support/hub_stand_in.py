@@ -182,8 +182,8 @@ class Handler(BaseHTTPRequestHandler):
     def who(self):
         self.send(200, {"name": "tester", "type": "user", "orgs": [], "auth": {}}) if self.may_write() else None
 
-    def preupload(self, repo_id, revision):
-        repo = self.find(repo_id)
+    def preupload(self, repo_id, revision, kind="models"):
+        repo = self.find(repo_id, kind)
         if not self.may_write():
             return
         old = repo.commits[self.sha_of(repo, revision)]
@@ -195,8 +195,8 @@ class Handler(BaseHTTPRequestHandler):
             files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self.send(200, {"files": files})
 
-    def lfs_batch(self, repo_id):
-        self.find(repo_id)
+    def lfs_batch(self, repo_id, kind=None):
+        self.find(repo_id, kind or "models")
         if not self.may_write():
             return
         objects = []
@@ -220,8 +220,8 @@ class Handler(BaseHTTPRequestHandler):
         item = json.loads(self.body)
         self.send(200 if len(self.hub.lfs.get(item["oid"], b"")) == item["size"] else 404, {})
 
-    def commit(self, repo_id, revision):
-        repo = self.find(repo_id)
+    def commit(self, repo_id, revision, kind="models"):
+        repo = self.find(repo_id, kind)
         if not self.may_write() or self.cut("commit"):
             return
         parent = self.sha_of(repo, revision)
@@ -244,8 +244,8 @@ class Handler(BaseHTTPRequestHandler):
         sha = repo.commit(revision, files)
         self.send(200, {"success": True, "commitOid": sha, "commitUrl": f"{self.hub.endpoint}/{repo_id}/commit/{sha}"})
 
-    def branch(self, repo_id, revision):
-        repo = self.find(repo_id)
+    def branch(self, repo_id, revision, kind="models"):
+        repo = self.find(repo_id, kind)
         if not self.may_write():
             return
         if revision in repo.branches:
@@ -254,8 +254,8 @@ class Handler(BaseHTTPRequestHandler):
         repo.branches[revision] = repo.branches["main"]
         self.send(200, {})
 
-    def info(self, repo_id, revision="main"):
-        repo = self.find(repo_id)
+    def info(self, repo_id, revision="main", kind="models"):
+        repo = self.find(repo_id, kind)
         sha = self.sha_of(repo, revision)
         card = repo.commits[sha].get("README.md", Blob(b"", False)).content.decode()
         found = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
@@ -265,8 +265,8 @@ class Handler(BaseHTTPRequestHandler):
         tag = {"pipeline_tag": data["pipeline_tag"]} if "pipeline_tag" in data else {}
         self.send(200, {**answer, **tag, "siblings": siblings, "cardData": data})
 
-    def tree(self, repo_id, revision, path=""):
-        repo = self.find(repo_id)
+    def tree(self, repo_id, revision, path="", kind="models"):
+        repo = self.find(repo_id, kind)
         files = repo.commits[self.sha_of(repo, revision)]
         inside = {name: blob for name, blob in files.items() if name.startswith(path.lstrip("/"))}
         if path and not inside:
@@ -294,13 +294,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 ID = r"(?P<repo_id>[\w.-]+/[\w.-]+)"
-API = rf"/api/models/{ID}"
+API = rf"/api/(?P<kind>models|datasets|spaces)/{ID}"
 ROUTES = [
     ("POST", r"/api/repos/create", Handler.create),
     ("POST", r"/api/validate-yaml", Handler.validate_yaml),
     ("GET", r"/api/whoami-v2", Handler.who),
     ("POST", rf"{API}/preupload/(?P<revision>.+)", Handler.preupload),
-    ("POST", rf"/{ID}\.git/info/lfs/objects/batch", Handler.lfs_batch),
+    ("POST", rf"/(?:(?P<kind>datasets|spaces)/)?{ID}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     ("PUT", r"/lfs/(?P<oid>\w+)", Handler.lfs_put),
     ("POST", r"/verify", Handler.verify),
     ("POST", rf"{API}/commit/(?P<revision>.+)", Handler.commit),
@@ -308,6 +308,6 @@ ROUTES = [
     ("GET", rf"{API}/tree/(?P<revision>[^/]+)(?P<path>.*)", Handler.tree),
     ("GET", rf"{API}/revision/(?P<revision>.+)", Handler.info),
     ("GET", API, Handler.info),
-    ("GET HEAD", rf"/(?P<kind>spaces)/{ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
+    ("GET HEAD", rf"/(?P<kind>datasets|spaces)/{ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
     ("GET HEAD", rf"/{ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
 ]

@@ -23,6 +23,7 @@ from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.template import EncodedPair, PairTokenizer
 from inspector_pipeline.truncation import take_final_norm
 
+from ..labelling.readings import OWN
 from ..rows.records import LabelledPair, labelled_rows, write_records
 from ..runs.manifest import Manifest, manifest_path
 from .plan import ExtractConfig, check_settings, fingerprint_of, make_readings, read_pairs
@@ -50,7 +51,9 @@ def extract(config: ExtractConfig) -> None:
     """
     check_settings(config)
     folder = Path(config.output)
-    manifest = Manifest.of(STAGE, config, (config.pairs, config.questions, config.rubrics))
+    manifest = Manifest.of(
+        STAGE, config, (config.pairs, config.questions, None if config.rubrics == OWN else config.rubrics)
+    )
     pairs, rubrics, n_foreign = read_pairs(config)
     location, pinned = backbone_location(config.backbone_id, config.backbone_revision, None)
     tokenizer = AutoTokenizer.from_pretrained(location, **pinned)

@@ -19,6 +19,7 @@ from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK,
 from inspector_pipeline.truncation import position_limit, truncated_config
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
+from ..labelling.readings import OWN, own_readings
 from ..rows.probing_set import drop_foreign, is_probing_set, read_probing_set, read_questions, read_rubrics
 from ..rows.records import LabelledPair, labelled_pairs, read_records
 from .store import CHAT, OUTPUT_STATE, QUESTION, RUBRIC, RUBRIC_PREFIX, Fingerprint
@@ -54,8 +55,8 @@ class ExtractConfig:
             for), rubric (a published probing set's own rubrics, each for the pairs that carry its label), or a JSON
             file with objects of name, template (with {question} and {prediction}, and where rows have them {reference}
             and {context}) and, where wanted, add_special_tokens, and question_only for one with {question} alone.
-        rubrics: Probing set, or JSON of readings by aspect, whose rubrics `rubric` means; where not given, those of the
-            pairs' own file.
+        rubrics: Probing set, or JSON of readings by aspect, whose rubrics `rubric` means, or `own` for those of this
+            project; where not given, those of the pairs' own file.
         depth: Layers to load; as many as are read where not given.
         window: Rows of a shard.
     """
@@ -110,7 +111,7 @@ def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, Pai
     else:
         pairs = labelled_pairs(read_records(config.pairs), unlabelled=True, question_only=alone)
     if config.rubrics:
-        rubrics = read_rubrics(config.rubrics)
+        rubrics = read_readings(config.rubrics)
     n_foreign = 0
     if config.questions:
         pairs, foreign = drop_foreign(pairs, read_questions(config.questions))
@@ -201,6 +202,19 @@ def task_reading(
     # Templates of models that think out loud write an empty thought by this; others do not know the name.
     text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=False)
     return PairTemplate.from_template(f"{text}{answer}", add_special_tokens=False, question_only=question_only)
+
+
+def read_readings(source: str) -> dict[str, PairTemplate]:
+    """Read each aspect's rubric.
+
+    Args:
+        source: `own`, a probing set, or JSON of readings by aspect.
+
+    Raises:
+        DataFileError: The file is neither.
+        ReadingError: A reading is malformed.
+    """
+    return own_readings() if source == OWN else read_rubrics(source)
 
 
 def read_templates(path: str) -> list[tuple[str, PairTemplate]]:

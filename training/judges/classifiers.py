@@ -5,6 +5,7 @@ its numbers (`inert`, `skops_files`, `estimators`).
 """
 
 import logging
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.features import Feature
-from inspector_pipeline.files.disk import json_text
+from inspector_pipeline.files.disk import json_text, write_whole
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.template import PairTemplate
@@ -32,8 +33,11 @@ from .skops_files import read_skops
 
 logger = logging.getLogger(__name__)
 
-POOLINGS = ("mean", "last", "min", "max")
+POOLINGS = ("mean", "last", "min", "max", "concat")
+CONCATENATED = ("min", "max", "mean")  # what the published pooling `concat` puts side by side
 CLASSIFICATIONS = ("binary", "multi")
+BINARY = {"0": "the teacher scored it 1, 2 or 3 of 5", "1": "the teacher scored it 4 or 5 of 5"}
+NAMES = {"LogisticRegression": "logistic regression", "SVC": "linear SVC"}
 METADATA: dict[str, tuple[str, Callable[[Any], object]]] = {  # key -> what it is to be
     "layers": (
         "a list of layer numbers from 0",
@@ -57,7 +61,7 @@ class Metadata:
         dimension: The aspect.
         classification: `binary` (0 and 1) or `multi`.
         layers: Decoder outputs counted from 0; their states are concatenated in this order.
-        pool: mean, last, min or max.
+        pool: mean, last, min, max or concat.
         use_attn: Whether attention entropies are among the features; such classifiers are refused.
     """
 
@@ -171,6 +175,44 @@ def save_classifiers(classifiers: Mapping[str, Classifier], folder: Path) -> Non
         (folder / f"{name}.json").write_text(json_text(asdict(classifier.metadata)), encoding="utf-8")
 
 
+def reported(classifier: Classifier) -> dict[str, Any]:
+    """Say what was saved with a classifier, its macro F1 where there is one: an aspect's part of results.json."""
+    estimator, metadata = classifier.estimator, classifier.metadata
+    found: dict[str, Any] = {"classes": [int(c) for c in estimator.classes_]}
+    if metadata.classification == "binary":
+        found["meanings"] = BINARY
+    score = getattr(estimator, "best_score_", None)
+    if score is not None:
+        kind = type(estimator.best_estimator_.steps[-1][1]).__name__
+        found["reported"] = {
+            "macro_f1": float(score),
+            "layers": list(metadata.layers),
+            "pool": metadata.pool,
+            "classifier": NAMES.get(kind, kind),
+        }
+    return found
+
+
+def save_published(classifiers: Mapping[str, Classifier], folder: Path, name: str) -> list[Path]:
+    """Write classifiers in the published layout, NAME.pkl of {"model", "metadata"}, which the published tools read.
+
+    Args:
+        classifiers: Aspect -> a fitted search, with its metadata.
+        folder: Where to; made where it is missing.
+        name: What the metadata call the kind of classifier.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for aspect, classifier in classifiers.items():
+        search, metadata = classifier.estimator, asdict(classifier.metadata)
+        found = {"best_params": search.best_params_, "best_score": float(search.best_score_)}
+        metadata |= {"layers": list(classifier.metadata.layers), "clf_name": name, **found}
+        write_whole(folder / f"{aspect}.pkl", pickle.dumps({"model": search, "metadata": metadata}))
+    return [folder / f"{aspect}.pkl" for aspect in classifiers]
+
+
 def judge_of_classifiers(
     classifiers: Mapping[str, Classifier],
     rubrics: Mapping[str, PairTemplate],
@@ -204,7 +246,9 @@ def judge_of_classifiers(
         )
     without = [name for name in classifiers if name not in rubrics]
     if without:
-        raise DataFileError(f"The probing set expects prompts for {', '.join(without)}, but has {', '.join(rubrics)}.")
+        raise DataFileError(
+            f"The rubrics' file expects prompts for {', '.join(without)}, but has {', '.join(rubrics)}."
+        )
     named = BackboneSpec(backbone_id or llms.pop(), backbone_revision)
     config = (backbone_config or named.config()).get_text_config()
     backbone = BackboneSpec(named.id, named.revision, max_length=config.max_position_embeddings)
@@ -233,8 +277,9 @@ def _aspect_head(name: str, classifier: Classifier, classes: list[int] | None, n
             f"{max(metadata.layers)}."
         )
     features = [
-        Feature(name, layer + 1, metadata.pool, "final_norm" if layer + 1 == n_layers else "raw")
+        Feature(name, layer + 1, pooling, "final_norm" if layer + 1 == n_layers else "raw")
         for layer in metadata.layers
+        for pooling in (CONCATENATED if metadata.pool == "concat" else (metadata.pool,))
     ]
     head = {"type": "linear", "rule": probe.rule, "members": probe.members}
     return AspectHead(name, features, head, probe.classes, probe)

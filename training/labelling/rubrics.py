@@ -1,7 +1,8 @@
-"""What a teacher is asked to look at: rubrics of the five aspects, and of any that a config adds."""
+"""What a judge is asked to look at: rubrics of five aspects and of seven criteria, and of any that a config adds."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from inspector_pipeline.errors import SettingsError
 
@@ -149,15 +150,57 @@ FIVE_LEVELS = {
 TWO_LEVELS = {
     name: Rubric(name, description, 0, 1, dict(enumerate(two))) for name, (description, _, two) in _ASPECTS.items()
 }
-SCALES = {"1-5": FIVE_LEVELS, "0-1": TWO_LEVELS}
+# The seven criteria by which LAGER's study selects instruction data, on its nine levels; the words are this project's.
+_CRITERIA = {
+    # criterion: (what is looked at, what deserves 1, 5 and 9)
+    "answer_accuracy": (
+        "Is what the response says right, and does it do what the instruction asks for?",
+        ("Wrong, or it does something else.", "Right in part, with a flaw that matters.", "Right in every point."),
+    ),
+    "logical_consistency": (
+        "Do the statements of the response fit each other and follow from one another, without a gap or contradiction?",
+        ("It contradicts itself or cannot be followed.", "It hangs together, with a gap.", "Every step follows."),
+    ),
+    "relevance": (
+        "Does the response keep to what the instruction is about, and leave out what has no part in it?",
+        (
+            "Off the subject.",
+            "On the subject, with parts that have nothing to do with it.",
+            "All of it serves it.",
+        ),
+    ),
+    "fluency_and_clarity": (
+        "Is the response well written and easy to understand: its sentences, its order, its notation?",
+        ("Hard to read at all.", "Understandable, and clumsy in places.", "Clear and natural throughout."),
+    ),
+    "length_appropriateness": (
+        "Is the response as long as the instruction calls for, neither cut short nor drawn out?",
+        ("Far too short or far too long.", "Somewhat too short or too long.", "Just as long as it should be."),
+    ),
+    "diversity": (
+        "How varied is what can be learnt from instruction and response together: in words, forms, views, kinds "
+        "of content? What has been said a thousand times in the same way deserves little.",
+        ("A stock phrase.", "Usual matter in usual words, with some variety.", "Rich, and unlike the usual."),
+    ),
+    "instruction_difficulty": (
+        "How much knowledge, care or reasoning does it take to answer well? The response itself does not count.",
+        ("Anyone answers it at once.", "It takes some knowledge or a few steps.", "It is hard for an expert."),
+    ),
+}
+CRITERIA = {
+    name: Rubric(name, description, 1, 9, dict(zip((1, 5, 9), words, strict=True)))
+    for name, (description, words) in _CRITERIA.items()
+}
+Scale = Literal["1-5", "0-1", "1-9"]
+SCALES: dict[Scale, dict[str, Rubric]] = {"1-5": FIVE_LEVELS, "0-1": TWO_LEVELS, "1-9": CRITERIA}
 
 
-def chosen_rubrics(names: Iterable[str], scale: str, custom: Iterable[Rubric]) -> list[Rubric]:
+def chosen_rubrics(names: Iterable[str], scale: Scale, custom: Iterable[Rubric]) -> list[Rubric]:
     """Collect the rubrics that a config names.
 
     Args:
-        names: Of the five aspects.
-        scale: Theirs, `1-5` or `0-1`.
+        names: Of the five aspects, or of the seven criteria.
+        scale: Theirs: `1-5` or `0-1` of aspects, `1-9` of criteria.
         custom: Further rubrics.
 
     Raises:

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
@@ -85,6 +85,37 @@ def reference_protocol(features: FeatureSet, settings: ReferenceSettings | None 
         with a warning that says why.
 
     Raises:
+        DataFileError: See `fit_reference`.
+        BackboneError: See there.
+    """
+    return {name: fitted.result for name, fitted in fit_reference(features, settings).items()}
+
+
+class Fitted(NamedTuple):
+    """What the published protocol makes of one aspect.
+
+    Attributes:
+        result: Its evidence.
+        search: The fitted search over C, as published classifiers hold it.
+        ranked: Every candidate of its rankings.
+    """
+
+    result: dict[str, Any]
+    search: GridSearchCV
+    ranked: list[Ranked]
+
+
+def fit_reference(features: FeatureSet, settings: ReferenceSettings | None = None) -> dict[str, Fitted]:
+    """Run the published protocol on every aspect that has a rubric reading, and keep what it fitted.
+
+    Args:
+        features: Read with the settings of `reference_features`; auxiliary pairs are left out.
+        settings: What the protocol leaves open.
+
+    Returns:
+        Aspect -> what it makes of it.
+
+    Raises:
         DataFileError: The features lack a rubric reading, a pooling or a state.
         BackboneError: Attention is asked for, and the backbone cannot be loaded or gives no weights.
     """
@@ -99,7 +130,7 @@ def reference_protocol(features: FeatureSet, settings: ReferenceSettings | None 
         rows = AspectRows(features, name, settings or ReferenceSettings())
         reason = why_not(rows.labels)
         if reason is None:
-            results[name.removeprefix(RUBRIC_PREFIX)] = rows.result()
+            results[name.removeprefix(RUBRIC_PREFIX)] = rows.fitted()
         else:
             logger.warning("The published protocol leaves out %s: %s.", name, reason)
     return results
@@ -127,7 +158,7 @@ class AspectRows:
         self.good: Index = is_good(self.scores, classes).astype(np.int64) if classes else self.scores
         self.labels = self.good if settings.task == "binary" else self.scores
 
-    def result(self) -> dict[str, Any]:
+    def fitted(self) -> Fitted:
         """Rank, choose, fit and test."""
         task, attention = self.settings.task, self.settings.attention
         heads = attention_entropies(self.features, self.reading) if attention != "none" else {}
@@ -138,14 +169,16 @@ class AspectRows:
         if attention == "probe":
             inputs = np.concatenate([inputs, entropies[chosen.layer + 1]], axis=1)
         kinds = dict.fromkeys(one.kind for one in ranked)
-        return {
+        search, tested = fit_probe(inputs, self.labels, self.settings.classifier)
+        result = {
             "layer": chosen.layer,
             "pooling": chosen.pooling,
-            **fit_and_test(inputs, self.labels, self.settings.classifier),
+            **tested,
             "n": len(self.labels),
             "settings": asdict(self.settings),
             "rankings": {kind: [asdict(one) for one in ranked if one.kind == kind][:RANKED_KEPT] for kind in kinds},
         }
+        return Fitted(result, search, ranked)
 
     def _states(self, layer: int, pooling: str) -> Array:
         """Return the pooled outputs of a decoder layer, counted from 1, as float64 (rows, hidden or 3 x hidden)."""
@@ -185,6 +218,11 @@ def balanced_rows(scores: Index) -> Index:
 
 
 def fit_and_test(inputs: Array, labels: Index, classifier: str = "lr") -> dict[str, Any]:
+    """Fit a probe and test it; see `fit_probe`, of which this is the second value."""
+    return fit_probe(inputs, labels, classifier)[1]
+
+
+def fit_probe(inputs: Array, labels: Index, classifier: str = "lr") -> tuple[GridSearchCV, dict[str, Any]]:
     """Fit a probe on 80 % of the rows and test it on the others, as published.
 
     Args:
@@ -193,10 +231,10 @@ def fit_and_test(inputs: Array, labels: Index, classifier: str = "lr") -> dict[s
         classifier: lr or linear_svm.
 
     Returns:
-        The number of test rows, the chosen C, cross-validated macro F1 on the other rows, and the test rows' metrics
-        with intervals over them, None where they are not defined, as AUROC is not without both good scores and others
-        to test. AUROC and Spearman's rho are those of the expected score; for linear_svm from Platt's
-        probabilities, while the score itself is the vote.
+        The fitted search; and the number of test rows, the chosen C, cross-validated macro F1 on the other rows, and
+        the test rows' metrics with intervals over them, None where they are not defined, as AUROC is not without both
+        good scores and others to test. AUROC and Spearman's rho are those of the expected score; for linear_svm from
+        Platt's probabilities, while the score itself is the vote.
     """
     everyone = np.arange(len(labels))
     train, test = train_test_split(everyone, test_size=TEST_SHARE, stratify=labels, random_state=SPLIT_SEED)
@@ -211,9 +249,9 @@ def fit_and_test(inputs: Array, labels: Index, classifier: str = "lr") -> dict[s
     predicted = Predictions(expected, expected, unknown, search.predict(inputs[test])[None])
     rows = np.arange(len(test)).astype(np.str_)
     draws = bootstrap(labels[test], classes, predicted, resamples(rows, BOOTSTRAPS, SPLIT_SEED).weights(rows))
-    return {
+    return search, {
         "n_test": len(test),
-        "C": search.best_params_["classifier__C"],
+        "C": search.best_params_["clf__C"],
         "cv_macro_f1": round(float(search.best_score_), 4),
         **intervals(draws),
     }
@@ -225,8 +263,8 @@ def _search(classifier: str, labels: Index) -> GridSearchCV:
         if classifier == "lr"
         else SVC(kernel="linear", class_weight="balanced", random_state=SPLIT_SEED)
     )
-    pipeline = Pipeline([("scaler", StandardScaler()), ("classifier", model)])
-    return GridSearchCV(pipeline, {"classifier__C": list(C_GRIDS[classifier])}, cv=_folds(labels), scoring="f1_macro")
+    pipeline = Pipeline([("scaler", StandardScaler()), ("clf", model)])
+    return GridSearchCV(pipeline, {"clf__C": list(C_GRIDS[classifier])}, cv=_folds(labels), scoring="f1_macro")
 
 
 def _folds(labels: Index) -> int:

@@ -28,6 +28,7 @@ from .records import labelled_pairs, read_records
 TEACHER_KEY = "roscoe5dim_score"
 LABEL_KEYS = ("scores", "reasons", "justifications", "raw_labels")
 PathLike = str | os.PathLike[str]
+Words = Mapping[str, int] | None
 
 
 def detect(path: PathLike) -> str:
@@ -66,8 +67,12 @@ def write_results(rows: Iterable[Row], path: PathLike) -> None:
     write_rows([_without_labels(row) for row in rows], str(path))
 
 
-def read_teacher(path: PathLike) -> list[Row]:
+def read_teacher(path: PathLike, words: Words = None) -> list[Row]:
     """Read a teacher's file as labelled rows.
+
+    Args:
+        path: The file.
+        words: Label as it is written -> score, for labels that are no whole numbers.
 
     Raises:
         DataFileError: It is malformed, or a row lacks id, question, prediction or the teacher's scores.
@@ -75,7 +80,7 @@ def read_teacher(path: PathLike) -> list[Row]:
     rows = []
     for row in _read(path, TEACHER_KEY):
         given = row.pop(TEACHER_KEY)
-        rows.append(_renamed(row, "gold_answer", "answer") | _teacher_labels(given))
+        rows.append(_renamed(row, "gold_answer", "answer") | _teacher_labels(given, words))
     return rows
 
 
@@ -85,12 +90,13 @@ def write_teacher(rows: Iterable[Row], path: PathLike) -> None:
     write_atomically(Path(path), "".join(json.dumps(row) + "\n" for row in published))
 
 
-def read_evaluated(path: PathLike, aspects: Iterable[str] = ASPECTS) -> list[Row]:
+def read_evaluated(path: PathLike, aspects: Iterable[str] = ASPECTS, words: Words = None) -> list[Row]:
     """Read an evaluated or filtered file as rows whose `scores` are the judge's; `total_score` is kept beside them.
 
     Args:
         path: The file.
         aspects: Names of the aspects; those that a row lacks are left out.
+        words: Label as it is written -> score.
 
     Raises:
         DataFileError: It is malformed, or a row lacks id, question, prediction, total_score or any of the aspects.
@@ -101,7 +107,7 @@ def read_evaluated(path: PathLike, aspects: Iterable[str] = ASPECTS) -> list[Row
         given = {aspect: row.pop(aspect) for aspect in list(row) if aspect in names}
         if not given:
             raise DataFileError(f"{path}: row {i} expects scores of {', '.join(names)}, but has none of them.")
-        parsed = {aspect: parse_label(value) for aspect, value in given.items()}
+        parsed = {aspect: parse_label(value, words) for aspect, value in given.items()}
         labels: Row = {
             "scores": {aspect: score for aspect, (score, _) in parsed.items()},
             "total_score": row.pop("total_score"),
@@ -130,14 +136,25 @@ def evaluated_row(row: Row) -> Row:
     )
 
 
-def read_probing_rows(path: PathLike) -> list[Row]:
+def read_probing_rows(path: PathLike, words: Words = None) -> list[Row]:
     """Read a probing set as labelled rows, one a pair.
+
+    Args:
+        path: The file.
+        words: Label as it is written -> score; without any, labels are taken as they are.
 
     Raises:
         DataFileError: It is malformed.
     """
     pairs, _ = read_probing_set(path)
-    return [{key: getattr(pair, key) for key in ("id", "question", "prediction", "scores")} for pair in pairs]
+    rows: list[Row] = [
+        {key: getattr(pair, key) for key in ("id", "question", "prediction", "scores")} for pair in pairs
+    ]
+    for row in rows if words else ():
+        parsed = {aspect: parse_label(said, words) for aspect, said in row["scores"].items()}
+        row["scores"] = {aspect: score for aspect, (score, _) in parsed.items()}
+        row["reasons"] = {aspect: reason for aspect, (_, reason) in parsed.items() if reason}
+    return rows
 
 
 def write_probing_set(
@@ -152,14 +169,14 @@ def write_probing_set(
     write_atomically(Path(path), json.dumps(made, indent=4))
 
 
-READERS: dict[str, Callable[[PathLike], list[Row]]] = {
+READERS: dict[str, Callable[..., list[Row]]] = {
     "records": read_records,
     "results": read_results,
     "teacher": read_teacher,
     "probing": read_probing_rows,
     "evaluated": read_evaluated,
 }
-"""Format, as `detect` names it -> its reader."""
+"""Format, as `detect` names it -> its reader; those of labels take `words`."""
 
 
 def _read(path: PathLike, *keys: str) -> list[Row]:
@@ -185,7 +202,7 @@ def _without_labels(row: Row) -> Row:
     return _renamed({key: value for key, value in row.items() if key not in LABEL_KEYS}, "answer", "gold_answer")
 
 
-def _teacher_labels(given: Any) -> Row:
+def _teacher_labels(given: Any, words: Words) -> Row:
     """Read the teacher's scores; what a score and its justification alone would not say is kept as it is."""
     if not isinstance(given, dict):
         why = f"the teacher's scores are {type(given).__name__}, not an object"
@@ -193,7 +210,7 @@ def _teacher_labels(given: Any) -> Row:
     labels: Row = {"scores": {}, "reasons": {}, "justifications": {}}
     for aspect, entry in given.items():
         fields = entry if isinstance(entry, dict) else {"score": entry}
-        labels["scores"][aspect], reason = parse_label(fields.get("score"))
+        labels["scores"][aspect], reason = parse_label(fields.get("score"), words)
         if reason:
             labels["reasons"][aspect] = str(fields.get("reason") or reason)
         if isinstance(fields.get("justification"), str):

@@ -175,6 +175,36 @@ def labelled_pairs(rows: Iterable[Row], *, unlabelled: bool = False, question_on
     return pairs
 
 
+def binary_rows(rows: Iterable[Row], threshold: int, source: str) -> list[Row]:
+    """Turn scores into two classes: 1 for those of the threshold or more, 0 for others; a total of them goes.
+
+    Args:
+        rows: Labelled rows.
+        threshold: Lowest score that becomes 1; published binary labels have 4 of 1 to 5.
+        source: Where the rows come from, for messages.
+
+    Raises:
+        DataFileError: No row is labelled, or an aspect has no score above 1: it has two classes already, or one.
+    """
+    rows = list(rows)
+    highest: dict[str, int] = {}
+    for row in rows:
+        for aspect, score in (row.get("scores") or {}).items():
+            highest[aspect] = max(highest.get(aspect, 0), score or 0)
+    short = [aspect for aspect, score in highest.items() if score <= 1]
+    if short or not highest:
+        found = f"{short[0]} has none above 1" if short else "no row has a label"
+        raise DataFileError(f"{source} expects scores of a longer scale than 0 and 1 to make binary, but {found}.")
+    made = []
+    for row in rows:
+        scores = {
+            name: score if score is None else int(score >= threshold)
+            for name, score in (row.get("scores") or {}).items()
+        }
+        made.append({key: value for key, value in row.items() if key != "total_score"} | {"scores": scores})
+    return made
+
+
 def number_samples(rows: Iterable[Row], source: str) -> list[Row]:
     """Count the responses of each question and generator from 0, where they carry no number of their own.
 

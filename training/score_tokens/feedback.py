@@ -19,7 +19,7 @@ from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer
 
 from .logits import logits_of_encoded, score_tokens_of
 
-MARKER = re.compile(r"score\W*$", re.IGNORECASE)  # what stands before a score
+MARKER = re.compile(r"(score|\[result\])\W*$", re.IGNORECASE)  # what stands before a score
 MORE_NUMBER = re.compile(r"[.,]?\d")  # what would make the token a part of another number
 MORE_WORDS = re.compile(r" ?\w")  # and what makes a letter no score: "A good answer"
 NO_SCORE = "the reply gives no score"
@@ -165,8 +165,8 @@ def generate_replies(
 def score_position(reply: Sequence[int], token_ids: Sequence[int], tokenizer: Any) -> int | None:
     """Find the last score that a reply gives.
 
-    A score is one of the score tokens after the word "score" and nothing but punctuation; a token that goes on as
-    another number, such as the 4 of 4.5, is none, and neither is a letter that words follow.
+    A score is one of the score tokens after the word "score", or "[RESULT]", and nothing but punctuation; a token that
+    goes on as another number, such as the 4 of 4.5, is none, and neither is a letter that words follow.
 
     Args:
         reply: Token ids.

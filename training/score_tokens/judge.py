@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.features import Feature
+from inspector_pipeline.files.entries import Row
 from inspector_pipeline.heads import ScoreTokens, probe_key
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
@@ -21,7 +22,9 @@ from ..features.store import RUBRIC_PREFIX
 from ..judges.build import AspectHead, BackboneSpec, ScoreTokenWeights, build_judge
 from ..rows.records import LabelledPair
 from .logits import Unembedding, layer_logits
-from .prompts import PROMPT, AskedAspect, prompt_reading, read_prompt_rows, score_reading
+from .prompt_rows import PromptColumns, read_prompt_rows
+from .prompts import PROMPT, AskedAspect, prompt_reading, score_reading
+from .split_scores import SplitScore
 from .weights import Array, TuningConfig, tune, uniform_weights
 
 
@@ -110,11 +113,51 @@ def prompt_judge(
     return open_judge(build_lager(backbone, [AskedAspect(PROMPT, list(scores), asked)], states, unembedding))
 
 
-def open_judge(model: InspectorModel) -> InspectorPipeline:
-    """Load a judge that was just built, with its backbone and tokenizer."""
+def open_judge(model: InspectorModel, shared: InspectorModel | None = None) -> InspectorPipeline:
+    """Load a judge that was just built, with its tokenizer and its backbone, or that of another judge."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder, fused=False)
-        return load_judge(folder)
+        return load_judge(folder, **({} if shared is None else {"share_backbone_with": shared}))
+
+
+class SplitJudge:
+    """Scores whole prompts on a scale of which one score begins with another's token, layers alike: two prefills each.
+
+    Args:
+        backbone: Which backbone.
+        states: Which states are read.
+        split: How the scale is read.
+        unembedding: The backbone's.
+    """
+
+    def __init__(
+        self, backbone: BackboneSpec, states: ScoreStates, split: SplitScore, unembedding: Unembedding
+    ) -> None:
+        """Make a judge of each of the two states, on one backbone."""
+        self.both, self.likeliest = split.both, states.decision == "argmax"
+        first = AskedAspect(PROMPT, split.scores, split.first)
+        second = AskedAspect(PROMPT, list(split.both), split.second)
+        self.first = open_judge(build_lager(backbone, [first], states, unembedding))
+        self.second = open_judge(build_lager(backbone, [second], states, unembedding), self.first.model)
+
+    def __call__(self, pairs: list[Row], batch_size: int | None = None) -> list[dict[str, Any]]:
+        """Score prompts, each in two halves; results have a pipeline's scores, expected, probabilities, truncated."""
+        results = zip(self.first(pairs, batch_size=batch_size), self.second(pairs, batch_size=batch_size), strict=True)
+        return [self._joined(first, second) for first, second in results]
+
+    def _joined(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+        shares: dict[int, float] = dict(first["probabilities"][PROMPT])
+        shared = shares[self.both[0]]
+        shares |= {score: shared * second["probabilities"][PROMPT][score] for score in self.both}
+        expected = sum(score * share for score, share in shares.items())
+        nearest = min(sorted(shares), key=lambda score: abs(score - expected))
+        score = max(sorted(shares), key=shares.__getitem__) if self.likeliest else nearest
+        return {
+            "scores": {PROMPT: score},
+            "expected": {PROMPT: expected},
+            "probabilities": {PROMPT: dict(sorted(shares.items()))},
+            "truncated": first["truncated"] or second["truncated"],
+        }
 
 
 def set_layer_weights(model: InspectorModel, aspect: str, weights: Array) -> None:
@@ -157,9 +200,9 @@ class TuningRows:
         return cls(logits, labels, f"{len(own)} labels of {aspect}")
 
     @classmethod
-    def of_prompts(cls, judge: InspectorPipeline, path: str) -> "TuningRows":
+    def of_prompts(cls, judge: InspectorPipeline, path: str, columns: PromptColumns | None = None) -> "TuningRows":
         """Read a file of LAGER's own rows with a judge of whole prompts."""
-        rows = read_prompt_rows(path)
+        rows = read_prompt_rows(path, columns)
         logits = layer_logits(judge, PROMPT, [row.as_pair() for row in rows])
         labels = np.array([row.score for row in rows], dtype=float)
         return cls(logits, labels, f"{len(rows)} prompts of {Path(path).name}")

@@ -2,15 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from string import ascii_uppercase
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from inspector_pipeline.errors import DataFileError, ReadingError, SettingsError
-from inspector_pipeline.files.tables import Row, read_rows
+from inspector_pipeline.errors import ReadingError, SettingsError
 from inspector_pipeline.template import PREDICTION_MARK, QUESTION_MARK, PairTemplate, PairTokenizer
 
 from ..features.plan import task_reading
@@ -144,7 +142,7 @@ def score_letters(rubric: Rubric, tokenizer: PreTrainedTokenizerBase) -> tuple[s
         SettingsError: There are more scores than letters.
     """
     ending = task_reading(f"{QUESTION_MARK}{PREDICTION_MARK}", tokenizer, ANSWER)  # only how it ends matters
-    _, ids = _before_own_tokens(ending, tokenizer, [str(score) for score in rubric.scores]) or (ending, [])
+    _, ids, _ = before_own_tokens(ending, tokenizer, [str(score) for score in rubric.scores]) or (ending, [], "")
     if {len(own) for own in ids} == {1} and len({own[0] for own in ids}) == len(rubric.scores):
         return ()
     if len(rubric.scores) > len(ascii_uppercase):
@@ -191,7 +189,7 @@ def score_reading(
             f"{reading.suffix!r}. Add it."
         )
     written = [str(score) for score in scores]
-    ended = _before_own_tokens(reading, tokenizer, written)
+    ended = before_own_tokens(reading, tokenizer, written)
     if ended is None:
         raise ReadingError(
             f"A reading for score tokens expects an end after which a score is a token of its own, but "
@@ -210,84 +208,26 @@ def score_reading(
     return ScoreReading(ended[0], list(seen))
 
 
-def _before_own_tokens(
+def before_own_tokens(
     reading: PairTemplate, tokenizer: PreTrainedTokenizerBase, scores: Sequence[str]
-) -> tuple[PairTemplate, list[list[int]]] | None:
-    """End a reading so that each score has tokens of its own after it; return it with these, or None."""
+) -> tuple[PairTemplate, list[list[int]], str] | None:
+    """End a reading so that each score has tokens of its own after it; return it, these, and what goes before one."""
     stripped = replace(reading, suffix=reading.suffix.rstrip())
     gap = reading.suffix[len(stripped.suffix) :]
     for candidate, before in ((reading, ""), (stripped, gap), (stripped, "")):
-        found = [_ids_after(candidate, f"{before}{score}", tokenizer) for score in scores]
+        found = [ids_after(candidate, f"{before}{score}", tokenizer) for score in scores]
         if all(ids and tokenizer.decode(ids[:1]).strip() for ids in found):
-            return candidate, found
+            return candidate, found, before
     return None
 
 
-def _ids_after(reading: PairTemplate, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def ids_after(reading: PairTemplate, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens of a text after a reading; none where it merges with the reading's own last token."""
     shorter, longer = (
         PairTokenizer(replace(reading, suffix=reading.suffix + end), tokenizer, _LONG)(*_SAMPLE).input_ids
         for end in ("", text)
     )
     return longer[len(shorter) :] if longer[: len(shorter)] == shorter else []
-
-
-@dataclass(frozen=True)
-class PromptRow:
-    """A row of LAGER's own files: a whole prompt, its rubric within, and the score that people gave.
-
-    Attributes:
-        user_prompt: Asks for the score alone.
-        user_prompt_feedback: Asks for feedback first; None where the row has none.
-        score: The score, the mean where several people gave one; None where nobody did.
-    """
-
-    user_prompt: str
-    user_prompt_feedback: str | None
-    score: float | None
-
-    def as_pair(self, *, feedback: bool = False) -> tuple[str, str]:
-        """Cut a prompt into two texts, for a reading that puts them together again."""
-        prompt = (self.user_prompt_feedback or "") if feedback else self.user_prompt
-        half = len(prompt) // 2
-        return prompt[:half], prompt[half:]
-
-
-def read_prompt_rows(path: str) -> list[PromptRow]:
-    """Read a file of `{"user_prompt", "user_prompt_feedback", "score"}`, in any table format; each row has a score.
-
-    Raises:
-        DataFileError: See `prompt_rows`; or it cannot be read.
-    """
-    return prompt_rows(read_rows(path), path)
-
-
-def prompt_rows(rows: Sequence[Row], path: str, *, unscored: bool = False) -> list[PromptRow]:
-    """Check such rows.
-
-    Args:
-        rows: The rows.
-        path: Their file, for the message.
-        unscored: Whether rows may lack a score.
-
-    Raises:
-        DataFileError: A row lacks a prompt, or a score that is a number or a list of numbers.
-    """
-    return [_prompt_row(row, f"{path}: row {i}", unscored=unscored) for i, row in enumerate(rows)]
-
-
-def _prompt_row(row: Row, where: str, *, unscored: bool) -> PromptRow:
-    prompt, feedback, score = (row.get(key) for key in ("user_prompt", "user_prompt_feedback", "score"))
-    for key, text in (("user_prompt", prompt), ("user_prompt_feedback", feedback)):
-        missing = text is None and key == "user_prompt_feedback"
-        if not missing and (not isinstance(text, str) or len(text.strip()) < 2):
-            raise DataFileError(f"{where} expects a prompt as {key}, but got {text!r:.80}.")
-    given: list[Any] = score if isinstance(score, list) else [score]
-    if score is None and unscored:
-        return PromptRow(str(prompt), feedback, None)
-    if not given or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in given):
-        raise DataFileError(f"{where} expects a number, or a list of numbers, as score, but got {score!r:.80}.")
-    return PromptRow(str(prompt), feedback, float(np.mean(given)))
 
 
 def prompt_reading(tokenizer: PreTrainedTokenizerBase, answer: str | None = None) -> PairTemplate:

@@ -22,7 +22,7 @@ from inspector_pipeline.api.load import keep_top
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import Row, write_rows
 
-from ..rows.probing_set import read_rubrics
+from ..features.plan import read_readings
 from ..rows.published import (
     READERS,
     detect,
@@ -32,7 +32,7 @@ from ..rows.published import (
     write_results,
     write_teacher,
 )
-from ..rows.records import write_records
+from ..rows.records import binary_rows, write_records
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +45,13 @@ class Config:
         input: File to read; its format is recognised.
         to: records, results, teacher, probing, evaluated or filtered.
         output: File to write; None, which only `filtered` takes, puts `_filtered.json` for the input's `_evaled.json`.
-        rubrics: Each aspect's rubric, for `probing`: a probing set, or JSON of readings by aspect.
+        rubrics: Each aspect's rubric, for `probing`: a probing set, JSON of readings by aspect, or `own` for those of
+            this project.
         balance: Draw as many rows of every score as the rarest has, for `probing`.
         seed: Of that draw.
         top_percent: Share to keep, 0 to 1, for `filtered`.
+        binary: Whether scores become two classes: 1 for `threshold` or more, else 0.
+        threshold: Lowest score that `binary` makes 1; 4, as published, for scores of 1 to 5.
     """
 
     input: str
@@ -58,6 +61,8 @@ class Config:
     balance: bool = False
     seed: int = 731
     top_percent: float = 1.0
+    binary: bool = False
+    threshold: int = 4
 
 
 def filtered_path(path: str) -> Path:
@@ -87,7 +92,7 @@ WRITERS: dict[str, Callable[[list[Row], Path, Config], None]] = {
     "evaluated": lambda rows, path, _: write_evaluated(rows, path),
     "filtered": lambda rows, path, config: write_filtered(rows, path, config.top_percent),
     "probing": lambda rows, path, config: write_probing_set(
-        rows, read_rubrics(str(config.rubrics)), path, config.seed if config.balance else None
+        rows, read_readings(str(config.rubrics)), path, config.seed if config.balance else None
     ),
 }
 
@@ -101,7 +106,9 @@ def run(config: Config) -> None:
     if config.to not in WRITERS:
         raise DataFileError(f"--to expects {', '.join(WRITERS)}, but got {config.to!r}.")
     if config.to == "probing" and not config.rubrics:
-        raise DataFileError("--to probing expects each aspect's rubric. Name a probing set that has them: --rubrics.")
+        raise DataFileError(
+            "--to probing expects each aspect's rubric. Name a probing set that has them, or own: --rubrics own."
+        )
     if not config.output and config.to != "filtered":
         raise DataFileError(f"--to {config.to} expects an --output.")
     output = Path(config.output or filtered_path(config.input))
@@ -109,5 +116,7 @@ def run(config: Config) -> None:
     rows = READERS[kind](config.input)
     if config.to in ("teacher", "evaluated", "filtered") and not all(row.get("scores") is not None for row in rows):
         raise DataFileError(f"--to {config.to} expects rows with scores, but {config.input} ({kind}) has none in some.")
+    if config.binary:
+        rows = binary_rows(rows, config.threshold, config.input)
     WRITERS[config.to](rows, output, config)
     logger.info("Wrote %s (%s) as %s to %s.", config.input, kind, config.to, output)

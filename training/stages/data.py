@@ -37,7 +37,7 @@ from ..rows.compared import Compared, compared_rows
 from ..rows.published import READERS, detect
 from ..rows.rated import LabelReader, Reported, label_lines, label_report
 from ..rows.reading import as_pairs
-from ..rows.records import number_samples, question_id, subset_of, write_records
+from ..rows.records import binary_rows, number_samples, question_id, subset_of, write_records
 from ..rows.sources import DATASETS, SHOWN, Reject, Source, make_rows, read_dataset
 from ..runs.manifest import Manifest
 
@@ -67,6 +67,8 @@ class Config:
             upper quarter of the scale.
         allow_unreadable: Whether more than 2 % of an aspect's labels may be unreadable; they are left out then.
         merge_raters: Whether rows of one question and response are several raters' labels of it.
+        binary: Whether scores of a published format become two classes: 1 for `threshold` or more, else 0.
+        threshold: Lowest score that `binary` makes 1; 4, as published, for scores of 1 to 5.
         ids_from_text: Make the hash of its text every question's id and keep the source's as `source_id`: for files in
             which one id stands for different questions, such as the published probing set of GPQA.
         limit: Keep this many questions, with all their responses; None keeps all.
@@ -86,6 +88,8 @@ class Config:
     good: dict[str, str] = field(default_factory=dict)
     allow_unreadable: bool = False
     merge_raters: bool = False
+    binary: bool = False
+    threshold: int = 4
     ids_from_text: bool = False
     limit: int | None = None
     seed: int | None = None
@@ -111,6 +115,13 @@ def run(config: Config) -> None:
     rows, rejects = made.rows, made.rejects
     if config.ids_from_text:
         rows = [row | {"id": question_id(row["question"]), "source_id": row["id"]} for row in rows]
+    if config.binary and made.accounts:
+        raise DataFileError(
+            "--binary expects scores in a published format, but got a table's labels. Say from which level on they are "
+            "good: --good.ASPECT."
+        )
+    if config.binary:
+        rows = binary_rows(rows, config.threshold, source.name)
     rows = subset_of(number_samples(rows, source.name), config.limit, config.seed)
     counts = Counter(reject.reason for reject in rejects).most_common(SHOWN)
     reasons = ", ".join(f"{n} times {reason}" for reason, n in counts)
@@ -209,8 +220,23 @@ def _check(config: Config) -> None:
 
 def _published_format(config: Config) -> str | None:
     """Name the published format of a labelled file that is read without naming columns."""
-    kind = detect(str(config.path)) if config.columns == Columns() and not config.words else None
+    kind = detect(str(config.path)) if config.columns == Columns() and not config.compared else None
     return kind if kind in LABELLED_FORMATS else None
+
+
+def _whole(words: Mapping[str, float]) -> dict[str, int]:
+    """Return the words' scores as whole numbers, which published formats hold alone.
+
+    Raises:
+        DataFileError: One is none.
+    """
+    broken = [word for word, score in words.items() if score != int(score)]
+    if broken:
+        raise DataFileError(
+            f"--words.{broken[0]} expects a whole number in a published format, but got {words[broken[0]]:g}. Name the "
+            "file's columns to read it as a table."
+        )
+    return {word: int(score) for word, score in words.items()}
 
 
 def _read(config: Config, published: str | None) -> Source:
@@ -225,7 +251,9 @@ def _read(config: Config, published: str | None) -> Source:
             return Source(name, split, rows if named else as_pairs(rows, texts, config.path, gold=True))
         logger.info("%s is a %s file.", config.path, published)
         origin = {key: value for key, value in (("dataset", config.dataset), ("split", split)) if value}
-        return Source(name, split, [row | origin for row in READERS[published](config.path)])
+        return Source(
+            name, split, [row | origin for row in READERS[published](config.path, words=_whole(config.words))]
+        )
     place = config.path or (named.hub_id if named else str(config.dataset))
     return read_dataset(
         place,

@@ -10,14 +10,13 @@ and `reasons` says why.
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.template import PairTemplate
 
 from ..features.plan import read_templates
-from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
+from ..labelling.rubrics import FIVE_LEVELS, Rubric, Scale, chosen_rubrics
 from ..rows.records import read_records, write_records
 from ..runs.manifest import Manifest
 from ..score_tokens.feedback import load_causal, score_after_feedback
@@ -49,7 +48,7 @@ class Config:
     pairs: str
     output: str
     aspects: tuple[str, ...] = tuple(FIVE_LEVELS)
-    scale: Literal["1-5", "0-1"] = "1-5"
+    scale: Scale = "1-5"
     custom_aspects: tuple[Rubric, ...] = ()
     templates: str | None = None
     max_new_tokens: int = 256

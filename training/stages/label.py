@@ -28,7 +28,7 @@ from ..labelling.journal import (
     is_settled,
     most_tokens,
 )
-from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
+from ..labelling.rubrics import FIVE_LEVELS, Rubric, Scale, chosen_rubrics
 from ..labelling.teacher import combine, grading_messages, read_answer, repair_messages, response_format
 from ..rows.records import checked_rows, read_records, response_key
 from ..runs.manifest import Manifest
@@ -47,8 +47,8 @@ class Config:
         output: JSON Lines file to write: every response's keys with scores, reasons, justifications, ....
         teacher: The teacher's name at the endpoint.
         endpoint: Any OpenAI-compatible endpoint.
-        aspects: Which of the five aspects to score.
-        scale: Theirs.
+        aspects: Which of the five aspects to score, or of the seven criteria of instruction data.
+        scale: Theirs: 1-5 or 0-1 of aspects, 1-9 of criteria.
         custom_aspects: Further aspects with a name, a description and a scale of their own.
         calls: One call for each aspect, or one for all together.
         samples: Replies for each score; the score is their lower median, and their agreement is stored.
@@ -67,7 +67,7 @@ class Config:
     teacher: str
     endpoint: EndpointConfig
     aspects: tuple[str, ...] = tuple(FIVE_LEVELS)
-    scale: Literal["1-5", "0-1"] = "1-5"
+    scale: Scale = "1-5"
     custom_aspects: tuple[Rubric, ...] = ()
     calls: Literal["per_aspect", "together"] = "per_aspect"
     samples: int = 1

@@ -20,7 +20,7 @@ from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BAC
 from ..features.plan import read_templates
 from ..judges.build import BackboneSpec
 from ..judges.write import write_judge
-from ..labelling.rubrics import FIVE_LEVELS, Rubric, chosen_rubrics
+from ..labelling.rubrics import FIVE_LEVELS, Rubric, Scale, chosen_rubrics
 from ..rows.records import LabelledPair, labelled_pairs, read_records
 from ..runs.manifest import Manifest
 from ..score_tokens.judge import ScoreStates, TuningRows, build_lager, open_judge, prompt_judge, tune_judge
@@ -43,8 +43,8 @@ class Config:
         backbone_revision: Its revision.
         dtype: Of the backbone's computation.
         max_length: Upper bound on the tokens of a pair with its rubric.
-        aspects: Which of the five aspects to score.
-        scale: Theirs.
+        aspects: Which of the five aspects to score, or of the seven criteria of instruction data.
+        scale: Theirs: 1-5 or 0-1 of aspects, 1-9 of criteria.
         custom_aspects: Further aspects with a name, a description and a scale of their own. Scores that are no single
             tokens of the backbone's, such as 10 where each digit is one, are asked for as letters.
         templates: JSON file with objects of name (an aspect's) and template, each ending right before the score, to ask
@@ -63,7 +63,7 @@ class Config:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_length: int = 2048
     aspects: tuple[str, ...] = tuple(FIVE_LEVELS)
-    scale: Literal["1-5", "0-1"] = "1-5"
+    scale: Scale = "1-5"
     custom_aspects: tuple[Rubric, ...] = ()
     templates: str | None = None
     question_only: bool = False

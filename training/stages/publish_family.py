@@ -3,8 +3,8 @@
     python -m training publish_family --reference reference --probing-set probing.json --org my-org --output staged \
         --allow-pickle
 
-`reference` holds the published folders gsm8k_binary_clfs, gsm8k_multi_clfs and math_binary_clfs, whose classifiers are
-for Qwen/Qwen3-1.7B; those that are there are built, probes only. Upload one with
+`reference` holds some of the six published folders, {gsm8k,math,gpqa}_{binary,multi}_clfs, whose classifiers are for
+Qwen/Qwen3-1.7B; those that are there are built, probes only, without the Hub. Upload one with
 
     python push_to_hub.py staged/inspector-gsm8k-multi my-org/inspector-gsm8k-multi --allow-unevaluated
         --probes-only --without-backbone
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from transformers import Qwen3Config
 
@@ -27,8 +27,10 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text
 from inspector_pipeline.template import PairTemplate
 
-from ..judges.classifiers import Classifier, judge_of_classifiers, load_classifiers
-from ..rows.probing_set import ASPECTS, read_probing_set
+from ..features.plan import read_readings
+from ..judges.classifiers import Classifier, judge_of_classifiers, load_classifiers, reported
+from ..labelling.readings import OWN
+from ..rows.probing_set import ASPECTS
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +60,28 @@ MATH_TRAIN = DataSource(
     domain="competition mathematics",
     citation="Hendrycks et al., Measuring Mathematical Problem Solving With the MATH Dataset, arXiv 2103.03874.",
 )
+GPQA = DataSource(
+    name="GPQA, main set",
+    what="the questions",
+    license="cc-by-4.0",
+    domain="graduate-level science",
+    citation="Rein et al., GPQA: A Graduate-Level Google-Proof Q&A Benchmark, arXiv 2311.12022.",
+)
 GSM8K_QUESTIONS = replace(GSM8K_TRAIN, name="GSM8K, train set", sha256="", what="the questions")
 PROBES = (
     "These probes are the published classifiers' own weights, ported to float32 and not refitted. No licence was found "
     "for them: ask their authors before you pass them on."
 )
-BINARY = {"0": "the teacher scored it 1, 2 or 3 of 5", "1": "the teacher scored it 4 or 5 of 5"}
 FILLER = (
     "The published labels hold hand-made filler (40 items, 93 rows; their ids lie above GSM8K's), and with it all of "
     "fluency's scores 1 and 2: on real responses such a score of fluency tells little."
 )
+SHIFTED = (
+    "In the published GPQA labels every row from about id 804 on carries the next question's answer, and these rows "
+    "fill most of score 1; half of the questions that it was tested on also stand in its training rows."
+)
+RubricsOf = Literal["own", "gsm8k", "ours"]
+OTHERS = {"gsm8k": "those of the GSM8K labels", "ours": "this project's own words"}
 
 
 @dataclass(frozen=True)
@@ -91,10 +105,10 @@ FAMILY = {
     "inspector-gsm8k-binary": PublishedJudge("gsm8k_binary_clfs", GSM8K_QUESTIONS, True, (FILLER,)),
     "inspector-gsm8k-multi": PublishedJudge("gsm8k_multi_clfs", GSM8K_QUESTIONS, False, (FILLER,)),
     "inspector-math-binary": PublishedJudge("math_binary_clfs", MATH_TRAIN, True),
+    "inspector-math-multi": PublishedJudge("math_multi_clfs", MATH_TRAIN, False),
+    "inspector-gpqa-binary": PublishedJudge("gpqa_binary_clfs", GPQA, True, (SHIFTED,)),
+    "inspector-gpqa-multi": PublishedJudge("gpqa_multi_clfs", GPQA, False, (SHIFTED,)),
 }
-
-
-CLASSIFIERS = {"LogisticRegression": "logistic regression", "SVC": "linear SVC"}
 
 
 @dataclass(frozen=True)
@@ -103,10 +117,11 @@ class Config:
 
     Attributes:
         reference: Folder of the published folders of classifiers.
-        probing_set: JSON whose prompts hold each aspect's rubric (GSM8K).
+        probing_set: JSON whose prompts hold each aspect's rubric (GSM8K), or `own` for this project's.
         org: User or organisation whose repos they will be.
         output: Folder of the staged repos.
         math_probing_set: The same for MATH; without it GSM8K's rubrics are taken, and the card says so.
+        gpqa_probing_set: The same for GPQA.
         with_backbone: Whether real scores are compared, which loads Qwen/Qwen3-1.7B.
         allow_pickle: Whether pickles are read too; nothing in them is run, only their numbers are read.
     """
@@ -116,6 +131,7 @@ class Config:
     org: str
     output: str
     math_probing_set: str | None = None
+    gpqa_probing_set: str | None = None
     with_backbone: bool = False
     allow_pickle: bool = False
 
@@ -131,18 +147,20 @@ def run(config: Config) -> None:
     names = [name for name, published in FAMILY.items() if (reference / published.folder).is_dir()]
     if not names:
         raise DataFileError(f"{reference} expects one of the published folders, but has none.")
-    rubrics = {GSM8K_QUESTIONS: read_probing_set(config.probing_set)[1]}
-    if config.math_probing_set:
-        rubrics[MATH_TRAIN] = read_probing_set(config.math_probing_set)[1]
+    common = read_readings(config.probing_set)
+    rubrics = {} if config.probing_set == OWN else {GSM8K_QUESTIONS: common}
+    for questions, own in ((MATH_TRAIN, config.math_probing_set), (GPQA, config.gpqa_probing_set)):
+        if own:
+            rubrics[questions] = read_readings(own)
     for name in names:
         questions = FAMILY[name].questions
         build(
             name,
             reference,
-            rubrics.get(questions, rubrics[GSM8K_QUESTIONS]),
+            rubrics.get(questions, common),
             Path(config.output) / name,
             org=config.org,
-            rubric_is_own=questions in rubrics,
+            rubrics_of="own" if questions in rubrics else "gsm8k" if rubrics.get(GSM8K_QUESTIONS) else "ours",
             with_backbone=config.with_backbone,
             allow_pickle=config.allow_pickle,
         )
@@ -155,7 +173,7 @@ def build(
     output: Path,
     *,
     org: str,
-    rubric_is_own: bool = True,
+    rubrics_of: RubricsOf = "own",
     with_backbone: bool = False,
     allow_pickle: bool = False,
 ) -> Path:
@@ -167,7 +185,7 @@ def build(
         rubrics: Aspect -> rubric.
         output: The staged repo, which is not there yet.
         org: Whose repo it will be.
-        rubric_is_own: Whether the rubrics are those of the judge's own probing set.
+        rubrics_of: Whose the rubrics are: those of its `own` labels, of the `gsm8k` labels, or `ours`.
         with_backbone: Whether to compare real scores, which needs the backbone.
         allow_pickle: Whether pickles are read too; nothing in them is run, only their numbers are read.
 
@@ -181,7 +199,7 @@ def build(
         raise DataFileError(
             f"{published.folder} expects classifiers for {BACKBONE}, but got {model.config.backbone_id}."
         )
-    results = published_results(published, classifiers, rubric_is_own=rubric_is_own, ran=with_backbone)
+    results = published_results(published, classifiers, rubrics_of=rubrics_of, ran=with_backbone)
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder, fused=False)
         Path(folder, "results.json").write_text(json_text(results), encoding="utf-8")
@@ -193,14 +211,14 @@ def build(
 
 
 def published_results(
-    published: PublishedJudge, classifiers: Mapping[str, Classifier], *, rubric_is_own: bool, ran: bool
+    published: PublishedJudge, classifiers: Mapping[str, Classifier], *, rubrics_of: RubricsOf, ran: bool
 ) -> dict[str, Any]:
     """Write down what is known of published classifiers: what their authors saved with them, and where it is from.
 
     Args:
         published: Which judge.
         classifiers: Its classifiers.
-        rubric_is_own: Whether the rubrics are those of its own probing set.
+        rubrics_of: Whose the rubrics are: those of its `own` labels, of the `gsm8k` labels, or `ours`.
         ran: Whether its real backbone runs where this repo is built.
 
     Returns:
@@ -214,8 +232,8 @@ def published_results(
     absent = [name for name in ASPECTS if name not in classifiers]
     if absent:
         notes.append(f"No classifier was published for {', '.join(absent)}; the total is over the other aspects.")
-    if not rubric_is_own:
-        notes.append("Its rubrics are those of the GSM8K labels: the prompts that it was fitted on were not at hand.")
+    if rubrics_of != "own":
+        notes.append(f"Its rubrics are {OTHERS[rubrics_of]}: the prompts that it was fitted on were not at hand.")
     if not ran:
         notes.append(
             f"{BACKBONE} was not at hand where this repo was built: its code and probes were run and compared on a "
@@ -229,7 +247,7 @@ def published_results(
         what="the classifiers as published, fitted by their authors on labels that are not all at hand",
     )
     return {
-        "aspects": {name: _reported(one, binary=published.binary) for name, one in classifiers.items()},
+        "aspects": {name: reported(one) for name, one in classifiers.items()},
         "sources": [asdict(labels), asdict(published.questions)],
         "probes": PROBES,
         "probes_license": "unknown",
@@ -240,20 +258,3 @@ def published_results(
             f"--output JUDGE --backbone-revision {BACKBONE_REVISION} --allow-pickle"
         ),
     }
-
-
-def _reported(classifier: Classifier, *, binary: bool) -> dict[str, Any]:
-    """Say what the authors saved with a classifier, its macro F1 where that is among it."""
-    estimator, metadata = classifier.estimator, classifier.metadata
-    found: dict[str, Any] = {"classes": [int(c) for c in estimator.classes_]}
-    if binary:
-        found["meanings"] = BINARY
-    score = getattr(estimator, "best_score_", None)
-    if score is not None:
-        found["reported"] = {
-            "macro_f1": float(score),
-            "layers": list(metadata.layers),
-            "pool": metadata.pool,
-            "classifier": CLASSIFIERS[type(estimator.best_estimator_.steps[-1][1]).__name__],
-        }
-    return found

@@ -297,3 +297,30 @@ def test_a_phrase_that_all_questions_share_is_not_taken_for_the_rubric(tmp_path)
     write_probing_set(rows, RUBRICS, tmp_path / "a.json")
     assert read_rubrics(tmp_path / "a.json") == RUBRICS
     assert {row["question"] for row in read_probing_rows(tmp_path / "a.json")} == {row["question"] for row in rows}
+
+
+TEACHER_ROW = {"id": 1, "question": "Why?", "prediction": "So."}
+
+
+def test_two_classes_are_made_of_scores_by_a_threshold_and_a_total_is_made_anew(tmp_path):
+    rows = [TEACHER_ROW | {"id": i, "fluency": i, "logicality": 6 - i, "total_score": 6} for i in range(1, 6)]
+    (tmp_path / "a_evaled.json").write_text(as_json(rows))
+    for threshold, expected in ((4, [0, 0, 0, 1, 1]), (3, [0, 0, 1, 1, 1])):
+        settings = {"binary": True, "threshold": threshold}
+        convert(FormatsConfig(str(tmp_path / "a_evaled.json"), "evaluated", str(tmp_path / "b.json"), **settings))
+        found = json.loads((tmp_path / "b.json").read_text())
+        assert [row["fluency"] for row in found] == expected
+        assert [row["logicality"] for row in found] == expected[::-1]
+        assert [row["total_score"] for row in found] == [row["fluency"] + row["logicality"] for row in found]
+    with pytest.raises(DataFileError, match="a longer scale than 0 and 1 to make binary, but fluency has none above 1"):
+        convert(FormatsConfig(str(tmp_path / "b.json"), "records", str(tmp_path / "c.jsonl"), binary=True))
+
+
+def test_own_rubrics_make_a_probing_set(tmp_path):
+    texts = [{"id": i, "question": f"Why {i}?", "prediction": f"{i} it is."} for i in range(1, 5)]
+    labelled = [row | {"scores": {"fluency": row["id"]}} for row in texts]
+    write_records(labelled, tmp_path / "a.jsonl")
+    convert(FormatsConfig(str(tmp_path / "a.jsonl"), "probing", str(tmp_path / "b.json"), rubrics="own"))
+    (aspect, found), *_ = json.loads((tmp_path / "b.json").read_text()).items()
+    assert aspect == "fluency" and "Cannot be read as text." in found[0]["eval_prompt"]
+    assert [row["scores"] for row in read_probing_rows(tmp_path / "b.json")] == [row["scores"] for row in labelled]

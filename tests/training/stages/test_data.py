@@ -425,3 +425,26 @@ def test_the_command_takes_columns_and_words_as_flags_and_as_yaml(tmp_path):
     main(["data", "--config", str(tmp_path / "columns.yaml"), *place, str(tmp_path / "yaml.jsonl")])
     (row,) = read_records(tmp_path / "flags.jsonl")
     assert row["scores"] == {"tone": 1} and read_records(tmp_path / "yaml.jsonl") == [row]
+
+
+@pytest.mark.parametrize("kind", ["teacher", "evaluated", "probing"])
+def test_words_are_labels_in_published_files_too(tmp_path, kind):
+    """They were lost without a word once: with words, the file was no longer seen to be of a published format."""
+    words, said = {"good": 5, "bad": 1}, ["good", "bad", "odd"]
+    rows = [{"id": i, "question": f"Why {i}?", "prediction": f"So {i}."} for i in range(3)]
+    if kind == "teacher":
+        rows = [row | {"roscoe5dim_score": {"fluency": {"score": word}}} for row, word in zip(rows, said, strict=True)]
+    elif kind == "evaluated":
+        rows = [row | {"fluency": word, "total_score": 1} for row, word in zip(rows, said, strict=True)]
+    else:
+        texts = [f"Rate.\n{row['question']}\n\nA:\n{row['prediction']}\n\nScore:" for row in rows]
+        entries = zip(texts, said, strict=True)
+        rows = {"fluency": [{"id": i, "eval_prompt": text, "score": word} for i, (text, word) in enumerate(entries)]}
+    path = tmp_path / ("a.jsonl" if kind == "teacher" else "a.json")
+    path.write_text("\n".join(map(json.dumps, rows)) if kind == "teacher" else json.dumps(rows))
+    data(DataConfig(str(tmp_path / "rows.jsonl"), path=str(path), words=words))
+    found = read_records(tmp_path / "rows.jsonl")
+    assert [row["scores"]["fluency"] for row in found] == [5, 1, None]
+    assert found[2]["reasons"] == {"fluency": "odd is not a whole number or a known word"}
+    data(DataConfig(str(tmp_path / "two.jsonl"), path=str(path), words=words, binary=True))
+    assert [row["scores"]["fluency"] for row in read_records(tmp_path / "two.jsonl")] == [1, 0, None]

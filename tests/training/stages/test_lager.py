@@ -12,7 +12,8 @@ from inspector_training.labelling.rubrics import FIVE_LEVELS, Rubric
 from inspector_training.score_tokens.feedback import load_causal, score_after_feedback, score_position
 from inspector_training.score_tokens.judge import ScoreStates
 from inspector_training.score_tokens.logits import layer_logits
-from inspector_training.score_tokens.prompts import read_prompt_rows, rubric_reading, score_letters, score_reading
+from inspector_training.score_tokens.prompt_rows import read_prompt_rows
+from inspector_training.score_tokens.prompts import rubric_reading, score_letters, score_reading
 from inspector_training.score_tokens.weights import TuningConfig, _Rows, tune, uniform_weights
 from inspector_training.stages.feedback import Config as FeedbackConfig
 from inspector_training.stages.feedback import run as feedback

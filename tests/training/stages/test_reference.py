@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from inspector_training.features.plan import ExtractConfig
 from inspector_training.features.store import concatenate, load_features
 from inspector_training.reference.attention import attention_entropies, head_entropies
+from inspector_training.reference.figures import best_by_layer, layer_figure, pooling_table
 from inspector_training.reference.protocol import (
     ReferenceSettings,
     balanced_rows,
@@ -21,6 +22,7 @@ from inspector_training.reference.protocol import (
     why_not,
 )
 from inspector_training.reference.rankings import (
+    Ranked,
     attention_statistics,
     best_first,
     principal_components,
@@ -42,7 +44,7 @@ from sklearn.preprocessing import StandardScaler
 from support.models import N_LAYERS, PAIRS
 from transformers import AutoModel
 
-from inspector_pipeline.errors import BackboneError, DataFileError
+from inspector_pipeline.errors import BackboneError, DataFileError, SettingsError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.template import PairTemplate, PairTokenizer
 
@@ -327,5 +329,37 @@ def test_the_command_extracts_once_and_is_not_repeated(config, tmp_path, caplog)
     run_reference(command)
     assert Path(command.output).read_text() == written and f"AUROC {found['auroc']}" in caplog.text
     assert "holds these features already" in caplog.text and "is already there" in caplog.text
+    assert (tmp_path / "reference_layers.png").stat().st_size > 5000
     run_reference(replace(command, settings=ONLY_MEAN))
     assert "attention" not in json.loads(Path(command.output).read_text())["logicality"]["rankings"]
+
+
+def ranked(layer, pooling, kind, binary, multi=None):
+    return Ranked(layer, pooling, kind, 3, binary, 0.1, multi, None if multi is None else 0.2, 0.0, 0.0)
+
+
+def test_the_figure_takes_the_best_of_each_layer_and_the_table_every_pooling():
+    candidates = [
+        ranked(0, "mean", "pca", 0.6, 0.4),
+        ranked(0, "last", "pca", 0.7),
+        ranked(0, "mean", "stats", 0.8, 0.3),
+        ranked(1, "last", "pca", 0.5),
+    ]
+    assert best_by_layer(candidates, "binary") == [(0, 0.8, 0.1), (1, 0.5, 0.1)]
+    assert best_by_layer(candidates, "multi") == [(0, 0.4, 0.2)]
+    rows = pooling_table({"fluency": candidates}).splitlines()
+    start = rows.index("## fluency, binary")
+    assert rows[start + 2 : start + 6] == [
+        "| layer | mean | last |",
+        "|---|---|---|",
+        "| 0 | 0.600 ± 0.100 | **0.700 ± 0.100** |",
+        "| 1 | - | 0.500 ± 0.100 |",
+    ]
+    binary, multi = layer_figure({"fluency": candidates, "logicality": candidates}).axes
+    assert [container.get_label() for container in binary.containers] == ["fluency", "logicality"]
+    assert binary.containers[0][0].get_ydata().tolist() == [0.8, 0.5] and len(multi.containers[0][0].get_ydata()) == 1
+
+
+def test_classifiers_of_attention_features_are_refused():
+    with pytest.raises(SettingsError, match="classifiers expects probes without attention features"):
+        ReferenceConfig("p", "f", "o", classifiers="c", settings=replace(ONLY_MEAN, attention="probe"))
