@@ -22,6 +22,9 @@ from .arguments import (
 from .judge import check_judge_options, load
 from .printable import printable_json, say
 from .table import show_table
+from .uncertain import add_options as add_options_of_doubt
+from .uncertain import check_options as check_options_of_doubt
+from .uncertain import escalate
 
 STDIO = "-"
 ARROW = (".parquet", ".arrow")
@@ -55,6 +58,7 @@ def score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N", help="pairs scored together (default: 256)")
     shapes = ("auto", "table", "jsonl", "none")
     parser.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
+    add_options_of_doubt(parser)
     job = parser.add_argument_group("big jobs", "only with a folder as --output")
     job.add_argument("--split", metavar="NAME", help="INPUT is the id of a dataset; score this split of it")
     job.add_argument("--subset", metavar="NAME", help="the dataset's subset")
@@ -74,6 +78,7 @@ def score(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(args: argparse.Namespace) -> int:
+    check_options_of_doubt(args)
     return _score_job(args) if _is_job(args) else _score_file(args)
 
 
@@ -107,15 +112,23 @@ def _score_job(args: argparse.Namespace) -> int:
         raise ValueError(f"--format expects a file as --output, but got {args.format} for a folder.")
     columns = columns_of(args.column)
 
+    from inspector_pipeline.jobs.abstain import scored_rows
     from inspector_pipeline.jobs.flags import told
     from inspector_pipeline.jobs.score import ScoreJob, score_job, summary_of
+    from inspector_pipeline.results import FlatColumns
 
-    same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size")
+    if args.escalate is not None and args.shard != (0, 1):
+        raise ValueError("--escalate expects a whole job. Give it in one more call, without --shard.")
+    same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size", "abstain")
     settings = {name: getattr(args, name) for name in same} | ({"part_rows": args.part_rows} if args.part_rows else {})
     job = ScoreJob(**settings, columns=columns, format=args.output_format)
     check_judge_options(args)
-    counts = score_job(job, load(args))
+    judge = load(args)
+    counts = score_job(job, judge)
     say(summary_of(counts, args.output))
+    keys = {key: columns.get(key, key) for key in judge.encode.keys}
+    config = judge.model.config
+    escalate(args, FlatColumns(config, args.prefix), config, lambda: scored_rows(Path(args.output)), keys)
     _tell(told(counts, counts["scored"], args.output))
     return SOME_REJECTED if counts["rejected"] or "skipped" in counts else 0
 
@@ -128,7 +141,7 @@ def _score_file(args: argparse.Namespace) -> int:
 
     from inspector_pipeline.api.load import keep_top
     from inspector_pipeline.files.tables import check_target, file_source, read_rows, write_rows
-    from inspector_pipeline.results import FlatColumns, rank_field
+    from inspector_pipeline.results import ABSTAINED, FlatColumns, rank_field
     from inspector_pipeline.template import check_pair
 
     if args.output:
@@ -145,14 +158,19 @@ def _score_file(args: argparse.Namespace) -> int:
     ranks = args.top_percent < 1 or args.rank_by is not None
     rank_by = rank_field(judge.model.config, args.rank_by) if ranks else None
     columns = FlatColumns(judge.model.config, args.prefix, rank_by)
-    _check_own_columns(rows, list(columns.kinds))
+    abstained = [args.prefix + ABSTAINED] if args.abstain else []
+    _check_own_columns(rows, [*columns.kinds, *abstained])
     table = _check_writable(args.input, rows, target)
     results = judge(rows, batch_size=args.batch_size)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
         _tell(f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
     flat = [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
-    scored = keep_top(flat, args.top_percent, f"{args.prefix}{rank_by}")
+    escalate(args, columns, judge.model.config, lambda: flat, {key: key for key in keys})
+    if args.abstain:
+        _mark(flat, columns, judge.model.config, args.abstain)
+    sure = [row for row in flat if not row.get(args.prefix + ABSTAINED)] if args.top_percent < 1 else flat
+    scored = keep_top(sure, args.top_percent, f"{args.prefix}{rank_by}")
     if target not in (None, STDIO):
         write_rows(scored, target) if table is None else _write_typed(table, flat, scored, columns, target)
     if target == STDIO:
@@ -161,6 +179,19 @@ def _score_file(args: argparse.Namespace) -> int:
         _show(scored, args.format, columns)
     _tell_what_was_written(judge, flat, scored, args.prefix, None if target in (None, STDIO) else target)
     return 0
+
+
+def _mark(flat: list[dict[str, Any]], columns: Any, config: Any, share: float) -> None:
+    """Say in each row whether the judge abstains from it."""
+    from inspector_pipeline.api.uncertain import abstained_rows, expected_errors
+    from inspector_pipeline.jobs.abstain import judged_aspects
+    from inspector_pipeline.results import ABSTAINED
+
+    errors, unfamiliar = expected_errors(flat, judged_aspects(columns, config), columns.prefix)
+    marks = abstained_rows(errors, unfamiliar, share)
+    for row, mark in zip(flat, marks.tolist(), strict=True):
+        row[columns.prefix + ABSTAINED] = mark
+    _tell(f"{int(marks.sum())} of {len(flat)} pairs abstained from: their scores are expected to be the most wrong")
 
 
 def _tell_what_was_written(
@@ -220,10 +251,14 @@ def _write_typed(
 
     from inspector_pipeline.files.tables import write_table
     from inspector_pipeline.jobs.window import arrow_schema
+    from inspector_pipeline.results import ABSTAINED
 
     places = {id(row): at for at, row in enumerate(flat)}
     kept = table if scored is flat else table.take([places[id(row)] for row in scored])
-    added = pyarrow.Table.from_pylist(scored, arrow_schema(columns))
+    schema, mark = arrow_schema(columns), columns.prefix + ABSTAINED
+    if any(mark in row for row in scored):
+        schema = schema.append(pyarrow.field(mark, pyarrow.bool_()))
+    added = pyarrow.Table.from_pylist(scored, schema)
     for field in added.schema:
         kept = kept.append_column(field, added[field.name])
     write_table(kept, target)

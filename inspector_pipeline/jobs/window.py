@@ -35,7 +35,9 @@ def arrow_schema(columns: FlatColumns) -> pa.Schema:
     """Return a judge's columns with their types in Arrow and Parquet."""
     classes = [(aspect.name, [(str(score), pa.float64()) for score in aspect.levels]) for aspect in columns.aspects]
     shares = pa.struct([(name, pa.struct(fields)) for name, fields in classes])
-    return pa.schema([(name, ARROW_TYPES.get(kind, shares)) for name, kind in columns.kinds.items()])
+    sets = pa.struct([(name, pa.list_(pa.int64())) for name in columns.with_sets])
+    types = {**ARROW_TYPES, dict: shares, list: sets}
+    return pa.schema([(name, types[kind]) for name, kind in columns.kinds.items()])
 
 
 def score_window(judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int | None = None) -> list[Outcome]:

@@ -86,6 +86,7 @@ class Result(BaseModel):
     unfamiliar: bool | None
     unfamiliar_reason: str | None
     seen: bool | None
+    score_sets: dict[str, list[int]] | None = None
 
 
 class ScoreResponse(BaseModel):

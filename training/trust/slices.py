@@ -1,0 +1,185 @@
+"""A user's own labelled rows, with what a judge says of them."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inspector_pipeline.api.uncertain import ESCALATED, LABEL
+from inspector_pipeline.configuration_inspector import Aspect
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.entries import Row
+from inspector_pipeline.results import PROBABILITIES, RANK_BY, SETS
+
+from ..rows.columns import is_blank, parse_label
+from ..rows.records import question_id
+from .level_maps import Slice
+
+WORDS = {"yes": 1, "Yes": 1, "no": 0, "No": 0}
+CHECKED = 3  # rows of a scored file that are scored again, to see that this judge scored them
+NEAR = 0.02  # of the scale, which half precision stays within
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows with labels.
+
+    Attributes:
+        rows: The rows, each with question and prediction where the judge reads both.
+        labels: Aspect -> (row, label) of those that have one.
+    """
+
+    rows: list[Row]
+    labels: dict[str, dict[int, int]]
+
+
+def labelled_rows(
+    tables: Iterable[tuple[str, Sequence[Row]]], aspects: Sequence[Aspect], named: Mapping[str, str] | None = None
+) -> Labelled:
+    """Find the labels in tables, and check them.
+
+    Labels of an aspect stand in the column that is named for it, or in `label_` and its name, or, in a table without
+    scores of a judge, in its name, or, where the judge has one aspect, in `label`. A row with a blank cell has none.
+
+    Args:
+        tables: (name, rows).
+        aspects: The judge's.
+        named: Aspect -> column.
+
+    Raises:
+        DataFileError: No column or no label is found, or a label is none of the aspect's classes.
+    """
+    rows: list[Row] = []
+    labels: dict[str, dict[int, int]] = {aspect.name: {} for aspect in aspects}
+    unknown = sorted(set(named or {}) - labels.keys())
+    if unknown:
+        raise DataFileError(f"--labels expects aspects of the judge ({', '.join(labels)}), but got {unknown[0]!r}.")
+    for source, table in tables:
+        columns = _label_columns(source, table, aspects, named or {})
+        for place, row in enumerate(table):
+            found = {
+                aspect.name: _label(source, place, row[columns[aspect.name]], aspect)
+                for aspect in aspects
+                if aspect.name in columns and not is_blank(row.get(columns[aspect.name]))
+            }
+            for name, label in found.items():
+                labels[name][len(rows)] = label
+            rows += [row] if found else []
+    if not rows:
+        raise DataFileError("Calibration expects rows with labels, but all cells of labels are blank. Fill them in.")
+    return Labelled(rows, {name: own for name, own in labels.items() if own})
+
+
+def _label_columns(source: str, table: Sequence[Row], aspects: Sequence[Aspect], named: Mapping[str, str]) -> Row:
+    present = list(dict.fromkeys(name for row in table for name in row))
+    missing = [column for column in named.values() if column not in present]
+    found = {}
+    for aspect in aspects:
+        name = aspect.name
+        is_scored = any(column.endswith(f"expected_{name}") for column in present)
+        choices = [named.get(name), f"{LABEL}{name}", *([] if is_scored else [name])]
+        choices += ["label"] if len(aspects) == 1 else []
+        chosen = next((column for column in choices if column in present), None)
+        if chosen is not None:
+            found[name] = chosen
+    if not found or (missing and all(column in missing for column in named.values())):
+        shown = ", ".join(map(repr, present)) or "none"
+        wanted = " or ".join(f"'{LABEL}{aspect.name}'" for aspect in aspects)
+        raise DataFileError(
+            f"{source} expects a column of labels, {wanted}, but has {shown}. Name it by --labels ASPECT=COLUMN; in a "
+            "table that a judge has scored, the column with an aspect's name holds the judge's scores, no labels."
+        )
+    return found
+
+
+def _label(source: str, place: int, cell: Any, aspect: Aspect) -> int:
+    label, reason = parse_label(cell, WORDS)
+    if label is None:
+        raise DataFileError(f"{source}, row {place} expects a whole number as label of {aspect.name}, but: {reason}.")
+    if label not in aspect.classes:
+        raise DataFileError(
+            f"{source}, row {place} expects as label of {aspect.name} one of {', '.join(map(str, aspect.classes))}, "
+            f"the scores that the judge knows, but got {label}. Leave the column out by --labels, or train a judge on "
+            "it: inspector train."
+        )
+    return label
+
+
+def said_before(row: Row, aspects: Sequence[Aspect]) -> Row | None:
+    """Return aspect -> probabilities that an uncalibrated judge gave a row, (classes,); None where it has no scores.
+
+    Raises:
+        DataFileError: They are of other classes, or of a judge that was calibrated.
+    """
+    prefix = next((name.removesuffix(RANK_BY) for name in row if name.endswith(RANK_BY)), "")
+    shares = row.get(prefix + PROBABILITIES)
+    if isinstance(shares, str):  # CSV
+        shares = json.loads(shares) if shares.startswith("{") else None
+    if not isinstance(shares, Mapping):
+        return None
+    if prefix + SETS in row:
+        raise DataFileError(
+            "Calibration expects rows with the scores of a judge that was not calibrated, but these have score sets. "
+            "Leave the columns of scores out, and the rows are scored."
+        )
+    found = {}
+    for aspect in aspects:
+        own = shares.get(aspect.name)
+        names = [str(score) for score in aspect.classes]
+        if not isinstance(own, Mapping) or sorted(own, key=int) != names:
+            raise DataFileError(
+                f"A scored row expects probabilities of {aspect.name} for {', '.join(names)}, but has {own!r:.60}. It "
+                "was scored by another judge."
+            )
+        found[aspect.name] = [float(own[name]) for name in names]
+    return found
+
+
+def judge_says(judge: Any, rows: Sequence[Row], batch_size: int | None = None) -> list[Row]:
+    """Return each row's aspect -> probabilities, and `unfamiliar`, from its own columns or by one run of the judge.
+
+    Args:
+        judge: A loaded judge without calibration.
+        rows: With its keys; those that it has scored already are not scored again, but for a few as a check.
+        batch_size: As in a call of the judge.
+
+    Raises:
+        DataFileError: Another judge has scored the rows.
+        PairError: A row cannot be scored.
+    """
+    aspects = judge.model.config.parsed_aspects
+    known = [said_before(row, aspects) for row in rows]
+    blank = [place for place, one in enumerate(known) if one is None]
+    checked = [place for place, one in enumerate(known) if one is not None][:CHECKED]
+    pairs = [{key: rows[place].get(key) for key in judge.encode.keys} for place in (*blank, *checked)]
+    results = judge(pairs, batch_size=batch_size) if pairs else []
+    fresh = [{name: list(own.values()) for name, own in result[PROBABILITIES].items()} for result in results]
+    for place, found in zip(checked, fresh[len(blank) :], strict=True):
+        _check_same(known[place] or {}, found, aspects)
+    said = dict(zip(blank, fresh, strict=False))
+    return [said[place] if one is None else one for place, one in enumerate(known)]
+
+
+def _check_same(before: Row, now: Row, aspects: Sequence[Aspect]) -> None:
+    for aspect in aspects:
+        scale = np.array(aspect.classes)
+        one, other = (float(np.dot(shares[aspect.name], scale)) for shares in (before, now))
+        if abs(one - other) > NEAR * float(np.ptp(scale)):
+            raise DataFileError(
+                f"Calibration expects rows that this judge has scored, but it expects {other:.3f} of {aspect.name} and "
+                f"the rows say {one:.3f}. Leave the columns of scores out, and it scores them."
+            )
+
+
+def slice_of(labelled: Labelled, said: Sequence[Row], aspect: Aspect) -> tuple[Slice, list[int]]:
+    """Return one aspect's labels with what the judge says, and which rows they are of."""
+    places = list(labelled.labels[aspect.name])
+    shares = np.array([said[place][aspect.name] for place in places], dtype=np.float64)
+    rows = [labelled.rows[place] for place in places]
+    label = np.searchsorted(aspect.classes, [labelled.labels[aspect.name][place] for place in places])
+    expected = (shares.astype(np.float32) * np.array(aspect.classes, np.float32)).sum(axis=1).astype(np.float64)
+    question = np.array([question_id(str(row["question"])) for row in rows])
+    drawn = np.array([str(row.get(ESCALATED)).lower() != "true" for row in rows])
+    return Slice(aspect.classes, expected, shares, label, question, drawn), places
