@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from .decisions import Decision, level_shares
-from .errors import JudgeConfigError
-from .template import take_fields
+from .errors import JudgeConfigError, take_fields
 
 NONE = "none"
 METHODS = (NONE, "ordinal", "beta", "isotonic")

@@ -18,7 +18,7 @@ from .familiarity import STATISTICS, Bounds
 from .features import POOLINGS, STATE_KINDS, Feature
 from .heads import AGGREGATIONS, SCORE_RULES, STACKED_RULES
 from .results import rank_choices
-from .template import PairTemplate, take_fields
+from .template import PairTemplate
 
 HEADS = {"linear": 1, "score_tokens": 1, "stacked": 2}  # and the first format_version that has each
 HEAD_FIELDS: dict[str, dict[str, type]] = {

@@ -81,12 +81,7 @@ def read_scored(
     rows = read_entries(paths, required)
     told = ", ".join(map(str, paths))
     prefix = next((key.removesuffix(RANK_BY) for row in rows[:1] for key in row if key.endswith(RANK_BY)), "")
-    kept = [
-        row for row in rows if keep_abstained or not _flag(row.get(prefix + ABSTAINED)) or prefix + RANK_BY not in row
-    ]
-    if len(kept) < len(rows):
-        logger.warning("%d of %d rows are left out: the judge abstains from them.", len(rows) - len(kept), len(rows))
-    rows = kept
+    rows = rows if keep_abstained else without_abstained(rows, told, prefix)
     named = {row.get(prefix + RANK_BY) for row in rows} if rank_by is None else {rank_by}
     if len(named) != 1 or None in named:
         found = ", ".join(sorted(map(str, named))) or "no rows"
@@ -97,6 +92,15 @@ def read_scored(
     field = str(named.pop())
     flags = ([as_flag(row.get(prefix + name)) for row in rows] for name in (UNFAMILIAR, SEEN))
     return Scored(rows, field, numbers(rows, field, told), *flags)
+
+
+def without_abstained(rows: list[Row], source: str, prefix: str) -> list[Row]:
+    """Leave out scored rows that their judge abstains from; the log says how many of which source."""
+    kept = [row for row in rows if not as_flag(row.get(prefix + ABSTAINED)) or prefix + RANK_BY not in row]
+    if len(kept) < len(rows):
+        told = "%s: %d of %d rows are left out, since the judge abstains from them."
+        logger.warning(told, source, len(rows) - len(kept), len(rows))
+    return kept
 
 
 def read_entries(paths: Sequence[Path], required: Sequence[str]) -> list[Row]:

@@ -174,6 +174,7 @@ def calibrate_aspect(
         "n_questions": len(np.unique(rows.question)),
         "n_escalated": int((~rows.drawn).sum()),
         "class_counts": {str(c): int((values[rows.label] == c).sum()) for c in rows.classes},
+        "level_shares": {str(c): round(float((values[out.label] == c).mean()), 4) for c in rows.classes},
         **measured,
         "sets": sets,
         **_risk(out, held, samples),

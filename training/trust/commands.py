@@ -35,7 +35,8 @@ def calibrate(parser: argparse.ArgumentParser) -> None:
 def _calibrate(args: argparse.Namespace) -> None:
     from inspector_cli.judge import check_judge_options, load
 
-    from inspector_pipeline.files.tables import read_rows
+    from inspector_pipeline.api.load import evidence_path
+    from inspector_pipeline.files.tables import read_json, read_rows
 
     from ..judges.write import write_judge
     from .calibrate import CalibrationSettings, calibrate_judge
@@ -46,25 +47,16 @@ def _calibrate(args: argparse.Namespace) -> None:
     settings = CalibrationSettings(methods=tuple(args.methods), **{name: getattr(args, name) for name in same})
     check_judge_options(args)
     tables = {place: read_rows(place) for place in args.labelled}
-    own = None if args.judge == "embedded" else args.judge
-    evidence = _results_of(own, args.revision)
-    judge, found = calibrate_judge(load(args), tables, labels=labels, settings=settings, batch_size=args.batch_size)
+    judge = load(args)
+    place = evidence_path(judge.model)
+    evidence = read_json(place) if place else {}
+    judge, found = calibrate_judge(judge, tables, labels=labels, settings=settings, batch_size=args.batch_size)
     found = {"judge": args.judge, "files": [Path(place).name for place in args.labelled], **found}
+    if "fitted_on" in evidence:  # that it gives other levels now is no drift
+        evidence["fitted_on"]["levels"] |= {name: one["level_shares"] for name, one in found["aspects"].items()}
     write_judge(judge, Path(args.output), {**evidence, "calibration": found}, fused=judge.model.config.fused)
     _show_calibration(found)
     say(f"wrote the calibrated judge to {args.output}; next: inspector score RESPONSES --judge {args.output}")
-
-
-def _results_of(judge: str | None, revision: str | None) -> dict[str, Any]:
-    """Read a judge's results.json; empty where it has none."""
-    from transformers.utils import cached_file
-
-    from inspector_pipeline.api.load import judge_name
-    from inspector_pipeline.files.tables import read_json
-
-    quiet = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
-    found = cached_file(judge_name(judge), "results.json", revision=revision, **dict.fromkeys(quiet, False))
-    return dict(read_json(found)) if found else {}
 
 
 def _show_calibration(found: dict[str, Any]) -> None:
