@@ -46,7 +46,7 @@ def labelled_rows(
     Args:
         tables: (name, rows).
         aspects: The judge's.
-        named: Aspect -> column.
+        named: Aspect -> column; other aspects then get no labels.
 
     Raises:
         DataFileError: No column or no label is found, or a label is none of the aspect's classes.
@@ -74,19 +74,18 @@ def labelled_rows(
 
 def _label_columns(source: str, table: Sequence[Row], aspects: Sequence[Aspect], named: Mapping[str, str]) -> Row:
     present = list(dict.fromkeys(name for row in table for name in row))
-    missing = [column for column in named.values() if column not in present]
+    asked = [aspect.name for aspect in aspects if not named or aspect.name in named]
     found = {}
-    for aspect in aspects:
-        name = aspect.name
+    for name in asked:
         is_scored = any(column.endswith(f"expected_{name}") for column in present)
-        choices = [named.get(name), f"{LABEL}{name}", *([] if is_scored else [name])]
-        choices += ["label"] if len(aspects) == 1 else []
-        chosen = next((column for column in choices if column in present), None)
+        choices = [f"{LABEL}{name}", *([] if is_scored or named else [name])]
+        choices += ["label"] if len(aspects) == 1 and not named else []
+        chosen = next((column for column in [named.get(name), *choices] if column in present), None)
         if chosen is not None:
             found[name] = chosen
-    if not found or (missing and all(column in missing for column in named.values())):
+    if not found:
         shown = ", ".join(map(repr, present)) or "none"
-        wanted = " or ".join(f"'{LABEL}{aspect.name}'" for aspect in aspects)
+        wanted = " or ".join(repr(named.get(name, f"{LABEL}{name}")) for name in asked)
         raise DataFileError(
             f"{source} expects a column of labels, {wanted}, but has {shown}. Name it by --labels ASPECT=COLUMN; in a "
             "table that a judge has scored, the column with an aspect's name holds the judge's scores, no labels."

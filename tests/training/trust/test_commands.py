@@ -205,7 +205,8 @@ def scored(tmp_path):
     return path, tmp_path / "labels.csv", rows
 
 
-def test_few_labels_correct_what_the_judge_says_of_systems(scored, tmp_path, capsys):
+def test_few_labels_correct_what_the_judge_says_of_systems(scored, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     path, labels, rows = scored
     assert run("estimate", path, labels, "--by", "system", "--output", tmp_path / "means.json") == 0
     found = json.loads((tmp_path / "means.json").read_text())

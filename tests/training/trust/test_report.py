@@ -34,14 +34,14 @@ def answers():
 
 
 def test_sets_hold_what_they_say_for_new_questions_and_generators(answers):
-    found = conformal_report(answers, (0.8, 0.9), bootstraps=20)
+    found = conformal_report(answers, (0.9, 0.95), bootstraps=20)
     assert set(KINDS) < set(found)
-    for stated in (0.8, 0.9):
+    for stated in (0.9, 0.95):  # the likeliest of right and wrong, always in the set, holds .83
         for kind in ("questions", "generators"):
             assert found[kind][f"{stated:g}"]["covered"]["value"] == pytest.approx(stated, abs=0.02)
         by_label = found["questions_by_label"][f"{stated:g}"]
         assert min(by_label["of_right"], by_label["of_wrong"]) > stated - 0.02
-    assert found["generators_guarded"]["0.8"]["covered"]["value"] >= 0.8
+    assert found["generators_guarded"]["0.9"]["covered"]["value"] >= 0.9
     assert found["generators"]["0.9"]["n_clusters"] == len(found["generators"]["0.9"]["by_generator"]) == 12
 
 
