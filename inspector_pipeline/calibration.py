@@ -6,7 +6,7 @@ reaches a least one, and the likeliest class: sets of a stated coverage. All of 
 stands in the judge's config as plain numbers, so that it costs no pass and needs nothing but torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from .decisions import Decision, level_shares
-from .errors import JudgeConfigError, take_fields
+from .errors import JudgeConfigError
 
 NONE = "none"
 METHODS = (NONE, "ordinal", "beta", "isotonic")
-FIELDS = {"method": str, "knots": list, "exceed": list, "cuts": list, "coverage": float, "least": list}
+LEVEL_MAP_FIELDS = {"method": str, "knots": list, "exceed": list, "cuts": list, "coverage": float, "least": list}
 OF_MAP, OF_SETS = ("knots", "exceed", "cuts"), ("coverage", "least")
+OPTIONAL_LEVEL_MAP_FIELDS = (*OF_MAP, *OF_SETS)
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,17 @@ class LevelMap:
         return {name: _plain(value) for name, value in vars(self).items() if name not in left_out}
 
     @classmethod
-    def from_dict(cls, data: Any, where: str, n_classes: int) -> "LevelMap":
+    def from_dict(cls, values: Mapping[str, Any], where: str, n_classes: int) -> "LevelMap":
         """Check a JSON object and return what it says.
+
+        Args:
+            values: Its fields, which have the types of `LEVEL_MAP_FIELDS`.
+            where: Its place, for messages.
+            n_classes: How many classes the aspect has.
 
         Raises:
             JudgeConfigError: A field is wrong or missing; the message names it.
         """
-        values = take_fields(data, where, FIELDS, optional=(*OF_MAP, *OF_SETS), error=JudgeConfigError)
         method = values["method"]
         _require(method in METHODS, f"{where}.method expects one of {', '.join(METHODS)}, but got {method!r}.")
         for names, expected in ((OF_MAP, method != NONE), (OF_SETS, "least" in values or "coverage" in values)):
@@ -152,17 +157,6 @@ class LevelTensors:
         share = ((at - low) / (high - low)).unsqueeze(1)
         exceed = torch.lerp(self.exceed[upper - 1], self.exceed[upper], share)
         return Decision((expected.unsqueeze(1) > self.cuts).sum(dim=1), level_shares(exceed))
-
-
-def parse_calibration(data: Mapping[str, Any], classes: Mapping[str, Sequence[int]]) -> dict[str, LevelMap]:
-    """Check the config's object, aspect -> JSON object of a `LevelMap`.
-
-    Raises:
-        JudgeConfigError: It names no aspect of the judge, or a map is malformed.
-    """
-    unknown = sorted(data.keys() - classes.keys())
-    _require(not unknown, f"calibration expects aspects of the judge ({', '.join(classes)}), but got {unknown}.")
-    return {name: LevelMap.from_dict(one, f"calibration.{name}", len(classes[name])) for name, one in data.items()}
 
 
 def _plain(value: Any) -> Any:

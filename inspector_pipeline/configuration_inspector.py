@@ -18,7 +18,7 @@ from .familiarity import STATISTICS, Bounds
 from .features import POOLINGS, STATE_KINDS, Feature
 from .heads import AGGREGATIONS, SCORE_RULES, STACKED_RULES
 from .results import rank_choices
-from .template import PairTemplate
+from .template import PairTemplate, take_fields
 
 HEADS = {"linear": 1, "score_tokens": 1, "stacked": 2}  # and the first format_version that has each
 HEAD_FIELDS: dict[str, dict[str, type]] = {
@@ -302,8 +302,14 @@ class InspectorConfig(PreTrainedConfig):
         Raises:
             JudgeConfigError: The field is malformed.
         """
-        classes = {aspect.name: aspect.classes for aspect in self.parsed_aspects}
-        return parse_calibration(self.calibration or {}, classes)
+        sizes = {aspect.name: len(aspect.classes) for aspect in self.parsed_aspects}
+        found = {}
+        for name, data in (self.calibration or {}).items():
+            _one_of(name, tuple(sizes), "calibration")
+            where = f"calibration.{name}"
+            values = _take(data, where, LEVEL_MAP_FIELDS, optional=OPTIONAL_LEVEL_MAP_FIELDS)
+            found[name] = LevelMap.from_dict(values, where, sizes[name])
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, without those that were added later where they say nothing: older judges stay the same."""

@@ -200,14 +200,10 @@ class JudgeModel(PreTrainedModel):
     def _class_values(self, device: torch.device) -> list[tuple[Tensor, LevelTensors | None]]:
         """Return each aspect's classes, and the map of its calibration, copied to a device once."""
         if self._classes_on is None or self._classes_on[0] != device:
-            maps = [self.level_maps.get(aspect.name) for aspect in self.aspects]
-            self._classes_on = (
-                device,
-                [
-                    (torch.tensor(aspect.classes, device=device), level_map and level_map.tensors(device))
-                    for aspect, level_map in zip(self.aspects, maps, strict=True)
-                ],
-            )
+            classes = [torch.tensor(aspect.classes, device=device) for aspect in self.aspects]
+            maps = {name: level_map.tensors(device) for name, level_map in self.level_maps.items()}
+            own = [maps.get(aspect.name) for aspect in self.aspects]
+            self._classes_on = device, list(zip(classes, own, strict=True))
         return self._classes_on[1]
 
     def read(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from .bounds import Bounds, Short
-from .errors import PairError, ReadingError, take_fields
+from .errors import InspectorError, PairError, ReadingError
 
 QUESTION_MARK = "{question}"
 PREDICTION_MARK = "{prediction}"
@@ -44,6 +44,41 @@ _VISIBLE = re.compile(f"[^{_INVISIBLE}]")
 _OPENING_SAMPLES = ("A", "z", "7", " b", "\n\nc", ".", '"', "é", "的")  # what may merge with the text before it
 _SENTINELS = ("Inspector0question0here", "Inspector0prediction0here")
 _TOKENIZER_LOCK = threading.Lock()
+
+
+def take_fields(
+    data: Any,
+    where: str,
+    types: Mapping[str, Any],
+    *,
+    optional: tuple[str, ...] = (),
+    error: type[InspectorError] = ReadingError,
+) -> dict[str, Any]:
+    """Check a JSON object's fields by name and type, and return them.
+
+    Args:
+        data: What should be such an object.
+        where: Its place, for the error message.
+        types: Each field's type.
+        optional: Fields that may be absent.
+        error: What to raise.
+
+    Raises:
+        InspectorError: Of the class `error`: it is no object, or a field is unknown, missing or of another type; the
+            message names it.
+    """
+    if not isinstance(data, Mapping):
+        raise error(f"{where} expects a JSON object, but got {data!r}.")
+    for name, value in data.items():
+        if name not in types:
+            raise error(f"{where} has no field named {name!r}; it has {', '.join(types)}.")
+        kind = types[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise error(f"{where}.{name} expects {getattr(kind, '__name__', kind)}, but got {value!r}.")
+    missing = [name for name in types if name not in data and name not in optional]
+    if missing:
+        raise error(f"{where} needs the field(s) {', '.join(missing)}, which are missing.")
+    return dict(data)
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,18 @@ def calibrate_judge(
     plain = with_calibration(judge, {})
     aspects = plain.model.config.parsed_aspects
     labelled = labelled_rows(named.items(), aspects, labels)
-    said = judge_says(plain, labelled.rows, batch_size)
+    said, seen = judge_says(plain, labelled.rows, batch_size)
     maps, found = {}, {}
     for aspect in (aspect for aspect in aspects if aspect.name in labelled.labels):
         own, places = slice_of(labelled, said, aspect)
-        maps[aspect.name], found[aspect.name] = calibrate_aspect(
-            own, aspect.name, settings, _groups(labelled, places, settings.group)
-        )
+        group = _groups(labelled, places, settings.group)
+        maps[aspect.name], found[aspect.name] = calibrate_aspect(own, aspect.name, settings, group)
+        n_seen = found[aspect.name]["n_seen"] = sum(seen[place] for place in places)
+        if n_seen:
+            told = (
+                f"{n_seen} of these rows ask what the judge was fitted on: it knows them too well, and new rows less."
+            )
+            found[aspect.name]["warnings"].append(told)
     evidence = {"n_rows": len(labelled.rows), "settings": {**vars(settings), "methods": list(settings.methods)}}
     return with_calibration(plain, maps), {**evidence, "aspects": found}
 
@@ -115,7 +120,8 @@ def with_calibration(judge: InspectorPipeline, maps: Mapping[str, LevelMap]) -> 
     config.format_version = max(CALIBRATED_VERSION * bool(maps), fitted_on, *heads)
     config.check()
     model.set_level_maps(config.parsed_calibration)
-    return InspectorPipeline(model=model, tokenizer=judge.tokenizer, task=TASK)
+    place = {} if getattr(model, "hf_device_map", None) else {"device": judge.device}
+    return InspectorPipeline(model=model, tokenizer=judge.tokenizer, task=TASK, **place)
 
 
 def _groups(labelled: Labelled, places: Sequence[int], column: str | None) -> Any:

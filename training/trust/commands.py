@@ -45,6 +45,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     labels = {aspect: column or aspect for aspect, _, column in names} or None
     same = ("coverage", "by_label", "group", "seed")
     settings = CalibrationSettings(methods=tuple(args.methods), **{name: getattr(args, name) for name in same})
+    args.dtype = args.dtype or "stored"  # as the weights are saved again
     check_judge_options(args)
     tables = {place: read_rows(place) for place in args.labelled}
     judge = load(args)

@@ -103,18 +103,17 @@ def estimate_mean(
     drawn = labels[None], said[None], said_unlabelled[None]
     found = _intervals(*drawn, *_influences(*drawn, codes), n_questions, confidence)
     alone = found["labels_alone"]
-    plain = _interval(alone, found["classical"], n_questions - 1, confidence, n, alone if _is_share(labels) else None)
+    share = alone if _is_share(labels) else None
+    low, high = _interval(alone, found["classical"], n_questions - 1, confidence, n, share)
     return MeanEstimate(
-        *(float(found[name][0]) for name in ("value", "low", "high")),
-        confidence,
-        float(found["tuning"][0]),
-        float(alone[0]),
-        *(float(end[0]) for end in plain),
-        float(np.concatenate([said, said_unlabelled]).mean()),
-        n,
-        len(said_unlabelled),
-        n_questions,
-        float(found["effective_n"][0]),
+        **{name: float(found[name][0]) for name in ("value", "low", "high", "tuning", "labels_alone", "effective_n")},
+        labels_low=float(low[0]),
+        labels_high=float(high[0]),
+        judge_alone=float(np.concatenate([said, said_unlabelled]).mean()),
+        confidence=confidence,
+        n=n,
+        n_unlabelled=len(said_unlabelled),
+        n_questions=n_questions,
     )
 
 
@@ -147,8 +146,8 @@ def _is_share(labels: Array) -> bool:
 def _influences(labels: Array, said: Array, said_unlabelled: Array, codes: NDArray[np.int64]) -> tuple[Array, Array]:
     """Return what each question adds to the labels' mean and to the difference of the judge's means, (1, questions)."""
     n = labels.shape[1]
-    own = np.bincount(codes[:n], (labels - labels.mean())[0] / n, codes.max() + 1)
-    other = np.bincount(codes[:n], (said - said.mean())[0] / n, codes.max() + 1)
+    own: Array = np.bincount(codes[:n], (labels - labels.mean())[0] / n, codes.max() + 1).astype(np.float64)
+    other: Array = np.bincount(codes[:n], (said - said.mean())[0] / n, codes.max() + 1).astype(np.float64)
     if said_unlabelled.size:
         rest = (said_unlabelled - said_unlabelled.mean())[0] / said_unlabelled.shape[1]
         other -= np.bincount(codes[n:], rest, codes.max() + 1)

@@ -11,7 +11,7 @@ from inspector_pipeline.api.uncertain import ESCALATED, LABEL
 from inspector_pipeline.configuration_inspector import Aspect
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
-from inspector_pipeline.results import PROBABILITIES, RANK_BY, SETS
+from inspector_pipeline.results import PROBABILITIES, RANK_BY, SEEN, SETS
 
 from ..rows.columns import is_blank, parse_label
 from ..rows.records import question_id
@@ -112,7 +112,7 @@ def said_before(row: Row, aspects: Sequence[Aspect]) -> Row | None:
     Raises:
         DataFileError: They are of other classes, or of a judge that was calibrated.
     """
-    prefix = next((name.removesuffix(RANK_BY) for name in row if name.endswith(RANK_BY)), "")
+    prefix = _prefix(row)
     shares = row.get(prefix + PROBABILITIES)
     if isinstance(shares, str):  # CSV
         shares = json.loads(shares) if shares.startswith("{") else None
@@ -136,13 +136,20 @@ def said_before(row: Row, aspects: Sequence[Aspect]) -> Row | None:
     return found
 
 
-def judge_says(judge: Any, rows: Sequence[Row], batch_size: int | None = None) -> list[Row]:
-    """Return each row's aspect -> probabilities, and `unfamiliar`, from its own columns or by one run of the judge.
+def _prefix(row: Row) -> str:
+    return next((name.removesuffix(RANK_BY) for name in row if name.endswith(RANK_BY)), "")
+
+
+def judge_says(judge: Any, rows: Sequence[Row], batch_size: int | None = None) -> tuple[list[Row], list[bool]]:
+    """Return each row's aspect -> probabilities, from its own columns or by one run of the judge, and if it was seen.
 
     Args:
         judge: A loaded judge without calibration.
         rows: With its keys; those that it has scored already are not scored again, but for a few as a check.
         batch_size: As in a call of the judge.
+
+    Returns:
+        (rows,) probabilities, and whether the judge was fitted on the question, as far as it can say.
 
     Raises:
         DataFileError: Another judge has scored the rows.
@@ -158,7 +165,10 @@ def judge_says(judge: Any, rows: Sequence[Row], batch_size: int | None = None) -
     for place, found in zip(checked, fresh[len(blank) :], strict=True):
         _check_same(known[place] or {}, found, aspects)
     said = dict(zip(blank, fresh, strict=False))
-    return [said[place] if one is None else one for place, one in enumerate(known)]
+    seen = [str(row.get(_prefix(row) + SEEN)).lower() == "true" for row in rows]
+    for place, result in zip(blank, results, strict=False):
+        seen[place] = bool(result[SEEN])
+    return [said[place] if one is None else one for place, one in enumerate(known)], seen
 
 
 def _check_same(before: Row, now: Row, aspects: Sequence[Aspect]) -> None:

@@ -133,17 +133,20 @@ def test_a_judge_is_calibrated_anew_from_what_it_was(folder, table, texts):
     assert twice.model.level_maps["right"].least == pytest.approx(least)
 
 
+QUICK = CalibrationSettings(methods=("none",), bootstraps=20)
+
+
 def test_few_or_chosen_labels_are_said_to_be_few(folder, table):
     judge = load_judge(folder, device="cpu")
     rows = read_rows(str(table))[:30]
-    _, found = calibrate_judge(judge, rows, labels={"tone": "tone"}, settings=CalibrationSettings(bootstraps=20))
+    _, found = calibrate_judge(judge, rows, labels={"tone": "tone"}, settings=QUICK)
     warnings = " ".join(found["aspects"]["tone"]["warnings"])
     assert "30 labels on 15 questions are few" in warnings and "do not show that calibration helps" in warnings
     chosen = [{**row, "escalated": "True"} for row in rows]
-    _, found = calibrate_judge(judge, chosen, labels={"tone": "tone"}, settings=CalibrationSettings(bootstraps=20))
+    _, found = calibrate_judge(judge, chosen, labels={"tone": "tone"}, settings=QUICK)
     assert "chosen for their doubt" in " ".join(found["aspects"]["tone"]["warnings"])
     mixed = [*rows, *({**row, "escalated": "true", "question": row["question"] + "!"} for row in rows[:10])]
-    _, found = calibrate_judge(judge, mixed, labels={"tone": "tone"}, settings=CalibrationSettings(bootstraps=20))
+    _, found = calibrate_judge(judge, mixed, labels={"tone": "tone"}, settings=QUICK)
     assert found["aspects"]["tone"]["n"] == 40 and found["aspects"]["tone"]["sets"]["n"] == 30
 
 
