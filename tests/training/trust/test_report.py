@@ -65,7 +65,7 @@ def test_the_stage_reads_a_table_and_says_it_in_lines(answers, tmp_path, caplog)
     path = tmp_path / "oof.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["question", "generator", "correct", "expected_correctness"])
+        writer.writerow(["question", "generator", "correctness", "expected_correctness"])
         writer.writerows(
             zip(answers.question, answers.generator, answers.right.astype(int), answers.value, strict=True)
         )
@@ -77,5 +77,5 @@ def test_the_stage_reads_a_table_and_says_it_in_lines(answers, tmp_path, caplog)
     assert all(line in caplog.text for line in report_lines(found))
     assert "sets stated to hold 90% hold 0." in caplog.text and "decisions between two answers" in caplog.text
     assert trust_report.run(from_settings(trust_report.Config, settings, "test")) == {}, "it is done"
-    with pytest.raises(DataFileError, match="expects a number as 'length'"):
-        trust_report.run(from_settings(trust_report.Config, settings | {"fields": ["length"]}, "test"))
+    with pytest.raises(DataFileError, match="expects a number as 'tone'"):
+        trust_report.run(from_settings(trust_report.Config, settings | {"fields": ["tone"]}, "test"))
