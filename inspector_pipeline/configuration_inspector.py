@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .calibration import LevelMap, parse_calibration
+from .calibration import LEVEL_MAP_FIELDS, OPTIONAL_LEVEL_MAP_FIELDS, LevelMap
 from .decisions import PREFERENCE, RULES
 from .errors import JudgeConfigError, ReadingError
 from .familiarity import STATISTICS, Bounds
@@ -242,12 +242,8 @@ class InspectorConfig(PreTrainedConfig):
         _require(self.max_length >= 1, f"max_length expects a positive number of tokens, but got {self.max_length}.")
         aspects = self.parsed_aspects
         _require(bool(aspects), "aspects expects at least one aspect, but got none.")
-        familiar = self.parsed_familiar
         _require(self.n_seen_questions >= 0, f"n_seen_questions expects 0 or more, but got {self.n_seen_questions}.")
-        fitted_on = familiar is not None or self.n_seen_questions > 0
-        levels = LEVELS_VERSION * any(not aspect.has_plain_scores for aspect in aspects)
-        added = max(FITTED_ON_VERSION * fitted_on, levels, CALIBRATED_VERSION * bool(self.parsed_calibration))
-        version = max(added, *(HEADS[aspect.head.type] for aspect in aspects))
+        version = self.needed_version
         _require(self.format_version == version, f"format_version expects {version}, but got {self.format_version!r}.")
         names = {aspect.name for aspect in aspects}
         _require(len(names) == len(aspects), "aspects expects distinct names, but some are equal.")
@@ -261,6 +257,14 @@ class InspectorConfig(PreTrainedConfig):
         _one_of(self.rank_by, (None, *rank_choices(aspects)), "rank_by")
         layers = getattr(self.backbone_config, "num_hidden_layers", None)
         _require(layers == depth, f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
+
+    @property
+    def needed_version(self) -> int:
+        """The first version of this layout that has all that the judge has."""
+        aspects, fitted_on = self.parsed_aspects, self.parsed_familiar is not None or self.n_seen_questions > 0
+        levels = LEVELS_VERSION * any(not aspect.has_plain_scores for aspect in aspects)
+        added = max(FITTED_ON_VERSION * fitted_on, levels, CALIBRATED_VERSION * bool(self.parsed_calibration))
+        return max(added, *(HEADS[aspect.head.type] for aspect in aspects))
 
     @property
     def parsed_readings(self) -> dict[str, PairTemplate]:
@@ -302,7 +306,9 @@ class InspectorConfig(PreTrainedConfig):
         Raises:
             JudgeConfigError: The field is malformed.
         """
-        sizes = {aspect.name: len(aspect.classes) for aspect in self.parsed_aspects}
+        # A preference's score is no mean of levels, which a map could begin with.
+        own = [aspect for aspect in self.parsed_aspects if aspect.head.rule != PREFERENCE]
+        sizes = {aspect.name: len(aspect.classes) for aspect in own}
         found = {}
         for name, data in (self.calibration or {}).items():
             _one_of(name, tuple(sizes), "calibration")

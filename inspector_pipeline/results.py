@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import SettingsError
@@ -63,27 +63,37 @@ def ranked_value(result: Mapping[str, Any], field: str) -> float:
     return float(result[kind][field if kind == "scores" else field.removeprefix("expected_")])
 
 
-def expected_error(probabilities: Mapping[str, Mapping[Any, float]], aspects: Iterable[str]) -> float:
+def expected_error(
+    probabilities: Mapping[str, Mapping[Any, float]], scales: Mapping[str, Mapping[str, float]]
+) -> float:
     """Return how far a label is expected to lie from the expected score: its standard deviation under probabilities.
 
     Args:
-        probabilities: Aspect -> class, a number or its text -> probability.
-        aspects: Whose sum is scored; they are taken to err independently.
+        probabilities: Aspect -> level, or its text -> probability.
+        scales: Aspects whose sum is scored, which are taken to err independently -> level as text -> number.
     """
     variance = 0.0
-    for name in aspects:
-        scores = [(float(score), share) for score, share in probabilities[name].items()]
+    for name, numbers in scales.items():
+        scores = [(numbers[str(level)], share) for level, share in probabilities[name].items()]
         mean = math.fsum(score * share for score, share in scores)
         variance += math.fsum(share * (score - mean) ** 2 for score, share in scores)
     return math.sqrt(variance)
 
 
-def aspects_of(config: Any, field: str) -> list[str]:
-    """Return the aspects that a field of results is made of: those that count for a total, else the one it names."""
+def scales_of(config: Any, field: str | None) -> dict[str, dict[str, float]]:
+    """Return the scales of the aspects that a field is made of: aspect -> level as text -> number.
+
+    Args:
+        config: The judge's config.
+        field: A total, of those that count, or the field of one aspect; None, as of a judge that ranks by nothing, is
+            all aspects.
+    """
     aspects = config.parsed_aspects
     if field in (TOTAL, PUBLISHED_TOTAL):
-        return [aspect.name for aspect in aspects if aspect.counts_in_total]
-    return [aspect.name for aspect in aspects if field in (aspect.name, f"expected_{aspect.name}")]
+        aspects = [aspect for aspect in aspects if aspect.counts_in_total]
+    elif field is not None:
+        aspects = [aspect for aspect in aspects if field in (aspect.name, f"expected_{aspect.name}")]
+    return {one.name: dict(zip(map(str, one.levels), map(float, one.classes), strict=True)) for one in aspects}
 
 
 def column_kinds(aspects: Sequence[str], sets: bool = False) -> dict[str, type]:
@@ -124,8 +134,8 @@ class FlatColumns:
             (int; float where a level is no whole number, str where levels are words) and `total_score`; `expected_`
             scores and `expected_total`; `probabilities`, aspect -> class, as text -> share; `truncated`, whether the
             pair was longer than the judge's limit and was cut; `unfamiliar`, whether it is unlike what the judge was
-            fitted on, and `unfamiliar_reason`; `seen`, whether the judge was fitted on its question; `rank_by`, which of
-            the columns the judge ranks by; and, where it was calibrated with them, `score_sets`, aspect -> list of
+            fitted on, and `unfamiliar_reason`; `seen`, whether the judge was fitted on its question; `rank_by`, which
+            of the columns the judge ranks by; and, where it was calibrated with them, `score_sets`, aspect -> list of
             classes. All but the scores, `probabilities` and `truncated` may be null.
     """
 

@@ -1,7 +1,7 @@
 """Mean scores of a set of responses, with bootstrap intervals: what a benchmark reports."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ from ..results import (
     SEEN,
     TOTAL,
     UNFAMILIAR,
-    aspects_of,
     own_rank_field,
     rank_field,
     ranked_value,
+    scales_of,
 )
 from .load import Judge, load_judge
 from .uncertain import abstained_rows, expected_errors
@@ -83,7 +83,7 @@ def mean_scores(
     field = rank_field(config, rank_by) if rank_by or own_rank_field(config) else None
     results = every = loaded(pairs, batch_size=batch_size)
     if abstain:
-        every = _marked(results, aspects_of(config, field or "") or list(results[0]["scores"]), abstain)
+        every = _marked(results, scales_of(config, field), abstain)
         results = [result for result in every if not result[ABSTAINED]]
     aspects = list(results[0]["scores"])
     columns = {("scores", a.name): [a.number(r["scores"][a.name]) for r in results] for a in config.parsed_aspects}
@@ -110,13 +110,15 @@ def mean_scores(
     return {**report, "pairs": every} if return_pairs else report
 
 
-def _marked(results: Sequence[dict[str, Any]], aspects: Sequence[str], share: float) -> list[dict[str, Any]]:
+def _marked(
+    results: Sequence[dict[str, Any]], scales: Mapping[str, Mapping[str, float]], share: float
+) -> list[dict[str, Any]]:
     """Say in each result whether the judge abstains from it.
 
     Raises:
         SettingsError: It would abstain from all of them, or the judge cannot tell of which it is less sure.
     """
-    marks = abstained_rows(*expected_errors(results, aspects), share)
+    marks = abstained_rows(*expected_errors(results, scales), share)
     if marks.all():
         raise SettingsError(f"mean_scores expects pairs to average, but abstain={share} leaves none of {len(marks)}.")
     return [{**result, ABSTAINED: mark} for result, mark in zip(results, marks.tolist(), strict=True)]

@@ -26,12 +26,14 @@ Errors = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-def expected_errors(rows: Iterable[Mapping[str, Any]], aspects: Sequence[str], prefix: str = "") -> tuple[Errors, Mask]:
+def expected_errors(
+    rows: Iterable[Mapping[str, Any]], scales: Mapping[str, Mapping[str, float]], prefix: str = ""
+) -> tuple[Errors, Mask]:
     """Return how far each row's label is expected to lie from its score, and which rows are unfamiliar.
 
     Args:
         rows: Results of a judge, or scored rows.
-        aspects: Those whose sum is scored.
+        scales: Of the aspects whose sum is scored, see `results.scales_of`.
         prefix: What the names of the judge's columns begin with.
 
     Raises:
@@ -40,11 +42,11 @@ def expected_errors(rows: Iterable[Mapping[str, Any]], aspects: Sequence[str], p
     errors, unfamiliar = array("d"), array("b")
     for row in rows:
         shares = row.get(prefix + PROBABILITIES)
-        if not isinstance(shares, Mapping) or not all(isinstance(shares.get(name), Mapping) for name in aspects):
+        if not isinstance(shares, Mapping) or not all(isinstance(shares.get(name), Mapping) for name in scales):
             raise DataFileError(
                 f"Doubt is measured by {prefix + PROBABILITIES!r}, but a scored row has {shares!r:.60}. Score it again."
             )
-        errors.append(expected_error(shares, aspects))
+        errors.append(expected_error(shares, scales))
         unfamiliar.append(bool(row.get(prefix + UNFAMILIAR)))
     return np.asarray(errors, np.float64), np.asarray(unfamiliar, np.bool_)
 

@@ -184,10 +184,10 @@ def _score_file(args: argparse.Namespace) -> int:
 def _mark(flat: list[dict[str, Any]], columns: Any, config: Any, share: float) -> None:
     """Say in each row whether the judge abstains from it."""
     from inspector_pipeline.api.uncertain import abstained_rows, expected_errors
-    from inspector_pipeline.jobs.abstain import judged_aspects
+    from inspector_pipeline.jobs.abstain import judged_scales
     from inspector_pipeline.results import ABSTAINED
 
-    errors, unfamiliar = expected_errors(flat, judged_aspects(columns, config), columns.prefix)
+    errors, unfamiliar = expected_errors(flat, judged_scales(columns, config), columns.prefix)
     marks = abstained_rows(errors, unfamiliar, share)
     for row, mark in zip(flat, marks.tolist(), strict=True):
         row[columns.prefix + ABSTAINED] = mark

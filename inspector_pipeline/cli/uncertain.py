@@ -67,14 +67,14 @@ def escalate(
 
     from inspector_pipeline.api.uncertain import LABEL, expected_errors, rows_to_label
     from inspector_pipeline.files.tables import write_rows
-    from inspector_pipeline.jobs.abstain import judged_aspects
+    from inspector_pipeline.jobs.abstain import judged_scales
 
-    aspects = judged_aspects(columns, config)
-    errors, _ = expected_errors(rows(), aspects, columns.prefix)
-    chosen = rows_to_label(rows, errors, args.escalate, keys, aspects)
+    scales = judged_scales(columns, config)
+    errors, _ = expected_errors(rows(), scales, columns.prefix)
+    chosen = rows_to_label(rows, errors, args.escalate, keys, list(scales))
     own = {*columns.kinds, columns.prefix + "abstained"}
     write_rows([{name: value for name, value in row.items() if name not in own} for row in chosen], args.escalate_to)
-    labels = ", ".join(f"{LABEL}{name}" for name in aspects)
+    labels = ", ".join(f"{LABEL}{name}" for name in scales)
     say(
         f"wrote the {len(chosen)} rows whose labels would help most to {args.escalate_to}; fill in {labels}, then: "
         f"inspector calibrate {args.judge or 'embedded'} LABELLED {args.escalate_to} --output NEW_JUDGE"

@@ -16,15 +16,14 @@ import pyarrow.parquet
 from ..api.uncertain import Mask, abstained_rows, expected_errors
 from ..files.entries import Row
 from ..files.sources import find_sources
-from ..results import ABSTAINED, FlatColumns, aspects_of
+from ..results import ABSTAINED, FlatColumns, scales_of
 from .manifest import check_finished
 from .output import Parts, whole_file
 
 
-def judged_aspects(columns: FlatColumns, config: Any) -> list[str]:
-    """Return the aspects of the field that rows are ranked by; all of them where none is."""
-    field = (columns.rank_by or "").removeprefix(columns.prefix)
-    return aspects_of(config, field) or [aspect.name for aspect in columns.aspects]
+def judged_scales(columns: FlatColumns, config: Any) -> dict[str, dict[str, float]]:
+    """Return the scales of the field that rows are ranked by; of all aspects where there is none."""
+    return scales_of(config, columns.rank_by and columns.rank_by.removeprefix(columns.prefix))
 
 
 def scored_rows(folder: Path) -> Iterator[Row]:
@@ -49,7 +48,7 @@ def mark_abstained(parts: Parts, columns: FlatColumns, config: Any, share: float
         DataFileError: The job is not finished, or rows have no probabilities.
     """
     check_finished(parts.folder)
-    errors = expected_errors(scored_rows(parts.folder), judged_aspects(columns, config), columns.prefix)
+    errors = expected_errors(scored_rows(parts.folder), judged_scales(columns, config), columns.prefix)
     marks, at = abstained_rows(*errors, share), 0
     for index, path in enumerate(sorted(parts.folder.glob(f"part-*{parts.suffix}"))):
         parts.forget_checksum(index)

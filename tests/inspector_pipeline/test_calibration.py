@@ -37,8 +37,12 @@ def test_a_map_by_hand():
 
 
 def test_the_expected_error_is_the_standard_deviation():
-    assert expected_error({"a": {1: 0.5, 3: 0.5}, "b": {"0": 0.5, "1": 0.5}}, ["a"]) == 1.0
-    assert expected_error({"a": {1: 0.5, 3: 0.5}, "b": {"0": 0.5, "1": 0.5}}, ["a", "b"]) == pytest.approx(1.25**0.5)
+    shares, scales = (
+        {"a": {1: 0.5, 3: 0.5}, "b": {"no": 0.5, "yes": 0.5}},
+        {"a": {"1": 1, "3": 3}, "b": {"no": 0, "yes": 1}},
+    )
+    assert expected_error(shares, {"a": scales["a"]}) == 1.0
+    assert expected_error(shares, scales) == pytest.approx(1.25**0.5)
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def plain(make_judge):
 
 def calibrated(folder, **maps):
     path = folder / "config.json"
-    data = json.loads(path.read_text()) | {"calibration": maps, "format_version": 4}
+    data = json.loads(path.read_text()) | {"calibration": maps, "format_version": 5}
     path.write_text(json.dumps(data))
     return folder
 
@@ -106,5 +110,5 @@ def test_a_wrong_map_is_named(plain, fault):
 def test_a_calibrated_judge_says_its_format(plain):
     path = calibrated(plain, a=OWN) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 1}))
-    with pytest.raises(JudgeConfigError, match="format_version expects 4, but got 1"):
+    with pytest.raises(JudgeConfigError, match="format_version expects 5, but got 1"):
         InspectorConfig.from_pretrained(plain)

@@ -25,8 +25,8 @@ from inspector_pipeline.files.tables import Row, read_rows
 from ..evaluation.metrics import Array, Mask, auroc
 from ..evaluation.out_of_fold import GENERATOR_UNSEEN
 from ..evaluation.scored import as_flag, numbers
-from ..rows.columns import is_blank
 from ..rows.records import matching_files, question_id
+from ..rows.scales import is_blank
 from ..runs.manifest import Manifest
 from ..trust.level_maps import FITS
 from ..trust.report import Outcomes, conformal_report, decision_report, mean_report, report_lines

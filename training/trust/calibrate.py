@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from inspector_pipeline.calibration import METHODS, NONE, LevelMap
-from inspector_pipeline.configuration_inspector import CALIBRATED_VERSION, FITTED_ON_VERSION, HEADS
+from inspector_pipeline.decisions import PREFERENCE
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
@@ -92,7 +92,9 @@ def calibrate_judge(
     settings = settings or CalibrationSettings()
     named = tables if isinstance(tables, Mapping) else {"The table": tables}
     plain = with_calibration(judge, {})
-    aspects = plain.model.config.parsed_aspects
+    aspects = [aspect for aspect in plain.model.config.parsed_aspects if aspect.head.rule != PREFERENCE]
+    if not aspects:
+        raise DataFileError("Calibration expects a judge of levels, but this one was fitted on preferences alone.")
     labelled = labelled_rows(named.items(), aspects, labels)
     said, seen = judge_says(plain, labelled.rows, batch_size)
     maps, found = {}, {}
@@ -115,9 +117,7 @@ def with_calibration(judge: InspectorPipeline, maps: Mapping[str, LevelMap]) -> 
     model = judge.model
     config = model.config = copy.deepcopy(model.config)
     config.calibration = {name: one.to_dict() for name, one in maps.items()} or None
-    fitted_on = FITTED_ON_VERSION * (config.familiar is not None or config.n_seen_questions > 0)
-    heads = (HEADS[aspect.head.type] for aspect in config.parsed_aspects)
-    config.format_version = max(CALIBRATED_VERSION * bool(maps), fitted_on, *heads)
+    config.format_version = config.needed_version
     config.check()
     model.set_level_maps(config.parsed_calibration)
     place = {} if getattr(model, "hf_device_map", None) else {"device": judge.device}

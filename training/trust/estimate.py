@@ -16,11 +16,10 @@ from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.results import PROBABILITIES
 
 from ..evaluation.metrics import Array
-from ..evaluation.scored import Scored, numbers, read_scored
-from ..rows.columns import is_blank
+from ..evaluation.scored import Scored, read_scored
 from ..rows.records import question_id
+from ..rows.scales import BINARY_WORDS, is_blank, number_of
 from .prediction_powered import MeanEstimate, estimate_mean
-from .slices import WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +136,8 @@ def _said(read: Scored, pass_at: float | None) -> Array:
     if pass_at is None or not all(isinstance(one, Mapping) and isinstance(one.get(aspect), Mapping) for one in shares):
         return read.value
     own = [one[aspect] for one in shares if isinstance(one, Mapping)]
+    if any(number_of(level, {}) is None for level in own[0]):  # words, whose expected score is as good
+        return read.value
     return np.array([sum(p for score, p in classes.items() if float(score) >= pass_at) for classes in own])
 
 
@@ -173,5 +174,7 @@ def _key(row: Row, by: str | None) -> tuple[str, ...]:
 
 def _number(cell: Any, source: str) -> float:
     """Read a label: a number, also as text, or a truth value or yes and no, which are 1 and 0."""
-    plain = int(cell) if isinstance(cell, bool) else WORDS.get(str(cell).strip(), cell)
-    return float(numbers([{"label": plain}], "label", source)[0])
+    found = number_of(cell, BINARY_WORDS)
+    if found is None:
+        raise DataFileError(f"{source} expects numbers as labels, but a row has {cell!r:.60}.")
+    return float(found)

@@ -50,7 +50,7 @@ class Slice(NamedTuple):
         drawn: (rows,) whether the row may stand for others; rows that were chosen for their doubt may not.
     """
 
-    classes: tuple[int, ...]
+    classes: tuple[float, ...]
     expected: Array
     probabilities: Array
     label: Index

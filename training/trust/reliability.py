@@ -7,6 +7,7 @@ import numpy as np
 from ..evaluation.evidence import reliability
 from ..evaluation.metrics import Array, Index, Mask, Ties, interval, rounded, weighted_mean
 from ..rows.records import is_good
+from ..rows.scales import usual_good
 from .level_maps import ranked_probability_scores
 
 MOST_BINS, ROWS_OF_BIN = 10, 20
@@ -52,8 +53,17 @@ def brier_parts(good: Mask, probability: Array) -> BrierParts:
     return BrierParts(apart - noise, spread - noise + chance, rate * (1 - rate) + chance)
 
 
+def good_classes(classes: tuple[float, ...]) -> Mask:
+    """Tell which classes are good by the usual rule; where it would be all or none of them, by that of any scale."""
+    values = np.array(classes)
+    found = np.asarray(is_good(values, list(classes)))
+    if found.all() or not found.any():
+        found = values >= min(usual_good(classes[0], classes[-1]), classes[-1])
+    return found
+
+
 def fit_of_probabilities(
-    probabilities: Array, label: Index, classes: tuple[int, ...], weights: Array
+    probabilities: Array, label: Index, classes: tuple[float, ...], weights: Array
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Measure probabilities on labelled rows.
 
@@ -68,9 +78,8 @@ def fit_of_probabilities(
         `reliability`, unbiased, with an interval, and its root `calibration_error`; `resolution`, `uncertainty`, and
         `table`, of P(good) by bins. And the draws of the first two.
     """
-    values = np.array(classes)
-    good = np.asarray(is_good(values[label], list(classes)))
-    share = probabilities[:, np.asarray(is_good(values, list(classes)))].sum(axis=1)
+    is_good_class = good_classes(classes)
+    good, share = is_good_class[label], probabilities[:, is_good_class].sum(axis=1)
     draws = {
         "rps": weighted_mean(ranked_probability_scores(probabilities, label), weights),
         "brier": weighted_mean((share - good) ** 2, weights),

@@ -11,13 +11,12 @@ from inspector_pipeline.api.uncertain import ESCALATED, LABEL
 from inspector_pipeline.configuration_inspector import Aspect
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
-from inspector_pipeline.results import PROBABILITIES, RANK_BY, SEEN, SETS
+from inspector_pipeline.results import PROBABILITIES, RANK_BY, SEEN, SETS, level_kind
 
-from ..rows.columns import is_blank, parse_label
 from ..rows.records import question_id
+from ..rows.scales import BINARY_WORDS, Level, is_blank, number_of
 from .level_maps import Slice
 
-WORDS = {"yes": 1, "Yes": 1, "no": 0, "No": 0}
 CHECKED = 3  # rows of a scored file that are scored again, to see that this judge scored them
 NEAR = 0.02  # of the scale, which half precision stays within
 
@@ -28,11 +27,11 @@ class Labelled:
 
     Attributes:
         rows: The rows, each with question and prediction where the judge reads both.
-        labels: Aspect -> (row, label) of those that have one.
+        labels: Aspect -> row -> label, one of its classes, of those that have one.
     """
 
     rows: list[Row]
-    labels: dict[str, dict[int, int]]
+    labels: dict[str, dict[int, Level]]
 
 
 def labelled_rows(
@@ -52,7 +51,7 @@ def labelled_rows(
         DataFileError: No column or no label is found, or a label is none of the aspect's classes.
     """
     rows: list[Row] = []
-    labels: dict[str, dict[int, int]] = {aspect.name: {} for aspect in aspects}
+    labels: dict[str, dict[int, Level]] = {aspect.name: {} for aspect in aspects}
     unknown = sorted(set(named or {}) - labels.keys())
     if unknown:
         raise DataFileError(f"--labels expects aspects of the judge ({', '.join(labels)}), but got {unknown[0]!r}.")
@@ -93,17 +92,21 @@ def _label_columns(source: str, table: Sequence[Row], aspects: Sequence[Aspect],
     return found
 
 
-def _label(source: str, place: int, cell: Any, aspect: Aspect) -> int:
-    label, reason = parse_label(cell, WORDS)
-    if label is None:
-        raise DataFileError(f"{source}, row {place} expects a whole number as label of {aspect.name}, but: {reason}.")
-    if label not in aspect.classes:
+def _label(source: str, place: int, cell: Any, aspect: Aspect) -> Level:
+    """Read a label as one of the aspect's classes; of real numbers, whose classes are means, the nearest."""
+    words = dict(zip(map(str.casefold, aspect.words), aspect.classes, strict=True)) if aspect.words else BINARY_WORDS
+    found, classes = number_of(cell, words), list(aspect.classes)
+    if found is not None and level_kind(aspect) is float:
+        ends = 2 * classes[0] - classes[1], 2 * classes[-1] - classes[-2]
+        nearest = min(classes, key=lambda level: abs(level - found))
+        found = nearest if ends[0] <= found <= ends[1] else None
+    if found is None or found not in classes:
         raise DataFileError(
-            f"{source}, row {place} expects as label of {aspect.name} one of {', '.join(map(str, aspect.classes))}, "
-            f"the scores that the judge knows, but got {label}. Leave the column out by --labels, or train a judge on "
-            "it: inspector train."
+            f"{source}, row {place} expects as label of {aspect.name} one of {', '.join(map(str, aspect.levels))}, "
+            f"the scores that the judge knows, but got {cell!r:.60}. Leave the column out by --labels, or train a "
+            "judge on it: inspector train."
         )
-    return label
+    return found
 
 
 def said_before(row: Row, aspects: Sequence[Aspect]) -> Row | None:
@@ -126,8 +129,8 @@ def said_before(row: Row, aspects: Sequence[Aspect]) -> Row | None:
     found = {}
     for aspect in aspects:
         own = shares.get(aspect.name)
-        names = [str(score) for score in aspect.classes]
-        if not isinstance(own, Mapping) or sorted(own, key=int) != names:
+        names = [str(level) for level in aspect.levels]
+        if not isinstance(own, Mapping) or set(own) != set(names):
             raise DataFileError(
                 f"A scored row expects probabilities of {aspect.name} for {', '.join(names)}, but has {own!r:.60}. It "
                 "was scored by another judge."
@@ -187,7 +190,7 @@ def slice_of(labelled: Labelled, said: Sequence[Row], aspect: Aspect) -> tuple[S
     places = list(labelled.labels[aspect.name])
     shares = np.array([said[place][aspect.name] for place in places], dtype=np.float64)
     rows = [labelled.rows[place] for place in places]
-    label = np.searchsorted(aspect.classes, [labelled.labels[aspect.name][place] for place in places])
+    label = np.array([aspect.classes.index(labelled.labels[aspect.name][place]) for place in places], dtype=np.int64)
     expected = (shares.astype(np.float32) * np.array(aspect.classes, np.float32)).sum(axis=1).astype(np.float64)
     question = np.array([question_id(str(row["question"])) for row in rows])
     drawn = np.array([str(row.get(ESCALATED)).lower() != "true" for row in rows])

@@ -16,6 +16,8 @@ from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.results import expected_error
 
+SCALE = {"a": {str(score): score for score in range(1, 6)}}
+
 
 @pytest.fixture
 def folder(make_judge):
@@ -57,7 +59,7 @@ def test_a_file_is_marked_and_a_filter_leaves_the_marked_out(folder, source, tmp
     assert run(*same, "--output", target, "--abstain", 0.2) == 0
     assert "6 of 30 pairs abstained from" in capsys.readouterr().err
     rows = read_rows(str(target))
-    errors = np.array([expected_error(row["probabilities"], ["a"]) for row in rows])
+    errors = np.array([expected_error(row["probabilities"], SCALE) for row in rows])
     marks = np.array([row["abstained"] for row in rows])
     assert marks.sum() == 6 and errors[marks].min() >= errors[~marks].max()
     assert run("filter", target, "--best", 30, "--output", tmp_path / f"kept{suffix}") == 0
@@ -86,7 +88,7 @@ def test_a_job_is_marked_in_a_second_pass_which_may_be_given_again(folder, tmp_p
     rows = parts(output)
     marks = np.array([row.pop("abstained") for row in rows])
     assert rows == plain and marks.sum() == 60, "nothing else has changed"
-    errors = np.array([expected_error(row["probabilities"], ["a"]) for row in rows])
+    errors = np.array([expected_error(row["probabilities"], SCALE) for row in rows])
     assert errors[marks].min() >= errors[~marks].max()
     before = contents(output)
     assert run(*same, "--abstain", 0.1) == 0 and contents(output) == before
@@ -111,7 +113,7 @@ def test_what_is_escalated_comes_back_as_labels(folder, source, tmp_path, capsys
     assert run(*same, "--escalate", 4, "--escalate-to", ask) == 0 and ask.read_bytes() == first
     asked = read_rows(str(ask))
     scores = load_judge(folder, device="cpu")([{k: row[k] for k in ("question", "prediction")} for row in asked])
-    errors = [expected_error(result["probabilities"], ["a"]) for result in scores]
+    errors = [expected_error(result["probabilities"], SCALE) for result in scores]
     assert errors == pytest.approx([float(row["expected_error"]) for row in asked], abs=1e-3)
     for wrong, message in (
         (("--escalate", 4), "--escalate-to the file"),

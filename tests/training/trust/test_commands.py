@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from inspector_cli.main import main
 from inspector_training.trust.calibrate import CalibrationSettings, calibrate_judge
+from inspector_training.trust.slices import labelled_rows
 from support.models import aspect, feature
 from support.results import alike
 
 from inspector_pipeline import load_judge
+from inspector_pipeline.configuration_inspector import Aspect, Head
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_rows
 
@@ -158,7 +160,11 @@ FAULTS = {
         "expects a column of labels, 'label_right' or",
     ),
     "another level": (lambda rows: [{**r, "right": 7} for r in rows], None, "one of 0, 1, the scores that.*but got 7"),
-    "no number": (lambda rows: [{**r, "right": "good"} for r in rows], None, "whole number as label of right.*good"),
+    "no number": (
+        lambda rows: [{**r, "right": "good"} for r in rows],
+        None,
+        "label of right one of 0, 1, the scores.*but got 'good'",
+    ),
     "blank": (lambda rows: [{**r, "right": "", "tone": None} for r in rows], None, "all cells of labels are blank"),
     "no aspect": (lambda rows: rows, {"wit": "right"}, "expects aspects of the judge.*'wit'"),
     "scores for labels": (
@@ -174,6 +180,17 @@ def test_wrong_labels_are_told(folder, table, fault):
     change, labels, message = FAULTS[fault]
     with pytest.raises(DataFileError, match=message):
         calibrate_judge(load_judge(folder, device="cpu"), change(read_rows(str(table))), labels=labels)
+
+
+def test_labels_are_words_or_numbers_as_the_judge_knows_them():
+    words = Aspect("tone", (), Head(), (1, 2, 3), words=("bad", "fair", "good"))
+    real = Aspect("share", (), Head(), (0.1, 0.35, 0.8))
+    rows = [{"question": "q", "label_tone": "Fair", "label_share": 0.3}, {"question": "q", "label_tone": "good"}]
+    found = labelled_rows([("table", rows)], [words, real])
+    assert found.labels == {"tone": {0: 2, 1: 3}, "share": {0: 0.35}}
+    for wrong, message in (({"label_tone": "2"}, "one of bad, fair, good"), ({"label_share": 2.0}, "but got 2.0")):
+        with pytest.raises(DataFileError, match=message):
+            labelled_rows([("table", [{"question": "q", **wrong}])], [words, real])
 
 
 def test_wrong_settings_are_told(folder, table, tmp_path, capsys):
@@ -242,7 +259,7 @@ def test_what_cannot_be_estimated_is_told(scored, tmp_path, capsys):
     for change, message in (
         (lambda r: {**r, "prediction": "other"}, "50 of 50 are not among the scored ones, such as 'q0'"),
         (lambda r: {**r, "escalated": "True"}, "labels are left out: their rows were chosen for doubt"),
-        (lambda r: {**r, "label": "well"}, "expects a number as 'label'.*'well'"),
+        (lambda r: {**r, "label": "well"}, "expects numbers as labels, but a row has 'well'"),
         (
             lambda r: {"question": r["question"], "prediction": r["prediction"]},
             "expects a column of labels, 'label_right'",
