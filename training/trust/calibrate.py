@@ -166,7 +166,7 @@ def calibrate_aspect(
     nested = nested_maps(rows, settings.methods, settings.folds, settings.seed)
     method = choose_method(rows, settings.methods, settings.folds, settings.seed)
     fitted = fit_map(method, rows)
-    out, held = rows.take(rows.drawn), Nested(*(c[rows.drawn] for c in nested[:3]), nested.chosen)
+    out, held = rows.take(rows.drawn), nested.take(rows.drawn)
     group = group if group is None else group[rows.drawn]
     samples = resamples(out.question, settings.bootstraps, settings.seed)
     measured = _before_and_after(out, held, samples)
@@ -197,20 +197,21 @@ def _before_and_after(rows: Slice, nested: Nested, samples: Resamples) -> dict[s
 
 def _sets(rows: Slice, nested: Nested, settings: CalibrationSettings, group: Any) -> tuple[Any, dict[str, Any]]:
     """Set the least probabilities on held-out rows, and measure sets whose thresholds come from other folds."""
-    parts, own = (nested.probabilities, rows.label, rows.question), {"by_label": settings.by_label}
-    sets = cross_conformal(*parts, nested.fold, settings.coverage, **own, group=group)
+    parts, coverage, by_label = (nested.probabilities, rows.label, rows.question), settings.coverage, settings.by_label
+    sets = cross_conformal(*parts, nested.fold, coverage, by_label=by_label, group=group)
     found = {
-        "coverage": settings.coverage,
-        "by": "group" if group is not None else "label" if settings.by_label else "all",
+        "coverage": coverage,
+        "by": "group" if group is not None else "label" if by_label else "all",
         **coverage_of(sets, rows.label, rows.question, settings.bootstraps, settings.seed),
         "by_label": by_value(sets, rows.label, rows.question, np.array(rows.classes)[rows.label]),
     }
     if group is None:
-        return least_probabilities(*parts, settings.coverage, **own), found
-    thresholds = {
-        str(name): least_probabilities(*(part[group == name] for part in parts), settings.coverage, **own)
-        for name in np.unique(group)
-    }
+        return least_probabilities(*parts, coverage, by_label=by_label), found
+    thresholds = {}
+    for name in np.unique(group):
+        own = group == name
+        shares, label, question = nested.probabilities[own], rows.label[own], rows.question[own]
+        thresholds[str(name)] = least_probabilities(shares, label, question, coverage, by_label=by_label)
     found["by_group"] = by_value(sets, rows.label, rows.question, group)
     found["least_by_group"] = {name: least.round(8).tolist() for name, least in thresholds.items()}
     return np.min(list(thresholds.values()), axis=0), found

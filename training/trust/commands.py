@@ -4,6 +4,7 @@ They are imported each time the command starts, so nothing that takes long is im
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def _estimate(args: argparse.Namespace) -> None:
         write_atomically(Path(args.output), json_text(found.to_dict()))
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -59,7 +59,8 @@ class Slice(NamedTuple):
 
     def take(self, rows: Index | Mask) -> "Slice":
         """Return some of the rows."""
-        return Slice(self.classes, *(column[rows] for column in self[1:]))
+        columns = {name: column[rows] for name, column in self._asdict().items() if name != "classes"}
+        return self._replace(**columns)
 
 
 def fit_map(method: str, rows: Slice) -> LevelMap:
@@ -149,7 +150,7 @@ def apply_map(level_map: LevelMap, rows: Slice) -> Array:
     columns = np.array(level_map.exceed).T
     exceed = np.stack([np.interp(rows.expected, level_map.knots, column) for column in columns], axis=1)
     edge = np.ones((len(exceed), 1))
-    return np.hstack([edge, exceed]) - np.hstack([exceed, 0 * edge])
+    return np.asarray(np.hstack([edge, exceed]) - np.hstack([exceed, 0 * edge]))
 
 
 def levels_of(level_map: LevelMap, rows: Slice) -> Index | None:
@@ -200,6 +201,10 @@ class Nested(NamedTuple):
     level: Index
     fold: Index
     chosen: dict[str, int]
+
+    def take(self, rows: Index | Mask) -> "Nested":
+        """Return some of the rows."""
+        return Nested(self.probabilities[rows], self.level[rows], self.fold[rows], self.chosen)
 
 
 def nested_maps(rows: Slice, methods: Sequence[str] = METHODS, folds: int = 5, seed: int = 0) -> Nested:

@@ -185,7 +185,7 @@ def mean_report(
     """
     found = {}
     for n in n_labels:
-        own = {}
+        own: dict[str, dict[str, float]] = {}
         for name in np.unique(rows.generator):
             mine = np.flatnonzero(rows.generator == name)
             if len(mine) >= max(least_rows, n + 1):
@@ -209,7 +209,7 @@ def mean_report(
     return {"n_draws": n_draws, "labels": found}
 
 
-def _mean_of(rows: Outcomes, mine: Index, n: int, n_draws: int, rng: np.random.Generator) -> dict[str, Any]:
+def _mean_of(rows: Outcomes, mine: Index, n: int, n_draws: int, rng: np.random.Generator) -> dict[str, float]:
     right, value, truth = rows.right[mine].astype(np.float64), rows.value[mine], float(rows.right[mine].mean())
     drawn = rng.integers(0, len(mine), (n_draws, len(mine)))
     labels, said = right[drawn[:, :n]], value[drawn]

@@ -94,8 +94,9 @@ def _label_columns(source: str, table: Sequence[Row], aspects: Sequence[Aspect],
 
 def _label(source: str, place: int, cell: Any, aspect: Aspect) -> Level:
     """Read a label as one of the aspect's classes; of real numbers, whose classes are means, the nearest."""
-    words = dict(zip(map(str.casefold, aspect.words), aspect.classes, strict=True)) if aspect.words else BINARY_WORDS
-    found, classes = number_of(cell, words), list(aspect.classes)
+    words = dict(zip(map(str.casefold, aspect.words), aspect.classes, strict=True))
+    found = words.get(str(cell).strip().casefold()) if words else number_of(cell, BINARY_WORDS)
+    classes = list(aspect.classes)
     if found is not None and level_kind(aspect) is float:
         ends = 2 * classes[0] - classes[1], 2 * classes[-1] - classes[-2]
         nearest = min(classes, key=lambda level: abs(level - found))
