@@ -5,7 +5,7 @@ import json
 import math
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain, compress
@@ -137,8 +137,7 @@ def filter_job(job: FilterJob) -> Filtered:
     job = job if ranks is None else replace(job, by=ranks[1])
     flags = [n for n in names if n.endswith(UNFAMILIAR) and n.removesuffix(UNFAMILIAR) + REASON in names]
     read = [*job.ranked_by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]
-    marks = [name for name in names if name.endswith(ABSTAINED) and name.removesuffix(ABSTAINED) + RANK_BY in names]
-    marks = [] if job.keep_abstained else marks
+    marks = [] if job.keep_abstained else _marks_among(names, names)
     read += [*([ranks[0]] if ranks else []), *(flags if job.drop_unfamiliar else []), *marks]
     numbers = _Numbers(job, ranks and ranks[0], flags, names, marks)
     for entry in chain.from_iterable(source.entries(read) for source in sources):
@@ -172,6 +171,12 @@ def filter_job(job: FilterJob) -> Filtered:
     skipped = tuple(skipped_files(job.input))
     found = (job.target, numbers.rows, len(kept), numbers.unranked, numbers.reason)
     return Filtered(*found, numbers.unfamiliar, skipped, numbers.abstained)
+
+
+def _marks_among(names: Sequence[str], present: Container[str]) -> list[str]:
+    """Return the columns that say of which rows a judge abstains: those beside what says what it ranks by."""
+    found = [name for name in names if name.endswith(ABSTAINED)]
+    return [name for name in found if name.removesuffix(ABSTAINED) + RANK_BY in present]
 
 
 def _first_columns(sources: Sequence[Source], schema: pa.Schema | None) -> list[str]:
@@ -225,7 +230,7 @@ class _Numbers:
         self, job: FilterJob, rank_column: str | None, flags: Sequence[str], names: Sequence[str], marks: Sequence[str]
     ) -> None:
         self.job = job
-        self._marks = marks
+        self._marks = [*marks]
         self._rank_column = rank_column
         self._flags = [*flags]
         self._names = {*names}
@@ -265,6 +270,7 @@ class _Numbers:
         new = row.keys() - self._names
         self._names |= new
         self._flags += sorted(n for n in new if n.endswith(UNFAMILIAR) and n.removesuffix(UNFAMILIAR) + REASON in row)
+        self._marks += [] if self.job.keep_abstained else _marks_among(sorted(new), row)
         told = sorted(name for name in new if name.endswith(RANK_BY) and isinstance(row[name], str))
         if told and self.job.by is None and row[told[0]] in row and row[told[0]] != self.job.rank_name:
             raise SettingsError(
