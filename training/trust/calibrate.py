@@ -102,6 +102,8 @@ def calibrate_judge(
         own, places = slice_of(labelled, said, aspect)
         group = _groups(labelled, places, settings.group)
         maps[aspect.name], found[aspect.name] = calibrate_aspect(own, aspect.name, settings, group)
+        shares = found[aspect.name]["level_shares"].values()
+        found[aspect.name]["level_shares"] = dict(zip(map(str, aspect.levels), shares, strict=True))
         n_seen = found[aspect.name]["n_seen"] = sum(seen[place] for place in places)
         if n_seen:
             told = (
