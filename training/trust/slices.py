@@ -94,7 +94,7 @@ def _label_columns(source: str, table: Sequence[Row], aspects: Sequence[Aspect],
 
 def _label(source: str, place: int, cell: Any, aspect: Aspect) -> Level:
     """Read a label as one of the aspect's classes; of real numbers, whose classes are means, the nearest."""
-    words = dict(zip(map(str.casefold, aspect.words), aspect.classes, strict=True))
+    words = {word.casefold(): aspect.number(word) for word in aspect.words}
     found = words.get(str(cell).strip().casefold()) if words else number_of(cell, BINARY_WORDS)
     classes = list(aspect.classes)
     if found is not None and level_kind(aspect) is float:
