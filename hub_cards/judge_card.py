@@ -17,7 +17,7 @@ from .backbone_license import base_model, known_license
 from .cards import render
 from .evidence import LAGER_PAPER, PAPER, PAPER_URL, DataSource, Intervals, compared_metrics, data_sources
 from .markdown import Markdown
-from .measured import degenerate_table, matched_table, ranking_table, use_table
+from .measured import calibration_table, degenerate_table, matched_table, ranking_table, use_table
 
 PLOTS = {
     "layer_curve.png": "Quality by depth.",
@@ -189,6 +189,18 @@ class JudgeCard:
         """A table: what it tells of right and wrong answers to one question; none where that was not measured."""
         part = self.results.get("matched")
         return matched_table(part) if part else None
+
+    @property
+    def calibration(self) -> Markdown | None:
+        """A table: what calibration on labels of a domain brings; none where it was not calibrated."""
+        part = self.results.get("calibration")
+        return calibration_table(part) if part else None
+
+    @property
+    def calibration_warnings(self) -> list[str]:
+        """What the labels were too few to say."""
+        part = self.results.get("calibration", {}).get("aspects", {})
+        return [f"{name}: {warning}" for name, entry in part.items() for warning in entry["warnings"]]
 
     def metadata(self) -> ModelCardData:
         """Build the metadata that the Hub reads; evaluation results in the older form (`model-index`)."""

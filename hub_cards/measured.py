@@ -11,6 +11,24 @@ WAYS = ("judge", "random", "shortest", "longest", "majority", "judge_weighted", 
 Part = Mapping[str, Any]
 
 
+def calibration_table(part: Part) -> Markdown:
+    """Write the part `calibration` of results.json as lines of Markdown, a row for each calibrated aspect.
+
+    Args:
+        part: `aspects`: aspect -> `n`, `method`, `before` and `after`, each with `rps` and `calibration_error`, `gain`
+            and `sets`.
+    """
+    heads = "| aspect | labels | method | before | after | gain | calibration error | sets hold | levels in a set |"
+    lines = [heads, "|---" * heads.count(" | ") + "|---|"]
+    for name, entry in part["aspects"].items():
+        before, after, sets = entry["before"], entry["after"], entry["sets"]
+        scores = f"{_shown(before['rps'])} | {_shown(after['rps'])} | {_shown(entry['gain']['rps'])}"
+        errors = f"{before['calibration_error']:.3f} to {after['calibration_error']:.3f}"
+        held = f"{_shown(sets['covered'])}, stated {sets['coverage']:.2f} | {sets['mean_size']:.2f}"
+        lines.append(f"| {words(name)} | {entry['n']} | {words(entry['method'])} | {scores} | {errors} | {held} |")
+    return Markdown("\n".join(lines))
+
+
 def degenerate_table(part: Part) -> Markdown:
     """Write the part `degenerate` of results.json as lines of Markdown.
 

@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .calibration import LEVEL_MAP_FIELDS, OPTIONAL_LEVEL_MAP_FIELDS, LevelMap
 from .decisions import PREFERENCE, RULES
 from .errors import JudgeConfigError, ReadingError
 from .familiarity import STATISTICS, Bounds
@@ -31,14 +32,15 @@ ASPECT_FIELDS = {"name": str, "features": list, "head": dict, "classes": list, "
 FAMILIAR_FIELDS = {"features": list, "n_components": int, "n_words": int, "threshold": int | float, "text": dict}
 FITTED_ON_VERSION = 3  # the first format_version that says what a judge was fitted on
 LEVELS_VERSION = 4  # the first format_version with scores that are words or no whole numbers
-FORMAT_VERSION = max(*HEADS.values(), FITTED_ON_VERSION, LEVELS_VERSION)
+CALIBRATED_VERSION = 5  # the first one whose judges can be calibrated on labels of a domain
+FORMAT_VERSION = max(*HEADS.values(), FITTED_ON_VERSION, LEVELS_VERSION, CALIBRATED_VERSION)
 LARGEST_CLASS = 2**31 - 1
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
     *("backbone_config", "backbone_id", "backbone_revision", "fused", "depth"),
     *("readings", "aspects", "max_length", "format_version"),
 )
-ADDED_FIELDS = ("rank_by", "familiar", "n_seen_questions")  # to the first layout
+ADDED_FIELDS = ("rank_by", "familiar", "n_seen_questions", "calibration")  # to the first layout
 FIELDS_OF_TRANSFORMERS = {
     *("model_type", "auto_map", "custom_pipelines", "torch_dtype", "attn_implementation", "output_attentions"),
     *("_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "_from_model_config"),
@@ -180,6 +182,7 @@ class InspectorConfig(PreTrainedConfig):
     rank_by: str | None = None
     familiar: dict[str, Any] | None = None
     n_seen_questions: int = 0
+    calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the backbone's config; run our installed code, not a repo's, where both are there."""
@@ -239,11 +242,8 @@ class InspectorConfig(PreTrainedConfig):
         _require(self.max_length >= 1, f"max_length expects a positive number of tokens, but got {self.max_length}.")
         aspects = self.parsed_aspects
         _require(bool(aspects), "aspects expects at least one aspect, but got none.")
-        familiar = self.parsed_familiar
         _require(self.n_seen_questions >= 0, f"n_seen_questions expects 0 or more, but got {self.n_seen_questions}.")
-        fitted_on = familiar is not None or self.n_seen_questions > 0
-        levels = LEVELS_VERSION * any(not aspect.has_plain_scores for aspect in aspects)
-        version = max(FITTED_ON_VERSION * fitted_on, levels, *(HEADS[aspect.head.type] for aspect in aspects))
+        version = self.needed_version
         _require(self.format_version == version, f"format_version expects {version}, but got {self.format_version!r}.")
         names = {aspect.name for aspect in aspects}
         _require(len(names) == len(aspects), "aspects expects distinct names, but some are equal.")
@@ -257,6 +257,14 @@ class InspectorConfig(PreTrainedConfig):
         _one_of(self.rank_by, (None, *rank_choices(aspects)), "rank_by")
         layers = getattr(self.backbone_config, "num_hidden_layers", None)
         _require(layers == depth, f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
+
+    @property
+    def needed_version(self) -> int:
+        """The first version of this layout that has all that the judge has."""
+        aspects, fitted_on = self.parsed_aspects, self.parsed_familiar is not None or self.n_seen_questions > 0
+        levels = LEVELS_VERSION * any(not aspect.has_plain_scores for aspect in aspects)
+        added = max(FITTED_ON_VERSION * fitted_on, levels, CALIBRATED_VERSION * bool(self.parsed_calibration))
+        return max(added, *(HEADS[aspect.head.type] for aspect in aspects))
 
     @property
     def parsed_readings(self) -> dict[str, PairTemplate]:
@@ -290,6 +298,24 @@ class InspectorConfig(PreTrainedConfig):
         if self.familiar is None:
             return None
         return _parse_familiar(self.familiar, tuple(self.parsed_readings), unique_features(self.parsed_aspects))
+
+    @property
+    def parsed_calibration(self) -> dict[str, LevelMap]:
+        """Aspect -> the levels and probabilities of a domain; empty where they are as the judge was fitted.
+
+        Raises:
+            JudgeConfigError: The field is malformed.
+        """
+        # A preference's score is no mean of levels, which a map could begin with.
+        own = [aspect for aspect in self.parsed_aspects if aspect.head.rule != PREFERENCE]
+        sizes = {aspect.name: len(aspect.classes) for aspect in own}
+        found = {}
+        for name, data in (self.calibration or {}).items():
+            _one_of(name, tuple(sizes), "calibration")
+            where = f"calibration.{name}"
+            values = _take(data, where, LEVEL_MAP_FIELDS, optional=OPTIONAL_LEVEL_MAP_FIELDS)
+            found[name] = LevelMap.from_dict(values, where, sizes[name])
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, without those that were added later where they say nothing: older judges stay the same."""

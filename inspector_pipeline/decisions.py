@@ -71,9 +71,14 @@ def decide_ordinal(decision_values: Tensor, thresholds: Tensor, cuts: Tensor) ->
         cuts: float32 (classes - 1,), ascending.
     """
     exceed = torch.sigmoid(decision_values - thresholds)
+    return Decision((decision_values > cuts).sum(dim=1), level_shares(exceed))
+
+
+def level_shares(exceed: Tensor) -> Tensor:
+    """Return the probability of each class, (batch, classes), from those of exceeding each, (batch, classes - 1)."""
     edge = torch.ones_like(exceed[:, :1])
     probabilities = torch.cat([edge, exceed], dim=1) - torch.cat([exceed, torch.zeros_like(edge)], dim=1)
-    return Decision((decision_values > cuts).sum(dim=1), probabilities.clamp_min(0.0))
+    return probabilities.clamp_min(0.0)
 
 
 def decide_regression(decision_values: Tensor, levels: Tensor) -> Decision:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .calibration import LevelMap, LevelTensors
 from .configuration_inspector import Aspect, InspectorConfig, unique_features
 from .decisions import PREFERENCE
 from .errors import BackboneError
@@ -89,8 +90,13 @@ class JudgeModel(PreTrainedModel):
         self.familiar = Familiarity(*sizes) if sizes else None
         n_seen = config.n_seen_questions
         self.register_buffer("seen_questions", torch.zeros(n_seen, dtype=torch.int64) if n_seen else None)
-        self._classes_on: tuple[torch.device, list[Tensor]] | None = None
+        self.set_level_maps(config.parsed_calibration)
         self.post_init()
+
+    def set_level_maps(self, level_maps: dict[str, LevelMap]) -> None:
+        """Take these maps, aspect -> the levels and probabilities of a domain, in the place of the present ones."""
+        self.level_maps = level_maps
+        self._classes_on: tuple[torch.device, list[tuple[Tensor, LevelTensors | None]]] | None = None
 
     def set_backbone(self, backbone: PreTrainedModel, final_norm: nn.Module | None = None) -> None:
         """Take a decoder of the config's depth as the backbone; pairs are cut to the positions that it has.
@@ -168,11 +174,13 @@ class JudgeModel(PreTrainedModel):
             for feature, center in zip(self.centred_features, self.centers, strict=True)
         }
         values, probabilities, scores, expected = [], [], [], []
-        for aspect, classes in zip(self.aspects, self._class_values(device), strict=True):
+        for aspect, (classes, level_map) in zip(self.aspects, self._class_values(device), strict=True):
             head = cast(Union[LinearProbe, ScoreTokens], self.probes[probe_key(aspect.name)])  # noqa: UP007
             parts = ((aspect.probe_features, centred), (aspect.token_features, features))
             values.append(head(*(torch.stack([read[f].to(device) for f in own], dim=1) for own, read in parts if own)))
             decision = head.decide(values[-1])
+            if level_map is not None:
+                decision = level_map((decision.probabilities * classes).sum(dim=1))
             probabilities.append(decision.probabilities)
             scores.append(classes[decision.class_index])
             is_preference = aspect.head.rule == PREFERENCE
@@ -189,10 +197,13 @@ class JudgeModel(PreTrainedModel):
             distance=distance,
         )
 
-    def _class_values(self, device: torch.device) -> list[Tensor]:
-        """Return each aspect's classes as a tensor, copied to a device once."""
+    def _class_values(self, device: torch.device) -> list[tuple[Tensor, LevelTensors | None]]:
+        """Return each aspect's classes, and the map of its calibration, copied to a device once."""
         if self._classes_on is None or self._classes_on[0] != device:
-            self._classes_on = device, [torch.tensor(aspect.classes, device=device) for aspect in self.aspects]
+            classes = [torch.tensor(aspect.classes, device=device) for aspect in self.aspects]
+            maps = {name: level_map.tensors(device) for name, level_map in self.level_maps.items()}
+            own = [maps.get(aspect.name) for aspect in self.aspects]
+            self._classes_on = device, list(zip(classes, own, strict=True))
         return self._classes_on[1]
 
     def read(

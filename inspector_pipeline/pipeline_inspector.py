@@ -14,6 +14,7 @@ from transformers.utils import logging as hf_logging
 from .engine import WINDOW_ROWS, FeatureReader, windows
 from .errors import BackboneError, PairError
 from .familiarity import FactFinder, PairFacts, why_unfamiliar
+from .results import SETS
 from .rows import SAMPLE_ROWS, RowReader
 from .template import EXPECTED, EncodedPair, PairEncoder, PairTokenizer, check_pair
 
@@ -40,7 +41,7 @@ class InspectorPipeline(Pipeline):
     `expected_total` the sum of those that count (None where none does), and `truncated` says whether the pair was
     longer than the judge's limit and was cut. `unfamiliar` says whether the pair is unlike what the judge was fitted
     on, `unfamiliar_reason` why, and `seen` whether the judge was fitted on its question; they are None where the judge
-    cannot say.
+    cannot say. A judge that was calibrated with score sets adds `score_sets`, {aspect: [class, ...]}.
 
     Args of a call, or of the constructor as defaults:
         batch_size: Pairs to read ahead and score together, in input order; None (the default) is 256, of which passes
@@ -78,6 +79,7 @@ class InspectorPipeline(Pipeline):
             _fact_finder(self.model),
         )
         self._familiar = config.parsed_familiar
+        self._sets = {name: one for name, one in config.parsed_calibration.items() if one.coverage is not None}
         self._aspects = config.parsed_aspects
         self._said: set[str] = set()
         self._reader: tuple[tuple[Any, ...], FeatureReader] | None = None
@@ -213,19 +215,22 @@ class InspectorPipeline(Pipeline):
         scores = dict(zip((aspect.name for aspect in self._aspects), model_outputs["scores"], strict=True))
         by_aspect = dict(zip(scores, expected, strict=True))
         counting = [aspect.name for aspect in self._aspects if aspect.counts_in_total]
+        shares = {
+            aspect.name: dict(zip(aspect.levels, values, strict=True))
+            for aspect, values in zip(self._aspects, probabilities, strict=True)
+        }
+        sets = {name: one.score_set(shares[name]) for name, one in self._sets.items()}
         return {
             "scores": scores,
             "total_score": sum(a.number(scores[a.name]) for a in self._aspects if a.counts_in_total),
             "expected": by_aspect,
             "expected_total": sum(by_aspect[name] for name in counting) if counting else None,
-            "probabilities": {
-                aspect.name: dict(zip(aspect.levels, values, strict=True))
-                for aspect, values in zip(self._aspects, probabilities, strict=True)
-            },
+            "probabilities": shares,
             "truncated": model_outputs["truncated"],
             "unfamiliar": None if self._familiar is None else reason is not None,
             "unfamiliar_reason": reason,
             "seen": facts.seen,
+            **({SETS: sets} if sets else {}),
         }
 
     def get_iterator(

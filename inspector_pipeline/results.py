@@ -3,6 +3,7 @@
 `evaluate_samples`, files, folders, engines and the metric write these columns; the pipeline's result nests the aspects.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,11 @@ from .errors import SettingsError
 TOTAL = "expected_total"
 RANK_BY = "rank_by"
 UNFAMILIAR, REASON, SEEN = "unfamiliar", "unfamiliar_reason", "seen"
+PROBABILITIES = "probabilities"
+SETS = "score_sets"  # only of a judge that was calibrated with score sets
+ABSTAINED = "abstained"  # marks that are made once all rows are scored
 PUBLISHED_TOTAL = "total_score"
-ADDED_COLUMNS = (TOTAL, "probabilities", UNFAMILIAR, REASON, SEEN, RANK_BY)  # which were not there at first
+ADDED_COLUMNS = (TOTAL, PROBABILITIES, UNFAMILIAR, REASON, SEEN, RANK_BY)  # which were not there at first
 
 
 def rank_choices(aspects: Sequence[Any]) -> tuple[str, ...]:
@@ -59,8 +63,41 @@ def ranked_value(result: Mapping[str, Any], field: str) -> float:
     return float(result[kind][field if kind == "scores" else field.removeprefix("expected_")])
 
 
-def column_kinds(aspects: Sequence[str]) -> dict[str, type]:
-    """Return the columns of a judge with these aspects; see `FlatColumns`.
+def expected_error(
+    probabilities: Mapping[str, Mapping[Any, float]], scales: Mapping[str, Mapping[str, float]]
+) -> float:
+    """Return how far a label is expected to lie from the expected score: its standard deviation under probabilities.
+
+    Args:
+        probabilities: Aspect -> level, or its text -> probability.
+        scales: Aspects whose sum is scored, which are taken to err independently -> level as text -> number.
+    """
+    variance = 0.0
+    for name, numbers in scales.items():
+        scores = [(numbers[str(level)], share) for level, share in probabilities[name].items()]
+        mean = math.fsum(score * share for score, share in scores)
+        variance += math.fsum(share * (score - mean) ** 2 for score, share in scores)
+    return math.sqrt(variance)
+
+
+def scales_of(config: Any, field: str | None) -> dict[str, dict[str, float]]:
+    """Return the scales of the aspects that a field is made of: aspect -> level as text -> number.
+
+    Args:
+        config: The judge's config.
+        field: A total, of those that count, or the field of one aspect; None, as of a judge that ranks by nothing, is
+            all aspects.
+    """
+    aspects = config.parsed_aspects
+    if field in (TOTAL, PUBLISHED_TOTAL):
+        aspects = [aspect for aspect in aspects if aspect.counts_in_total]
+    elif field is not None:
+        aspects = [aspect for aspect in aspects if field in (aspect.name, f"expected_{aspect.name}")]
+    return {one.name: dict(zip(map(str, one.levels), map(float, one.classes), strict=True)) for one in aspects}
+
+
+def column_kinds(aspects: Sequence[str], sets: bool = False) -> dict[str, type]:
+    """Return the columns of a judge with these aspects, and score sets if it gives them; see `FlatColumns`.
 
     Raises:
         SettingsError: An aspect is called as another column, such as `expected_fluency` beside `fluency`.
@@ -68,8 +105,9 @@ def column_kinds(aspects: Sequence[str]) -> dict[str, type]:
     columns = [
         *((name, int) for name in (*aspects, PUBLISHED_TOTAL)),
         *((name, float) for name in (*(f"expected_{name}" for name in aspects), TOTAL)),
-        *(("probabilities", dict), ("truncated", bool)),
+        *((PROBABILITIES, dict), ("truncated", bool)),
         *((UNFAMILIAR, bool), (REASON, str), (SEEN, bool), (RANK_BY, str)),
+        *([(SETS, list)] if sets else []),
     ]
     kinds = dict(columns)
     if len(kinds) < len(columns):
@@ -91,12 +129,14 @@ class FlatColumns:
         aspects: The judge's aspects.
         prefix: What the columns' names begin with.
         rank_by: The column that rows are ranked by; None where the judge names none and no aspect counts.
-        kinds: Name -> int, float, dict, bool or str, in the order in which they are written: each aspect's score (int;
-            float where a level is no whole number, str where levels are words) and `total_score`; `expected_` scores
-            and `expected_total`; `probabilities`, aspect -> class, as text -> share; `truncated`, whether the pair was
-            longer than the judge's limit and was cut; `unfamiliar`, whether it is unlike what the judge was fitted on,
-            and `unfamiliar_reason`; `seen`, whether the judge was fitted on its question; and `rank_by`, which of the
-            columns the judge ranks by. All but the scores, `probabilities` and `truncated` may be null.
+        with_sets: The aspects that the judge gives score sets of.
+        kinds: Name -> int, float, dict, bool, str or list, in the order in which they are written: each aspect's score
+            (int; float where a level is no whole number, str where levels are words) and `total_score`; `expected_`
+            scores and `expected_total`; `probabilities`, aspect -> class, as text -> share; `truncated`, whether the
+            pair was longer than the judge's limit and was cut; `unfamiliar`, whether it is unlike what the judge was
+            fitted on, and `unfamiliar_reason`; `seen`, whether the judge was fitted on its question; `rank_by`, which
+            of the columns the judge ranks by; and, where it was calibrated with them, `score_sets`, aspect -> list of
+            classes. All but the scores, `probabilities` and `truncated` may be null.
     """
 
     def __init__(self, config: Any, prefix: str = "", rank_by: str | None = None) -> None:
@@ -114,7 +154,9 @@ class FlatColumns:
         rank_by = rank_by or own_rank_field(config)
         self.prefix = prefix
         self.rank_by = rank_by and prefix + rank_by
-        kinds = column_kinds([aspect.name for aspect in aspects])
+        sets = config.parsed_calibration
+        self.with_sets = [aspect for aspect in aspects if aspect.name in sets and sets[aspect.name].least]
+        kinds = column_kinds([aspect.name for aspect in aspects], bool(self.with_sets))
         kinds |= {aspect.name: level_kind(aspect) for aspect in aspects}
         if any(level_kind(aspect) is float for aspect in aspects if aspect.counts_in_total):
             kinds[PUBLISHED_TOTAL] = float
@@ -124,12 +166,13 @@ class FlatColumns:
         """Flatten a pair's result."""
         shares = {
             name: {str(score): share for score, share in classes.items()}
-            for name, classes in result["probabilities"].items()
+            for name, classes in result[PROBABILITIES].items()
         }
         values = [
             *(*result["scores"].values(), result[PUBLISHED_TOTAL]),
             *(*result["expected"].values(), result[TOTAL]),
             *(shares, result["truncated"]),
             *(result[UNFAMILIAR], result[REASON], result[SEEN], self.rank_by),
+            *([result[SETS]] if self.with_sets else []),
         ]
         return dict(zip(self.kinds, values, strict=True))

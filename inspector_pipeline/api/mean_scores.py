@@ -1,17 +1,28 @@
 """Mean scores of a set of responses, with bootstrap intervals: what a benchmark reports."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..conversation import is_turns
-from ..errors import PairError
+from ..errors import PairError, SettingsError
 from ..names import CONTEXT, PAIR, PREDICTION, QUESTION, REFERENCE
-from ..results import PUBLISHED_TOTAL, SEEN, TOTAL, UNFAMILIAR, own_rank_field, rank_field, ranked_value
+from ..results import (
+    ABSTAINED,
+    PUBLISHED_TOTAL,
+    SEEN,
+    TOTAL,
+    UNFAMILIAR,
+    own_rank_field,
+    rank_field,
+    ranked_value,
+    scales_of,
+)
 from ..rows import read_pairs
 from .load import Judge, load_judge
+from .uncertain import abstained_rows, expected_errors
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +42,7 @@ def mean_scores(
     rank_by: str | None = None,
     reference: Sequence[str] | None = None,
     context: Sequence[str] | None = None,
+    abstain: float = 0.0,
 ) -> dict[str, Any]:
     """Score responses to questions, and average.
 
@@ -45,6 +57,8 @@ def mean_scores(
         rank_by: The field to compare sets of responses by; None is the judge's own.
         reference: The reference answers, for a judge that reads them.
         context: What the answers should rest on, for a judge that reads it.
+        abstain: Share of the pairs to leave out of all means: those with the largest expected error, unfamiliar ones
+            first.
 
     Returns:
         A result in the shape of one pair's, with `{"mean", "low", "high"}` in the place of each number: `scores` and
@@ -53,7 +67,8 @@ def mean_scores(
         and ask what it was fitted on (None where it cannot say); `ranked`, the field that the judge ranks by: `field`,
         its mean and interval, and the same with their `n` without the pairs that are `unfamiliar` or `seen`
         (`without_unfamiliar` and `without_seen`; None where none is or none is left), or None where no field ranks; and
-        where asked for `pairs`, the results of the pairs. `low` and `high` are the 95 % percentile bootstrap interval.
+        where asked for `pairs`, the results of the pairs. With `abstain`, `abstained` is how many were left out, and
+        each of the pairs says whether it was. `low` and `high` are the 95 % percentile bootstrap interval.
 
     Raises:
         PairError: There are no pairs, not as many questions as predictions, or a pair cannot be scored.
@@ -80,7 +95,10 @@ def mean_scores(
     loaded = load_judge(judge)
     config = loaded.model.config
     field = rank_field(config, rank_by) if rank_by or own_rank_field(config) else None
-    results = loaded(pairs, batch_size=batch_size)
+    results = every = loaded(pairs, batch_size=batch_size)
+    if abstain:
+        every = _marked(results, scales_of(config, field), abstain)
+        results = [result for result in every if not result[ABSTAINED]]
     aspects = list(results[0]["scores"])
     columns = {("scores", a.name): [a.number(r["scores"][a.name]) for r in results] for a in config.parsed_aspects}
     columns |= {("expected", name): [r["expected"][name] for r in results] for name in aspects}
@@ -101,7 +119,23 @@ def mean_scores(
     for flag in (UNFAMILIAR, SEEN):
         if report[flag]:
             logger.warning("%d of %d pairs are %s: the means rest on them.", report[flag], len(results), flag)
-    return {**report, "pairs": results} if return_pairs else report
+    if abstain:
+        report[ABSTAINED] = len(every) - len(results)
+    return {**report, "pairs": every} if return_pairs else report
+
+
+def _marked(
+    results: Sequence[dict[str, Any]], scales: Mapping[str, Mapping[str, float]], share: float
+) -> list[dict[str, Any]]:
+    """Say in each result whether the judge abstains from it.
+
+    Raises:
+        SettingsError: It would abstain from all of them, or the judge cannot tell of which it is less sure.
+    """
+    marks = abstained_rows(*expected_errors(results, scales), share)
+    if marks.all():
+        raise SettingsError(f"mean_scores expects pairs to average, but abstain={share} leaves none of {len(marks)}.")
+    return [{**result, ABSTAINED: mark} for result, mark in zip(results, marks.tolist(), strict=True)]
 
 
 def _is_turns_too(pair: dict[str, Any]) -> bool:

@@ -35,6 +35,9 @@ def filter_scored(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drop-unfamiliar", action="store_true", help="leave out rows unlike what their judge was fitted on"
     )
+    parser.add_argument(
+        "--keep-abstained", action="store_true", help="keep rows that `score --abstain` marked; they are left out else"
+    )
     parser.add_argument("--output", metavar="FILE", help="default: NAME_filtered.json beside SCORED")
     parser.add_argument("--explain", action="store_true", help="write beside the output why each row was kept")
 
@@ -46,12 +49,14 @@ def _filter(args: argparse.Namespace) -> int:
 
     from inspector_pipeline.jobs.filter import FilterJob, filter_job
 
-    same = ("input", "output", "top", "best", "per", "explain", "drop_unfamiliar")
+    same = ("input", "output", "top", "best", "per", "explain", "drop_unfamiliar", "keep_abstained")
     settings = {name: getattr(args, name) for name in same} | ({"by": tuple(args.by)} if args.by else {})
     found = filter_job(FilterJob(**settings, at_least=tuple(args.at_least)))
     say(f"kept {found.kept} of {found.rows} rows in {found.output}")
     if args.drop_unfamiliar:
         say(f"{found.unfamiliar} unfamiliar rows were left out")
+    if found.abstained:
+        say(f"{found.abstained} rows were left out, since their judge abstains from them (--keep-abstained keeps them)")
     if found.unranked:
         say(f"{found.unranked} rows were left out: {found.reason}")
     if found.skipped:

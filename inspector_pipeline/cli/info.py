@@ -92,6 +92,7 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
         *notes,
         *lines,
         *_matched(results.get("matched", {})),
+        *_calibrated(config, results.get("calibration")),
         *_degenerate(results.get("degenerate")),
         *_use(results.get("use")),
     ]
@@ -122,6 +123,28 @@ def _matched(part: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{between['sd']['value']:.3g} (its score rises by {between['slope']['value']:.3g} a unit of the label)"
             )
             lines.append(("", f"{name}: error between {between['n_generators']} generators, standard deviation {sd}"))
+    return lines
+
+
+def _calibrated(config: Any, part: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say what labels of a domain made of the levels and probabilities."""
+    lines = []
+    for name, one in config.parsed_calibration.items():
+        entry = (part or {}).get("aspects", {}).get(name)
+        told = f"{name}: by {one.method}" + (f" on {entry['n']} labels" if entry else "")
+        if entry:
+            told += (
+                f", ranked probability score {_figure(entry['before']['rps'])}, then {_figure(entry['after']['rps'])}"
+            )
+        lines.append(("calibrated", told))
+        if one.coverage is not None:
+            held = (
+                f": {_figure(entry['sets']['covered'])} do, with {entry['sets']['mean_size']:.2f} levels"
+                if entry
+                else ""
+            )
+            lines.append(("", f"sets that hold {one.coverage:.0%} of the labels{held}"))
+        lines += [("", warning) for warning in (entry or {}).get("warnings", [])]
     return lines
 
 

@@ -22,6 +22,9 @@ from .arguments import (
 from .judge import check_judge_options, load
 from .printable import printable_json, say
 from .table import show_table
+from .uncertain import add_options as add_options_of_doubt
+from .uncertain import check_options as check_options_of_doubt
+from .uncertain import escalate
 
 STDIO = "-"
 ARROW = (".parquet", ".arrow")
@@ -59,6 +62,7 @@ def score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="refuse an input with a reference or context that the judge does not read"
     )
+    add_options_of_doubt(parser)
     job = parser.add_argument_group("big jobs", "only with a folder as --output")
     job.add_argument("--split", metavar="NAME", help="INPUT is the id of a dataset; score this split of it")
     job.add_argument("--subset", metavar="NAME", help="the dataset's subset")
@@ -77,6 +81,7 @@ def score(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(args: argparse.Namespace) -> int:
+    check_options_of_doubt(args)
     return _score_job(args) if _is_job(args) else _score_file(args)
 
 
@@ -112,15 +117,35 @@ def _score_job(args: argparse.Namespace) -> int:
     if args.split is None and Path(args.input).is_file():
         check_input(args.input)
 
+    from inspector_pipeline.jobs.abstain import scored_rows
     from inspector_pipeline.jobs.flags import told
     from inspector_pipeline.jobs.score import ScoreJob, score_job, summary_of
+    from inspector_pipeline.results import FlatColumns
 
-    same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size", "strict")
+    if args.escalate is not None and args.shard != (0, 1):
+        raise ValueError("--escalate expects a whole job. Give it in one more call, without --shard.")
+    same = (
+        "input",
+        "output",
+        "split",
+        "subset",
+        "where",
+        "limit",
+        "shard",
+        "prefix",
+        "batch_size",
+        "strict",
+        "abstain",
+    )
     settings = {name: getattr(args, name) for name in same} | ({"part_rows": args.part_rows} if args.part_rows else {})
     job = ScoreJob(**settings, columns=columns, format=args.output_format)
     check_judge_options(args)
-    counts = score_job(job, load(args))
+    judge = load(args)
+    counts = score_job(job, judge)
     say(summary_of(counts, args.output))
+    keys = {key: columns.get(key, key) for key in judge.encode.keys}
+    config = judge.model.config
+    escalate(args, FlatColumns(config, args.prefix), config, lambda: scored_rows(Path(args.output)), keys)
     _tell(told(counts, counts["scored"], args.output))
     return SOME_REJECTED if counts["rejected"] or "skipped" in counts else 0
 
@@ -133,7 +158,7 @@ def _score_file(args: argparse.Namespace) -> int:
 
     from inspector_pipeline.api.load import keep_top
     from inspector_pipeline.files.tables import check_target, file_source, read_rows, write_rows
-    from inspector_pipeline.results import FlatColumns, rank_field
+    from inspector_pipeline.results import ABSTAINED, FlatColumns, rank_field
     from inspector_pipeline.rows import RowReader
     from inspector_pipeline.template import check_pair
 
@@ -156,14 +181,19 @@ def _score_file(args: argparse.Namespace) -> int:
     ranks = args.top_percent < 1 or args.rank_by is not None
     rank_by = rank_field(judge.model.config, args.rank_by) if ranks else None
     columns = FlatColumns(judge.model.config, args.prefix, rank_by)
-    _check_own_columns(rows, list(columns.kinds))
+    abstained = [args.prefix + ABSTAINED] if args.abstain else []
+    _check_own_columns(rows, [*columns.kinds, *abstained])
     table = _check_writable(args.input if reader.is_plain else STDIO, rows, target)
     results = judge(pairs, batch_size=args.batch_size)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
         _tell(f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
     flat = [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
-    scored = keep_top(flat, args.top_percent, f"{args.prefix}{rank_by}")
+    escalate(args, columns, judge.model.config, lambda: flat, {key: key for key in keys})
+    if args.abstain:
+        _mark(flat, columns, judge.model.config, args.abstain)
+    sure = [row for row in flat if not row.get(args.prefix + ABSTAINED)] if args.top_percent < 1 else flat
+    scored = keep_top(sure, args.top_percent, f"{args.prefix}{rank_by}")
     if target not in (None, STDIO):
         write_rows(scored, target) if table is None else _write_typed(table, flat, scored, columns, target)
     if target == STDIO:
@@ -173,6 +203,19 @@ def _score_file(args: argparse.Namespace) -> int:
     written = None if target in (None, STDIO) else target
     _tell_what_was_written(judge, flat, scored, args.prefix, written, reader.text_columns)
     return 0
+
+
+def _mark(flat: list[dict[str, Any]], columns: Any, config: Any, share: float) -> None:
+    """Say in each row whether the judge abstains from it."""
+    from inspector_pipeline.api.uncertain import abstained_rows, expected_errors
+    from inspector_pipeline.jobs.abstain import judged_scales
+    from inspector_pipeline.results import ABSTAINED
+
+    errors, unfamiliar = expected_errors(flat, judged_scales(columns, config), columns.prefix)
+    marks = abstained_rows(errors, unfamiliar, share)
+    for row, mark in zip(flat, marks.tolist(), strict=True):
+        row[columns.prefix + ABSTAINED] = mark
+    _tell(f"{int(marks.sum())} of {len(flat)} pairs abstained from: their scores are expected to be the most wrong")
 
 
 def _tell_what_was_written(
@@ -238,10 +281,14 @@ def _write_typed(
 
     from inspector_pipeline.files.tables import write_table
     from inspector_pipeline.jobs.window import arrow_schema
+    from inspector_pipeline.results import ABSTAINED
 
     places = {id(row): at for at, row in enumerate(flat)}
     kept = table if scored is flat else table.take([places[id(row)] for row in scored])
-    added = pyarrow.Table.from_pylist(scored, arrow_schema(columns))
+    schema, mark = arrow_schema(columns), columns.prefix + ABSTAINED
+    if any(mark in row for row in scored):
+        schema = schema.append(pyarrow.field(mark, pyarrow.bool_()))
+    added = pyarrow.Table.from_pylist(scored, schema)
     for field in added.schema:
         kept = kept.append_column(field, added[field.name])
     write_table(kept, target)

@@ -5,7 +5,7 @@ import json
 import math
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain, compress
@@ -21,7 +21,7 @@ from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, Row, cut, json_line, share_of
 from ..files.sources import find_sources, skipped_files
 from ..files.tables import Source, write_json, write_jsonl
-from ..results import PUBLISHED_TOTAL, RANK_BY, REASON, UNFAMILIAR
+from ..results import ABSTAINED, PUBLISHED_TOTAL, RANK_BY, REASON, UNFAMILIAR
 from .input import unified
 from .manifest import check_finished
 from .output import whole_file
@@ -43,6 +43,7 @@ class FilterJob:
         per: The column whose values make groups.
         at_least: (column, number): rows with less are left out before anything is ranked.
         drop_unfamiliar: Whether rows unlike what their judge was fitted on are left out before anything is ranked.
+        keep_abstained: Whether rows that their judge abstains from stay; they are left out before anything is ranked.
         output: The file to write; None is `<name>_filtered.json` beside the input.
         explain: Whether to write beside the output why each row was kept.
     """
@@ -54,6 +55,7 @@ class FilterJob:
     per: str | None = None
     at_least: tuple[tuple[str, float], ...] = ()
     drop_unfamiliar: bool = False
+    keep_abstained: bool = False
     output: str | None = None
     explain: bool = False
 
@@ -102,6 +104,7 @@ class Filtered:
         reason: Why, of the first of them.
         unfamiliar: How many it left out because they are unfamiliar.
         skipped: Files of the input that it did not read.
+        abstained: How many it left out because their judge abstains from them.
     """
 
     output: Path
@@ -111,6 +114,7 @@ class Filtered:
     reason: str | None
     unfamiliar: int = 0
     skipped: tuple[str, ...] = ()
+    abstained: int = 0
 
 
 def filter_job(job: FilterJob) -> Filtered:
@@ -133,8 +137,9 @@ def filter_job(job: FilterJob) -> Filtered:
     job = job if ranks is None else replace(job, by=ranks[1])
     flags = [n for n in names if n.endswith(UNFAMILIAR) and n.removesuffix(UNFAMILIAR) + REASON in names]
     read = [*job.ranked_by, *(name for name, _ in job.at_least), *([job.per] if job.per else [])]
-    read += [*([ranks[0]] if ranks else []), *(flags if job.drop_unfamiliar else [])]
-    numbers = _Numbers(job, ranks and ranks[0], flags, names)
+    marks = [] if job.keep_abstained else _marks_among(names, names)
+    read += [*([ranks[0]] if ranks else []), *(flags if job.drop_unfamiliar else []), *marks]
+    numbers = _Numbers(job, ranks and ranks[0], flags, names, marks)
     for entry in chain.from_iterable(source.entries(read) for source in sources):
         numbers.add(entry)
     if job.per and numbers.rows and not numbers.has_groups:
@@ -165,7 +170,13 @@ def filter_job(job: FilterJob) -> Filtered:
         _write(job, rows.in_order(np.searchsorted(np.sort(kept), kept)), schema, _reasons(job, numbers, ranking))
     skipped = tuple(skipped_files(job.input))
     found = (job.target, numbers.rows, len(kept), numbers.unranked, numbers.reason)
-    return Filtered(*found, numbers.unfamiliar, skipped)
+    return Filtered(*found, numbers.unfamiliar, skipped, numbers.abstained)
+
+
+def _marks_among(names: Sequence[str], present: Container[str]) -> list[str]:
+    """Return the columns that say of which rows a judge abstains: those beside what says what it ranks by."""
+    found = [name for name in names if name.endswith(ABSTAINED)]
+    return [name for name in found if name.removesuffix(ABSTAINED) + RANK_BY in present]
 
 
 def _first_columns(sources: Sequence[Source], schema: pa.Schema | None) -> list[str]:
@@ -215,13 +226,16 @@ def _check_target(job: FilterJob, schema: pa.Schema | None) -> None:
 class _Numbers:
     """All that is remembered of a row for its rank: its score, its position and its group."""
 
-    def __init__(self, job: FilterJob, rank_column: str | None, flags: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(
+        self, job: FilterJob, rank_column: str | None, flags: Sequence[str], names: Sequence[str], marks: Sequence[str]
+    ) -> None:
         self.job = job
+        self._marks = [*marks]
         self._rank_column = rank_column
         self._flags = [*flags]
         self._names = {*names}
         self.scores, self.positions, self.groups = array("d"), array("q"), array("q")
-        self.rows = self.unranked = self.unfamiliar = 0
+        self.rows = self.unranked = self.unfamiliar = self.abstained = 0
         self.has_groups = self.knows_unfamiliar = False
         self.reason: str | None = None
         self._known_groups: dict[bytes, int] = {}
@@ -230,6 +244,9 @@ class _Numbers:
         position, self.rows = self.rows, self.rows + 1
         if entry.row is not None and entry.cells is None and not entry.row.keys() <= self._names:
             self._see_more(entry, entry.row)
+        if any(str((entry.row or {}).get(name)).lower() == "true" for name in self._marks):  # text in CSV
+            self.abstained += 1
+            return
         if self.job.drop_unfamiliar and self._is_unfamiliar(entry.row or {}):
             self.unfamiliar += 1
             return
@@ -253,6 +270,7 @@ class _Numbers:
         new = row.keys() - self._names
         self._names |= new
         self._flags += sorted(n for n in new if n.endswith(UNFAMILIAR) and n.removesuffix(UNFAMILIAR) + REASON in row)
+        self._marks += [] if self.job.keep_abstained else _marks_among(sorted(new), row)
         told = sorted(name for name in new if name.endswith(RANK_BY) and isinstance(row[name], str))
         if told and self.job.by is None and row[told[0]] in row and row[told[0]] != self.job.rank_name:
             raise SettingsError(

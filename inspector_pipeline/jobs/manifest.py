@@ -25,7 +25,8 @@ MANIFEST = "_manifest.json"
 WAIT_S = 0.1
 OWN = "inspector-pipeline"
 PACKAGES = (OWN, "torch", "transformers", "tokenizers", "pyarrow")
-NOT_SETTINGS = ("input", "output", "shard", "strict")  # where things are; and shards of one job share their folder
+# Where things are; shards of one job share their folder; and rows are marked once all are scored.
+NOT_SETTINGS = ("input", "output", "shard", "strict", "abstain")
 NO_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 

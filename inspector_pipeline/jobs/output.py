@@ -225,8 +225,12 @@ class Parts:
 
     def forget(self, index: int) -> None:
         """Remove the checksum and the rejects of a part that is scored again."""
-        self._checksum_path(index).unlink(missing_ok=True)
+        self.forget_checksum(index)
         self.rejects_path(index).unlink(missing_ok=True)
+
+    def forget_checksum(self, index: int) -> None:
+        """Remove the checksum of a part whose rows are marked."""
+        self._checksum_path(index).unlink(missing_ok=True)
 
     def counts(self, index: int, rows: int, flags: Flags) -> dict[str, int]:
         """Count the `scored` and the `rejected` rows of a whole part.

@@ -17,8 +17,9 @@ from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, cut, json_line
 from ..files.sources import find_sources, skipped_files
 from ..pipeline_inspector import InspectorPipeline
-from ..results import ADDED_COLUMNS, FlatColumns
+from ..results import ABSTAINED, ADDED_COLUMNS, FlatColumns
 from ..rows import RowReader, check_columns
+from .abstain import mark_abstained
 from .drift import Drift
 from .flags import Flags
 from .input import JobInput, is_parquet, settled, survey_input
@@ -52,6 +53,7 @@ class ScoreJob:
         batch_size: Pairs that are read ahead and scored together; None is 256.
         part_rows: Rows of a part, a multiple of 256; a killed run loses the part that it was at.
         strict: Whether a reference or a context that the judge does not read is an error.
+        abstain: Share of the rows to mark as those with the largest expected error, once all are scored; 0 marks none.
     """
 
     input: str
@@ -67,6 +69,7 @@ class ScoreJob:
     batch_size: int | None = None
     part_rows: int = PART_ROWS
     strict: bool = False
+    abstain: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -74,6 +77,11 @@ class ScoreJob:
         if not 0 <= index < of:
             raise SettingsError(f"--shard expects i/n with 0 <= i < n, but got {index}/{of}.")
         check_columns(self.columns)
+        if not 0 <= self.abstain <= 1 or (self.abstain and of > 1):
+            raise SettingsError(
+                f"--abstain expects a share from 0 to 1 of a whole job, but got {self.abstain} of shard {index}/{of}. "
+                "Give it in one more call without --shard, once all shards are done."
+            )
         if self.format not in (None, *FORMATS):
             raise SettingsError(f"--output-format expects {' or '.join(FORMATS)}, but got {self.format!r}.")
         if self.part_rows < 1 or self.part_rows % WINDOW_ROWS:
@@ -89,8 +97,8 @@ def score_job(job: ScoreJob, judge: InspectorPipeline) -> dict[str, Any]:
 
     Returns:
         How many rows were `scored`, `rejected` and `truncated`, in this run's share and including earlier runs; where
-        the judge can say so how many are `unfamiliar` (with `unfamiliar_reasons`) and `seen`; and how many files of the
-        input were `skipped`, where there are any.
+        the judge can say so how many are `unfamiliar` (with `unfamiliar_reasons`) and `seen`; from how many the judge
+        `abstained`, where it was to; and how many files of the input were `skipped`, where there are any.
 
     Raises:
         DataFileError: The input or the folder cannot be used, or the folder is of another job.
@@ -146,7 +154,8 @@ class _Run:
 
     def _check_columns(self, is_text: bool) -> None:
         columns, schema = self.survey.columns, self.survey.schema
-        taken = [name for name in self.added.names if name in columns]
+        marks = [self.job.prefix + ABSTAINED] if self.job.abstain else []
+        taken = [name for name in (*self.added.names, *marks) if name in columns]
         if taken:
             raise SettingsError(
                 f"The input expects no column of the judge's, but has {', '.join(taken)}. Give --prefix, such as "
@@ -201,6 +210,8 @@ class _Run:
         for source in self.input.sources:
             source.check_unchanged()
         counts |= flags.counts()
+        if job.abstain:
+            counts[ABSTAINED] = mark_abstained(self.parts, self.columns, self.judge.model.config, job.abstain)
         if self.skipped:
             counts["skipped"] = len(self.skipped)
             logger.warning("The input's files that were not read: %s", ", ".join(self.skipped))
@@ -259,6 +270,8 @@ def summary_of(counts: dict[str, Any], folder: str) -> str:
     parts = [f"{counts['scored']} pairs scored"]
     if counts["rejected"]:
         parts.append(f"{counts['rejected']} rejected (see {Path(folder) / REJECTS})")
+    if ABSTAINED in counts:
+        parts.append(f"{counts[ABSTAINED]} abstained from")
     if counts.get("skipped"):
         parts.append(f"{counts['skipped']} of the input's files skipped")
     if counts["truncated"]:

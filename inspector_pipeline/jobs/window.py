@@ -10,7 +10,7 @@ from ..engine import WINDOW_ROWS, windows
 from ..errors import BackboneError, PairError
 from ..files.entries import Row
 from ..pipeline_inspector import InspectorPipeline
-from ..results import FlatColumns
+from ..results import FlatColumns, level_kind
 from ..template import EncodedPair
 
 ARROW_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
@@ -35,7 +35,9 @@ def arrow_schema(columns: FlatColumns) -> pa.Schema:
     """Return a judge's columns with their types in Arrow and Parquet."""
     classes = [(aspect.name, [(str(score), pa.float64()) for score in aspect.levels]) for aspect in columns.aspects]
     shares = pa.struct([(name, pa.struct(fields)) for name, fields in classes])
-    return pa.schema([(name, ARROW_TYPES.get(kind, shares)) for name, kind in columns.kinds.items()])
+    sets = pa.struct([(aspect.name, pa.list_(ARROW_TYPES[level_kind(aspect)])) for aspect in columns.with_sets])
+    types = {**ARROW_TYPES, dict: shares, list: sets}
+    return pa.schema([(name, types[kind]) for name, kind in columns.kinds.items()])
 
 
 def score_window(judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int | None = None) -> list[Outcome]:

@@ -129,6 +129,7 @@ class Result(BaseModel):
     unfamiliar: bool | None
     unfamiliar_reason: str | None
     seen: bool | None
+    score_sets: dict[str, list[int | float | str]] | None = None
 
 
 class ScoreResponse(BaseModel):

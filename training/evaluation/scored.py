@@ -1,5 +1,6 @@
 """What a judge says of rows, in the field that it ranks by: by running it, or from rows that were scored before."""
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from inspector_pipeline.api.load import judge_name
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.files.sources import find_sources
-from inspector_pipeline.results import RANK_BY, SEEN, UNFAMILIAR, rank_field, ranked_value
+from inspector_pipeline.results import ABSTAINED, RANK_BY, SEEN, UNFAMILIAR, rank_field, ranked_value
 
 from .metrics import Array
+
+logger = logging.getLogger(__name__)
 
 JUDGE_FILES = ("config.json", "model.safetensors")
 
@@ -61,13 +64,16 @@ def judged(judge: Any, rows: Sequence[Row], rank_by: str | None = None) -> Score
     return Scored(list(rows), field, values, *([result[flag] for result in results] for flag in (UNFAMILIAR, SEEN)))
 
 
-def read_scored(paths: Sequence[Path], required: Sequence[str], rank_by: str | None = None) -> Scored:
+def read_scored(
+    paths: Sequence[Path], required: Sequence[str], rank_by: str | None = None, *, keep_abstained: bool = False
+) -> Scored:
     """Read what `inspector score` wrote: files of rows, or the folders of its jobs.
 
     Args:
         paths: Files and folders.
         required: Keys that every row has beside its scores.
         rank_by: The column to rank by; the one that the rows name, in `rank_by`, where it is None.
+        keep_abstained: Whether rows that the judge abstains from stay; else they are left out, with a line in the log.
 
     Raises:
         DataFileError: A file cannot be read, a row lacks a key or its score, or rows name different fields.
@@ -75,6 +81,7 @@ def read_scored(paths: Sequence[Path], required: Sequence[str], rank_by: str | N
     rows = read_entries(paths, required)
     told = ", ".join(map(str, paths))
     prefix = next((key.removesuffix(RANK_BY) for row in rows[:1] for key in row if key.endswith(RANK_BY)), "")
+    rows = rows if keep_abstained else without_abstained(rows, told, prefix)
     named = {row.get(prefix + RANK_BY) for row in rows} if rank_by is None else {rank_by}
     if len(named) != 1 or None in named:
         found = ", ".join(sorted(map(str, named))) or "no rows"
@@ -85,6 +92,15 @@ def read_scored(paths: Sequence[Path], required: Sequence[str], rank_by: str | N
     field = str(named.pop())
     flags = ([as_flag(row.get(prefix + name)) for row in rows] for name in (UNFAMILIAR, SEEN))
     return Scored(rows, field, numbers(rows, field, told), *flags)
+
+
+def without_abstained(rows: list[Row], source: str, prefix: str) -> list[Row]:
+    """Leave out scored rows that their judge abstains from; the log says how many of which source."""
+    kept = [row for row in rows if not as_flag(row.get(prefix + ABSTAINED)) or prefix + RANK_BY not in row]
+    if len(kept) < len(rows):
+        told = "%s: %d of %d rows are left out, since the judge abstains from them."
+        logger.warning(told, source, len(rows) - len(kept), len(rows))
+    return kept
 
 
 def read_entries(paths: Sequence[Path], required: Sequence[str]) -> list[Row]:

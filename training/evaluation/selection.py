@@ -24,9 +24,9 @@ from ..rows.answers import as_number
 from ..rows.records import normal_text, question_id
 from .metrics import BLOCK, Array, Index, Mask, Resamples, Ties, auroc, interval, resamples, weighted_mean
 from .scored import Scored
+from .surest import SURE, Decisions, decisions, rows_of, top_right
 
 REQUIRED = ("question", "prediction", "generator", "correct")
-SURE = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 JUDGE, RANDOM, ORACLE, MAJORITY, WEIGHTED = "judge", "random", "oracle", "majority", "judge_weighted"
 
 Draws = Array  # (resamples + 1,)
@@ -94,7 +94,7 @@ def use_evidence(
     """
     answers = _answers(scored, baselines, bootstraps, seed)
     ways = [way for way in answers.value if way not in (RANDOM, ORACLE, "shortest")]
-    same = {way: _decisions(answers, answers.value[way]) for way in ways}
+    same = {way: decisions(answers.question, answers.right, answers.value[way]) for way in ways}
     if not len(same[JUDGE].won):
         raise DataFileError("Choosing expects questions with right and wrong answers, but found none.")
     return {
@@ -147,7 +147,7 @@ def _best_of(answers: Answers, n: int, n_choices: int, seed: int) -> dict[str, A
     ranks = Ties.of(answers.value[JUDGE]).midranks(np.ones((1, len(answers.right))))[0] / len(answers.right)
     found: dict[str, list[float]] = defaultdict(list)
     kept = []
-    for place, rows in enumerate(_rows_of(answers)):
+    for place, rows in enumerate(rows_of(answers.question)):
         if len(rows) < n:
             continue
         kept.append(place)
@@ -162,11 +162,6 @@ def _best_of(answers: Answers, n: int, n_choices: int, seed: int) -> dict[str, A
     places = np.array(kept)
     draws = {way: answers.draws(partial(weighted_mean, np.array(own)), places) for way, own in found.items()}
     return {"n_questions": len(kept), **_compared(draws)}
-
-
-def _rows_of(answers: Answers) -> list[Index]:
-    order = np.argsort(answers.question, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(answers.question))[:-1])
 
 
 def best_of(value: Array, right: Mask, n: int) -> float:
@@ -216,56 +211,12 @@ def vote(final: Index, right: Mask, weight: Array, chosen: Mask) -> float:
     return float(np.where(any_vote, by_vote, counted @ right / counted.sum(axis=1)).mean())
 
 
-def top_right(value: Array, right: Array | Mask, weights: Array, shares: Sequence[float]) -> Array:
-    """Return the share right among the highest, (resamples, shares); of those tied at the border a share counts.
-
-    Args:
-        value: (rows,).
-        right: (rows,) 0 to 1.
-        weights: (resamples, rows).
-        shares: Of all rows, by weight.
-    """
-    ties = Ties.of(-value)
-    mass, good = ties.mass(weights), ties.mass(weights * right)
-    before, total = mass.cumsum(axis=1) - mass, mass.sum(axis=1)
-    columns = []
-    for share in shares:
-        taken = np.clip(share * total[:, None] - before, 0, mass)
-        columns.append((taken * good / np.where(mass > 0, mass, 1)).sum(axis=1) / (share * total))
-    return np.column_stack(columns)
-
-
 def _top_of(value: Array, right: Mask, share: float) -> Callable[[Array], Array]:
     return lambda weights: top_right(value, right, weights, [share])[:, 0]
 
 
-class Decisions(NamedTuple):
-    """All pairs of a right and a wrong answer to one question.
-
-    Attributes:
-        question: (pairs,) a place in the questions.
-        won: (pairs,) 1 where the right one is higher, 0.5 where they are equal, else 0.
-        margin: (pairs,) the size of the difference.
-    """
-
-    question: Index
-    won: Array
-    margin: Array
-
-
-def _decisions(answers: Answers, value: Array) -> Decisions:
-    question, differences = [], []
-    for place, rows in enumerate(_rows_of(answers)):
-        right = answers.right[rows]
-        differences.append(np.subtract.outer(value[rows][right], value[rows][~right]).ravel())
-        question.append(np.full(differences[-1].size, place))
-    difference = np.concatenate(differences)
-    won = (difference > 0) + (difference == 0) / 2
-    return Decisions(np.concatenate(question), won, np.abs(difference))
-
-
-def _surest(answers: Answers, decisions: Decisions) -> dict[str, Any]:
-    found = answers.draws(lambda w: top_right(decisions.margin, decisions.won, w, SURE), decisions.question)
+def _surest(answers: Answers, made: Decisions) -> dict[str, Any]:
+    found = answers.draws(lambda w: top_right(made.margin, made.won, w, SURE), made.question)
     return {str(share): interval(found[:, i]) for i, share in enumerate(SURE)}
 
 

@@ -49,6 +49,7 @@ STAGES = (  # in the order of the work
     "use",
     "rank_responses",
     "rank_report",
+    "trust_report",
     "rate_texts",
     "ablation",
     "benchmark",

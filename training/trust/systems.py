@@ -19,7 +19,7 @@ from inspector_pipeline.files.entries import Row
 from inspector_pipeline.results import RANK_BY, SEEN, UNFAMILIAR, FlatColumns
 
 from ..evaluation.metrics import Array
-from ..evaluation.scored import as_flag, numbers, read_entries
+from ..evaluation.scored import as_flag, numbers, read_entries, without_abstained
 from ..rows.records import normal_text
 
 FEWEST, MOST = 2, 100
@@ -89,7 +89,8 @@ def read_systems(
     if fresh:
         together = iter(score([row for name in fresh for row in by_system[name]]))
         by_system = {**by_system, **{name: [next(together) for _ in by_system[name]] for name in fresh}}
-    return _side_by_side(dict(by_system), rank_by, label)
+    sure = {name: without_abstained(own, name, _prefix(own) or "") for name, own in by_system.items()}
+    return _side_by_side(sure, rank_by, label)
 
 
 def scorer(judge: Callable[[], Any], batch_size: int | None = None) -> Callable[[list[Row]], list[Row]]:

@@ -1,0 +1,180 @@
+"""The mean score or pass rate of systems, from rows that a judge has scored and a few of them with labels."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inspector_pipeline.api.uncertain import ESCALATED, LABEL
+from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.files.entries import Row
+from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.results import PROBABILITIES
+
+from ..evaluation.metrics import Array
+from ..evaluation.scored import Scored, read_scored
+from ..rows.records import question_id
+from ..rows.scales import BINARY_WORDS, is_blank, number_of
+from .prediction_powered import MeanEstimate, estimate_mean
+
+logger = logging.getLogger(__name__)
+
+LEAST_QUESTIONS = 3
+FEW_QUESTIONS = 30
+ALL = "all rows"
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Means of systems.
+
+    Attributes:
+        field: What the judge says of a row that stands for its label.
+        label: The column of the labels.
+        systems: System -> its mean.
+        warnings: What to know of them.
+    """
+
+    field: str
+    label: str
+    systems: dict[str, MeanEstimate]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON."""
+        systems = {name: one.to_dict() for name, one in self.systems.items()}
+        return {"field": self.field, "label": self.label, "systems": systems, "warnings": self.warnings}
+
+
+def estimate(
+    scored: Sequence[str | Path],
+    labelled: str | Path | None = None,
+    *,
+    rank_by: str | None = None,
+    label: str | None = None,
+    by: str | None = None,
+    pass_at: float | None = None,
+    confidence: float = 0.95,
+) -> Estimates:
+    """Estimate the mean label of every system, with an interval.
+
+    Rows that the judge abstains from count too: the labels say what it gets wrong, and without these rows another mean
+    would be estimated.
+
+    Args:
+        scored: What `inspector score` wrote: files, or folders of jobs.
+        labelled: A table of rows drawn at random from them, with labels; matched by question, response and system. None
+            where the scored rows have the labels.
+        rank_by: The field that stands for the label; what the rows name where it is None.
+        label: The labels' column; `label_` and the aspect, `label`, or the aspect's name where it is None.
+        by: The column that names the system; None where all rows are of one.
+        pass_at: The label from which on a row passes; then the share that passes is estimated. None for the mean label.
+        confidence: Of the intervals.
+
+    Raises:
+        DataFileError: A file is not as expected, a labelled row was not scored, or a label is no number.
+    """
+    required = ("question", *([by] if by else []))
+    read = read_scored([Path(place) for place in scored], required, rank_by, keep_abstained=True)
+    table = read.rows if labelled is None else read_rows(str(labelled))
+    name = str(labelled or ", ".join(map(str, scored)))
+    column = _label_column(name, table, read.field, label, is_scored=labelled is None)
+    rows = [row for row in table if not is_blank(row.get(column))]
+    drawn = [row for row in rows if str(row.get(ESCALATED)).lower() != "true"]
+    warnings = [f"{len(rows) - len(drawn)} labels are left out: their rows were chosen for doubt, not at random."]
+    labels = np.array([_number(row[column], name) for row in drawn])
+    labels = labels if pass_at is None else (labels >= pass_at).astype(np.float64)
+    places = np.array(_places(read.rows, drawn, by, name), dtype=np.int64)
+    systems = np.array([str(row[by]) if by else ALL for row in read.rows])
+    question = np.array([question_id(str(row["question"])) for row in read.rows])
+    said = _said(read, pass_at)
+    found: dict[str, MeanEstimate] = {}
+    warnings = warnings if len(drawn) < len(rows) else []
+    for system in dict.fromkeys(systems.tolist()):
+        is_own = systems[places] == system
+        own, rest = places[is_own], np.setdiff1d(np.flatnonzero(systems == system), places)
+        n_questions = len(np.unique(question[own]))
+        if n_questions < FEW_QUESTIONS:
+            least = n_questions >= LEAST_QUESTIONS
+            what = (
+                f"under {FEW_QUESTIONS} its interval is rough"
+                if least
+                else f"it needs {LEAST_QUESTIONS}, and is left out"
+            )
+            warnings.append(f"{system} has labels of {n_questions} questions: {what}.")
+        if n_questions >= LEAST_QUESTIONS:
+            clusters = {"question": question[own], "question_unlabelled": question[rest]}
+            found[system] = estimate_mean(labels[is_own], said[own], said[rest], **clusters, confidence=confidence)
+    if not found:
+        raise DataFileError(f"An estimate expects labels of {LEAST_QUESTIONS} or more questions. {' '.join(warnings)}")
+    return Estimates(read.field, column, found, warnings)
+
+
+def _label_column(source: str, table: Sequence[Row], field: str, named: str | None, *, is_scored: bool) -> str:
+    present = list(dict.fromkeys(name for row in table for name in row))
+    aspect = field.rpartition("expected_")[2]
+    is_scored = is_scored or field in present
+    choices = [named] if named else [f"{LABEL}{aspect}", "label", *([] if is_scored else [aspect])]
+    chosen = next((column for column in choices if column in present), None)
+    if chosen is None:
+        wanted = " or ".join(map(repr, choices))
+        raise DataFileError(
+            f"{source} expects a column of labels, {wanted}, but has {', '.join(map(repr, present))}. Name it by "
+            "--label."
+        )
+    return chosen
+
+
+def _said(read: Scored, pass_at: float | None) -> Array:
+    """Return what stands for each row's label: the field, or where rows are to pass the probability that they do."""
+    prefix, _, aspect = read.field.rpartition("expected_")
+    shares = [row.get(prefix + PROBABILITIES) for row in read.rows]
+    if pass_at is None or not all(isinstance(one, Mapping) and isinstance(one.get(aspect), Mapping) for one in shares):
+        return read.value
+    own = [one[aspect] for one in shares if isinstance(one, Mapping)]
+    if any(number_of(level, {}) is None for level in own[0]):  # words, whose expected score is as good
+        return read.value
+    return np.array([sum(p for score, p in classes.items() if float(score) >= pass_at) for classes in own])
+
+
+def _places(scored: Sequence[Row], labelled: Sequence[Row], by: str | None, source: str) -> list[int]:
+    """Find the scored row of each labelled one.
+
+    Raises:
+        DataFileError: One is not there, or they lack the systems' column.
+    """
+    waiting: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, row in enumerate(scored):
+        waiting[_key(row, by)].append(place)
+    found, missing = [], []
+    for at, row in enumerate(labelled):
+        if by and is_blank(row.get(by)):
+            raise DataFileError(f"{source} expects the system of each labelled row as {by!r}, but a row has none.")
+        places = waiting.get(_key(row, by))
+        if places:
+            found.append(places.pop(0))
+        else:
+            missing.append(at)
+    if missing:
+        row = labelled[missing[0]]
+        raise DataFileError(
+            f"{source} expects labelled rows that were scored too, but {len(missing)} of {len(labelled)} are not among "
+            f"the scored ones, such as {str(row.get('question'))!r:.60}. Score them with the others."
+        )
+    return found
+
+
+def _key(row: Row, by: str | None) -> tuple[str, ...]:
+    return tuple(str(row.get(name) or "").strip() for name in ("question", "prediction", *([by] if by else [])))
+
+
+def _number(cell: Any, source: str) -> float:
+    """Read a label: a number, also as text, or a truth value or yes and no, which are 1 and 0."""
+    found = number_of(cell, BINARY_WORDS)
+    if found is None:
+        raise DataFileError(f"{source} expects numbers as labels, but a row has {cell!r:.60}.")
+    return float(found)
