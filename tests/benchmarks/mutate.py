@@ -59,6 +59,10 @@ TESTS = {  # of a module; where several patterns fit it, the last
     "training/probing/*.py": (f"{TRAINING}/probing",),
     "training/evaluation/*.py": (f"{TRAINING}/evaluation",),
     "training/evaluation/[cp]ro*.py": (f"{TRAINING}/evaluation", f"{STAGES}/test_evaluate.py"),
+    "training/evaluation/evidence.py": (
+        f"{TRAINING}/evaluation",
+        *(f"{STAGES}/test_{name}.py" for name in ("evaluate", "compare")),
+    ),
     "training/evaluation/degenerate.py": (f"{STAGES}/test_degenerate.py",),
     **dict.fromkeys(
         (f"training/evaluation/{name}.py" for name in ("hill_climbing", "scored", "selection")),
