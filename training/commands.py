@@ -13,6 +13,7 @@ from inspector_cli.printable import printable
 LABELS = "columns of the labels, or ASPECT=COLUMN, of several raters ASPECT=A+B (default: all that look like scores)"
 SCALE = "of an aspect's labels: 'ASPECT=bad<fair<good', ASPECT=0..10, ASPECT=real (default: what they look like)"
 GOOD = "from which level on labels are good (default: 1 of 0 and 1, 4 of 1 to 5, else the upper quarter)"
+RANKS = "column of a response's rank among those to its question, 1 for the best"
 SAID = "what such labels say: first, second or tie (A, B, 1, 2, left, right, tie, 0 and the like are known)"
 PASSED_ON = (
     *("output", "question", "prediction", "responses", "generator", "domain", "allow_unreadable"),
@@ -34,6 +35,7 @@ def train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prediction", default="prediction", metavar="COLUMN", help="of the responses (prediction)")
     pair = "columns of two responses that each row compares; labels then say which is better (chosen rejected)"
     parser.add_argument("--responses", nargs=2, metavar="COLUMN", help=pair)
+    parser.add_argument("--ranks", nargs="+", type=_setting, metavar="ASPECT=COLUMN", help=RANKS)
     parser.add_argument("--said", nargs="+", type=_setting, metavar="WORD=SIDE", help=SAID)
     parser.add_argument("--generator", metavar="COLUMN", help="of what wrote the responses (generator)")
     parser.add_argument("--domain", metavar="COLUMN", help="of what the questions are about (domain)")
@@ -68,7 +70,12 @@ def _train(args: argparse.Namespace) -> None:
 
     logging.getLogger(__package__).setLevel(logging.INFO)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("backbone", "words") if getattr(args, name)}
-    options |= {"scales": dict(args.scale or ()), "good": dict(args.good or ()), "said": dict(args.said or ())}
+    options |= {
+        "scales": dict(args.scale or ()),
+        "good": dict(args.good or ()),
+        "said": dict(args.said or ()),
+        "ranks": dict(args.ranks or ()),
+    }
     make_judge(args.table, labels=_labels(args.labels), **options, **{name: getattr(args, name) for name in PASSED_ON})
     results = read_json(Path(args.output) / "results.json")
     _show_evidence(results)

@@ -22,7 +22,7 @@ from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BAC
 from .rows.columns import other_columns
 from .rows.reading import as_pairs
 from .rows.records import write_records
-from .rows.understood import understand_comparisons, understand_labels
+from .rows.understood import understand_comparisons, understand_labels, understand_ranks
 from .runs.steps import read_steps, run_steps
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def make_judge(
     domain: str | None = None,
     responses: Sequence[str] | None = None,
     said: Mapping[str, str] | None = None,
+    ranks: Mapping[str, str] | None = None,
     backbone: str | os.PathLike[str] = EMBEDDED_BACKBONE_ID,
     revision: str | None = None,
     max_length: int = 1024,
@@ -76,6 +77,7 @@ def make_judge(
         domain: Column of what the question is about, where it is not called so.
         responses: Columns of two responses that each row compares; `labels` are then of who is better, and without any
             the first is the chosen one. Columns called chosen and rejected are taken so where there is no `prediction`.
+        ranks: Aspect -> column of a response's rank among those to its question, 1 for the best. These are compared.
         said: What such a label says -> first, second or tie; beside A, B, 1, 2, left, right, tie, 0 and the like.
         backbone: Hub id or folder of the small language model that reads the pairs; the embedded one by default.
         revision: Its revision.
@@ -105,12 +107,14 @@ def make_judge(
     columns |= {name: own for name, own in (("generator", generator), ("domain", domain)) if own}
     if responses is None and not any(prediction in row for row in table) and {*CHOSEN} <= {*next(iter(table), {})}:
         responses = CHOSEN
-    if responses is not None:
+    if ranks:
+        found = understand_ranks(columns, prediction, ranks)
+    elif responses is not None:
         found = understand_comparisons(columns, responses, labels, said or {})
     else:
         words = dict(WORDS if words is None else words)
         found = understand_labels(table, columns, prediction, labels, words, scales or {}, good or {})
-    _check_rank_by(rank_by, found.aspects, total=responses is None)
+    _check_rank_by(rank_by, found.aspects, total=responses is None and not ranks)
     logger.info("%d rows; questions from %r, %s.", len(table), question, found.told)
     data = {**found.data, "allow_unreadable": allow_unreadable}
     if backbone == EMBEDDED_BACKBONE_ID:

@@ -231,3 +231,15 @@ def test_typos_end_the_command_before_anything_is_computed(tmp_path, rows, backb
     told = capsys.readouterr().err
     assert "helpfulness expects labels of 1 to 5, but 3 of 60 (5.0%) cannot be read: row 7: '5o' is no number" in told
     assert "--allow-unreadable" in told and not (tmp_path / "judge").exists()
+
+
+def test_ranked_responses_are_compared(tmp_path, backbone_dir, rows, quick, capsys):
+    order = {row["reply"]: 1 + i % 4 for i, row in enumerate(rows)}
+    ranked = [{**row, "place": order[row["reply"]]} for row in rows]
+    (tmp_path / "ranked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ranked), encoding="utf-8")
+    line = ["train", str(tmp_path / "ranked.jsonl"), "--output", str(tmp_path / "judge"), "--prediction", "reply"]
+    assert cli([*line, "--ranks", "best=place", "--backbone", str(backbone_dir)]) == 0
+    assert "best: " in capsys.readouterr().out
+    results = json.loads(read_text(tmp_path / "judge"))
+    assert results["aspects"]["best"]["n"] == 90 and results["labels"]["aspects"]["best"]["ties"] == 0
+    assert results["labels"]["rows"] == 60

@@ -168,12 +168,12 @@ class Drawn:
 
 
 def methods_of(
-    task: Task, search: SearchConfig, embeddings: Mapping[str, str], seed: int, cache: Path
+    task: Task, searches: Mapping[str, SearchConfig], embeddings: Mapping[str, str], seed: int, cache: Path
 ) -> dict[str, tuple[Callable[[], Method], Any]]:
-    """Return name -> what makes a method, and its settings: the judge first."""
-    pairs = task.features.pairs
+    """Return name -> what makes a method, and its settings: the judges first."""
+    pairs, design = task.features.pairs, Design(task.features, task.labels)
     found: dict[str, tuple[Callable[[], Method], Any]] = {
-        JUDGE: (partial(ProbesMethod, JUDGE, Design(task.features, task.labels), search), search)
+        name: (partial(ProbesMethod, name, design, search), search) for name, search in searches.items()
     }
     found |= {name: (partial(TextMethod, TEXT_BASELINES[name], pairs, seed), name) for name in TEXTS}
     for name, folder in embeddings.items():

@@ -195,6 +195,8 @@ def compared_rows(
     compared.check((name for row in source.rows for name in row), source.name)
     if compared.rank:
         rows, rejects = make_rows(source, columns)
+        if rows and "prediction" not in rows[0]:
+            raise DataFileError(f"{source.name} expects responses beside their ranks. Name them: --columns.prediction.")
         votes = {aspect: _ranked(rows, column) for aspect, column in compared.rank.items()}
         keep = [row | {"sample": None} for row in rows]
         found = {(str(row["id"]), text_digest(row["prediction"])): row for row in reversed(keep)}

@@ -59,6 +59,19 @@ def understand_comparisons(
     return Understood({"columns": columns, "compared": compared}, list(outcome) or [PREFERENCE], told)
 
 
+def understand_ranks(columns: Row, prediction: str, ranks: Mapping[str, str]) -> Understood:
+    """Take each row for a response that is ranked among those to its question.
+
+    Args:
+        columns: Settings of the data stage's columns.
+        prediction: Column of the responses.
+        ranks: Aspect -> column of the ranks.
+    """
+    told = ", ".join(f"{aspect!r} from {column!r}" for aspect, column in ranks.items())
+    data: Row = {"columns": {**columns, "prediction": prediction}, "compared": {"rank": dict(ranks)}}
+    return Understood(data, list(ranks), f"responses from {prediction!r}, ranked: {told}; 1 is the best")
+
+
 def understand_labels(
     rows: list[Row],
     columns: Row,

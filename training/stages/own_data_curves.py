@@ -18,7 +18,7 @@ import numpy as np
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text, write_atomically
 
-from ..evaluation.curves import STAGE, Drawn, Task, curve_of, curves_table, methods_of
+from ..evaluation.curves import JUDGE, STAGE, Drawn, Task, curve_of, curves_table, methods_of
 from ..features.store import concatenate, load_features
 from ..probing.settings import SearchConfig
 from ..runs.manifest import Manifest, manifest_path
@@ -55,6 +55,7 @@ class Config:
         n_test: Rows to test on, at least; whole questions.
         draws: Draws of training rows for each number of labels.
         search: What the judge is searched and fitted with.
+        variants: Name -> other settings of the search, as a judge to stand beside, such as one with a prior_judge.
         embeddings: Name -> folder of an embedding model on this machine.
         bootstraps: Resamples of the test questions for the intervals.
         seed: Of the division, draws and resamples.
@@ -66,6 +67,7 @@ class Config:
     n_test: int = 1000
     draws: int = 3
     search: SearchConfig = field(default_factory=lambda: SearchConfig(heads=("logistic",)))
+    variants: dict[str, SearchConfig] = field(default_factory=dict)
     embeddings: dict[str, str] = field(default_factory=dict)
     bootstraps: int = 1000
     seed: int = 731
@@ -100,7 +102,8 @@ def _curve(name: str, task: TaskConfig, config: Config, drawn: Drawn) -> dict[st
     features = concatenate([load_features(folder) for folder in task.features])
     sizes = {"n_test": config.n_test, "n_train": max(config.sizes)}
     divided = Task.of(name, features, task.aspect, **sizes, seed=config.seed, good=task.good)
-    methods = methods_of(divided, config.search, config.embeddings, config.seed, drawn.folder)
+    searches = {JUDGE: config.search, **config.variants}
+    methods = methods_of(divided, searches, config.embeddings, config.seed, drawn.folder)
     values = {method: drawn.values(divided, method, *built) for method, built in methods.items()}
     return {
         "aspect": task.aspect,

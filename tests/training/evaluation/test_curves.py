@@ -1,5 +1,7 @@
 """Curves by number of labels: known truth, test rows apart, a stopped run, and embeddings of local folders."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from inspector_training.evaluation.curves import Task, curves_table
@@ -27,12 +29,13 @@ def folder(tmp_path_factory):
 
 def test_a_curve_rises_beside_the_cheap_ways_and_a_stopped_run_goes_on(folder, tmp_path):
     task = TaskConfig((str(folder),), "logic")
-    config = Config({"logic": task}, str(tmp_path), (20, 60), 80, 2, SEARCH, bootstraps=50)
+    variants = {"one_layer": replace(SEARCH, depths=(4,), layers=("one",))}
+    config = Config({"logic": task}, str(tmp_path), (20, 60), 80, 2, SEARCH, variants, bootstraps=50)
     run(config)
     found = read_json(tmp_path / "curves.json")["tasks"]["logic"]
     assert found["n_test"] >= 80 and [point["n"] for point in found["points"]] == [20, 60]
     few, many = found["points"]
-    assert set(many["auroc"]) == {"judge", "length", "surface", "tfidf"}
+    assert set(many["auroc"]) == {"judge", "one_layer", "length", "surface", "tfidf"}
     assert many["auroc"]["judge"]["value"] > max(0.85, few["auroc"]["judge"]["value"] - 0.02)
     assert many["gain_over"]["tfidf"]["low"] > 0.1
     assert "| 60 | 0." in (tmp_path / "curves.md").read_text()
@@ -81,7 +84,7 @@ def test_embeddings_are_read_from_local_folders(tmp_path, folder):
     with pytest.raises(BackboneError, match="expects a folder with a config.json"):
         embed(str(tmp_path), texts)
     tasks = {"logic": TaskConfig((str(folder),), "logic")}
-    run(Config(tasks, str(tmp_path / "out"), (40,), 60, 1, SEARCH, {"model2vec": str(static)}, 20))
+    run(Config(tasks, str(tmp_path / "out"), (40,), 60, 1, SEARCH, {}, {"model2vec": str(static)}, 20))
     (point,) = read_json(tmp_path / "out" / "curves.json")["tasks"]["logic"]["points"]
     assert 0.3 < point["auroc"]["model2vec"]["value"] < 0.75 and point["gain_over"]["model2vec"]["low"] > 0
     assert (tmp_path / "out" / "kept" / "logic" / "model2vec.npy").is_file()

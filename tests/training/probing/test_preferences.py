@@ -93,6 +93,11 @@ def test_a_ranking_compares_every_two_with_weights_of_one_comparison_a_response(
     assert {entry["weight"] for row in found for entry in row["comparisons"]} == {0.333333}  # of four ranked ones
 
 
+def test_ranks_without_responses_are_refused():
+    with pytest.raises(DataFileError, match="expects responses beside their ranks"):
+        read([{"prompt": "Q?", "place": 1}], Compared(rank={"order": "place"}))
+
+
 def test_odds_equal_scikit_learns_and_ties_are_half_a_win_for_each():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 4))
