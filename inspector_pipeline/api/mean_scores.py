@@ -84,14 +84,7 @@ def mean_scores(
         )
     if not len(predictions):
         raise PairError("mean_scores expects at least one pair, but got none.")
-    pairs: list[dict[str, Any]] = [
-        {QUESTION: asked, PREDICTION: said} for asked, said in zip(questions, predictions, strict=True)
-    ]
-    for key, texts in ((REFERENCE, reference), (CONTEXT, context)):
-        for pair, text in zip(pairs, texts or pairs, strict=True):
-            pair |= {} if texts is None else {key: text}
-    if not all(isinstance(pair[key], str) for pair in pairs for key in PAIR) and all(map(_is_turns_too, pairs)):
-        pairs = read_pairs(pairs, {key: key for key in PAIR}, list(pairs[0]))
+    pairs = _pairs(questions, predictions, {REFERENCE: reference, CONTEXT: context})
     loaded = load_judge(judge)
     config = loaded.model.config
     field = rank_field(config, rank_by) if rank_by or own_rank_field(config) else None
@@ -122,6 +115,21 @@ def mean_scores(
     if abstain:
         report[ABSTAINED] = len(every) - len(results)
     return {**report, "pairs": every} if return_pairs else report
+
+
+def _pairs(
+    questions: Sequence[Any], predictions: Sequence[Any], further: Mapping[str, Sequence[str] | None]
+) -> list[dict[str, Any]]:
+    """Put the parts of each pair together, and read conversations."""
+    pairs: list[dict[str, Any]] = [
+        {QUESTION: asked, PREDICTION: said} for asked, said in zip(questions, predictions, strict=True)
+    ]
+    for key, texts in further.items():
+        for pair, text in zip(pairs, texts or pairs, strict=True):
+            pair |= {} if texts is None else {key: text}
+    if not all(isinstance(pair[key], str) for pair in pairs for key in PAIR) and all(map(_is_turns_too, pairs)):
+        return read_pairs(pairs, {key: key for key in PAIR}, list(pairs[0]))
+    return pairs
 
 
 def _marked(
