@@ -93,7 +93,9 @@ class SavedJudge:
         """
         pairs: list[dict[str, Any]] = []
         if self.pipeline:
-            pairs = [dict(row) for row in read_rows(str(EXAMPLES))[:N_PAIRS]]
+            rows = read_rows(str(EXAMPLES))[:N_PAIRS]
+            # Examples have no reference and no context: the response itself fills such slots, only to be compared.
+            pairs = [{key: row.get(key, row["prediction"]) for key in self.pipeline.encode.keys} for row in rows]
             expected = [list(result["expected"].values()) for result in self.pipeline(pairs)]
             compared = f"{len(pairs)} example pairs"
         else:

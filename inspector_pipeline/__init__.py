@@ -19,6 +19,7 @@ from .judge_model import InspectorOutput
 from .modeling_inspector import InspectorModel, InspectorReward
 from .pipeline_inspector import TASK, InspectorPipeline
 from .reward import RewardFunction
+from .rows import read_pairs
 from .template import PairTemplate
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "RewardFunction",
     "evaluate_samples",
     "load_judge",
+    "read_pairs",
 ]
 
 AutoConfig.register("inspector", InspectorConfig, exist_ok=True)

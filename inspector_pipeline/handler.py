@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import pipeline
 
-PARAMETERS = ("batch_size",)
+PARAMETERS = ("batch_size", "columns", "strict")
 
 
 class EndpointHandler:
@@ -34,8 +34,8 @@ class EndpointHandler:
         """Score one pair or a list of pairs.
 
         Args:
-            data: `inputs`, a pair (`question` and `prediction`) or a list of pairs, and where wanted `parameters` with
-                `batch_size`.
+            data: `inputs`, a pair (`question` and `prediction`, or a row of another tool) or a list of pairs, and where
+                wanted `parameters` with `batch_size`, `columns` and `strict`, as a call of the pipeline takes them.
 
         Returns:
             One result a pair, in order.

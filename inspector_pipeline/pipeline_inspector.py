@@ -15,6 +15,7 @@ from .engine import WINDOW_ROWS, FeatureReader, windows
 from .errors import BackboneError, PairError
 from .familiarity import FactFinder, PairFacts, why_unfamiliar
 from .results import SETS
+from .rows import SAMPLE_ROWS, RowReader
 from .template import EXPECTED, EncodedPair, PairEncoder, PairTokenizer, check_pair
 
 TASK = "inspector-judge"
@@ -28,8 +29,9 @@ class InspectorPipeline(Pipeline):
     """Score (question, response) pairs.
 
     Takes a dict, a list, a generator or other iterable, a torch Dataset (KeyDataset) or a `datasets.Dataset` of
-    `{"question", "prediction"}`; a judge whose readings all hold the question alone needs no prediction. A dict gives
-    one result, a list a list, everything else an iterator, all in input order. A result is always
+    `{"question", "prediction"}`, or of rows as other tools write them (rows.py), with one response each; a judge whose
+    readings all hold the question alone needs no prediction, one that reads a reference or a context needs these. A
+    dict gives one result, a list a list, everything else an iterator, all in input order. A result is always
 
         {"scores": {aspect: int}, "total_score": int, "expected": {aspect: float},
          "expected_total": float | None, "probabilities": {aspect: {class: float}}, "truncated": bool,
@@ -47,7 +49,9 @@ class InspectorPipeline(Pipeline):
         num_workers: Processes that tokenise; 0 tokenises in this one.
 
     A call also takes `share_prefixes`: whether tokens that pairs scored together have in common at their beginning (one
-    question with many responses, say) are read once. True by default; in float32 it changes no score.
+    question with many responses, say) are read once. True by default; in float32 it changes no score. `columns` says
+    which of the rows' columns hold the texts where names do not, as in `{"question": "q", "prediction": "a"}`; `strict`
+    refuses rows with a reference or a context that the judge does not read.
 
     Example:
         >>> import inspector_pipeline
@@ -77,6 +81,7 @@ class InspectorPipeline(Pipeline):
         self._familiar = config.parsed_familiar
         self._sets = {name: one for name, one in config.parsed_calibration.items() if one.coverage is not None}
         self._aspects = config.parsed_aspects
+        self._said: set[str] = set()
         self._reader: tuple[tuple[Any, ...], FeatureReader] | None = None
 
     def __call__(
@@ -86,12 +91,15 @@ class InspectorPipeline(Pipeline):
         num_workers: int | None = None,
         batch_size: int | None = None,
         share_prefixes: bool = True,
+        columns: Mapping[str, str] | None = None,
+        strict: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Score one pair or many; see the class.
 
         Raises:
             PairError: A pair is not what a judge accepts. For a list, all are checked before any is scored.
+            DataFileError: Rows may be meant in several ways; the message lists them.
             TypeError: An argument is unknown.
         """
         if args:
@@ -104,9 +112,13 @@ class InspectorPipeline(Pipeline):
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"batch_size expects a positive whole number or None, but got {batch_size!r}.")
         options = {"share_prefixes": share_prefixes}
+        reader = self.row_reader(columns, strict=strict, several=False)
         if isinstance(inputs, Mapping):
-            return next(self.get_iterator([inputs], 0, 1, {}, options, {}))
+            return next(self.get_iterator([inputs], 0, 1, {"read": reader.read}, options, {}))
         if isinstance(inputs, list):
+            reader.settle(inputs[:SAMPLE_ROWS])
+            if not reader.is_as_named:
+                inputs = [reader.read(row) if isinstance(row, Mapping) else row for row in inputs]
             for index, pair in enumerate(inputs):
                 check_pair(pair, index, self.encode.keys)
             results = self.get_iterator(inputs, num_workers, batch_size, {"checked": True}, options, {})
@@ -120,22 +132,26 @@ class InspectorPipeline(Pipeline):
                 f"A judge expects {EXPECTED}, or a list, generator or dataset of such pairs, but got "
                 f"{type(inputs).__name__}: {inputs!r:.80}."
             )
-        results = self.get_iterator(inputs, num_workers, batch_size, {}, options, {})
+        results = self.get_iterator(inputs, num_workers, batch_size, {"read": reader.read}, options, {})
         return _SizedResults(results, len(inputs)) if hasattr(inputs, "__len__") else results
+
+    def row_reader(self, columns: Mapping[str, str] | None = None, **options: Any) -> RowReader:
+        """Make what reads rows for this judge; what it takes for what is said once in the pipeline's life."""
+        return RowReader(columns, self.encode.keys, where="The rows", said=self._said, **options)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Refuse what is not an argument of this pipeline."""
         kwargs.pop("local_files_only", None)  # pipeline() hands on this one, which it has used already
         if kwargs:
             raise TypeError(
-                "InspectorPipeline knows the arguments batch_size, num_workers and share_prefixes, but got "
-                f"{', '.join(kwargs)}."
+                "InspectorPipeline knows the arguments columns, strict, batch_size, num_workers and share_prefixes, "
+                f"but got {', '.join(kwargs)}."
             )
         return {}, {}, {}
 
-    def preprocess(self, input_: Any, index: int | None = None, *, checked: bool = False) -> dict[str, EncodedPair]:
-        """Check a pair, where that is not done, and tokenise it under every reading."""
-        return self.encode(input_, index, checked=checked)
+    def preprocess(self, input_: Any, index: int | None = None, **options: Any) -> dict[str, EncodedPair]:
+        """Check a pair, where that is not done, and tokenise it under every reading; the options are the encoder's."""
+        return self.encode(input_, index, **options)
 
     def _forward(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
         """Run the judge on a window of encoded pairs; what comes back is on the host, as plain numbers."""

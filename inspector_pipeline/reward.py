@@ -14,6 +14,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 
 from .engine import collate
 from .errors import PairError, ReadingError
+from .names import OPTIONAL
 from .results import rank_field, ranked_value
 from .template import EncodedPair, PairTemplate, PairTokenizer, Span, is_blank
 
@@ -96,7 +97,7 @@ class ConversationReader:
         if is_blank(str(response)) or str(after).strip():
             return None
         begins = len(self._prefix) if ids[: len(self._prefix)] == self._prefix else 0
-        return self.encoder.cut([*ids[:end], *self._closing], Span(begins, max(begins, header)), Span(start, end))
+        return self.encoder.cut([*ids[:end], *self._closing], [Span(begins, max(begins, header))], Span(start, end))
 
     def batch(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[list[int], dict[str, Tensor]]:
         """Find the responses of a batch.
@@ -210,7 +211,8 @@ class RewardFunction:
                 where wanted a system turn, which is not shown to the judge. A turn's text may come in parts of the type
                 `text`, which are joined.
             completions: Texts, or conversations of one assistant turn.
-            **kwargs: Ignored; trainers pass the data set's other columns.
+            **kwargs: Trainers pass the data set's other columns: `reference` and `context` are for a judge that reads
+                them, others are ignored.
 
         Returns:
             For each the field that is ranked by; None where the completion is blank.
@@ -224,7 +226,12 @@ class RewardFunction:
         questions = [_content(turns, "user", i) for i, turns in enumerate(prompts)]
         predictions = [_content(turns, "assistant", i) for i, turns in enumerate(completions)]
         texts = zip(questions, predictions, strict=True)
-        pairs = [{"question": asked, "prediction": answer} for asked, answer in texts if not is_blank(answer)]
+        further = {key: kwargs[key] for key in self.judge.encode.keys if key in OPTIONAL and key in kwargs}
+        pairs = [
+            {"question": asked, "prediction": answer} | {key: own[row] for key, own in further.items()}
+            for row, (asked, answer) in enumerate(texts)
+            if not is_blank(answer)
+        ]
         results = iter(self.judge(pairs, batch_size=self.batch_size) if pairs else [])
         return [None if is_blank(answer) else ranked_value(next(results), self.rank_by) for answer in predictions]
 

@@ -4,22 +4,26 @@ A `PairTemplate` is three literal strings around two verbatim texts, prefix + qu
 frozen into the judge's config, as one of its readings, when the judge is made; one of the question alone is
 prefix + question + suffix. Chat templates may add today's date, strip newlines or reparse `</think>`; frozen strings do
 none of that. Text of the pair is data: whatever it holds, it never becomes a control token, and braces in it mean
-nothing. A `PairTokenizer` binds such strings to a tokenizer; a `PairEncoder` checks a pair and tokenises it under every
-reading of a judge. Of a text that is far longer than its judge reads, only what can be left of it is tokenised.
+nothing. The strings may hold `{reference}` and `{context}`, which further texts of the pair fill. Of a conversation a
+chat template writes the earlier turns too (turns.py); other templates get them as plain text, with labels. A
+`PairTokenizer` binds such strings to a tokenizer; a `PairEncoder` checks a pair and tokenises it under every reading of
+a judge. Of a text that is far longer than its judge reads, only what can be left of it is tokenised.
 """
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import takewhile
+from itertools import accumulate, chain, takewhile
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from .bounds import Bounds, Short
 from .errors import InspectorError, PairError, ReadingError
+from .names import OPTIONAL, QUESTION_TURNS
+from .turns import ChatTurns, is_question
 
 QUESTION_MARK = "{question}"
 PREDICTION_MARK = "{prediction}"
@@ -31,6 +35,7 @@ UNBROKEN_CHARACTERS = 1_000_000  # that are tokenised, at most, of a text that c
 PAIR_KEYS = ("question", "prediction")
 QUESTION_KEYS = ("question",)  # what a judge needs whose readings all hold the question alone
 EXPECTED = '{"question": str, "prediction": str}'
+SLOTS = re.compile(rf"\{{({'|'.join(OPTIONAL)})\}}")
 
 # Categories Cc, Cf, Zs, Zl and Zp, what Unicode says to ignore by default (fillers, variation selectors, tags), the
 # blank Braille pattern and noncharacters. Written out, so that it does not change with Python's Unicode version.
@@ -81,6 +86,18 @@ def take_fields(
     return dict(data)
 
 
+class Piece(NamedTuple):
+    """A part of a pair's text.
+
+    Attributes:
+        key: Which of the pair's texts it is, `turn` for an earlier turn; None for the template's own.
+        text: The part.
+    """
+
+    key: str | None
+    text: str
+
+
 @dataclass(frozen=True)
 class PairTemplate:
     """Three literal strings around a pair.
@@ -124,6 +141,9 @@ class PairTemplate:
                 f"PairTemplate.from_template expects a template with {QUESTION_MARK} {wanted} {PREDICTION_MARK}"
                 f"{'' if question_only else ' once each'}, but got {counts[0]} and {counts[1]} of them."
             )
+        slots = SLOTS.findall(template)
+        if len(slots) > len(set(slots)):
+            raise ReadingError(f"PairTemplate.from_template expects {{{slots[0]}}} once, but got {len(slots)} slots.")
         prefix, rest = template.split(QUESTION_MARK)
         if question_only:
             return cls(prefix, None, rest, add_special_tokens)
@@ -183,10 +203,36 @@ class PairTemplate:
         """Whether it holds the question alone; a pair then needs no prediction."""
         return self.middle is None
 
-    def text(self, question: str, prediction: str) -> str:
-        """Return the whole text of a pair as this template writes it."""
-        answer = "" if self.middle is None else self.middle + prediction
-        return f"{self.prefix}{question}{answer}{self.suffix}"
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The further texts of a pair that it holds: reference, context, both or none."""
+        found = SLOTS.findall("".join((self.prefix, self.middle or "", self.suffix)))
+        return tuple(key for key in OPTIONAL if key in found)
+
+    def pieces(self, question: str, prediction: str, further: Mapping[str, str] | None = None) -> list[Piece]:
+        """Return a pair's text in pieces: strings of the template's own, and the texts that stand between them.
+
+        Args:
+            question: The question.
+            prediction: The response.
+            further: What fills the slots; one that is not there stays as it is written.
+        """
+        found = [*self._filled(self.prefix, further), Piece("question", question)]
+        if self.middle is not None:
+            found += [*self._filled(self.middle, further), Piece("prediction", prediction)]
+        return [*found, *self._filled(self.suffix, further)]
+
+    def _filled(self, literal: str, further: Mapping[str, str] | None) -> list[Piece]:
+        parts = SLOTS.split(literal)  # every second one is a slot's name
+        slots = [Piece(name, further[name]) if further and name in further else None for name in parts[1::2]]
+        found = [Piece(None, parts[0])]
+        for slot, name, after in zip(slots, parts[1::2], parts[2::2], strict=True):
+            found += [slot or Piece(None, f"{{{name}}}"), Piece(None, after)]
+        return found
+
+    def text(self, question: str, prediction: str, **further: str) -> str:
+        """Return the whole text of a pair as this template writes it; further texts fill its slots."""
+        return "".join(piece.text for piece in self.pieces(question, prediction, further))
 
 
 class Span(NamedTuple):
@@ -231,6 +277,10 @@ class _Token(NamedTuple):
     id: int
     start: int  # first character of the whole text that it carries
     end: int
+
+
+class _TooLongError(Exception):
+    """A conversation does not fit however its earlier turns are cut."""
 
 
 class PairTokenizer:
@@ -278,27 +328,67 @@ class PairTokenizer:
                 f"own text and {MIN_TEXT_TOKENS} each for question and response), but got {max_length}."
             )
 
-    def __call__(self, question: str, prediction: str) -> EncodedPair:
+    def __call__(self, question: str, prediction: str, turns: Sequence[Any] = (), **further: str) -> EncodedPair:
         """Tokenise a pair.
 
         Args:
             question: Non-blank text.
             prediction: Non-blank text; not looked at where the template holds the question alone.
+            turns: The question as a conversation (`conversation.py`), which a chat template writes in its place.
+            **further: The reference and the context, where the template has slots for them.
 
         Returns:
-            The pair's token ids and the response's span. A pair longer than `max_length` is cut in the middle of the
-            question first, then in the middle of the response, and says so.
+            The pair's token ids and the response's span. A pair longer than `max_length` is cut: in the middle of
+            further texts and of the question, then in the middle of the response; and says so. A conversation is cut in
+            the middle of its earlier turns, the oldest first, then loses the oldest, and is cut as a pair once none is
+            left.
 
         Raises:
             PairError: The tokenizer leaves nothing of the response, or one stretch of a text is far too long.
         """
+        lacking = [key for key in self.template.slots if key not in further]
+        if lacking:
+            raise PairError(f"This reading holds {{{lacking[0]}}}, but the pair has no {lacking[0]}. Give it one.")
+        prediction = "" if self.template.question_only else prediction
+        if not turns or self.chat_turns is None:
+            return self._encode_whole(self.template.pieces(question, prediction, further))
+        head = [turn for turn in turns[:1] if turn["role"] == "system"]
+        kept, is_cut = list(turns[len(head) :]), False
+        while True:
+            own = [Piece(*piece) for piece in self.chat_turns.pieces([*head, *kept])]
+            own += self.template.pieces("", prediction)[2:]  # what follows the question
+            try:
+                found = self._encode_whole(own, earlier_only=len(kept) > 1)
+            except _TooLongError:
+                kept, is_cut = kept[2 * max(1, len(kept) // 4) :], True
+            else:
+                return replace(found, truncated=found.truncated or is_cut)
+
+    def _encode_whole(self, pieces: Sequence[Piece], *, earlier_only: bool = False) -> EncodedPair:
+        """Tokenise a pair's pieces, those of far too long ones without their middles.
+
+        Args:
+            pieces: The pieces.
+            earlier_only: Whether earlier turns alone may be cut.
+
+        Raises:
+            _TooLongError: They would have to be cut further.
+        """
         size = FIRST_CHARACTERS * self.max_length
         while True:
-            texts = question, "" if self.template.question_only else prediction
-            encoded = self._encode_pair(*(self._shortened(text, size) for text in texts))
+            own = [(key, Short(text) if key is None else self._shortened(text, size)) for key, text in pieces]
+            encoded = self._encode_pieces(own, earlier_only=earlier_only)
             if encoded is not None:
                 return encoded
             size *= 4
+
+    @cached_property
+    def chat_turns(self) -> ChatTurns | None:
+        """The strings around a conversation's turns; None where the template is not the tokenizer's chat template."""
+        template = self.template
+        if template.slots or template.add_special_tokens:
+            return None
+        return ChatTurns.of(template.prefix, template.middle, template.suffix, self.tokenizer)
 
     @cached_property
     def _bounds(self) -> Bounds | None:
@@ -325,71 +415,95 @@ class PairTokenizer:
             )
         return short
 
-    def _encode_pair(self, question: Short, prediction: Short) -> EncodedPair | None:
+    def _encode_pieces(
+        self, pieces: Sequence[tuple[str | None, Short]], *, earlier_only: bool = False
+    ) -> EncodedPair | None:
         """Tokenise a pair, or return None where a text without its middle has too few tokens left."""
-        alone = self.template.question_only
-        text = self.template.text(question.text, prediction.text)
-        asked = Span(len(self.template.prefix), len(self.template.prefix) + len(question.text))
-        start = asked.end + len(self.template.middle or "")
-        answered = Span(start, start + len(prediction.text))
+        text = "".join(short.text for _, short in pieces)
+        ends = list(accumulate(len(short.text) for _, short in pieces))
+        places = [Span(end - len(short.text), end) for end, (_, short) in zip(ends, pieces, strict=True)]
+        texts = [(key, short, at) for (key, short), at in zip(pieces, places, strict=True) if key is not None]
         tokens = self._encode(text)
         written = [token for token in tokens if token.id in self.control_ids]
-        spells = any(token.start < at.end and at.start < token.end for token in written for at in (asked, answered))
-        if spells or question.has_control or prediction.has_control:
-            tokens = self._encode_in_pieces(text, (0, *asked, *answered, len(text)))
-        for short, at in ((question, asked), (prediction, answered)):
+        spells = any(token.start < at.end and at.start < token.end for token in written for _, _, at in texts)
+        if spells or any(short.has_control for _, short, _ in texts):
+            literals = [at for (key, _), at in zip(pieces, places, strict=True) if key is None]
+            tokens = self._encode_in_pieces(text, literals)
+        for _, short, at in texts:
             if short.join is not None:
                 join = at.start + short.join
                 sides = Span(at.start, join), Span(join, at.end)
                 counts = [sum(a.start <= t.start < t.end <= a.end for t in tokens) for a in sides]
                 if min(counts) <= self.max_length // 2:
                     return None
-        start, end = asked if alone else answered
+        what = "question" if self.template.question_only else "prediction"
+        judged = next((short, at) for key, short, at in texts if key == what)
+        start, end = judged[1]
         response = _range([i for i, token in enumerate(tokens) if token.start < end and start < token.end])
         if not response.size:
-            what, dropped = ("question", question.text) if alone else ("prediction", prediction.text)
+            dropped = judged[0].text
             raise PairError(
                 f"A {what} must hold text that the tokenizer keeps, but got {dropped[:80]!r}, which it drops."
             )
-        inside = [i for i, token in enumerate(tokens) if asked.start <= token.start < token.end <= asked.end]
-        return self.cut([token.id for token in tokens], _range([] if alone else inside), response)
+        others = [
+            _range([i for i, token in enumerate(tokens) if at.start <= token.start < token.end <= at.end])
+            for key, _, at in sorted(texts, key=lambda one: one[0] == "question")
+            if key != what
+        ]
+        ids = [token.id for token in tokens]
+        if earlier_only:  # the question is the last of the others
+            spare = sum(max(0, span.size - MIN_TEXT_TOKENS) for span in others[:-1])
+            if len(ids) - spare > self.max_length:
+                raise _TooLongError
+        return self.cut(ids, others, response)
 
     @cached_property
     def opening_ids(self) -> list[int]:
         """Token ids that pairs begin with under this template, as far as no text of the question can change them."""
-        samples = [self(question, "a").input_ids for question in _OPENING_SAMPLES]
+        slots = self.template.slots
+        samples = [self(one, "a", **dict.fromkeys(slots, one)).input_ids for one in _OPENING_SAMPLES]
         shared = zip(*samples, strict=False)
         return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, shared)]
 
-    def cut(self, input_ids: list[int], question: Span, response: Span) -> EncodedPair:
-        """Cut token ids to `max_length` where they are more: in the question's middle, then in the response's.
+    def cut(self, input_ids: list[int], others: Sequence[Span], response: Span) -> EncodedPair:
+        """Cut token ids to `max_length` where they are more: in the other texts' middles, then in the response's.
 
         Args:
             input_ids: Token ids of a whole pair.
-            question: The tokens that carry nothing but the question, all before the response.
+            others: The tokens that carry nothing but each other text, in the order in which they are cut.
             response: The tokens that carry the response.
 
         Returns:
             What is left of the pair.
 
         Raises:
-            PairError: Question and response cannot be cut that far.
+            PairError: The texts cannot be cut that far.
         """
         surplus = len(input_ids) - self.max_length
         if surplus <= 0:
             return EncodedPair(input_ids, response, False)
-        from_question = min(surplus, max(0, question.size - MIN_TEXT_TOKENS))
-        from_response = min(surplus - from_question, max(0, response.size - MIN_TEXT_TOKENS))
-        from_question += min(surplus - from_question - from_response, question.size - from_question)
-        if from_question + from_response < surplus:
+        spans, left = [*others, response], surplus
+        from_each = []
+        for span in spans:
+            from_each.append(min(left, max(0, span.size - MIN_TEXT_TOKENS)))
+            left -= from_each[-1]
+        for at, span in enumerate(others):
+            further = min(left, span.size - from_each[at])
+            from_each[at] += further
+            left -= further
+        if left:
+            asked = sum(span.size for span in others)
             raise PairError(
                 f"A pair must fit into max_length={self.max_length} tokens once its texts are cut to {MIN_TEXT_TOKENS} "
-                f"tokens, but got {len(input_ids)} tokens, {question.size} of the question and {response.size} of the "
+                f"tokens, but got {len(input_ids)} tokens, {asked} of the question and {response.size} of the "
                 "response. Give the judge a larger max_length."
             )
-        first, second = question.middle(from_question), response.middle(from_response)
-        kept = [*input_ids[: first.start], *input_ids[first.end : second.start], *input_ids[second.end :]]
-        return EncodedPair(kept, Span(response.start - first.size, response.end - surplus), True)
+        holes = sorted(span.middle(n) for span, n in zip(spans, from_each, strict=True) if n)
+        ends = [0, *(hole.end for hole in holes)]
+        kept = [input_ids[end:start] for end, start in zip(ends, [*(hole.start for hole in holes), None], strict=True)]
+        before = sum(hole.size for hole in holes if hole.end <= response.start)
+        size = response.size - from_each[-1]
+        return EncodedPair([*chain(*kept)], Span(response.start - before, response.start - before + size), True)
 
     def _encode(self, text: str, start: int = 0, **kwargs: Any) -> list[_Token]:
         """Encode a text that begins at the character `start` of the whole."""
@@ -401,18 +515,18 @@ class PairTokenizer:
         found = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
         return [_Token(i, start + first, start + last) for i, (first, last) in found]
 
-    def _encode_in_pieces(self, text: str, literals: tuple[int, ...]) -> list[_Token]:
+    def _encode_in_pieces(self, text: str, literals: Sequence[Span]) -> list[_Token]:
         """Encode with control tokens kept where the template wrote them and split where the pair did.
 
         Args:
             text: The whole text.
-            literals: Where the template's own texts start and end, in turn.
+            literals: Where the template's own texts stand.
         """
         tokens: list[_Token] = []
         position = 0
         controls = [
             token
-            for start, end in zip(literals[::2], literals[1::2], strict=True)
+            for start, end in literals
             for token in self._encode(text[start:end], start, add_special_tokens=False)
             if token.id in self.control_ids
         ]
@@ -468,14 +582,23 @@ class PairEncoder:
         self.find_facts = find_facts
         self.keys = needed_keys(encoder.template for encoder in encoders.values())
 
-    def __call__(self, pair: Any, index: int | None = None, *, checked: bool = False) -> EncodedReadings:
+    def __call__(
+        self,
+        pair: Any,
+        index: int | None = None,
+        *,
+        checked: bool = False,
+        read: Callable[[Mapping[str, Any]], Any] | None = None,
+    ) -> EncodedReadings:
         """Tokenise a pair.
 
         Args:
             pair: A mapping with `question` and `prediction`, which may be absent where every reading holds the question
-                alone; further keys are ignored.
+                alone, `reference` and `context` where one has slots for them, and perhaps `question_turns`; further
+                keys are ignored.
             index: Its position in the input, for the error message.
             checked: Whether `check_pair` has seen it.
+            read: Makes a pair of a row as other tools write it.
 
         Returns:
             The encoded pair by reading.
@@ -483,11 +606,15 @@ class PairEncoder:
         Raises:
             PairError: The pair is not what a judge accepts.
         """
+        if read is not None and isinstance(pair, Mapping):
+            pair = read(pair)
         if not checked:
             check_pair(pair, index, self.keys)
         texts = pair["question"], pair["prediction"] if "prediction" in self.keys else ""
+        further = {key: pair[key] for key in self.keys if key in OPTIONAL}
+        turns = pair.get(QUESTION_TURNS) or ()
         try:
-            encoded = EncodedReadings({name: encoder(*texts) for name, encoder in self.encoders.items()})
+            encoded = EncodedReadings({name: one(*texts, turns, **further) for name, one in self.encoders.items()})
         except PairError as error:
             if index is None:
                 raise
@@ -498,8 +625,11 @@ class PairEncoder:
 
 
 def needed_keys(templates: Iterable[PairTemplate]) -> tuple[str, ...]:
-    """Return the texts that pairs need to be read so: the prediction only where a template holds it."""
-    return QUESTION_KEYS if all(template.question_only for template in templates) else PAIR_KEYS
+    """Return the texts that pairs need to be read so: besides the question those that a template has."""
+    own = list(templates)
+    slots = {slot for template in own for slot in template.slots}
+    texts = QUESTION_KEYS if all(template.question_only for template in own) else PAIR_KEYS
+    return (*texts, *(key for key in OPTIONAL if key in slots))
 
 
 def is_blank(text: str) -> bool:
@@ -530,7 +660,8 @@ def check_pair(pair: Any, index: int | None = None, keys: tuple[str, ...] = PAIR
     for key in keys:
         if key not in pair:
             raise PairError(
-                f"{where} expects the keys {' and '.join(keys)}, but {key!r} is missing; got {sorted(map(str, pair))}."
+                f"{where} expects the keys {' and '.join(keys)}, but {key!r} is missing; got {sorted(map(str, pair))}. "
+                "Name them by --column or columns=, such as question=ask."
             )
         text = pair[key]
         if not isinstance(text, str):
@@ -544,3 +675,9 @@ def check_pair(pair: Any, index: int | None = None, keys: tuple[str, ...] = PAIR
             raise PairError(
                 f"{where} expects valid Unicode for {key!r}, but got a lone surrogate at {error.start}."
             ) from error
+    turns = pair.get(QUESTION_TURNS)
+    if turns is not None and not is_question(turns):
+        raise PairError(
+            f"{where} expects {QUESTION_TURNS} with role and content each, the user's and the assistant's in turn, the "
+            f"user's last, but got {turns!r:.120}."
+        )

@@ -20,6 +20,7 @@ from inspector_pipeline.results import TOTAL, column_kinds
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from .rows.columns import other_columns
+from .rows.reading import as_pairs
 from .rows.records import write_records
 from .rows.understood import understand_comparisons, understand_labels
 from .runs.steps import read_steps, run_steps
@@ -99,7 +100,7 @@ def make_judge(
         >>> judge({"question": "Are you open on Sunday?", "prediction": "Yes, from ten to four."})["scores"]
         {'helpfulness': 4, 'polite': 1}
     """
-    table = _rows_of(rows)
+    table = as_pairs(_rows_of(rows), {"question": question, "prediction": prediction}, "The table")
     columns: Row = {"question": question}
     columns |= {name: own for name, own in (("generator", generator), ("domain", domain)) if own}
     if responses is None and not any(prediction in row for row in table) and {*CHOSEN} <= {*next(iter(table), {})}:

@@ -73,6 +73,7 @@ def export_sequence_classification(judge: InspectorPipeline, output: str | os.Pa
     _require(
         not template.question_only, "a reading with question and prediction, but this judge's holds the question alone"
     )
+    _require(not template.slots, f"a reading of question and prediction, but this judge's holds {template.slots} too")
     tokenizer = _exported_tokenizer(judge, template)
     model = _sequence_classifier(judge.model, tokenizer.pad_token_id)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -102,24 +102,32 @@ def evaluate_samples(
     batch_size: int | None = 16,
     top_percent: float = 1.0,
     rank_by: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    strict: bool = False,
 ) -> list[dict[str, Any]]:
     """Score samples and keep the best share, by the contract of the published `evaluate_samples`.
 
     Args:
         samples: Mappings with `question` and `prediction`; further keys are kept, but for those that a judge adds.
-            Never changed.
+            Never changed. Or rows as other tools write them (rows.py), such as `messages`: they get `question` and
+            `prediction` as they were read, and one with several responses becomes several, with its place as
+            `source_row`.
         judge: Folder, Hub id or loaded pipeline; None is the embedded judge. Pass a loaded one to call this often.
         batch_size: Pairs that are read ahead and scored together; None is 256.
         top_percent: Share to keep, 0 to 1. At 1.0 all are returned in input order; below, they are sorted, highest
             first and ties in input order, and cut to floor(n * top_percent).
         rank_by: What they are sorted by: `expected_total`, `expected_<aspect>` or another field with a number. None is
             `total_score`, as published; `judge.model.config.rank_field` is what the judge itself ranks by.
+        columns: Text -> the samples' key, where names do not say it: `{"question": "q", "prediction": "a"}`.
+        strict: Whether a reference or a context that the judge does not read is an error.
 
     Returns:
         Copies of the samples with the columns of `FlatColumns`: one whole number per aspect and `total_score` first.
 
     Raises:
         PairError: A sample cannot be scored.
+        DataFileError: The samples may be meant in several ways; the message lists them.
         ValueError: `top_percent` is out of range, or nothing ranks the samples.
 
     Example:
@@ -130,13 +138,27 @@ def evaluate_samples(
     if not len(samples):
         return []
     loaded = load_judge(judge)
+    reader = loaded.row_reader(columns, strict=strict)
+    samples, pairs = reader.read_all(samples)
+    return _scored(pairs, samples, loaded, batch_size, top_percent, rank_by)
+
+
+def _scored(
+    pairs: list[dict[str, Any]],
+    samples: Sequence[Mapping[str, Any]],
+    loaded: InspectorPipeline,
+    batch_size: int | None,
+    top_percent: float,
+    rank_by: str | None,
+) -> list[dict[str, Any]]:
+    """Score pairs, and put the columns beside the samples that they were read from."""
     columns = FlatColumns(loaded.model.config, rank_by=rank_by)
     if top_percent < 1.0 or rank_by is not None:
         rank_by = rank_field(loaded.model.config, rank_by or PUBLISHED_TOTAL)
     replaced = [name for name in columns.kinds if any(name in sample for sample in samples)]
     if set(replaced) & set(ADDED_COLUMNS) and RANK_BY not in replaced:  # with it, they were a judge's already
         logger.warning("The samples' own %s are replaced by the judge's in the copies.", ", ".join(replaced))
-    results = loaded(list(samples), batch_size=batch_size)
+    results = loaded(pairs, batch_size=batch_size)
     n_truncated = sum(result["truncated"] for result in results)
     if n_truncated:
         logger.warning("%d of %d pairs were longer than the judge's limit and were cut.", n_truncated, len(results))

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..conversation import is_turns
 from ..errors import PairError, SettingsError
+from ..names import CONTEXT, PAIR, PREDICTION, QUESTION, REFERENCE
 from ..results import (
     ABSTAINED,
     PUBLISHED_TOTAL,
@@ -18,6 +20,7 @@ from ..results import (
     ranked_value,
     scales_of,
 )
+from ..rows import read_pairs
 from .load import Judge, load_judge
 from .uncertain import abstained_rows, expected_errors
 
@@ -28,8 +31,8 @@ N_RESAMPLES = 1000
 
 
 def mean_scores(
-    predictions: Sequence[str],
-    questions: Sequence[str],
+    predictions: Sequence[Any],
+    questions: Sequence[Any],
     judge: Judge = None,
     batch_size: int | None = None,
     *,
@@ -37,19 +40,23 @@ def mean_scores(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
     rank_by: str | None = None,
+    reference: Sequence[str] | None = None,
+    context: Sequence[str] | None = None,
     abstain: float = 0.0,
 ) -> dict[str, Any]:
     """Score responses to questions, and average.
 
     Args:
-        predictions: The responses; none may be blank, since a blank one has no score.
-        questions: Their questions, in the same order.
+        predictions: The responses, texts or the assistant's turns; none may be blank, since a blank one has no score.
+        questions: Their questions, in the same order: texts or turns (`messages`).
         judge: Folder, Hub id or loaded pipeline; None is the embedded judge.
         batch_size: Pairs that are read ahead and scored together; None is 256.
         return_pairs: Whether to give every pair's result too.
         n_resamples: Bootstrap samples of pairs.
         seed: Of the bootstrap.
         rank_by: The field to compare sets of responses by; None is the judge's own.
+        reference: The reference answers, for a judge that reads them.
+        context: What the answers should rest on, for a judge that reads it.
         abstain: Share of the pairs to leave out of all means: those with the largest expected error, unfamiliar ones
             first.
 
@@ -77,14 +84,19 @@ def mean_scores(
         )
     if not len(predictions):
         raise PairError("mean_scores expects at least one pair, but got none.")
-    pairs = [{"question": q, "prediction": p} for q, p in zip(questions, predictions, strict=True)]
+    pairs: list[dict[str, Any]] = [
+        {QUESTION: asked, PREDICTION: said} for asked, said in zip(questions, predictions, strict=True)
+    ]
+    for key, texts in ((REFERENCE, reference), (CONTEXT, context)):
+        for pair, text in zip(pairs, texts or pairs, strict=True):
+            pair |= {} if texts is None else {key: text}
+    if not all(isinstance(pair[key], str) for pair in pairs for key in PAIR) and all(map(_is_turns_too, pairs)):
+        pairs = read_pairs(pairs, {key: key for key in PAIR}, list(pairs[0]))
     loaded = load_judge(judge)
     config = loaded.model.config
     field = rank_field(config, rank_by) if rank_by or own_rank_field(config) else None
-    results = every = loaded(pairs, batch_size=batch_size)
-    if abstain:
-        every = _marked(results, scales_of(config, field), abstain)
-        results = [result for result in every if not result[ABSTAINED]]
+    every = loaded(pairs, batch_size=batch_size)
+    every, results, left_out = _sure(every, scales_of(config, field), abstain)
     aspects = list(results[0]["scores"])
     columns = {("scores", a.name): [a.number(r["scores"][a.name]) for r in results] for a in config.parsed_aspects}
     columns |= {("expected", name): [r["expected"][name] for r in results] for name in aspects}
@@ -100,28 +112,38 @@ def mean_scores(
         "n": len(results),
         "truncated": sum(result["truncated"] for result in results),
         **{flag: _count(results, flag) for flag in (UNFAMILIAR, SEEN)},
+        **left_out,
         "ranked": field and _ranked(results, field, n_resamples, seed),
     }
     for flag in (UNFAMILIAR, SEEN):
         if report[flag]:
             logger.warning("%d of %d pairs are %s: the means rest on them.", report[flag], len(results), flag)
-    if abstain:
-        report[ABSTAINED] = len(every) - len(results)
     return {**report, "pairs": every} if return_pairs else report
 
 
-def _marked(
-    results: Sequence[dict[str, Any]], scales: Mapping[str, Mapping[str, float]], share: float
-) -> list[dict[str, Any]]:
-    """Say in each result whether the judge abstains from it.
+def _sure(
+    results: list[dict[str, Any]], scales: Mapping[str, Mapping[str, float]], share: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, int]]:
+    """Mark the results from which the judge abstains.
+
+    Returns:
+        The results with their marks; those without a mark; and `abstained`, how many were, where any should be.
 
     Raises:
         SettingsError: It would abstain from all of them, or the judge cannot tell of which it is less sure.
     """
+    if not share:
+        return results, results, {}
     marks = abstained_rows(*expected_errors(results, scales), share)
     if marks.all():
         raise SettingsError(f"mean_scores expects pairs to average, but abstain={share} leaves none of {len(marks)}.")
-    return [{**result, ABSTAINED: mark} for result, mark in zip(results, marks.tolist(), strict=True)]
+    marked = [{**result, ABSTAINED: mark} for result, mark in zip(results, marks.tolist(), strict=True)]
+    return marked, [result for result in marked if not result[ABSTAINED]], {ABSTAINED: int(marks.sum())}
+
+
+def _is_turns_too(pair: dict[str, Any]) -> bool:
+    """Whether a pair's texts are texts or turns, and nothing else."""
+    return all(isinstance(pair[key], str) or is_turns(pair[key]) for key in PAIR)
 
 
 def _count(results: Sequence[dict[str, Any]], flag: str) -> int | None:

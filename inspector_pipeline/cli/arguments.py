@@ -12,6 +12,12 @@ JUDGE = "Hub id or folder (embedded)"
 TEXTS = (".json", ".jsonl", ".csv")  # which may be compressed as .gz or .zst
 SUFFIXES = (*TEXTS, ".parquet", ".arrow")  # those of files.tables, which takes seconds to import
 READABLE = (*SUFFIXES, *(one + more for one in TEXTS for more in (".gz", ".zst")))
+ADVICE = {  # for files of other tools
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save the sheet as CSV in UTF-8."),
+    ".tsv": "Save it with commas, as CSV.",
+    ".eval": "Write it as JSON: inspect log convert FILE --to json --output-dir FOLDER.",
+    **dict.fromkeys((".yaml", ".yml", ".html", ".xml"), "Write it as .json or .jsonl where the tool can."),
+}
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -59,10 +65,11 @@ def check_input(place: str) -> None:
     path = Path(place)
     if not path.exists():
         raise ValueError(f"{place} could not be read: No such file or directory. Check the path.")
-    if path.is_file() and not path.name.lower().endswith(
-        (*SUFFIXES, *(one + more for one in TEXTS for more in (".gz", ".zst")))
-    ):
-        raise ValueError(f"{place} expects a suffix of {', '.join(SUFFIXES)}, but got {path.suffix or 'none'!r}.")
+    if path.is_file() and not path.name.lower().endswith(READABLE):
+        advice = f" {ADVICE[path.suffix.lower()]}" if path.suffix.lower() in ADVICE else ""
+        raise ValueError(
+            f"{place} expects a suffix of {', '.join(SUFFIXES)}, but got {path.suffix or 'none'!r}.{advice}"
+        )
 
 
 def add_judge_options(parser: argparse.ArgumentParser) -> None:
@@ -72,16 +79,21 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="default: what the device is fastest in")
 
 
-def add_column_options(parser: Any) -> None:
-    """Add --column and --prefix, which engines have too."""
+def add_column_option(parser: Any) -> None:
+    """Add --column, which every door has."""
     parser.add_argument(
         "--column",
         metavar="KEY=NAME",
         type=assignment,
         action="append",
         default=[],
-        help="the input's column for question or prediction, such as prediction=output",
+        help="which column is the question, prediction, reference, context or messages, such as prediction=output",
     )
+
+
+def add_column_options(parser: Any) -> None:
+    """Add --column and --prefix, which engines have too."""
+    add_column_option(parser)
     parser.add_argument("--prefix", default="", metavar="TEXT", help="what the names of the added columns begin with")
 
 

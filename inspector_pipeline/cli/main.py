@@ -22,11 +22,12 @@ GROUP = "inspector.commands"
 OWN_COMMANDS = {
     "score": "inspector_cli.score:score",
     "filter": "inspector_cli.filter:filter_scored",
+    "peek": "inspector_cli.peek:peek",
     "info": "inspector_cli.info:info",
     "export": "inspector_cli.export:export",
     "serve": "inspector_cli.serve:serve",
 }
-EXTRAS = {"score": "[jobs]", "filter": "", "info": "", "export": "", "serve": "[serve]"}
+EXTRAS = {"score": "[jobs]", "filter": "", "peek": "", "info": "", "export": "", "serve": "[serve]"}
 EXTRA_OF_OTHERS = "[training]"
 
 

@@ -58,6 +58,10 @@ def score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N", help="pairs scored together (default: 256)")
     shapes = ("auto", "table", "jsonl", "none")
     parser.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
+    add_column_options(parser)
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse an input with a reference or context that the judge does not read"
+    )
     add_options_of_doubt(parser)
     job = parser.add_argument_group("big jobs", "only with a folder as --output")
     job.add_argument("--split", metavar="NAME", help="INPUT is the id of a dataset; score this split of it")
@@ -74,7 +78,6 @@ def score(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rows of a part, a multiple of 256; a killed run scores the part that it was at again (default: 1024)",
     )
-    add_column_options(job)
 
 
 def _score(args: argparse.Namespace) -> int:
@@ -91,7 +94,7 @@ def _is_job(args: argparse.Namespace) -> bool:
     output = args.output or ""
     to_folder = output.endswith("/") or (output not in ("", STDIO) and Path(output).is_dir())
     many = args.split is not None or Path(args.input).is_dir() or _is_glob(args.input)
-    of_jobs = ("subset", "column", "where", "limit", "output_format", "part_rows")
+    of_jobs = ("subset", "where", "limit", "output_format", "part_rows")
     if not to_folder and (many or any(getattr(args, name) for name in of_jobs) or args.shard != (0, 1)):
         raise ValueError(
             "--output expects a folder, which ends in / or exists, for datasets, folders, globs and the options of big "
@@ -111,6 +114,8 @@ def _score_job(args: argparse.Namespace) -> int:
     if args.format not in ("auto", "none"):
         raise ValueError(f"--format expects a file as --output, but got {args.format} for a folder.")
     columns = columns_of(args.column)
+    if args.split is None and Path(args.input).is_file():
+        check_input(args.input)
 
     from inspector_pipeline.jobs.abstain import scored_rows
     from inspector_pipeline.jobs.flags import told
@@ -119,15 +124,26 @@ def _score_job(args: argparse.Namespace) -> int:
 
     if args.escalate is not None and args.shard != (0, 1):
         raise ValueError("--escalate expects a whole job. Give it in one more call, without --shard.")
-    same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size", "abstain")
+    same = (
+        "input",
+        "output",
+        "split",
+        "subset",
+        "where",
+        "limit",
+        "shard",
+        "prefix",
+        "batch_size",
+        "abstain",
+        "strict",
+    )
     settings = {name: getattr(args, name) for name in same} | ({"part_rows": args.part_rows} if args.part_rows else {})
     job = ScoreJob(**settings, columns=columns, format=args.output_format)
     check_judge_options(args)
     judge = load(args)
     counts = score_job(job, judge)
     say(summary_of(counts, args.output))
-    keys = {key: columns.get(key, key) for key in judge.encode.keys}
-    config = judge.model.config
+    config, keys = judge.model.config, judge.encode.keys
     escalate(args, FlatColumns(config, args.prefix), config, lambda: scored_rows(Path(args.output)), keys)
     _tell(told(counts, counts["scored"], args.output))
     return SOME_REJECTED if counts["rejected"] or "skipped" in counts else 0
@@ -142,6 +158,7 @@ def _score_file(args: argparse.Namespace) -> int:
     from inspector_pipeline.api.load import keep_top
     from inspector_pipeline.files.tables import check_target, file_source, read_rows, write_rows
     from inspector_pipeline.results import ABSTAINED, FlatColumns, rank_field
+    from inspector_pipeline.rows import RowReader
     from inspector_pipeline.template import check_pair
 
     if args.output:
@@ -149,10 +166,15 @@ def _score_file(args: argparse.Namespace) -> int:
     check_judge_options(args)
     rows = read_rows(args.input)
     keys = _needed_keys(args.judge, args.revision)
+    where = "The input" if args.input == STDIO else args.input
+    reader = RowReader(columns_of(args.column), keys, strict=args.strict, where=where)
     if not rows and args.input != STDIO:
-        file_source(Path(args.input), args.input).check_header(keys)
-    for index, row in enumerate(rows):
-        check_pair(row, index, keys)
+        source = file_source(Path(args.input), args.input)
+        reader.settle([], source.header())
+        source.check_header((reader.layout.plain if reader.layout else None) or keys)
+    rows, pairs = reader.read_all(rows)
+    for index, pair in enumerate(pairs):
+        check_pair(pair, index, keys)
     judge = load(args)
     target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
     ranks = args.top_percent < 1 or args.rank_by is not None
@@ -160,13 +182,13 @@ def _score_file(args: argparse.Namespace) -> int:
     columns = FlatColumns(judge.model.config, args.prefix, rank_by)
     abstained = [args.prefix + ABSTAINED] if args.abstain else []
     _check_own_columns(rows, [*columns.kinds, *abstained])
-    table = _check_writable(args.input, rows, target)
-    results = judge(rows, batch_size=args.batch_size)
+    table = _check_writable(args.input if reader.is_plain else STDIO, rows, target)
+    results = judge(pairs, batch_size=args.batch_size)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
         _tell(f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
     flat = [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
-    escalate(args, columns, judge.model.config, lambda: flat, {key: key for key in keys})
+    escalate(args, columns, judge.model.config, lambda: flat, keys)
     if args.abstain:
         _mark(flat, columns, judge.model.config, args.abstain)
     sure = [row for row in flat if not row.get(args.prefix + ABSTAINED)] if args.top_percent < 1 else flat
@@ -176,8 +198,9 @@ def _score_file(args: argparse.Namespace) -> int:
     if target == STDIO:
         _print_rows(scored)
     else:
-        _show(scored, args.format, columns)
-    _tell_what_was_written(judge, flat, scored, args.prefix, None if target in (None, STDIO) else target)
+        _show(scored, args.format, columns, reader.text_columns)
+    written = None if target in (None, STDIO) else target
+    _tell_what_was_written(judge, flat, scored, args.prefix, written, reader.text_columns)
     return 0
 
 
@@ -195,7 +218,12 @@ def _mark(flat: list[dict[str, Any]], columns: Any, config: Any, share: float) -
 
 
 def _tell_what_was_written(
-    judge: Any, flat: list[dict[str, Any]], scored: list[dict[str, Any]], prefix: str, written: str | None
+    judge: Any,
+    flat: list[dict[str, Any]],
+    scored: list[dict[str, Any]],
+    prefix: str,
+    written: str | None,
+    texts: tuple[str, str],
 ) -> None:
     from inspector_pipeline.api.load import evidence_path
     from inspector_pipeline.jobs.drift import Drift
@@ -206,7 +234,8 @@ def _tell_what_was_written(
         flags.add(row)
     if written:
         _tell(f"wrote {len(scored)} pairs to {written}")
-    counts, drift = flags.counts(), Drift.of(evidence_path(judge.model), prefix=prefix)
+    keys = dict(zip(("question", "prediction"), texts, strict=True))
+    counts, drift = flags.counts(), Drift.of(evidence_path(judge.model), keys, prefix)
     if drift is not None and flat:
         for row in flat:  # all of them, not the best share alone
             drift.add(row)
@@ -264,9 +293,9 @@ def _write_typed(
     write_table(kept, target)
 
 
-def _show(scored: list[dict[str, Any]], shape: str, columns: Any) -> None:
+def _show(scored: list[dict[str, Any]], shape: str, columns: Any, texts: tuple[str, str]) -> None:
     if shape == "table" or (shape == "auto" and sys.stdout.isatty()):
-        show_table(scored, [aspect.name for aspect in columns.aspects], columns.prefix, columns.rank_by)
+        show_table(scored, [aspect.name for aspect in columns.aspects], columns.prefix, columns.rank_by, texts)
     elif shape != "none":
         _print_rows(scored)
 

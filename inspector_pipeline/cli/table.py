@@ -11,7 +11,11 @@ MIN_TEXT = 10  # characters of question and of prediction, in however narrow a t
 
 
 def show_table(
-    scored: Sequence[dict[str, Any]], aspects: Sequence[str], prefix: str = "", rank_by: str | None = None
+    scored: Sequence[dict[str, Any]],
+    aspects: Sequence[str],
+    prefix: str = "",
+    rank_by: str | None = None,
+    texts: tuple[str, str] = ("question", "prediction"),
 ) -> None:
     """Print a table as wide as the terminal; without one, 80 columns, or what COLUMNS says.
 
@@ -21,6 +25,7 @@ def show_table(
         prefix: What the scores' names begin with in the rows.
         rank_by: The column that the rows are ordered by, highest first and ties in the order of `scored`; each keeps
             its number there. Where it is None they stand as they are.
+        texts: The columns of question and prediction.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -50,9 +55,9 @@ def show_table(
     if any(marks):
         table.add_column("", min_width=2)
     for (number, row), mark in zip(shown, marks, strict=True):
-        texts = [Text(printable(" ".join(str(row.get(key) or "").split()))) for key in ("question", "prediction")]
+        shown_texts = [Text(printable(" ".join(str(row.get(key) or "").split()))) for key in texts]
         cells = [f"{row[name]:.2f}" if isinstance(row[name], float) else str(row[name]) for name in columns]
-        table.add_row(str(number), *texts, *cells, *([mark] if any(marks) else []))
+        table.add_row(str(number), *shown_texts, *cells, *([mark] if any(marks) else []))
     console.print(table)
     if len(scored) > len(shown):
         console.print(f"... and {len(scored) - len(shown)} more pairs")

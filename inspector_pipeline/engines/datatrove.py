@@ -51,11 +51,13 @@ from ..engine import WINDOW_ROWS
 from ..errors import SettingsError
 from ..files.entries import Entry, cut
 from ..files.sources import find_sources, skipped_files
-from ..jobs.input import JobInput
+from ..jobs.input import JobInput, settled
 from ..jobs.manifest import check_finished
 from ..jobs.where import Where
 from ..jobs.window import score_window
+from ..names import OPTIONAL, QUESTION_TURNS
 from ..results import FlatColumns
+from ..rows import RowReader
 from ..template import PAIR_KEYS
 
 ERROR = "score_error"
@@ -81,7 +83,7 @@ class InspectorReader(PipelineStep):
         Args:
             input: File, folder or glob.
             split: Of a dataset.
-            columns: Their names, where they are not `question` and `prediction`.
+            columns: Their names, where these do not say what they hold.
             where: Which rows are taken.
             limit: How many rows are taken.
             keys: The texts that the judge needs: `("question",)` for one whose readings hold the question alone.
@@ -103,7 +105,9 @@ class InspectorReader(PipelineStep):
         if skipped:
             logger.warning(f"The input's files that were not read: {', '.join(map(ascii, skipped))}")
         where = Where(self.where) if self.where is not None else None
-        job_input = JobInput(find_sources(self.input, self.split), self.columns, where, self.limit, keys=self.keys)
+        reader = RowReader(self.columns, self.keys, where=self.input)
+        sources, columns, is_read = settled(find_sources(self.input, self.split), reader)
+        job_input = JobInput(sources, columns, where, self.limit, keys=self.keys, is_read=is_read)
         job_input.check_headers()
         for window in islice(cut(job_input, WINDOW_ROWS), rank, None, world_size):
             for entry in window:
@@ -112,22 +116,22 @@ class InspectorReader(PipelineStep):
                 yield document
 
     def _document(self, entry: Entry, job_input: JobInput) -> Document:
-        row = entry.row or {}
-        self._check_names(row)
+        row, columns = entry.row or {}, job_input.key_columns
+        self._check_names(row, columns)
         if entry.fault is None:
             entry.fault = _misfit(row)
-        row, entry.fault, entry.raw = _writable([row, entry.fault, entry.raw])
-        pair = job_input.pair(row)
-        metadata = {**row, "question": pair.get("question"), "place": entry.place, ERROR: entry.fault}
-        metadata.pop(self.columns.get("prediction", "prediction"), None)
+        row, entry.fault, entry.raw, pair = _writable([row, entry.fault, entry.raw, job_input.pair(entry)])
+        beside = {key: value for key, value in pair.items() if key != "prediction"}
+        metadata = {**row, "question": None, **beside, "place": entry.place, ERROR: entry.fault}
+        metadata.pop(columns.get("prediction", "prediction"), None)
         text = pair.get("prediction")
         if entry.raw is not None:
             metadata["raw"] = entry.raw
         return Document(text if isinstance(text, str) else "", str(entry.number), metadata=metadata)
 
-    def _check_names(self, row: dict[str, Any]) -> None:
+    def _check_names(self, row: dict[str, Any], columns: dict[str, str]) -> None:
         """Refuse a row whose own columns this step would overwrite."""
-        added = ["place", ERROR, *(["question"] if self.columns.get("question", "question") != "question" else [])]
+        added = ["place", ERROR, *(["question"] if columns["question"] != "question" else [])]
         taken = [name for name in added if name in row]
         if taken:
             raise SettingsError(
@@ -191,7 +195,10 @@ class InspectorAnnotator(PipelineStep):
 
     def _annotate(self, window: list[Document], judge: Any, columns: FlatColumns) -> None:
         sound = [document for document in window if document.metadata.get(ERROR) is None]
-        pairs = [{"question": one.metadata.get("question"), "prediction": one.text} for one in sound]
+        beside = ("question", *(key for key in judge.encode.keys if key in OPTIONAL))
+        pairs = [{**{key: one.metadata.get(key) for key in beside}, "prediction": one.text} for one in sound]
+        for pair, document in zip(pairs, sound, strict=True):
+            pair[QUESTION_TURNS] = document.metadata.get(QUESTION_TURNS)
         outcomes = score_window(judge, pairs)
         for document in window:
             taken = [name for name in columns.kinds if name in document.metadata]

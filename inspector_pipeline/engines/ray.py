@@ -25,7 +25,7 @@ from ray.data.datasource import SaveMode
 
 from ..engine import WINDOW_ROWS
 from ..errors import DataFileError, InspectorError
-from ..jobs.input import check_columns
+from ..rows import check_columns
 from .batch_scorer import InspectorBatchScorer
 
 READERS = {"parquet": "read_parquet", "jsonl": "read_json", "csv": "read_csv"}

@@ -25,6 +25,7 @@ class Entry:
         raw: What could not be read, as text.
         cells: The Arrow table that the row comes from, and its position there; None for rows of text files.
         number: Its position in the whole input, from 0.
+        pair: What a judge reads, where that is not a choice of the row's columns.
     """
 
     place: str
@@ -33,6 +34,7 @@ class Entry:
     raw: str | None = None
     cells: tuple[Any, int] | None = None
     number: int = -1
+    pair: Row | None = None
 
 
 def cut(items: Iterable[T], size: int) -> Iterator[list[T]]:

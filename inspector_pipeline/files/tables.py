@@ -65,18 +65,22 @@ class Source:
                 "with a new output."
             )
 
+    def header(self) -> list[str]:
+        """Return the columns of a CSV file; none of anything else, whose rows say them."""
+        return csv_columns(self.path) if self.path is not None and kind_of(self.path)[0] == ".csv" else []
+
     def check_header(self, columns: Iterable[str]) -> None:
         """Refuse CSV whose header is of something else: its first row may have been taken for it.
 
         Raises:
             DataFileError: The header lacks one of the columns.
         """
-        names = csv_columns(self.path) if self.path is not None and kind_of(self.path)[0] == ".csv" else []
+        names = self.header()
         missing = [column for column in columns if column not in names]
         if names and missing:
             raise DataFileError(
                 f"{self.path} expects a header with the column {missing[0]!r}, but has {', '.join(names)!r:.200}. Name "
-                "the column by --column of a big job, or leave the file out."
+                "the column by --column, or leave the file out."
             )
 
 

@@ -23,6 +23,14 @@ LONGEST_TOKEN = 16  # characters of a literal or an escape that may be cut at th
 MAX_CSV_FIELD = 2**30  # characters; the csv module's own limit is shorter than some responses
 MAX_DEPTH = 200  # of lists and objects in each other; writers and Python's own recursion end soon beyond
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
+CONTAINERS = (
+    ("samples",),
+    ("results", "results"),
+    ("results",),
+    ("data",),
+    ("rows",),
+    ("records",),
+)  # of logs, exports
 UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as Python's surrogateescape keeps them
 
 
@@ -92,14 +100,35 @@ def _in_words(error: Exception) -> str:
 def json_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """Read the objects of a JSON array one by one; what follows a broken one cannot be read, and is rejected.
 
+    Of an object that a tool wrote around its rows (`CONTAINERS`) the rows are read.
+
     Raises:
         DataFileError: The file holds no array.
     """
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as characters:
         text = _from_next_sign("", characters)
+        if text.startswith("{") and (items := _contained(text + characters.read())) is not None:
+            for number, item in enumerate(items, start=1):
+                yield _decoded(_object_entry(item, f"{path.name}: item {number}", json.dumps(item), None))
+            return
         if not text.startswith("["):
             raise DataFileError(f"{path} expects a JSON array of objects, but begins with {text[:20]!r}.")
         yield from _array_entries(path, characters, text[1:])
+
+
+def _contained(text: str) -> list[Any] | None:
+    """Return the rows that a tool's file holds; None where it is no such file."""
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    for path in CONTAINERS:
+        found = whole
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, list) and found and all(isinstance(one, dict) for one in found):
+            return found
+    return None
 
 
 def _from_next_sign(text: str, characters: TextIO) -> str:

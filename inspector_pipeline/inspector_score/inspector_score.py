@@ -16,6 +16,7 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions (list of str): the responses; a blank one is an error.
     questions (list of str): their questions.
+    reference, context (list of str, optional): for judges that read reference answers, or what answers should rest on.
     judge (str, optional): Hub id or folder of a judge; the embedded one where it is not given.
     batch_size (int, optional): pairs that are scored together; by default 256.
     return_pairs (bool): whether to give every pair's result too.

@@ -3,17 +3,20 @@
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from ..errors import DataFileError, PairError, SettingsError
+from ..errors import DataFileError, PairError
 from ..files.entries import Entry, Row, cut
 from ..files.tables import Source
+from ..names import QUESTION, QUESTION_TURNS
+from ..rows import SAMPLE_ROWS, SOURCE_PART, RowReader, missing_column
 from ..template import PAIR_KEYS, check_pair
 from .progress import counted
 from .where import Where
@@ -21,15 +24,44 @@ from .where import Where
 SURROGATE = re.compile("[\ud800-\udfff]")  # which UTF-8 cannot hold
 
 
-def check_columns(columns: Mapping[str, str]) -> None:
-    """Refuse other names for what no judge reads.
+def settled(sources: Sequence[Source], reader: RowReader) -> tuple[list[Source], dict[str, str], bool]:
+    """Find out by the first rows how an input's rows are read.
+
+    Args:
+        sources: Where the rows are.
+        reader: What reads them.
+
+    Returns:
+        The sources; text -> column; and whether the rows are put together from others, each with its pair.
 
     Raises:
-        SettingsError: A key is neither question nor prediction.
+        DataFileError: They may be meant in several ways, or hold no pairs.
     """
-    unknown = sorted(set(columns) - set(PAIR_KEYS))
-    if unknown:
-        raise SettingsError(f"--column expects {' or '.join(PAIR_KEYS)} before the =, but got {unknown[0]!r}.")
+    first = sources[0]
+    entries = chain.from_iterable(source.entries(None) for source in sources)
+    sample = [entry.row for entry in islice(entries, SAMPLE_ROWS) if entry.row and entry.fault is None]
+    layout = reader.settle(sample, first.schema.names if first.schema is not None else first.header())
+    if layout.read is None:
+        return list(sources), dict(layout.plain or {}), False
+    return [replace(one, schema=None, entries=partial(_read_entries, one.entries, reader)) for one in sources], {}, True
+
+
+def _read_entries(
+    entries: Callable[[Iterable[str] | None], Iterator[Entry]], reader: RowReader, _: Iterable[str] | None
+) -> Iterator[Entry]:
+    """Read rows of any layout: an entry a pair, or one with the reason why there is none."""
+    for number, entry in enumerate(entries(None)):
+        if entry.row is None or entry.fault is not None:
+            yield entry
+            continue
+        try:
+            found = reader.reads(entry.row, number)
+        except PairError as error:
+            yield Entry(entry.place, entry.row, str(error))
+            continue
+        for one in found:
+            part = f" ({one.row[SOURCE_PART]})" if len(found) > 1 else ""
+            yield Entry(f"{entry.place}{part}", one.row, pair=one.pair)
 
 
 @dataclass(frozen=True)
@@ -46,6 +78,7 @@ class JobInput:
         whole_rows: Whether all columns are wanted as Python values.
         unicode_only: Whether rows with any text that UTF-8 cannot hold are refused.
         keys: The texts of a pair that are needed.
+        is_read: Whether the rows come with their pairs, put together from other columns.
         begun: The sources of which rows were read since this list was emptied.
     """
 
@@ -56,6 +89,7 @@ class JobInput:
     whole_rows: bool = True
     unicode_only: bool = False
     keys: tuple[str, ...] = PAIR_KEYS
+    is_read: bool = False
     begun: list[Source] = field(default_factory=list, compare=False)
 
     def __iter__(self) -> Iterator[Entry]:
@@ -73,12 +107,17 @@ class JobInput:
         Raises:
             DataFileError: The header of a file lacks a column that is needed.
         """
-        for source in self.sources:
+        for source in () if self.is_read else self.sources:
             source.check_header(self.key_columns.values())
 
-    def pair(self, row: Row) -> Row:
-        """Take from a row what a judge reads."""
-        return {key: row[column] for key, column in self.key_columns.items() if column in row}
+    def pair(self, entry: Entry) -> Row:
+        """Return what a judge reads of a row."""
+        if entry.pair is not None:
+            return entry.pair
+        row, columns = entry.row or {}, self.key_columns
+        if columns[QUESTION] == QUESTION:
+            columns = {**columns, QUESTION_TURNS: QUESTION_TURNS}
+        return {key: row[column] for key, column in columns.items() if column in row}
 
     @property
     def key_columns(self) -> dict[str, str]:
@@ -89,7 +128,9 @@ class JobInput:
         """Name the columns that are read as Python values; None is all."""
         if self.whole_rows or (self.where is not None and self.where.takes_all):
             return None
-        return sorted({*self.key_columns.values(), *(self.where.columns if self.where is not None else ())})
+        return sorted(
+            {*self.key_columns.values(), QUESTION_TURNS, *(self.where.columns if self.where is not None else ())}
+        )
 
     def _takes(self, entry: Entry, number: int) -> bool:
         """Number a row, and say whether it is taken; one that cannot be scored is, with its fault."""
@@ -99,22 +140,21 @@ class JobInput:
         try:
             if self.where is not None and not self.where(entry.row):
                 return False
-            entry.fault = self._fault(entry.row)
+            entry.fault = self._fault(entry, entry.row)
         except (DataFileError, PairError) as error:
             entry.fault = str(error)
         return True
 
-    def _fault(self, row: Row) -> str | None:
-        for key, column in self.key_columns.items():
-            if column not in row:
-                return f"expects the column {column!r} for the {key}, but has {sorted(map(str, row))!r:.200}"
-        check_pair(self.pair(row), keys=self.keys)
+    def _fault(self, entry: Entry, row: Row) -> str | None:
+        missing = None if entry.pair is not None else missing_column(row, self.key_columns)
+        if missing:
+            return missing
+        check_pair(self.pair(entry), keys=self.keys)
         if self.unicode_only and SURROGATE.search(json.dumps(row, ensure_ascii=False, default=str)):
             return "expects text that UTF-8 can hold in every column, as Parquet does, but got a lone surrogate"
         return None
 
 
-SAMPLE_ROWS = 256
 CONFLICTS = (pa.ArrowException, OverflowError, TypeError, ValueError)  # of values that have no type in common
 
 

@@ -26,7 +26,7 @@ WAIT_S = 0.1
 OWN = "inspector-pipeline"
 PACKAGES = (OWN, "torch", "transformers", "tokenizers", "pyarrow")
 # Where things are; shards of one job share their folder; and rows are marked once all are scored.
-NOT_SETTINGS = ("input", "output", "shard", "abstain")
+NOT_SETTINGS = ("input", "output", "shard", "abstain", "strict")
 NO_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 

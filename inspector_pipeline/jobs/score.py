@@ -18,10 +18,11 @@ from ..files.entries import Entry, cut, json_line
 from ..files.sources import find_sources, skipped_files
 from ..pipeline_inspector import InspectorPipeline
 from ..results import ABSTAINED, ADDED_COLUMNS, FlatColumns
+from ..rows import RowReader, check_columns
 from .abstain import mark_abstained
 from .drift import Drift
 from .flags import Flags
-from .input import JobInput, check_columns, is_parquet, survey_input
+from .input import JobInput, is_parquet, settled, survey_input
 from .manifest import check_finished, is_older_job, job_manifest, settle_manifest, write_json
 from .output import REJECTS, JsonlWriter, ParquetWriter, Parts, reject_row, whole_file
 from .progress import Progress
@@ -43,7 +44,7 @@ class ScoreJob:
         output: The folder of the scores.
         split: The dataset's split.
         subset: The dataset's subset.
-        columns: `question` and `prediction` -> the input's column, where it has another name.
+        columns: `question`, `prediction`, ... (`names.COLUMN_KEYS`) -> the input's column, where its name does not say.
         where: An expression on the input's columns that chooses rows.
         limit: How many rows to take.
         shard: Which of how many shares of the parts to score: (0, 1) is all of them.
@@ -51,6 +52,7 @@ class ScoreJob:
         prefix: What the names of added columns begin with.
         batch_size: Pairs that are read ahead and scored together; None is 256.
         part_rows: Rows of a part, a multiple of 256; a killed run loses the part that it was at.
+        strict: Whether a reference or a context that the judge does not read is an error.
         abstain: Share of the rows to mark as those with the largest expected error, once all are scored; 0 marks none.
     """
 
@@ -66,6 +68,7 @@ class ScoreJob:
     prefix: str = ""
     batch_size: int | None = None
     part_rows: int = PART_ROWS
+    strict: bool = False
     abstain: float = 0.0
 
     def __post_init__(self) -> None:
@@ -126,22 +129,25 @@ class _Run:
         sources = find_sources(job.input, job.split, job.subset)
         self.skipped = skipped_files(job.input) if job.split is None else []
         _check_place(job)
-        is_text = sources[0].schema is None
-        self.format = job.format or ("jsonl" if is_text else "parquet")
+        self.format = job.format or ("jsonl" if sources[0].schema is None else "parquet")
         self.parts = Parts(Path(job.output), f".{self.format}")
         self.columns = FlatColumns(judge.model.config, job.prefix)
         self.is_older = is_older_job(self.parts.folder)
         added = [*arrow_schema(self.columns)]
         lacking = {job.prefix + name for name in ADDED_COLUMNS} if self.is_older else set()
         self.added = pa.schema([one for one in added if one.name not in lacking])
+        keys = judge.encode.keys
+        sources, columns, is_read = settled(sources, RowReader(job.columns, keys, strict=job.strict, where=job.input))
+        is_text = sources[0].schema is None
         self.input = JobInput(
             sources,
-            job.columns,
+            columns,
             Where(job.where) if job.where is not None else None,
             job.limit,
             whole_rows=is_text or self.format == "jsonl",
             unicode_only=is_text and self.format == "parquet",
-            keys=judge.encode.keys,
+            keys=keys,
+            is_read=is_read,
         )
         self.survey = survey_input(self.input, typed=is_text and self.format == "parquet")
         self._check_columns(is_text)
@@ -248,7 +254,7 @@ class _Run:
         for entry, misfit in zip(sound, writer.misfits(sound), strict=True):
             entry.fault = misfit
         sound = [entry for entry in sound if entry.fault is None]
-        outcomes = score_window(self.judge, [self.input.pair(entry.row or {}) for entry in sound], self.job.batch_size)
+        outcomes = score_window(self.judge, [self.input.pair(entry) for entry in sound], self.job.batch_size)
         scored = []
         for entry, outcome in zip(sound, outcomes, strict=True):
             entry.fault = outcome.reason

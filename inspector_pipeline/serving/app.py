@@ -5,11 +5,12 @@
     GET  /metrics   for Prometheus
     GET  /docs      the API, from /openapi.json
 
-A judge that reads the question alone takes pairs without `prediction`. Pairs of concurrent requests are scored
-together, so in bfloat16 a score may depend a little on what came along with it; in float32 it does not. A request is
-refused whole: 400 or 415 where it is not JSON in UTF-8, 408 where it arrives too slowly, 413 where it is too large, 422
-where a pair cannot be scored (the message says which), 503 with Retry-After where too much waits, 500 where the server
-has failed. One whose client has gone is not scored. On SIGTERM what was accepted is answered first.
+A judge that reads the question alone takes pairs without `prediction`. Rows of other tools, such as `messages`, are
+read as pairs (rows.py); `columns` beside `pairs` says which of their columns hold what. Pairs of concurrent requests
+are scored together, so in bfloat16 a score may depend a little on what came along with it; in float32 it does not. A
+request is refused whole: 400 or 415 where it is not JSON in UTF-8, 408 where it arrives too slowly, 413 where it is too
+large, 422 where a pair cannot be scored (the message says which), 503 with Retry-After where too much waits, 500 where
+the server has failed. One whose client has gone is not scored. On SIGTERM what was accepted is answered first.
 """
 
 import asyncio
@@ -28,12 +29,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import PairError
 from ..jobs.window import Outcome
 from ..pipeline_inspector import InspectorPipeline
-from ..template import check_pair
+from ..rows import SAMPLE_ROWS, RowReader
+from ..template import PAIR_KEYS, QUESTION_KEYS, check_pair
 from .batcher import Batcher, QueueFullError, ScoringFailedError
 from .connections import Connection
 from .gate import Bodies, Gate, Limits
@@ -47,18 +49,12 @@ WINDOW_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CODES: dict[type[Exception], int] = {PairError: 422, QueueFullError: 503, ScoringFailedError: 500}
 
 
-class Pair(BaseModel):
-    """A question with one response."""
+class Turn(BaseModel):
+    """A turn of a conversation."""
 
     model_config = ConfigDict(strict=True)
-    question: str
-    prediction: str
-
-
-class ScoreRequest(BaseModel):
-    """Pairs to score."""
-
-    pairs: Annotated[list[Pair], Field(min_length=1, fail_fast=True)]
+    role: str
+    content: str
 
 
 class Question(BaseModel):
@@ -66,12 +62,59 @@ class Question(BaseModel):
 
     model_config = ConfigDict(strict=True)
     question: str
+    question_turns: list[Turn] | None = None
+    reference: str | None = None
+    context: str | None = None
+
+
+class Pair(Question):
+    """A question with one response."""
+
+    prediction: str
 
 
 class QuestionsRequest(BaseModel):
-    """Questions to score, for a judge that reads no response."""
+    """Questions to score, for a judge that reads no response; see `ScoreRequest`."""
 
     pairs: Annotated[list[Question], Field(min_length=1, fail_fast=True)]
+    columns: dict[str, str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def read(cls, data: Any) -> Any:
+        """Read rows as pairs."""
+        return _as_pairs(data, QUESTION_KEYS)
+
+
+class ScoreRequest(BaseModel):
+    """Pairs to score, or rows as other tools write them, such as `messages`, with one response each.
+
+    `columns` says which of their columns hold the texts where names do not: `{"question": "q", "prediction": "a"}`.
+    """
+
+    pairs: Annotated[list[Pair], Field(min_length=1, fail_fast=True)]
+    columns: dict[str, str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def read(cls, data: Any) -> Any:
+        """Read rows as pairs."""
+        return _as_pairs(data, PAIR_KEYS)
+
+
+def _as_pairs(data: Any, keys: tuple[str, ...]) -> Any:
+    """Read a request's rows; what is none, or holds pairs already, stays as it is."""
+    rows = data.get("pairs") if isinstance(data, dict) else None
+    columns = data.get("columns") if isinstance(data, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return data
+    if columns is not None and not (
+        isinstance(columns, dict) and all(isinstance(one, str) for one in columns.values())
+    ):
+        return data
+    reader = RowReader(columns, keys, where="The request", further=True, several=False)
+    reader.settle(rows[:SAMPLE_ROWS], quiet=True)
+    return data if reader.is_as_named else {**data, "pairs": [reader.read(row) for row in rows]}
 
 
 class Result(BaseModel):
@@ -253,7 +296,7 @@ async def _score(batcher: Batcher, request: ScoreRequest | QuestionsRequest, lim
         raise HTTPException(
             413, f"A request expects at most {limits.pairs} pairs, but got {len(request.pairs)}. Divide it."
         )
-    pairs = [pair.model_dump() for pair in request.pairs]
+    pairs = [pair.model_dump(exclude_none=True) for pair in request.pairs]
     try:
         for index, pair in enumerate(pairs):
             check_pair(pair, index, batcher.judge.encode.keys)

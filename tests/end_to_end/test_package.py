@@ -17,7 +17,15 @@ from inspector_pipeline import errors
 def test_exports():
     assert set(inspector_pipeline.__all__) == {
         *("EXAMPLES", "Aspect", "Feature", "Head", "InspectorConfig", "InspectorModel", "InspectorOutput"),
-        *("InspectorPipeline", "InspectorReward", "PairTemplate", "RewardFunction", "evaluate_samples", "load_judge"),
+        *(
+            "InspectorPipeline",
+            "InspectorReward",
+            "PairTemplate",
+            "RewardFunction",
+            "evaluate_samples",
+            "load_judge",
+            "read_pairs",
+        ),
         *("BackboneError", "DataFileError", "InspectorError", "JudgeConfigError", "PairError", "ReadingError"),
     }
     assert all(hasattr(inspector_pipeline, name) for name in inspector_pipeline.__all__)

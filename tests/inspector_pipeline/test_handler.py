@@ -111,7 +111,7 @@ def test_requests_of_another_form_are_errors(judge_dir):
     assert handler({"inputs": PAIRS[0], "parameters": None})[0]["scores"]
     with pytest.raises(ValueError, match="a pair or a list of pairs, but got str"):
         handler({"inputs": "text"})
-    with pytest.raises(ValueError, match="parameters knows batch_size, but got top_k"):
+    with pytest.raises(ValueError, match="parameters knows batch_size, columns, strict, but got top_k"):
         handler({"inputs": PAIRS[0], "parameters": {"top_k": 1}})
     with pytest.raises(ValueError, match="but got no inputs"):
         handler([PAIRS[0]])

@@ -150,7 +150,7 @@ def passes_cost(
     reader = FeatureReader(model, take_final_norm(model), features, encoders, rms_norm_eps=eps, pad_id=pad_id)
 
     def encoded() -> list[dict[str, EncodedPair]]:
-        return [{name: encode(p.question, p.prediction) for name, encode in encoders.items()} for p in pairs]
+        return [{name: encode(**p.texts) for name, encode in encoders.items()} for p in pairs]
 
     def run() -> None:
         with torch.inference_mode():

@@ -162,7 +162,7 @@ def fill_shards(
             encoder = PairTokenizer(made_from.readings[name], tokenizer, made_from.max_length)
             read = reader_of(encoder, name)
             for shard in shards:
-                encoded = [encoder(pairs[row].question, pairs[row].prediction) for row in shard.rows]
+                encoded = [encoder(**pairs[row].texts) for row in shard.rows]
                 shard.write(read(encoded), made_from.digest)
                 n_tokens += sum(len(pair.input_ids) for pair in encoded)
                 bar.update(len(encoded))

@@ -52,8 +52,8 @@ class ExtractConfig:
         readings: How to read pairs, one pass each: chat (the backbone's chat template), question (the same with the
             question alone, up to where the reply begins; rows need no prediction where only such readings are asked
             for), rubric (a published probing set's own rubrics, each for the pairs that carry its label), or a JSON
-            file with objects of name, template (with {question} and {prediction}) and, where wanted,
-            add_special_tokens, and question_only for a template with {question} alone.
+            file with objects of name, template (with {question} and {prediction}, and where rows have them {reference}
+            and {context}) and, where wanted, add_special_tokens, and question_only for one with {question} alone.
         rubrics: Probing set, or JSON of readings by aspect, whose rubrics `rubric` means; where not given, those of the
             pairs' own file.
         depth: Layers to load; as many as are read where not given.

@@ -35,7 +35,9 @@ from inspector_pipeline.files.entries import finite
 from inspector_pipeline.files.tables import Row, read_rows
 from inspector_pipeline.template import is_blank
 
-OPTIONAL = ("weights", "sample", "generator", "auxiliary", "comparisons")
+BESIDE = ("reference", "context", "question_turns")  # what a reading may hold besides question and response
+OPTIONAL = ("weights", "sample", "generator", "auxiliary", "comparisons", *BESIDE)
+FILLED = ("comparisons", *BESIDE)  # that are written where there is something
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
 LONGEST_USUAL = 5
 
@@ -54,6 +56,9 @@ class LabelledPair:
         generator: What wrote the response.
         auxiliary: Whether the row serves training only, and is never scored in an evaluation.
         comparisons: With other responses to the question; see rows/compared.py.
+        reference: A right answer, for readings with a slot for it.
+        context: What the response should rest on, for readings with a slot for it.
+        question_turns: The question as a conversation, where it is one.
     """
 
     id: int | str
@@ -65,6 +70,16 @@ class LabelledPair:
     generator: str | None = None
     auxiliary: bool = False
     comparisons: list[dict[str, Any]] = field(default_factory=list)
+    reference: str | None = None
+    context: str | None = None
+    question_turns: list[dict[str, str]] | None = None
+
+    @property
+    def texts(self) -> dict[str, Any]:
+        """What a `PairTokenizer` takes: question, response, the turns before it, and what fills slots."""
+        turns = self.question_turns or ()
+        further = {name: own for name in BESIDE[:2] if (own := getattr(self, name)) is not None}
+        return {"question": self.question, "prediction": self.prediction, "turns": turns, **further}
 
 
 def question_id(question: str) -> str:
@@ -217,7 +232,7 @@ def subset_of(rows: list[Row], limit: int | None, seed: int | None) -> list[Row]
 def labelled_rows(pairs: Iterable[LabelledPair]) -> list[Row]:
     """Write pairs as labelled rows."""
     rows = (asdict(pair) for pair in pairs)
-    return [{key: value for key, value in row.items() if key != "comparisons" or value} for row in rows]
+    return [{key: value for key, value in row.items() if key not in FILLED or value} for row in rows]
 
 
 def write_records(rows: Iterable[Row], path: Path) -> None:

@@ -8,7 +8,8 @@ r"""Bring questions, responses and labels of any source into rows for all stages
         --compared.second rejected --output work/compared.jsonl
 
 The source is one of the named datasets (gsm8k, math, math-500, gpqa-main, gpqa-extended, gpqa-diamond), any other Hub
-dataset, or a local copy: a .json, .jsonl, .csv or .parquet file, or a folder that `datasets` can load. A probing set,
+dataset, or a local copy: a .json, .jsonl, .csv or .parquet file, or a folder that `datasets` can load. A file without
+a column `question` is read as the tool wrote it that it is of (inspector_pipeline/rows.py). A probing set,
 a teacher's file or an evaluated file in the published formats is recognised and needs no column names.
 
 An id names a question: the dataset's own id, its row for GSM8K (as in the published files), else the hash of its text.
@@ -35,6 +36,7 @@ from ..rows.columns import Columns
 from ..rows.compared import Compared, compared_rows
 from ..rows.published import READERS, detect
 from ..rows.rated import LabelReader, Reported, label_lines, label_report
+from ..rows.reading import as_pairs
 from ..rows.records import number_samples, question_id, subset_of, write_records
 from ..rows.sources import DATASETS, SHOWN, Reject, Source, make_rows, read_dataset
 from ..runs.manifest import Manifest
@@ -218,7 +220,9 @@ def _read(config: Config, published: str | None) -> Source:
     if config.path and Path(config.path).is_file():
         name = config.dataset or Path(config.path).stem
         if not published:
-            return Source(name, split, read_rows(config.path))
+            rows, named_columns = read_rows(config.path), config.columns
+            texts = {"question": named_columns.question, "prediction": named_columns.prediction}
+            return Source(name, split, rows if named else as_pairs(rows, texts, config.path, gold=True))
         logger.info("%s is a %s file.", config.path, published)
         origin = {key: value for key, value in (("dataset", config.dataset), ("split", split)) if value}
         return Source(name, split, [row | origin for row in READERS[published](config.path)])

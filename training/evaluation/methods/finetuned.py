@@ -349,9 +349,7 @@ def lora_method(config: LoraConfig, pairs: Sequence[LabelledPair], labels: Label
             return PairClassifier(get_peft_model(body, config.for_peft()), "last", [*map(len, labels.classes)])
 
     description = f"LoRA of the backbone (rank {config.rank}, {', '.join(config.modules)}), last token"
-    return FineTuned(
-        "lora", description, config, pairs, sample, build, lambda pair: encoder(pair.question, pair.prediction)
-    )
+    return FineTuned("lora", description, config, pairs, sample, build, lambda pair: encoder(**pair.texts))
 
 
 def _unpacked(wheel: str, folder: Path) -> str:

@@ -76,7 +76,7 @@ class GeneratedMethod(Method):
             yield rows.row[asked[kept]], nearest(np.array([scores[i] for i in kept], dtype=float), np.array(scale))
 
     def _replies(self, name: str, units: Iterable[int]) -> list[str]:
-        encoded = [self.encoders[name](self.pairs[i].question, self.pairs[i].prediction) for i in units]
+        encoded = [self.encoders[name](**self.pairs[i].texts) for i in units]
         replies = generate_replies(self.model, self.judge.tokenizer, encoded, self.max_new_tokens)
         return list(self.judge.tokenizer.batch_decode(replies, skip_special_tokens=True))
 
@@ -86,7 +86,7 @@ class GeneratedMethod(Method):
         seconds = seconds_each(lambda: [self._replies(name, units) for name in self.scales], len(units))
         flops = 0.0
         for encode in self.encoders.values():
-            tokens = mean_tokens([encode(self.pairs[i].question, self.pairs[i].prediction) for i in units])
+            tokens = mean_tokens([encode(**self.pairs[i].texts) for i in units])
             flops += pass_flops(self.model.config, tokens + self.max_new_tokens)
         return Cost(seconds, flops)
 

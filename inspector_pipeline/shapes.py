@@ -1,0 +1,231 @@
+"""Rows of tools that nest what was asked and answered, laid flat: logs, batches of requests, labelling tools.
+
+Each becomes a row of `question` or `messages`, `prediction` and where known `reference` and `context`, or of the
+columns that a labelling tool was given, with the labels beside them; rows.py reads that as any other row.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .errors import PairError
+from .names import Row, opened_json
+
+DOC_QUESTIONS = ("question", "query", "problem", "prompt", "instruction", "input")
+
+
+class Shape(NamedTuple):
+    """One tool's rows.
+
+    Attributes:
+        name: What the tool is called.
+        fits: Whether a row is one of its.
+        lay_flat: Makes the flat row.
+        origins: Of a row, key of the flat row -> where its value stands, for messages; none where the flat row has the
+            columns that the tool was given.
+        used: Keys of the tool's row that are not kept beside the flat row's.
+    """
+
+    name: str
+    fits: Callable[[Row], bool]
+    lay_flat: Callable[[Row], Row]
+    origins: Callable[[Row], dict[str, str]]
+    used: tuple[str, ...] = ()
+
+
+def _inside(value: Any, *path: str) -> Any:
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _is_object(row: Row, *keys: str) -> bool:
+    return all(isinstance(row.get(key), Mapping) for key in keys)
+
+
+def _lm_eval(row: Row) -> Row:
+    answers = row["resps"]
+    if isinstance(answers, list) and len(answers) == 1 and isinstance(answers[0], list):
+        answers = answers[0]
+    if not isinstance(answers, list) or not all(isinstance(one, str) for one in answers):
+        raise PairError("A sample of lm-eval expects responses of text, but this task has log-likelihoods of choices.")
+    question = doc_question(row)
+    return {
+        "question": row["doc"][question] if question else opened_json(_prompt(row.get("arguments"))),
+        "prediction": answers,
+        "reference": row.get("target"),
+    }
+
+
+def doc_question(row: Row) -> str | None:
+    """Name the one column of a lm-eval document that holds its question; None where none or several may."""
+    found = [name for name in row["doc"] if name.lower() in DOC_QUESTIONS and isinstance(row["doc"][name], str)]
+    exact = [name for name in found if name.lower() == DOC_QUESTIONS[0]]
+    return (exact or found)[0] if exact or len(found) == 1 else None
+
+
+def _prompt(arguments: Any) -> Any:
+    """Return what the model was given: the first argument of the first request."""
+    if isinstance(arguments, Mapping):
+        return _inside(arguments, "gen_args_0", "arg_0")
+    while isinstance(arguments, list) and arguments:
+        arguments = arguments[0]
+    return arguments
+
+
+def _inspect(row: Row) -> Row:
+    choices = row["output"].get("choices") or []
+    answers = [_inside(choice, "message", "content") for choice in choices]
+    if row.get("error") and not answers:
+        raise PairError(f"A sample of inspect_ai expects an output, but failed: {_inside(row, 'error', 'message')!r}.")
+    target = row.get("target")
+    found = {"reference": "\n".join(map(str, target)) if isinstance(target, list) else target}
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages and len(answers) < 2:  # the whole road of an agent, the answer last
+        return {"messages": messages, **found}
+    answers = [[{"role": "assistant", "content": answer}] for answer in answers]
+    return {"question": row.get("input"), "prediction": answers, **found}
+
+
+def _promptfoo(row: Row) -> Row:
+    output = _inside(row, "response", "output")
+    if output is None:
+        said = row.get("error") or _inside(row, "response", "error")
+        raise PairError(f"A result of promptfoo expects an output, but has none: {said!r:.120}.")
+    prompt = row["prompt"]
+    question = prompt.get("raw") if isinstance(prompt, Mapping) else prompt
+    answer = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    return {"question": opened_json(question), "prediction": answer, "context": _inside(row, "vars", "context")}
+
+
+def _request(row: Row) -> Row:
+    """Lay flat a request to an endpoint with its response, with or without the envelope of batches."""
+    asked, answer = (_inside(row[key], "body") or row[key] for key in ("request", "response"))
+    if row.get("error") or _inside(row["response"], "status_code") not in (None, 200):
+        raise PairError(
+            f"A request expects a response, but failed: {row.get('error') or _inside(answer, 'error')!r:.120}."
+        )
+    question = next((asked[key] for key in ("messages", "input", "prompt") if asked.get(key)), None)
+    system = asked.get("instructions") or asked.get("system")
+    if isinstance(system, str):
+        given = question if isinstance(question, list) else [{"role": "user", "content": question}]
+        question = [{"role": "system", "content": system}, *given]
+    choices = answer.get("choices")
+    if choices is not None:
+        answers = [[one["message"]] if isinstance(one.get("message"), Mapping) else one.get("text") for one in choices]
+    else:
+        answers = [[one for one in answer.get("output") or () if one.get("type", "message") == "message"]]
+    return {"question": question, "prediction": answers}
+
+
+def _labelled(row: Row, inner: str, labels: Row) -> Row:
+    """Put the columns that a labelling tool was given, and the labels, beside the row's own keys."""
+    return {**{key: value for key, value in row.items() if key != inner}, **labels, **row[inner]}
+
+
+def _label_studio(row: Row) -> Row:
+    given: dict[str, list[Any]] = {}
+    for annotation in row.get("annotations") or ():
+        for one in [] if annotation.get("was_cancelled") else annotation.get("result") or ():
+            value = _inside(one, "value", "text" if one.get("type") == "textarea" else str(one.get("type")))
+            if isinstance(one.get("from_name"), str) and value is not None:
+                is_single = isinstance(value, list) and len(value) == 1
+                given.setdefault(one["from_name"], []).append(value[0] if is_single else value)
+    return _labelled(row, "data", _alone(given))
+
+
+def _argilla(row: Row) -> Row:
+    responses = row["responses"] if _is_object(row, "responses") else {}
+    said = {name: [_inside(one, "value") for one in own] for name, own in responses.items() if isinstance(own, list)}
+    return _labelled(row, "fields", _alone(said))
+
+
+def _alone(given: Mapping[str, list[Any]]) -> Row:
+    """Return each label alone where one person gave it; several people's stay a list."""
+    return {name: values[0] if len(values) == 1 else values for name, values in given.items() if values}
+
+
+SHAPES = (
+    Shape(
+        "a sample log of lm-eval",
+        lambda row: _is_object(row, "doc") and "resps" in row,
+        _lm_eval,
+        lambda row: {
+            "question": f"doc.{name}" if (name := doc_question(row)) else "the prompt in arguments",
+            **{"prediction": "resps", "reference": "target"},
+        },
+        ("resps",),
+    ),
+    Shape(
+        "a sample of inspect_ai",
+        lambda row: (
+            "input" in row and _is_object(row, "output") and {"choices", "completion"} & row["output"].keys() != set()
+        ),
+        _inspect,
+        lambda row: {"question": "input", "prediction": "output.choices", "reference": "target"},
+    ),
+    Shape(
+        "a result of promptfoo",
+        lambda row: {"vars", "prompt"} <= row.keys() and bool({"response", "error"} & row.keys()),
+        _promptfoo,
+        lambda row: {"question": "prompt.raw", "prediction": "response.output", "context": "vars.context"},
+    ),
+    Shape(
+        "a request with its response",
+        lambda row: _is_object(row, "request", "response"),
+        _request,
+        lambda row: {"question": "request", "prediction": "response"},
+    ),
+    Shape(
+        "a task of Label Studio",
+        lambda row: _is_object(row, "data") and isinstance(row.get("annotations"), list),
+        _label_studio,
+        lambda row: {},
+        ("data",),
+    ),
+    Shape(
+        "a record of Argilla",
+        lambda row: _is_object(row, "fields") and bool({"responses", "suggestions"} & row.keys()),
+        _argilla,
+        lambda row: {},
+        ("fields",),
+    ),
+)
+
+
+def refusal(row: Row) -> str | None:
+    """Say what to do with rows that hold no pair; None where they may."""
+    if "custom_id" in row and bool({"response", "result"} & row.keys()) and "request" not in row:
+        return (
+            "a batch's output holds responses without the questions. Join it with the requests: inspector peek OUTPUT "
+            "--requests REQUESTS --output pairs.jsonl"
+        )
+    if isinstance(row.get("segments"), list):
+        return (
+            "Axolotl's template-free segments say what is trained on, not what is asked and answered. Write question "
+            "and prediction"
+        )
+    if len(row) == 1 and any(sign in str(next(iter(row))) for sign in ";\t"):
+        return f"its one column is {next(iter(row))!r:.80}. Save it with commas between columns"
+    if isinstance(row.get("input_ids"), list):
+        return "rows of token ids hold no text. Give the text that they were made from"
+    return None
+
+
+def joined_request(row: Row, requests: Mapping[str, Row]) -> Row:
+    """Put a batch's request beside its response.
+
+    Raises:
+        PairError: There is no request of its `custom_id`.
+    """
+    name = str(row.get("custom_id"))
+    if name not in requests:
+        raise PairError(f"A batch's output expects a request with its custom_id, but {name!r:.60} has none.")
+    answer = row.get("response")
+    result = row.get("result")  # Anthropic's
+    if answer is None and isinstance(result, Mapping):
+        said = _inside(result, "message", "content")
+        answer = {"choices": [{"message": {"role": "assistant", "content": said}}]} if said else {}
+    body = requests[name].get("body") or requests[name].get("params") or {}
+    failed = row.get("error") or (_inside(result, "error") if result else None)
+    return {**row, "request": body, "response": answer or {}, "error": failed}
