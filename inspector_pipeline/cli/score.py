@@ -143,8 +143,7 @@ def _score_job(args: argparse.Namespace) -> int:
     judge = load(args)
     counts = score_job(job, judge)
     say(summary_of(counts, args.output))
-    keys = {key: columns.get(key, key) for key in judge.encode.keys}
-    config = judge.model.config
+    config, keys = judge.model.config, judge.encode.keys
     escalate(args, FlatColumns(config, args.prefix), config, lambda: scored_rows(Path(args.output)), keys)
     _tell(told(counts, counts["scored"], args.output))
     return SOME_REJECTED if counts["rejected"] or "skipped" in counts else 0
@@ -189,7 +188,7 @@ def _score_file(args: argparse.Namespace) -> int:
     if truncated:
         _tell(f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
     flat = [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
-    escalate(args, columns, judge.model.config, lambda: flat, {key: key for key in keys})
+    escalate(args, columns, judge.model.config, lambda: flat, keys)
     if args.abstain:
         _mark(flat, columns, judge.model.config, args.abstain)
     sure = [row for row in flat if not row.get(args.prefix + ABSTAINED)] if args.top_percent < 1 else flat

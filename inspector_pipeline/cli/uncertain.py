@@ -1,11 +1,12 @@
 """What `inspector score` does with the rows that a judge is least sure of: --abstain and --escalate."""
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .arguments import positive, share
+from .arguments import columns_of, positive, share
 from .printable import say
 
 TARGETS = (".csv", ".jsonl", ".json")
@@ -51,7 +52,7 @@ def escalate(
     columns: Any,
     config: Any,
     rows: Callable[[], Iterable[dict[str, Any]]],
-    keys: Mapping[str, str],
+    keys: Sequence[str],
 ) -> None:
     """Write the rows whose labels would help most.
 
@@ -60,7 +61,7 @@ def escalate(
         columns: The judge's `FlatColumns`.
         config: Its config.
         rows: Gives the scored rows, from the first on.
-        keys: question and prediction -> the rows' column.
+        keys: The texts that the judge reads.
     """
     if args.escalate is None:
         return
@@ -71,7 +72,7 @@ def escalate(
 
     scales = judged_scales(columns, config)
     errors, _ = expected_errors(rows(), scales, columns.prefix)
-    chosen = rows_to_label(rows, errors, args.escalate, keys, list(scales))
+    chosen = rows_to_label(rows, errors, args.escalate, _text_columns(args, rows, keys), list(scales))
     own = {*columns.kinds, columns.prefix + "abstained"}
     write_rows([{name: value for name, value in row.items() if name not in own} for row in chosen], args.escalate_to)
     labels = ", ".join(f"{LABEL}{name}" for name in scales)
@@ -79,3 +80,18 @@ def escalate(
         f"wrote the {len(chosen)} rows whose labels would help most to {args.escalate_to}; fill in {labels}, then: "
         f"inspector calibrate {args.judge or 'embedded'} LABELLED {args.escalate_to} --output NEW_JUDGE"
     )
+
+
+def _text_columns(
+    args: argparse.Namespace, rows: Callable[[], Iterable[dict[str, Any]]], keys: Sequence[str]
+) -> dict[str, str]:
+    """Return the columns of scored rows that hold the texts: those of their names, or those that were read as such."""
+    from inspector_pipeline.rows import SAMPLE_ROWS, RowReader
+
+    sample = list(islice(rows(), SAMPLE_ROWS))
+    columns = columns_of(args.column)
+    if all(key in row for row in sample for key in keys) and not set(columns) & set(keys):
+        return {key: key for key in keys}
+    reader = RowReader(columns, keys)
+    plain = reader.settle(sample, quiet=True).plain or {}
+    return {key: plain.get(key, key) for key in keys}

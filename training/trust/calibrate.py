@@ -18,7 +18,7 @@ from .conformal import by_value, coverage_of, cross_conformal, least_probabiliti
 from .level_maps import Nested, Slice, choose_method, fit_map, nested_maps
 from .reliability import fit_of_probabilities
 from .selective import area_under_risk, risk_coverage
-from .slices import Labelled, judge_says, labelled_rows, slice_of
+from .slices import Labelled, as_pairs, judge_says, labelled_rows, slice_of
 
 LEAST_LABELS, LEAST_QUESTIONS = 20, 10
 FEW_LABELS, FEW_QUESTIONS, FEW_OF_A_KIND = 50, 30, 10
@@ -95,7 +95,8 @@ def calibrate_judge(
     aspects = [aspect for aspect in plain.model.config.parsed_aspects if aspect.head.rule != PREFERENCE]
     if not aspects:
         raise DataFileError("Calibration expects a judge of levels, but this one was fitted on preferences alone.")
-    labelled = labelled_rows(named.items(), aspects, labels)
+    keys = plain.encode.keys
+    labelled = labelled_rows(((name, as_pairs(name, own, keys)) for name, own in named.items()), aspects, labels)
     said, seen = judge_says(plain, labelled.rows, batch_size)
     maps, found = {}, {}
     for aspect in (aspect for aspect in aspects if aspect.name in labelled.labels):
