@@ -6,8 +6,8 @@
 A mutant is one change of one expression or statement: a comparison, a sign, an operator, a number, a condition that is
 turned round, a keyword or a call that is left out, an `abs` that is a square. A sample of them, drawn by a seed over
 probing, evaluation, pooling, decisions, jobs and files, is tried in a copy of the clone, each against those of its
-module's own tests that run its line, the quickest first. It is killed where a test fails or takes too long, and else it
-lived; so it did where no test runs its line.
+module's own tests that run its line, the quickest first; where none does, against any that were mapped. It is killed
+where a test fails or takes too long, and else it lived; so it did where no test runs its line.
 
 Which tests run which lines is found out first, once for each file of tests, and stands beside the results as
 RESULTS.map. This process imports what the tests import, but nothing of the project, and forks for each mutant, so that
@@ -316,6 +316,10 @@ class Maps:
                     both["lines"][file] = sorted({*both["lines"].get(file, []), *lines})
         return found
 
+    def known_tests(self):
+        """Return the tests of all files that were mapped."""
+        return {test: one for file in self.known.values() for test, one in file["tests"].items() if test}
+
     def _new(self, name, own):
         told = self.folder / "told.json"
         code = forked(self.folder, [name], None, told)
@@ -389,7 +393,10 @@ def tried(args, sample, files):
             tests = maps.of(files[path]) if identity not in done and time.monotonic() < ends else None
             if tests is None:
                 continue
-            names, began = chosen(tests, path, lines, args.most), time.monotonic()
+            began, names = time.monotonic(), chosen(tests, path, lines, args.most)
+            if not names:  # none of its own, but others may
+                tests = maps.known_tests()
+                names = chosen(tests, path, lines, args.most)
             expected = sum(tests[one]["seconds"] for one in names)
             known[identity] = outcome(folder, path, source, names, args.slack + 3 * expected)
             told = {"tests": len(names), "seconds": round(time.monotonic() - began, 1)}
