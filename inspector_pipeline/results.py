@@ -11,6 +11,7 @@ from .errors import SettingsError
 TOTAL = "expected_total"
 RANK_BY = "rank_by"
 UNFAMILIAR, REASON, SEEN = "unfamiliar", "unfamiliar_reason", "seen"
+EXPLANATION = "explanation"  # only where it is asked for
 PUBLISHED_TOTAL = "total_score"
 ADDED_COLUMNS = (TOTAL, "probabilities", UNFAMILIAR, REASON, SEEN, RANK_BY)  # which were not there at first
 
@@ -96,16 +97,18 @@ class FlatColumns:
             and `expected_total`; `probabilities`, aspect -> class, as text -> share; `truncated`, whether the pair was
             longer than the judge's limit and was cut; `unfamiliar`, whether it is unlike what the judge was fitted on,
             and `unfamiliar_reason`; `seen`, whether the judge was fitted on its question; and `rank_by`, which of the
-            columns the judge ranks by. All but the scores, `probabilities` and `truncated` may be null.
+            columns the judge ranks by. All but the scores, `probabilities` and `truncated` may be null. Last, where
+            it is asked for, `explanation`.
     """
 
-    def __init__(self, config: Any, prefix: str = "", rank_by: str | None = None) -> None:
+    def __init__(self, config: Any, prefix: str = "", rank_by: str | None = None, *, explain: bool = False) -> None:
         """Name the columns.
 
         Args:
             config: The judge's config.
             prefix: What their names begin with.
             rank_by: The column to rank by; the judge's own where it is None.
+            explain: Whether results come with explanations.
 
         Raises:
             SettingsError: An aspect is called as another column, such as `expected_fluency` beside `fluency`.
@@ -119,6 +122,11 @@ class FlatColumns:
         if any(level_kind(aspect) is float for aspect in aspects if aspect.counts_in_total):
             kinds[PUBLISHED_TOTAL] = float
         self.kinds = {prefix + name: kind for name, kind in kinds.items()}
+        self.explains = explain
+        if explain and prefix + EXPLANATION in self.kinds:
+            raise SettingsError(f"An explanation expects a judge without an aspect that is called {EXPLANATION!r}.")
+        if explain:
+            self.kinds[prefix + EXPLANATION] = object
 
     def values(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Flatten a pair's result."""
@@ -131,5 +139,6 @@ class FlatColumns:
             *(*result["expected"].values(), result[TOTAL]),
             *(shares, result["truncated"]),
             *(result[UNFAMILIAR], result[REASON], result[SEEN], self.rank_by),
+            *([result[EXPLANATION]] if self.explains else []),
         ]
         return dict(zip(self.kinds, values, strict=True))

@@ -21,10 +21,11 @@ from .arguments import (
 )
 from .judge import check_judge_options, load
 from .printable import printable_json, say
-from .table import show_table
+from .table import show_explanations, show_table
 
 STDIO = "-"
 ARROW = (".parquet", ".arrow")
+OF_EXPLANATIONS = (".json", ".jsonl")
 
 EPILOG = f"""\
 Without --output, scores go to NAME_BACKBONE_multi_evaled.json (or _binary_) beside INPUT, and are shown: as a table
@@ -53,6 +54,7 @@ def score(parser: argparse.ArgumentParser) -> None:
         help="what the best share is of, such as expected_total or expected_factuality (what the judge ranks by)",
     )
     parser.add_argument("--batch-size", type=positive, metavar="N", help="pairs scored together (default: 256)")
+    parser.add_argument("--explain", action="store_true", help="add what each token of a pair adds to its scores")
     shapes = ("auto", "table", "jsonl", "none")
     parser.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
     add_column_options(parser)
@@ -116,7 +118,9 @@ def _score_job(args: argparse.Namespace) -> int:
     from inspector_pipeline.jobs.score import ScoreJob, score_job, summary_of
 
     same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size", "strict")
-    settings = {name: getattr(args, name) for name in same} | ({"part_rows": args.part_rows} if args.part_rows else {})
+    settings = {name: getattr(args, name) for name in (*same, "explain")} | (
+        {"part_rows": args.part_rows} if args.part_rows else {}
+    )
     job = ScoreJob(**settings, columns=columns, format=args.output_format)
     check_judge_options(args)
     counts = score_job(job, load(args))
@@ -139,6 +143,9 @@ def _score_file(args: argparse.Namespace) -> int:
 
     if args.output:
         check_target(args.output)
+    if args.explain and Path(args.output or "").suffix.lower() not in ("", *OF_EXPLANATIONS):
+        kinds = " or ".join(OF_EXPLANATIONS)
+        raise ValueError(f"--explain expects a {kinds} file as --output, but got {args.output}.")
     check_judge_options(args)
     rows = read_rows(args.input)
     keys = _needed_keys(args.judge, args.revision)
@@ -155,10 +162,10 @@ def _score_file(args: argparse.Namespace) -> int:
     target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
     ranks = args.top_percent < 1 or args.rank_by is not None
     rank_by = rank_field(judge.model.config, args.rank_by) if ranks else None
-    columns = FlatColumns(judge.model.config, args.prefix, rank_by)
+    columns = FlatColumns(judge.model.config, args.prefix, rank_by, explain=args.explain)
     _check_own_columns(rows, list(columns.kinds))
     table = _check_writable(args.input if reader.is_plain else STDIO, rows, target)
-    results = judge(pairs, batch_size=args.batch_size)
+    results = judge(pairs, batch_size=args.batch_size, explain=args.explain)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
         _tell(f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
@@ -250,6 +257,8 @@ def _write_typed(
 def _show(scored: list[dict[str, Any]], shape: str, columns: Any, texts: tuple[str, str]) -> None:
     if shape == "table" or (shape == "auto" and sys.stdout.isatty()):
         show_table(scored, [aspect.name for aspect in columns.aspects], columns.prefix, columns.rank_by, texts)
+        if columns.explains:
+            show_explanations(scored, columns)
     elif shape != "none":
         _print_rows(scored)
 

@@ -26,6 +26,7 @@ WAIT_S = 0.1
 OWN = "inspector-pipeline"
 PACKAGES = (OWN, "torch", "transformers", "tokenizers", "pyarrow")
 NOT_SETTINGS = ("input", "output", "shard", "strict")  # where things are; and shards of one job share their folder
+ADDED_SETTINGS = ("explain",)  # to the first ones: left out where they are off, so that older jobs go on
 NO_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
@@ -42,6 +43,7 @@ def job_manifest(
         columns: Those that are added; None for a job of before they were written down.
     """
     settings = {key: value for key, value in asdict(job).items() if key not in NOT_SETTINGS}
+    settings = {key: value for key, value in settings.items() if value or key not in ADDED_SETTINGS}
     return {
         "format": 1,
         "judge": judge_fingerprint(judge),

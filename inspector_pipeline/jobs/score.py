@@ -52,6 +52,7 @@ class ScoreJob:
         batch_size: Pairs that are read ahead and scored together; None is 256.
         part_rows: Rows of a part, a multiple of 256; a killed run loses the part that it was at.
         strict: Whether a reference or a context that the judge does not read is an error.
+        explain: Whether each row gets what its tokens add to its scores; into JSON Lines only.
     """
 
     input: str
@@ -67,6 +68,7 @@ class ScoreJob:
     batch_size: int | None = None
     part_rows: int = PART_ROWS
     strict: bool = False
+    explain: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -123,7 +125,11 @@ class _Run:
         _check_place(job)
         self.format = job.format or ("jsonl" if sources[0].schema is None else "parquet")
         self.parts = Parts(Path(job.output), f".{self.format}")
-        self.columns = FlatColumns(judge.model.config, job.prefix)
+        if job.explain and self.format == "parquet":
+            raise SettingsError(
+                "Explanations expect JSON Lines, which hold lists of texts with numbers. Give --output-format jsonl."
+            )
+        self.columns = FlatColumns(judge.model.config, job.prefix, explain=job.explain)
         self.is_older = is_older_job(self.parts.folder)
         added = [*arrow_schema(self.columns)]
         lacking = {job.prefix + name for name in ADDED_COLUMNS} if self.is_older else set()
@@ -243,7 +249,8 @@ class _Run:
         for entry, misfit in zip(sound, writer.misfits(sound), strict=True):
             entry.fault = misfit
         sound = [entry for entry in sound if entry.fault is None]
-        outcomes = score_window(self.judge, [self.input.pair(entry) for entry in sound], self.job.batch_size)
+        pairs = [self.input.pair(entry) for entry in sound]
+        outcomes = score_window(self.judge, pairs, self.job.batch_size, explain=self.job.explain)
         scored = []
         for entry, outcome in zip(sound, outcomes, strict=True):
             entry.fault = outcome.reason
