@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from .devices import TOKEN_BUDGET, to_device, token_budget
 from .errors import BackboneError
-from .features import Feature, PackPooling, Pooled, read_features
+from .features import Feature, PackPooling, Pooled, TokenShares, pool_states, read_states
 from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, Segment, pack, prefix_tree
 from .template import EncodedPair, PairTokenizer
 from .truncation import find_decoder_parts, shallow_view, with_attention
@@ -45,11 +45,13 @@ class _Opening:
         ids: Token ids.
         states: Keys and values by layer.
         pooled: What its tokens add to the pooled features.
+        hidden: (tokens, hidden) by layer, of which tokens' shares are made.
     """
 
     ids: list[int]
     states: dict[int, tuple[Tensor, Tensor]]
     pooled: dict[Feature, Pooled]
+    hidden: dict[int, Tensor]
 
 
 class _Row(NamedTuple):
@@ -135,13 +137,18 @@ class FeatureReader:
         self._openings: dict[_Family, _Opening | None] = {}
 
     def __call__(
-        self, window: Sequence[Mapping[str, EncodedPair]], *, share_prefixes: bool = True
+        self,
+        window: Sequence[Mapping[str, EncodedPair]],
+        *,
+        share_prefixes: bool = True,
+        shares: TokenShares | None = None,
     ) -> dict[Feature, Tensor]:
         """Read every feature of a window of pairs.
 
         Args:
             window: Pairs, each encoded under every reading.
             share_prefixes: Whether tokens that pairs or readings have in common at their beginning are read once.
+            shares: Gets what each token brings to the features that it has weights of.
 
         Returns:
             float32 (pairs, hidden) for each feature, on the backbone's last device.
@@ -151,10 +158,10 @@ class FeatureReader:
         for family in self.families:
             longest = max(len(pair[name].input_ids) for pair in window for name in family.features)
             if self.is_packed and longest <= _attention_span(self.backbone.config):
-                self._read_packs(family, window, share_prefixes, columns)
+                self._read_packs(family, window, share_prefixes, (len(window), columns, shares))
             else:
                 for name in family.features:
-                    self._read_padded(family, name, [pair[name] for pair in window], columns)
+                    self._read_padded(family, name, [pair[name] for pair in window], (len(window), columns, shares))
         return columns
 
     def _check_ids(self, window: Sequence[Mapping[str, EncodedPair]]) -> None:
@@ -176,7 +183,7 @@ class FeatureReader:
         family: _Family,
         window: Sequence[Mapping[str, EncodedPair]],
         share_prefixes: bool,
-        columns: dict[Feature, Tensor],
+        target: "_Target",
     ) -> None:
         """Pack all pairs under all readings of a family; those that do not begin with its opening by themselves."""
         opening = self._opening(family) if share_prefixes else None
@@ -190,7 +197,7 @@ class FeatureReader:
         for rows, shared in ((opened, opening), (others, None)):
             tree = prefix_tree([row.pair.input_ids for row in rows], len(shared.ids) if shared else 0, min_shared)
             for one in pack(tree, token_budget(self.backbone.device)):
-                self._read_pack(family, one, [rows[i] for i in one.sequences], shared, (len(window), columns))
+                self._read_pack(family, one, [rows[i] for i in one.sequences], shared, target)
 
     def _read_pack(
         self,
@@ -198,9 +205,9 @@ class FeatureReader:
         one: Pack,
         rows: Sequence[_Row],
         opening: _Opening | None,
-        target: tuple[int, dict[Feature, Tensor]],
+        target: "_Target",
     ) -> None:
-        """Run one pack and write its rows' features into the columns of a window of so many rows."""
+        """Run one pack and write its rows' features into the columns of their window."""
         states = family.states(one.input_ids, one.positions, Packing(one.segments, opening.states if opening else {}))
         for name, features in family.features.items():
             members = [i for i, row in enumerate(rows) if row.reading == name]
@@ -215,7 +222,27 @@ class FeatureReader:
             for feature in features:
                 past = opening.pooled.get(feature) if opening else None
                 values = pooling(states[feature.layer], feature, self.rms_norm_eps, self.final_norm, past)
-                _write(values, feature, [rows[i].number for i in members], *target)
+                _write(values, feature, [rows[i].number for i in members], *target[:2])
+                if target[2] is not None and feature in target[2].weights:
+                    own = [rows[i] for i in members]
+                    self._share(target[2], feature, states[feature.layer], pooling, own, opening)
+
+    def _share(
+        self,
+        shares: TokenShares,
+        feature: Feature,
+        states: Tensor,
+        pooling: PackPooling,
+        rows: Sequence[_Row],
+        opening: _Opening | None,
+    ) -> None:
+        """Add what each token of a pack's rows, the opening's included, brings to a feature."""
+        norm = self.rms_norm_eps, self.final_norm
+        projected = shares.project(states, feature, *norm)
+        before = [shares.project(opening.hidden[feature.layer], feature, *norm)] if opening else []
+        for row, own in zip(rows, pooling.ranges, strict=True):
+            tokens = torch.cat([*before, *(projected[start:end] for start, end in own)])
+            shares.add(row.number, feature, tokens, row.pair.response)
 
     def _opening(self, family: _Family) -> _Opening | None:
         """Read what a family's pairs begin with, once; None where that is too short to matter."""
@@ -235,23 +262,30 @@ class FeatureReader:
             for feature in features
         }
         # Cloned, since keys and values may be views of far larger tensors.
-        return _Opening(ids, {layer: (key.clone(), value.clone()) for layer, (key, value) in recorded.items()}, pooled)
+        cached = {layer: (key.clone(), value.clone()) for layer, (key, value) in recorded.items()}
+        return _Opening(ids, cached, pooled, {layer: own.clone() for layer, own in states.items()})
 
-    def _read_padded(
-        self, family: _Family, name: str, pairs: Sequence[EncodedPair], columns: dict[Feature, Tensor]
-    ) -> None:
+    def _read_padded(self, family: _Family, name: str, pairs: Sequence[EncodedPair], target: "_Target") -> None:
         device = self.backbone.device
+        n_rows, columns, shares = target
+        features = family.features[name]
         for batch in plan_batches([len(pair.input_ids) for pair in pairs], token_budget=token_budget(device)):
             inputs = collate([pairs[i] for i in batch], self.pad_id)
-            read = read_features(
-                family.plain,
-                self.final_norm,
-                family.features[name],
-                rms_norm_eps=self.rms_norm_eps,
-                **{key: to_device(tensor, device) for key, tensor in inputs.items()},
+            ids, mask, responses = (
+                to_device(inputs[key], device) for key in ("input_ids", "attention_mask", "response_mask")
             )
+            states = read_states(family.plain, {feature.layer for feature in features}, ids, mask)
+            read = pool_states(states, self.final_norm, features, mask, responses, self.rms_norm_eps)
             for feature, values in read.items():
-                _write(values, feature, batch, len(pairs), columns)
+                _write(values, feature, batch, n_rows, columns)
+                if shares is not None and feature in shares.weights:
+                    projected = shares.project(states[feature.layer], feature, self.rms_norm_eps, self.final_norm)
+                    for own, i in zip(projected, batch, strict=True):
+                        shares.add(i, feature, own[: len(pairs[i].input_ids)], pairs[i].response)
+
+
+# Rows of a window, its columns so far, and what gets tokens' shares, where they are asked for.
+_Target = tuple[int, dict[Feature, Tensor], TokenShares | None]
 
 
 def _write(values: Tensor, feature: Feature, rows: list[int], n_rows: int, columns: dict[Feature, Tensor]) -> None:

@@ -5,7 +5,7 @@ at a padded position, so a pooled vector does not depend on the batch that a pai
 """
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,20 +146,41 @@ def read_features(
         float32 (batch, hidden) for each feature.
     """
     features = list(dict.fromkeys(features))
+    states = read_states(backbone, {feature.layer for feature in features}, input_ids, attention_mask)
+    return pool_states(states, final_norm, features, attention_mask, response_mask, rms_norm_eps)
+
+
+def read_states(
+    backbone: PreTrainedModel, layers: Iterable[int], input_ids: Tensor, attention_mask: Tensor
+) -> Sequence[Tensor]:
+    """Run one pass of padded rows; of the states, (batch, tokens, hidden) a layer, only those asked for are there."""
     attention_mask = attention_mask.bool().long()
-    layers = sorted({feature.layer for feature in features})
+    layers = sorted(layers)
     accepts = inspect.signature(backbone.forward).parameters
     kwargs: dict[str, Any] = {"attention_mask": attention_mask, "output_hidden_states": layers}
     if "position_ids" in accepts:
         kwargs["position_ids"] = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
     if "use_cache" in accepts:
         kwargs["use_cache"] = False
-    states = backbone(input_ids, **kwargs).hidden_states
+    states: Sequence[Tensor] = backbone(input_ids, **kwargs).hidden_states
     if len(states) != backbone.config.num_hidden_layers + 1:
         raise BackboneError(
             f"A backbone expects the embeddings and a state per layer, {backbone.config.num_hidden_layers + 1} states, "
             f"but {type(backbone).__name__} gives {len(states)}, whose numbering is unknown."
         )
+    return states
+
+
+def pool_states(
+    states: Sequence[Tensor],
+    final_norm: nn.Module | None,
+    features: Iterable[Feature],
+    attention_mask: Tensor,
+    response_mask: Tensor | None,
+    rms_norm_eps: float,
+) -> dict[Feature, Tensor]:
+    """Pool the states of a padded pass; see `read_features`."""
+    attention_mask = attention_mask.bool().long()
     pooled: dict[Feature, Tensor] = {}
     for feature in features:
         state = states[feature.layer]
@@ -276,6 +297,54 @@ class PackPooling:
                     weights[row, start:end] = 1 / count
             self._weights_of[pooling] = to_device(weights, device)
         return self._weights_of[pooling]
+
+
+class TokenShares:
+    """What every token of some rows adds to linear maps of their pooled features.
+
+    A mean over n tokens is a sum, and so is a linear map of it: W (mean - c) is the sum of W (x - c) / n over the
+    tokens' states x. Of the last token's state all is that token's. Minima and maxima have no such shares.
+
+    Args:
+        weights: Feature -> float32 (outputs, hidden), W.
+        centers: Feature -> float32 (hidden,), c.
+
+    Attributes:
+        of_tokens: Row -> reading -> float32 (tokens, outputs), summed over features.
+        of_features: Row -> feature -> float32 (outputs,), summed over tokens.
+    """
+
+    def __init__(self, weights: Mapping[Feature, Tensor], centers: Mapping[Feature, Tensor]) -> None:
+        """Hold nothing yet."""
+        self.weights = weights
+        self.centers = centers
+        self.of_tokens: dict[int, dict[str, Tensor]] = {}
+        self.of_features: dict[int, dict[Feature, Tensor]] = {}
+
+    def project(self, states: Tensor, feature: Feature, eps: float, final_norm: nn.Module | None) -> Tensor:
+        """Map states (..., hidden) at the feature's layer as if each were the pooled one: float32 (..., outputs)."""
+        values = normalized(states, feature.state, eps, final_norm)
+        with torch.autocast(values.device.type, enabled=False):
+            return (values - self.centers[feature].to(values.device)) @ self.weights[feature].to(values.device).T
+
+    def add(self, row: int, feature: Feature, projected: Tensor, response: Range) -> None:
+        """Add what a feature's tokens bring.
+
+        Args:
+            row: Of which row.
+            feature: Of which feature, whose pooling is mean, response_mean or last.
+            projected: float32 (tokens, outputs), all of the row's, from `project`.
+            response: Where its response lies.
+        """
+        first, last = {"mean": (0, len(projected)), "response_mean": response}.get(
+            feature.pooling, (len(projected) - 1, len(projected))
+        )
+        shares = torch.zeros_like(projected)
+        shares[first:last] = projected[first:last] / (last - first)
+        own = self.of_tokens.setdefault(row, {})
+        before = own.get(feature.reading)
+        own[feature.reading] = shares if before is None else before + shares.to(before.device)
+        self.of_features.setdefault(row, {})[feature] = shares.sum(dim=0)
 
 
 def _size(ranges: list[Range]) -> int:

@@ -13,8 +13,9 @@ from transformers.utils import logging as hf_logging
 
 from .engine import WINDOW_ROWS, FeatureReader, windows
 from .errors import BackboneError, PairError
+from .explain import Explainer, Explanations
 from .familiarity import FactFinder, PairFacts, why_unfamiliar
-from .results import SETS
+from .results import EXPLANATION, SETS
 from .rows import SAMPLE_ROWS, RowReader
 from .template import EXPECTED, EncodedPair, PairEncoder, PairTokenizer, check_pair
 
@@ -51,7 +52,8 @@ class InspectorPipeline(Pipeline):
     A call also takes `share_prefixes`: whether tokens that pairs scored together have in common at their beginning (one
     question with many responses, say) are read once. True by default; in float32 it changes no score. `columns` says
     which of the rows' columns hold the texts where names do not, as in `{"question": "q", "prediction": "a"}`; `strict`
-    refuses rows with a reference or a context that the judge does not read.
+    refuses rows with a reference or a context that the judge does not read; and `explain` asks for an `explanation`,
+    aspect -> what each token adds to its decision value (`Explainer.explain`).
 
     Example:
         >>> import inspector_pipeline
@@ -93,6 +95,7 @@ class InspectorPipeline(Pipeline):
         share_prefixes: bool = True,
         columns: Mapping[str, str] | None = None,
         strict: bool = False,
+        explain: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Score one pair or many; see the class.
@@ -111,17 +114,18 @@ class InspectorPipeline(Pipeline):
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"batch_size expects a positive whole number or None, but got {batch_size!r}.")
-        options = {"share_prefixes": share_prefixes}
+        options = {"share_prefixes": share_prefixes, "explain": explain}
+        keep = {"keep_places": True} if explain else {}
         reader = self.row_reader(columns, strict=strict, several=False)
         if isinstance(inputs, Mapping):
-            return next(self.get_iterator([inputs], 0, 1, {"read": reader.read}, options, {}))
+            return next(self.get_iterator([inputs], 0, 1, {"read": reader.read, **keep}, options, {}))
         if isinstance(inputs, list):
             reader.settle(inputs[:SAMPLE_ROWS])
             if not reader.is_as_named:
                 inputs = [reader.read(row) if isinstance(row, Mapping) else row for row in inputs]
             for index, pair in enumerate(inputs):
                 check_pair(pair, index, self.encode.keys)
-            results = self.get_iterator(inputs, num_workers, batch_size, {"checked": True}, options, {})
+            results = self.get_iterator(inputs, num_workers, batch_size, {"checked": True, **keep}, options, {})
             return list(hf_logging.tqdm(results, total=len(inputs), desc="score", unit="pair", delay=_PROGRESS_DELAY_S))
         if type(inputs).__module__.split(".")[0] == "pandas":
             raise PairError("A judge expects rows as dicts, but got a pandas object. Pass df.to_dict('records').")
@@ -132,7 +136,7 @@ class InspectorPipeline(Pipeline):
                 f"A judge expects {EXPECTED}, or a list, generator or dataset of such pairs, but got "
                 f"{type(inputs).__name__}: {inputs!r:.80}."
             )
-        results = self.get_iterator(inputs, num_workers, batch_size, {"read": reader.read}, options, {})
+        results = self.get_iterator(inputs, num_workers, batch_size, {"read": reader.read, **keep}, options, {})
         return _SizedResults(results, len(inputs)) if hasattr(inputs, "__len__") else results
 
     def row_reader(self, columns: Mapping[str, str] | None = None, **options: Any) -> RowReader:
@@ -144,8 +148,8 @@ class InspectorPipeline(Pipeline):
         kwargs.pop("local_files_only", None)  # pipeline() hands on this one, which it has used already
         if kwargs:
             raise TypeError(
-                "InspectorPipeline knows the arguments columns, strict, batch_size, num_workers and share_prefixes, "
-                f"but got {', '.join(kwargs)}."
+                "InspectorPipeline knows the arguments columns, strict, batch_size, num_workers, share_prefixes and "
+                f"explain, but got {', '.join(kwargs)}."
             )
         return {}, {}, {}
 
@@ -155,8 +159,15 @@ class InspectorPipeline(Pipeline):
 
     def _forward(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
         """Run the judge on a window of encoded pairs; what comes back is on the host, as plain numbers."""
-        features = self.reader(input_tensors["pairs"], share_prefixes=input_tensors["share_prefixes"])
+        explanations = input_tensors["explanations"]
+        features = self.reader(
+            input_tensors["pairs"],
+            share_prefixes=input_tensors["share_prefixes"],
+            shares=explanations and explanations.shares,
+        )
         output = self.model.decide(features)
+        if explanations is not None:
+            explanations.decision_values = [values.tolist() for values in output.decision_values]
         finite = torch.stack([values.isfinite().all(dim=1) for values in output.decision_values]).all(dim=0)
         columns = [output.scores, finite.unsqueeze(1), output.expected, *output.probabilities]
         # float64 holds the scores and float32 numbers exactly; joined, they cross to the host in one copy.
@@ -260,16 +271,17 @@ class InspectorPipeline(Pipeline):
         ahead = windows(pairs, batch_size or WINDOW_ROWS)
         # Rows that are read by number can be read ahead; reading a stream ahead would disturb its owner.
         for window in _one_ahead(ahead) if sized else ahead:
-            yield from self.score_encoded(window, share_prefixes=forward_params.get("share_prefixes", True))
+            yield from self.score_encoded(window, **forward_params)
 
     def score_encoded(
-        self, window: list[dict[str, EncodedPair]], *, share_prefixes: bool = True
+        self, window: list[dict[str, EncodedPair]], *, share_prefixes: bool = True, explain: bool = False
     ) -> Iterator[dict[str, Any]]:
         """Score pairs that `encode` gave, together.
 
         Args:
             window: At most a few hundred pairs, all of which are in memory at once.
             share_prefixes: As in a call.
+            explain: As in a call; the pairs were encoded with `keep_places`.
 
         Yields:
             A result a pair, in order. They depend on nothing but this window.
@@ -277,13 +289,17 @@ class InspectorPipeline(Pipeline):
         Raises:
             BackboneError: A pair's states are not finite.
         """
-        output = self.forward({"pairs": window, "share_prefixes": share_prefixes})
+        explanations = Explanations(Explainer(self.model)) if explain else None
+        output = self.forward({"pairs": window, "share_prefixes": share_prefixes, "explanations": explanations})
         output["probabilities"] = zip(*output["probabilities"], strict=True)
         output["truncated"] = [any(encoded.truncated for encoded in pair.values()) for pair in window]
         unknown = PairFacts(None, None)
         output["facts"] = [getattr(pair, "facts", None) or unknown for pair in window]
-        for values in zip(*output.values(), strict=True):
-            yield self.postprocess(dict(zip(output, values, strict=True)))
+        for row, values in enumerate(zip(*output.values(), strict=True)):
+            result = self.postprocess(dict(zip(output, values, strict=True)))
+            if explanations is not None:
+                result[EXPLANATION] = explanations.of(row, window[row])
+            yield result
 
     def save_pretrained(self, save_directory: Any, *, fused: bool = True, **kwargs: Any) -> None:
         """Write the judge and what runs it.

@@ -15,6 +15,7 @@ UNFAMILIAR, REASON, SEEN = "unfamiliar", "unfamiliar_reason", "seen"
 PROBABILITIES = "probabilities"
 SETS = "score_sets"  # only of a judge that was calibrated with score sets
 ABSTAINED = "abstained"  # marks that are made once all rows are scored
+EXPLANATION = "explanation"  # only where it is asked for
 PUBLISHED_TOTAL = "total_score"
 ADDED_COLUMNS = (TOTAL, PROBABILITIES, UNFAMILIAR, REASON, SEEN, RANK_BY)  # which were not there at first
 
@@ -136,16 +137,18 @@ class FlatColumns:
             pair was longer than the judge's limit and was cut; `unfamiliar`, whether it is unlike what the judge was
             fitted on, and `unfamiliar_reason`; `seen`, whether the judge was fitted on its question; `rank_by`, which
             of the columns the judge ranks by; and, where it was calibrated with them, `score_sets`, aspect -> list of
-            classes. All but the scores, `probabilities` and `truncated` may be null.
+            classes. All but the scores, `probabilities` and `truncated` may be null. Last, where it is asked for,
+            `explanation`.
     """
 
-    def __init__(self, config: Any, prefix: str = "", rank_by: str | None = None) -> None:
+    def __init__(self, config: Any, prefix: str = "", rank_by: str | None = None, *, explain: bool = False) -> None:
         """Name the columns.
 
         Args:
             config: The judge's config.
             prefix: What their names begin with.
             rank_by: The column to rank by; the judge's own where it is None.
+            explain: Whether results come with explanations.
 
         Raises:
             SettingsError: An aspect is called as another column, such as `expected_fluency` beside `fluency`.
@@ -161,6 +164,11 @@ class FlatColumns:
         if any(level_kind(aspect) is float for aspect in aspects if aspect.counts_in_total):
             kinds[PUBLISHED_TOTAL] = float
         self.kinds = {prefix + name: kind for name, kind in kinds.items()}
+        self.explains = explain
+        if explain and prefix + EXPLANATION in self.kinds:
+            raise SettingsError(f"An explanation expects a judge without an aspect that is called {EXPLANATION!r}.")
+        if explain:
+            self.kinds[prefix + EXPLANATION] = object
 
     def values(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Flatten a pair's result."""
@@ -174,5 +182,6 @@ class FlatColumns:
             *(shares, result["truncated"]),
             *(result[UNFAMILIAR], result[REASON], result[SEEN], self.rank_by),
             *([result[SETS]] if self.with_sets else []),
+            *([result[EXPLANATION]] if self.explains else []),
         ]
         return dict(zip(self.kinds, values, strict=True))

@@ -13,7 +13,7 @@ a judge. Of a text that is far longer than its judge reads, only what can be lef
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain, takewhile
 from typing import Any, NamedTuple
@@ -47,6 +47,7 @@ _INVISIBLE = (
 )
 _VISIBLE = re.compile(f"[^{_INVISIBLE}]")
 _OPENING_SAMPLES = ("A", "z", "7", " b", "\n\nc", ".", '"', "é", "的")  # what may merge with the text before it
+PARTS = {"question": "question", "prediction": "response"}  # a text's name -> what its tokens' places call it
 _SENTINELS = ("Inspector0question0here", "Inspector0prediction0here")
 _TOKENIZER_LOCK = threading.Lock()
 
@@ -261,16 +262,39 @@ class EncodedPair:
         response: The tokens that carry at least one character of the prediction, or of the question where the template
             holds it alone.
         truncated: Whether tokens were cut to fit the maximum length.
+        places: Which text each token carries, where it was asked for.
     """
 
     input_ids: list[int]
     response: Span
     truncated: bool
+    places: "Places | None" = field(default=None, compare=False, repr=False)
 
     @property
     def response_mask(self) -> list[int]:
         """1 on the response's tokens, 0 elsewhere, as long as `input_ids`."""
         return [int(self.response.start <= i < self.response.end) for i in range(len(self.input_ids))]
+
+
+class Place(NamedTuple):
+    """Which text a token carries: `question`, `response` or `template`, from where to where, and what it says."""
+
+    part: str
+    start: int
+    end: int
+    text: str
+
+
+class Places(NamedTuple):
+    """Which texts the tokens of an encoded pair carry.
+
+    Attributes:
+        of_tokens: Each token's; the earlier turns of a conversation, a reference and a context count to the template.
+        texts: The question and the response, whole, by the part's name.
+    """
+
+    of_tokens: list[Place]
+    texts: dict[str, str]
 
 
 class _Token(NamedTuple):
@@ -328,13 +352,16 @@ class PairTokenizer:
                 f"own text and {MIN_TEXT_TOKENS} each for question and response), but got {max_length}."
             )
 
-    def __call__(self, question: str, prediction: str, turns: Sequence[Any] = (), **further: str) -> EncodedPair:
+    def __call__(
+        self, question: str, prediction: str, turns: Sequence[Any] = (), *, keep_places: bool = False, **further: str
+    ) -> EncodedPair:
         """Tokenise a pair.
 
         Args:
             question: Non-blank text.
             prediction: Non-blank text; not looked at where the template holds the question alone.
             turns: The question as a conversation (`conversation.py`), which a chat template writes in its place.
+            keep_places: Whether the encoded pair says which text each token carries.
             **further: The reference and the context, where the template has slots for them.
 
         Returns:
@@ -351,25 +378,28 @@ class PairTokenizer:
             raise PairError(f"This reading holds {{{lacking[0]}}}, but the pair has no {lacking[0]}. Give it one.")
         prediction = "" if self.template.question_only else prediction
         if not turns or self.chat_turns is None:
-            return self._encode_whole(self.template.pieces(question, prediction, further))
+            return self._encode_whole(self.template.pieces(question, prediction, further), keep_places=keep_places)
         head = [turn for turn in turns[:1] if turn["role"] == "system"]
         kept, is_cut = list(turns[len(head) :]), False
         while True:
             own = [Piece(*piece) for piece in self.chat_turns.pieces([*head, *kept])]
             own += self.template.pieces("", prediction)[2:]  # what follows the question
             try:
-                found = self._encode_whole(own, earlier_only=len(kept) > 1)
+                found = self._encode_whole(own, earlier_only=len(kept) > 1, keep_places=keep_places)
             except _TooLongError:
                 kept, is_cut = kept[2 * max(1, len(kept) // 4) :], True
             else:
                 return replace(found, truncated=found.truncated or is_cut)
 
-    def _encode_whole(self, pieces: Sequence[Piece], *, earlier_only: bool = False) -> EncodedPair:
+    def _encode_whole(
+        self, pieces: Sequence[Piece], *, earlier_only: bool = False, keep_places: bool = False
+    ) -> EncodedPair:
         """Tokenise a pair's pieces, those of far too long ones without their middles.
 
         Args:
             pieces: The pieces.
             earlier_only: Whether earlier turns alone may be cut.
+            keep_places: As in a call.
 
         Raises:
             _TooLongError: They would have to be cut further.
@@ -377,7 +407,8 @@ class PairTokenizer:
         size = FIRST_CHARACTERS * self.max_length
         while True:
             own = [(key, Short(text) if key is None else self._shortened(text, size)) for key, text in pieces]
-            encoded = self._encode_pieces(own, earlier_only=earlier_only)
+            wholes = [piece.text for piece in pieces] if keep_places else None
+            encoded = self._encode_pieces(own, earlier_only=earlier_only, wholes=wholes)
             if encoded is not None:
                 return encoded
             size *= 4
@@ -416,7 +447,11 @@ class PairTokenizer:
         return short
 
     def _encode_pieces(
-        self, pieces: Sequence[tuple[str | None, Short]], *, earlier_only: bool = False
+        self,
+        pieces: Sequence[tuple[str | None, Short]],
+        *,
+        earlier_only: bool = False,
+        wholes: Sequence[str] | None = None,
     ) -> EncodedPair | None:
         """Tokenise a pair, or return None where a text without its middle has too few tokens left."""
         text = "".join(short.text for _, short in pieces)
@@ -455,13 +490,35 @@ class PairTokenizer:
             spare = sum(max(0, span.size - MIN_TEXT_TOKENS) for span in others[:-1])
             if len(ids) - spare > self.max_length:
                 raise _TooLongError
-        return self.cut(ids, others, response)
+        found = self.cut(ids, others, response)
+        if wholes is None:
+            return found
+        kept = self.cut(list(range(len(ids))), others, response).input_ids
+        own = [
+            (PARTS[key], short, at, whole)
+            for (key, short), at, whole in zip(pieces, places, wholes, strict=True)
+            if key is not None and key in PARTS
+        ]
+        held = {part: whole for part, _, _, whole in own}
+        return replace(found, places=Places([self._place(tokens[i], text, own) for i in kept], held))
+
+    def _place(self, token: "_Token", text: str, own: Sequence[tuple[str, Short, Span, str]]) -> Place:
+        """Say which text a token carries: of two the later, as the response's mask has it."""
+        for part, short, at, whole in reversed(own):
+            if token.start < at.end and at.start < token.end:
+                start, end = max(token.start, at.start) - at.start, min(token.end, at.end) - at.start
+                dropped = len(whole) - len(short.text)
+                start += dropped * (short.join is not None and start >= short.join)
+                end += dropped * (short.join is not None and end > short.join)
+                return Place(part, start, end, whole[start:end])
+        written = text[token.start : token.end] or str(self.tokenizer.convert_ids_to_tokens(token.id))
+        return Place("template", token.start, token.end, written)
 
     @cached_property
     def opening_ids(self) -> list[int]:
         """Token ids that pairs begin with under this template, as far as no text of the question can change them."""
-        slots = self.template.slots
-        samples = [self(one, "a", **dict.fromkeys(slots, one)).input_ids for one in _OPENING_SAMPLES]
+        further: Any = [dict.fromkeys(self.template.slots, one) for one in _OPENING_SAMPLES]
+        samples = [self(one, "a", **own).input_ids for one, own in zip(_OPENING_SAMPLES, further, strict=True)]
         shared = zip(*samples, strict=False)
         return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, shared)]
 
@@ -589,6 +646,7 @@ class PairEncoder:
         *,
         checked: bool = False,
         read: Callable[[Mapping[str, Any]], Any] | None = None,
+        keep_places: bool = False,
     ) -> EncodedReadings:
         """Tokenise a pair.
 
@@ -599,6 +657,7 @@ class PairEncoder:
             index: Its position in the input, for the error message.
             checked: Whether `check_pair` has seen it.
             read: Makes a pair of a row as other tools write it.
+            keep_places: Whether it is wanted which text each token carries, to explain the score.
 
         Returns:
             The encoded pair by reading.
@@ -613,8 +672,9 @@ class PairEncoder:
         texts = pair["question"], pair["prediction"] if "prediction" in self.keys else ""
         further = {key: pair[key] for key in self.keys if key in OPTIONAL}
         turns = pair.get(QUESTION_TURNS) or ()
+        options: dict[str, Any] = {"keep_places": keep_places, **further}
         try:
-            encoded = EncodedReadings({name: one(*texts, turns, **further) for name, one in self.encoders.items()})
+            encoded = EncodedReadings({name: one(*texts, turns, **options) for name, one in self.encoders.items()})
         except PairError as error:
             if index is None:
                 raise

@@ -1,4 +1,4 @@
-"""`inspector train TABLE --output FOLDER`: what training adds to the command `inspector`.
+"""`inspector train TABLE --output FOLDER` and `inspector report SCORED`: what training adds to the command `inspector`.
 
 It is imported each time the command starts, so it imports nothing that takes long before it runs.
 """
@@ -8,7 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from inspector_cli.printable import printable
+from inspector_cli.arguments import JUDGE, add_judge_options, assignment, check_input, positive
+from inspector_cli.printable import printable, say
 
 LABELS = "columns of the labels, or ASPECT=COLUMN, of several raters ASPECT=A+B (default: all that look like scores)"
 SCALE = "of an aspect's labels: 'ASPECT=bad<fair<good', ASPECT=0..10, ASPECT=real (default: what they look like)"
@@ -92,6 +93,75 @@ def _labels(given: list[str] | None) -> dict[str, str] | None:
     """Return aspect -> column; a column without an aspect is one of its own name."""
     pairs = (text.partition("=") for text in given or ())
     return {aspect: column or aspect for aspect, _, column in pairs} or None
+
+
+def report(parser: argparse.ArgumentParser) -> None:
+    """Show scored rows, or a judge, on one page that needs no network."""
+    parser.set_defaults(command=_report)
+    parser.add_argument(
+        "place", metavar="SCORED", help="a scored file, the folder of a big job, or a judge's folder or embedded"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="the page, such as report.html (NAME_report.html beside SCORED)"
+    )
+    parser.add_argument("--group", metavar="COLUMN", help="compare the rows by its values, such as generator")
+    label = "a column of labels to set the scores beside, such as correctness=correct; may be given more than once"
+    parser.add_argument("--label", metavar="ASPECT=COLUMN", type=assignment, action="append", default=[], help=label)
+    parser.add_argument("--prefix", metavar="TEXT", help="what the judge's columns begin with (found, if one judge's)")
+    shown = "rows whose texts the page holds: the best, the worst and the least certain (5000)"
+    parser.add_argument("--rows", type=positive, default=5000, metavar="N", help=shown)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from inspector_pipeline.api.load import EMBEDDED_JUDGES
+    from inspector_pipeline.files.disk import write_whole
+
+    place = Path(args.place)
+    place = place if place.exists() else EMBEDDED_JUDGES.get(args.place, place)
+    check_input(str(place))
+    beside = Path() if args.place in EMBEDDED_JUDGES else place.absolute().parent
+    output = Path(args.output or beside / f"{place.absolute().name.split('.')[0]}_report.html")
+    if output.suffix.lower() not in (".html", ".htm") or not output.absolute().parent.is_dir():
+        raise ValueError(f"--output expects a .html file in an existing folder, but got {output}.")
+    of_judge = (place / "config.json").is_file()
+    if of_judge and (args.group or args.label):
+        raise ValueError(f"--group and --label expect scored rows, but {place} is a judge's folder. Leave them out.")
+
+    from .reports.page import judge_page, scored_page
+    from .reports.scored import Asked
+
+    asked = Asked(dict(args.label), args.group, args.prefix)
+    page = judge_page(place) if of_judge else scored_page(place, asked, args.rows)
+    write_whole(output, page.encode("utf-8", "backslashreplace"))
+    say(f"wrote {output}")
+
+
+def demo(parser: argparse.ArgumentParser) -> None:
+    """Serve a page on this machine that judges what is pasted, and reports what is uploaded."""
+    parser.set_defaults(command=_demo)
+    parser.add_argument("judge", nargs="?", metavar="JUDGE", help=JUDGE)
+    add_judge_options(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen at (7860)")
+
+
+def _demo(args: argparse.Namespace) -> None:
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        raise ValueError("The page expects Gradio. Run pip install gradio") from error
+
+    from inspector_cli.judge import check_judge_options, load
+
+    from .reports.demo import make_app
+    from .reports.page import scored_page
+    from .reports.scored import Asked
+
+    check_judge_options(args)
+    say(f"serving on http://{args.host}:{args.port} with gradio {gradio.__version__}")
+    make_app(load(args), lambda scored: scored_page(scored, Asked())).launch(
+        server_name=args.host, server_port=args.port, quiet=True
+    )
 
 
 def _show_evidence(results: dict[str, Any]) -> None:

@@ -39,7 +39,8 @@ def filter_scored(parser: argparse.ArgumentParser) -> None:
         "--keep-abstained", action="store_true", help="keep rows that `score --abstain` marked; they are left out else"
     )
     parser.add_argument("--output", metavar="FILE", help="default: NAME_filtered.json beside SCORED")
-    parser.add_argument("--explain", action="store_true", help="write beside the output why each row was kept")
+    parser.add_argument("--reasons", action="store_true", help="write beside the output why each row was kept")
+    parser.add_argument("--explain", action="store_true", help=argparse.SUPPRESS)  # as it was called
 
 
 def _filter(args: argparse.Namespace) -> int:
@@ -49,8 +50,11 @@ def _filter(args: argparse.Namespace) -> int:
 
     from inspector_pipeline.jobs.filter import FilterJob, filter_job
 
-    same = ("input", "output", "top", "best", "per", "explain", "drop_unfamiliar", "keep_abstained")
+    if args.explain:
+        say("--explain is now called --reasons, since `inspector score --explain` shows what tokens add to a score")
+    same = ("input", "output", "top", "best", "per", "drop_unfamiliar", "keep_abstained")
     settings = {name: getattr(args, name) for name in same} | ({"by": tuple(args.by)} if args.by else {})
+    settings["reasons"] = args.reasons or args.explain
     found = filter_job(FilterJob(**settings, at_least=tuple(args.at_least)))
     say(f"kept {found.kept} of {found.rows} rows in {found.output}")
     if args.drop_unfamiliar:

@@ -21,13 +21,14 @@ from .arguments import (
 )
 from .judge import check_judge_options, load
 from .printable import printable_json, say
-from .table import show_table
+from .table import show_explanations, show_table
 from .uncertain import add_options as add_options_of_doubt
 from .uncertain import check_options as check_options_of_doubt
 from .uncertain import escalate
 
 STDIO = "-"
 ARROW = (".parquet", ".arrow")
+OF_EXPLANATIONS = (".json", ".jsonl")
 
 EPILOG = f"""\
 Without --output, scores go to NAME_BACKBONE_multi_evaled.json (or _binary_) beside INPUT, and are shown: as a table
@@ -56,6 +57,7 @@ def score(parser: argparse.ArgumentParser) -> None:
         help="what the best share is of, such as expected_total or expected_factuality (what the judge ranks by)",
     )
     parser.add_argument("--batch-size", type=positive, metavar="N", help="pairs scored together (default: 256)")
+    parser.add_argument("--explain", action="store_true", help="add what each token of a pair adds to its scores")
     shapes = ("auto", "table", "jsonl", "none")
     parser.add_argument("--format", choices=shapes, default="auto", help="what to show (auto: table on a terminal)")
     add_column_options(parser)
@@ -124,20 +126,10 @@ def _score_job(args: argparse.Namespace) -> int:
 
     if args.escalate is not None and args.shard != (0, 1):
         raise ValueError("--escalate expects a whole job. Give it in one more call, without --shard.")
-    same = (
-        "input",
-        "output",
-        "split",
-        "subset",
-        "where",
-        "limit",
-        "shard",
-        "prefix",
-        "batch_size",
-        "strict",
-        "abstain",
+    same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size", "strict")
+    settings = {name: getattr(args, name) for name in (*same, "abstain", "explain")} | (
+        {"part_rows": args.part_rows} if args.part_rows else {}
     )
-    settings = {name: getattr(args, name) for name in same} | ({"part_rows": args.part_rows} if args.part_rows else {})
     job = ScoreJob(**settings, columns=columns, format=args.output_format)
     check_judge_options(args)
     judge = load(args)
@@ -163,6 +155,7 @@ def _score_file(args: argparse.Namespace) -> int:
 
     if args.output:
         check_target(args.output)
+        _check_holds_explanations(args)
     check_judge_options(args)
     rows = read_rows(args.input)
     keys = _needed_keys(args.judge, args.revision)
@@ -179,11 +172,11 @@ def _score_file(args: argparse.Namespace) -> int:
     target = args.output or (None if args.input == STDIO else default_output(args.input, judge.model.config))
     ranks = args.top_percent < 1 or args.rank_by is not None
     rank_by = rank_field(judge.model.config, args.rank_by) if ranks else None
-    columns = FlatColumns(judge.model.config, args.prefix, rank_by)
+    columns = FlatColumns(judge.model.config, args.prefix, rank_by, explain=args.explain)
     abstained = [args.prefix + ABSTAINED] if args.abstain else []
     _check_own_columns(rows, [*columns.kinds, *abstained])
     table = _check_writable(args.input if reader.is_plain else STDIO, rows, target)
-    results = judge(pairs, batch_size=args.batch_size)
+    results = judge(pairs, batch_size=args.batch_size, explain=args.explain)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
         _tell(f"{truncated} of {len(rows)} pairs were longer than the judge's limit and were cut")
@@ -202,6 +195,12 @@ def _score_file(args: argparse.Namespace) -> int:
     written = None if target in (None, STDIO) else target
     _tell_what_was_written(judge, flat, scored, args.prefix, written, reader.text_columns)
     return 0
+
+
+def _check_holds_explanations(args: argparse.Namespace) -> None:
+    if args.explain and Path(args.output).suffix.lower() not in ("", *OF_EXPLANATIONS):
+        kinds = " or ".join(OF_EXPLANATIONS)
+        raise ValueError(f"--explain expects a {kinds} file as --output, but got {args.output}.")
 
 
 def _mark(flat: list[dict[str, Any]], columns: Any, config: Any, share: float) -> None:
@@ -296,6 +295,8 @@ def _write_typed(
 def _show(scored: list[dict[str, Any]], shape: str, columns: Any, texts: tuple[str, str]) -> None:
     if shape == "table" or (shape == "auto" and sys.stdout.isatty()):
         show_table(scored, [aspect.name for aspect in columns.aspects], columns.prefix, columns.rank_by, texts)
+        if columns.explains:
+            show_explanations(scored, columns)
     elif shape != "none":
         _print_rows(scored)
 

@@ -1,10 +1,12 @@
 """`inspector serve`: a judge behind HTTP."""
 
 import argparse
+import os
 
 from .arguments import JUDGE, add_judge_options, positive
 from .judge import check_judge_options, load
 
+API_KEY = "INSPECTOR_API_KEY"  # an option would show it to whoever lists processes
 LIMITS = (  # option, name in Limits, which takes seconds to import, default, unit, what it is
     ("--max-body", "body_bytes", 8_000_000, "BYTES", "of a request"),
     ("--max-pairs", "pairs", 256, "N", "of a request"),
@@ -21,6 +23,9 @@ LIMITS = (  # option, name in Limits, which takes seconds to import, default, un
 def serve(parser: argparse.ArgumentParser) -> None:
     """Serve a judge over HTTP: POST /score, GET /health, /metrics and /docs. SIGTERM finishes what was accepted."""
     parser.set_defaults(command=_serve)
+    parser.epilog = (
+        f"Where the environment variable {API_KEY} is set, requests must bring it as Authorization: Bearer KEY."
+    )
     parser.add_argument("judge", nargs="?", metavar="JUDGE", help=JUDGE)
     add_judge_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
@@ -42,5 +47,18 @@ def _serve(args: argparse.Namespace) -> None:
 
     check_judge_options(args)
     limits = Limits(**{name: getattr(args, name) for _, name, *_ in LIMITS})
-    config = make_config(load(args), limits, host=args.host, port=args.port, access_log=args.access_log)
+    key = _api_key()
+    config = make_config(load(args), limits, host=args.host, port=args.port, access_log=args.access_log, api_key=key)
     uvicorn.Server(config).run()
+
+
+def _api_key() -> str | None:
+    """Return the key that requests must bring; None where none is set.
+
+    Raises:
+        ValueError: It is set, but blank, which would let nobody in, or everybody.
+    """
+    key = os.environ.get(API_KEY)
+    if key is not None and (not key.strip() or not key.isascii()):
+        raise ValueError(f"{API_KEY} expects a key of ASCII characters, but is blank or holds others. Set or unset it.")
+    return key

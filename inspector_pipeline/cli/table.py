@@ -7,6 +7,9 @@ from .printable import printable
 
 MAX_ROWS = 50
 LEGEND = "? unlike what the judge was fitted on   = a question of its fit"
+MAX_EXPLAINED = 10
+N_NAMED = 3  # pieces that raised and lowered a score most
+LITTLE, MUCH = 0.15, 0.5  # of the largest share
 MIN_TEXT = 10  # characters of question and of prediction, in however narrow a terminal
 
 
@@ -63,6 +66,54 @@ def show_table(
         console.print(f"... and {len(scored) - len(shown)} more pairs")
     if any(marks):
         console.print(LEGEND, highlight=False)
+
+
+def show_explanations(scored: Sequence[dict[str, Any]], columns: Any) -> None:
+    """Print what raised and lowered the first rows' scores, of the aspect that they are ranked by.
+
+    Args:
+        scored: Rows with their explanations.
+        columns: The judge's `FlatColumns`.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for number, row in enumerate(scored[:MAX_EXPLAINED]):
+        found = row[f"{columns.prefix}explanation"]
+        ranked = str(columns.rank_by).removeprefix(f"{columns.prefix}expected_")
+        name = ranked if ranked in found else next(iter(found))
+        own = found[name]
+        if "why_not" in own:
+            console.print(f"{number} {printable(name)}: {printable(own['why_not'])}", markup=False)
+            continue
+        sums = ", ".join(
+            f"{part} {sum(share or 0 for _, share in own[part]):+.2f}" for part in ("question", "response", "template")
+        )
+        console.print(
+            f"\n{number} {printable(name)}: decision value {own['value']:+.2f} = "
+            f"constant {own['constant']:+.2f}, {sums}",
+            markup=False,
+        )
+        pieces = [(printable(text, lines=True), share) for text, share in own["response"]]
+        most = max((abs(share) for _, share in pieces if share), default=0)
+        console.print(Text.assemble(*((text, _style(share, most)) for text, share in pieces)))
+        ordered = sorted((piece for piece in pieces if piece[1]), key=lambda piece: piece[1])
+        for word, some in (("lowered", ordered[:N_NAMED]), ("raised", ordered[::-1][:N_NAMED])):
+            told = [
+                f"{' '.join(text.split())!r} {share:+.3f}" for text, share in some if (share > 0) == (word == "raised")
+            ]
+            if told:
+                console.print(f"{word} most by {', '.join(told)}", markup=False)
+    if len(scored) > MAX_EXPLAINED:
+        console.print(f"... and {len(scored) - MAX_EXPLAINED} more explanations, in the file")
+
+
+def _style(share: float | None, most: float) -> str:
+    """Return how a piece is shown: green where it raises, red where it lowers, bold where it does much."""
+    if share is None or abs(share) < most * LITTLE:
+        return "dim" if share is None else ""
+    return ("bold " if abs(share) > most * MUCH else "") + ("green" if share > 0 else "red")
 
 
 def _mark(row: dict[str, Any], prefix: str) -> str:

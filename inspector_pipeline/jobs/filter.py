@@ -45,7 +45,7 @@ class FilterJob:
         drop_unfamiliar: Whether rows unlike what their judge was fitted on are left out before anything is ranked.
         keep_abstained: Whether rows that their judge abstains from stay; they are left out before anything is ranked.
         output: The file to write; None is `<name>_filtered.json` beside the input.
-        explain: Whether to write beside the output why each row was kept.
+        reasons: Whether to write beside the output why each row was kept.
     """
 
     input: str
@@ -57,7 +57,7 @@ class FilterJob:
     drop_unfamiliar: bool = False
     keep_abstained: bool = False
     output: str | None = None
-    explain: bool = False
+    reasons: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -372,9 +372,9 @@ def _reasons(job: FilterJob, numbers: _Numbers, ranking: Ranking) -> Iterator[Ro
 def _write(job: FilterJob, rows: Iterator[tuple[Row, Any]], schema: pa.Schema | None, reasons: Iterator[Row]) -> None:
     target = job.target
     with ExitStack() as files:
-        if job.explain:
-            beside = target.with_name(f"{target.stem}_explained.jsonl")
-            rows = _explained(rows, reasons, files.enter_context(whole_file(beside)))
+        if job.reasons:
+            beside = target.with_name(f"{target.stem}_reasons.jsonl")
+            rows = _with_reasons(rows, reasons, files.enter_context(whole_file(beside)))
         file = files.enter_context(whole_file(target))
         if target.suffix.lower() == ".parquet":
             with pyarrow.parquet.ParquetWriter(file, schema) as writer:
@@ -385,7 +385,7 @@ def _write(job: FilterJob, rows: Iterator[tuple[Row, Any]], schema: pa.Schema | 
             write((row for row, _ in rows), file)
 
 
-def _explained(rows: Iterator[tuple[Row, Any]], reasons: Iterator[Row], file: BinaryIO) -> Iterator[tuple[Row, Any]]:
+def _with_reasons(rows: Iterator[tuple[Row, Any]], reasons: Iterator[Row], file: BinaryIO) -> Iterator[tuple[Row, Any]]:
     for found, reason in zip(rows, reasons, strict=True):
         file.write(json_line(reason))
         yield found

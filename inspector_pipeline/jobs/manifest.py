@@ -27,6 +27,7 @@ OWN = "inspector-pipeline"
 PACKAGES = (OWN, "torch", "transformers", "tokenizers", "pyarrow")
 # Where things are; shards of one job share their folder; and rows are marked once all are scored.
 NOT_SETTINGS = ("input", "output", "shard", "strict", "abstain")
+ADDED_SETTINGS = ("explain",)  # to the first ones: left out where they are off, so that older jobs go on
 NO_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
@@ -43,6 +44,7 @@ def job_manifest(
         columns: Those that are added; None for a job of before they were written down.
     """
     settings = {key: value for key, value in asdict(job).items() if key not in NOT_SETTINGS}
+    settings = {key: value for key, value in settings.items() if value or key not in ADDED_SETTINGS}
     return {
         "format": 1,
         "judge": judge_fingerprint(judge),

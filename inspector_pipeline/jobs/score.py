@@ -54,6 +54,7 @@ class ScoreJob:
         part_rows: Rows of a part, a multiple of 256; a killed run loses the part that it was at.
         strict: Whether a reference or a context that the judge does not read is an error.
         abstain: Share of the rows to mark as those with the largest expected error, once all are scored; 0 marks none.
+        explain: Whether each row gets what its tokens add to its scores; into JSON Lines only.
     """
 
     input: str
@@ -70,6 +71,7 @@ class ScoreJob:
     part_rows: int = PART_ROWS
     strict: bool = False
     abstain: float = 0.0
+    explain: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -131,7 +133,11 @@ class _Run:
         _check_place(job)
         self.format = job.format or ("jsonl" if sources[0].schema is None else "parquet")
         self.parts = Parts(Path(job.output), f".{self.format}")
-        self.columns = FlatColumns(judge.model.config, job.prefix)
+        if job.explain and self.format == "parquet":
+            raise SettingsError(
+                "Explanations expect JSON Lines, which hold lists of texts with numbers. Give --output-format jsonl."
+            )
+        self.columns = FlatColumns(judge.model.config, job.prefix, explain=job.explain)
         self.is_older = is_older_job(self.parts.folder)
         added = [*arrow_schema(self.columns)]
         lacking = {job.prefix + name for name in ADDED_COLUMNS} if self.is_older else set()
@@ -254,7 +260,8 @@ class _Run:
         for entry, misfit in zip(sound, writer.misfits(sound), strict=True):
             entry.fault = misfit
         sound = [entry for entry in sound if entry.fault is None]
-        outcomes = score_window(self.judge, [self.input.pair(entry) for entry in sound], self.job.batch_size)
+        pairs = [self.input.pair(entry) for entry in sound]
+        outcomes = score_window(self.judge, pairs, self.job.batch_size, explain=self.job.explain)
         scored = []
         for entry, outcome in zip(sound, outcomes, strict=True):
             entry.fault = outcome.reason

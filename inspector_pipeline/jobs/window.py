@@ -1,7 +1,8 @@
 """Score one window of pairs, each of which gets a result or a reason."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -40,13 +41,16 @@ def arrow_schema(columns: FlatColumns) -> pa.Schema:
     return pa.schema([(name, types[kind]) for name, kind in columns.kinds.items()])
 
 
-def score_window(judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int | None = None) -> list[Outcome]:
+def score_window(
+    judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int | None = None, *, explain: bool = False
+) -> list[Outcome]:
     """Score the pairs of one window.
 
     Args:
         judge: A loaded judge.
         pairs: At most `WINDOW_ROWS` pairs; those that cannot be scored may be among them.
         batch_size: Pairs that are scored together; None is all of them.
+        explain: Whether results come with explanations.
 
     Returns:
         One outcome a pair, in order. They depend on nothing but this window's pairs.
@@ -55,21 +59,26 @@ def score_window(judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int
     sound: dict[int, dict[str, EncodedPair]] = {}
     for index, pair in enumerate(pairs):
         try:
-            sound[index] = judge.encode(pair)
+            sound[index] = judge.encode(pair, keep_places=True) if explain else judge.encode(pair)
             outcomes.append(Outcome(None, None, sum(len(one.input_ids) for one in sound[index].values())))
         except PairError as error:
             outcomes.append(Outcome(None, str(error)))
-    for index, found in zip(sound, _results(judge, list(sound.values()), batch_size), strict=True):
+    score = partial(judge.score_encoded, explain=True) if explain else judge.score_encoded
+    for index, found in zip(sound, _results(score, list(sound.values()), batch_size), strict=True):
         tokens = outcomes[index].tokens
         outcomes[index] = Outcome(None, found, tokens) if isinstance(found, str) else Outcome(found, None, tokens)
     return outcomes
 
 
-def _results(judge: InspectorPipeline, window: list[dict[str, EncodedPair]], batch_size: int | None) -> list[Row | str]:
+def _results(
+    score: Callable[[list[dict[str, EncodedPair]]], Iterator[Row]],
+    window: list[dict[str, EncodedPair]],
+    batch_size: int | None,
+) -> list[Row | str]:
     """Score sound pairs; where one of them has no finite score, all of them alone, so that only that one has none."""
     try:
-        return [row for part in windows(window, batch_size or WINDOW_ROWS) for row in judge.score_encoded(part)]
+        return [row for part in windows(window, batch_size or WINDOW_ROWS) for row in score(part)]
     except BackboneError as error:
         if len(window) == 1:
             return [str(error)]
-    return [_results(judge, [pair], None)[0] for pair in window]
+    return [_results(score, [pair], None)[0] for pair in window]

@@ -1,7 +1,9 @@
 """`inspector serve`: a judge behind HTTP.
 
     POST /score     {"pairs": [{"question": ..., "prediction": ...}, ...]} -> {"results": [...]}, one a pair, in order
+    POST /predict   the same in the shapes of text-embeddings-inference and text-classification, see predict.py
     GET  /health    200 while it serves, 503 once nothing can be scored any more
+    GET  /ready     200 while it takes requests, 503 once it ends or nothing can be scored any more
     GET  /metrics   for Prometheus
     GET  /docs      the API, from /openapi.json
 
@@ -11,6 +13,7 @@ are scored together, so in bfloat16 a score may depend a little on what came alo
 request is refused whole: 400 or 415 where it is not JSON in UTF-8, 408 where it arrives too slowly, 413 where it is too
 large, 422 where a pair cannot be scored (the message says which), 503 with Retry-After where too much waits, 500 where
 the server has failed. One whose client has gone is not scored. On SIGTERM what was accepted is answered first.
+Where an API key is set, all but /health, /ready and the API's pages want it, as `Authorization: Bearer KEY`, else 401.
 """
 
 import asyncio
@@ -31,6 +34,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..decisions import PREFERENCE
 from ..errors import PairError
 from ..jobs.window import Outcome
 from ..pipeline_inspector import InspectorPipeline
@@ -39,8 +43,9 @@ from ..template import PAIR_KEYS, QUESTION_KEYS, check_pair
 from .batcher import Batcher, QueueFullError, ScoringFailedError
 from .connections import Connection
 from .gate import Bodies, Gate, Limits
+from .predict import Prediction, PredictRequest, pairs_of, predictions
 
-SCORE = "/score"
+SCORE, PREDICT = "/score", "/predict"
 JSON_TYPE = re.compile(r"\s*application/([\w.-]+\+)?json\s*(;\s*charset=\"?(utf-?8|us-ascii)\"?\s*)?;?\s*", re.I)
 MAX_PARTS = 100_000  # strings, commas and brackets of a body; pairs of one request have a few thousand
 # A string counts once, whatever it holds; one without an end goes to the end.
@@ -205,7 +210,7 @@ class Metrics:
         """Start at zero."""
         self.registry = CollectorRegistry()
         own: dict[str, Any] = {"registry": self.registry}
-        self.requests = Counter("inspector_requests", "Requests to /score", ["code"], **own)
+        self.requests = Counter("inspector_requests", "Requests to /score and /predict", ["code"], **own)
         self.seconds = Histogram("inspector_request_seconds", "Time from request to answer", **own)
         self.pairs = Counter("inspector_pairs", "Pairs scored", **own)
         self.tokens = Counter("inspector_tokens", "Tokens read", **own)
@@ -217,7 +222,7 @@ class Metrics:
 
     def on_answer(self, path: str, code: int) -> None:
         """Count an answer."""
-        if path == SCORE:
+        if path in (SCORE, PREDICT):
             self.requests.labels(str(code)).inc()
 
     def on_window(self, outcomes: list[Outcome], seconds: float) -> None:
@@ -231,7 +236,11 @@ class Metrics:
 
 
 def make_app(
-    judge: InspectorPipeline, limits: Limits | None = None, *, access_log: logging.Logger | None = None
+    judge: InspectorPipeline,
+    limits: Limits | None = None,
+    *,
+    access_log: logging.Logger | None = None,
+    api_key: str | None = None,
 ) -> FastAPI:
     """Build the server's app; `make_config` says how to run it.
 
@@ -239,6 +248,7 @@ def make_app(
         judge: A loaded judge, which the app then owns.
         limits: What it accepts.
         access_log: Gets a JSON object for each request, at INFO.
+        api_key: What requests must bring; None lets all in.
     """
     limits = limits or Limits()
     metrics = Metrics()
@@ -256,9 +266,9 @@ def make_app(
 
     app = FastAPI(title="Inspector", description="Scores (question, response) pairs.", lifespan=lifespan)
     app.router.route_class = JsonRoute
-    app.add_middleware(Gate, bodies=bodies, on_answer=metrics.on_answer, access_log=access_log)
+    app.add_middleware(Gate, bodies=bodies, on_answer=metrics.on_answer, access_log=access_log, api_key=api_key)
     problems: dict[int | str, dict[str, Any]] = {
-        code: {"model": Problem} for code in (400, 408, 413, 415, 422, 500, 503)
+        code: {"model": Problem} for code in (400, 401, 408, 413, 415, 422, 500, 503)
     }
 
     @app.exception_handler(RequestValidationError)
@@ -271,7 +281,26 @@ def make_app(
         """Score pairs; each gets whole-number scores, their total, expected scores and probabilities."""
         http.state.pairs = len(request.pairs)
         with metrics.seconds.time():
-            return JSONResponse({"results": await _score(batcher, request, limits)})
+            pairs = [pair.model_dump(exclude_none=True) for pair in request.pairs]
+            return JSONResponse({"results": await _score(batcher, pairs, limits)})
+
+    bounds = {
+        aspect.name: None if aspect.head.rule == PREFERENCE else (aspect.classes[0], aspect.classes[-1])
+        for aspect in judge.model.aspects
+    }
+
+    @app.post(PREDICT, response_model=list[Prediction] | list[list[Prediction]], responses=problems)
+    async def predict(request: PredictRequest, http: Request) -> JSONResponse:
+        """Score pairs as a text classifier does: each aspect is a label."""
+        with metrics.seconds.time():
+            try:
+                pairs, many = pairs_of(request.inputs, judge.encode.keys)
+            except PairError as error:
+                raise HTTPException(422, str(error)) from error
+            http.state.pairs = len(pairs)
+            results = await _score(batcher, pairs, limits)
+            found = [predictions(result, bounds, request.raw_scores) for result in results]
+            return JSONResponse(found if many else found[0])
 
     # FastAPI reads what a request holds from here.
     score.__annotations__["request"] = ScoreRequest if "prediction" in judge.encode.keys else QuestionsRequest
@@ -283,6 +312,12 @@ def make_app(
         status, code = ("failed", 503) if batcher.ended else ("ok", 200)
         return JSONResponse({"status": status, "waiting": batcher.waiting}, code)
 
+    @app.get("/ready", responses={503: {"description": "Send requests elsewhere"}})
+    async def ready() -> JSONResponse:
+        """Say whether requests are taken: the judge is loaded, and the server does not end."""
+        is_ready = not (batcher.ended or bodies.ending)
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
     @app.get("/metrics", response_class=Response)
     async def show_metrics() -> Response:
         """Tell Prometheus."""
@@ -291,12 +326,9 @@ def make_app(
     return app
 
 
-async def _score(batcher: Batcher, request: ScoreRequest | QuestionsRequest, limits: Limits) -> list[Any]:
-    if len(request.pairs) > limits.pairs:
-        raise HTTPException(
-            413, f"A request expects at most {limits.pairs} pairs, but got {len(request.pairs)}. Divide it."
-        )
-    pairs = [pair.model_dump(exclude_none=True) for pair in request.pairs]
+async def _score(batcher: Batcher, pairs: list[dict[str, Any]], limits: Limits) -> list[Any]:
+    if len(pairs) > limits.pairs:
+        raise HTTPException(413, f"A request expects at most {limits.pairs} pairs, but got {len(pairs)}. Divide it.")
     try:
         for index, pair in enumerate(pairs):
             check_pair(pair, index, batcher.judge.encode.keys)
@@ -317,6 +349,7 @@ def make_config(
     host: str = "127.0.0.1",
     port: int = 8000,
     access_log: bool = False,
+    api_key: str | None = None,
 ) -> uvicorn.Config:
     """Say how uvicorn serves the app, with the limits on connections, heads and the end that an app cannot hold.
 
@@ -326,13 +359,14 @@ def make_config(
         host: Address to listen at.
         port: Port to listen at.
         access_log: Whether stderr gets a JSON object for each request.
+        api_key: What requests must bring; None lets all in.
 
     Example:
         >>> uvicorn.Server(make_config(load_judge(), port=8080)).run()  # doctest: +SKIP
     """
     limits = limits or Limits()
     return uvicorn.Config(
-        make_app(judge, limits, access_log=_stderr_log() if access_log else None),
+        make_app(judge, limits, access_log=_stderr_log() if access_log else None, api_key=api_key),
         host,
         port,
         http=Connection,

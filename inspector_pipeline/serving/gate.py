@@ -6,6 +6,7 @@ so many halves of large bodies cannot keep small requests out. A request whose c
 """
 
 import asyncio
+import hmac
 import json
 import logging
 import time
@@ -24,6 +25,7 @@ DRAIN_S = 10.0  # how long a refused body is read and forgotten: who is cut off 
 LAST_READ_S = 1.0  # how long bodies may still arrive once the server shuts down
 GONE = 499  # logged and counted where nobody waits for an answer any more
 CLOSE = {"Connection": "close"}
+OPEN_PATHS = ("/health", "/ready", "/docs", "/openapi.json")  # which want no key
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Bodies:
         self.limits = limits
         self.retry_after = retry_after
         self.held: set[_Body] = set()
+        self.ending = False
 
     @property
     def size(self) -> int:
@@ -154,6 +157,7 @@ class Bodies:
 
     def stop(self) -> None:
         """Refuse what has not arrived in a moment: the server ends."""
+        self.ending = True
         for body in self.held:
             if body.arriving:
                 body.late = _ending()
@@ -164,7 +168,12 @@ class Gate:
     """Lets requests in within limits, gives up those whose client has gone, counts those to one path, and logs."""
 
     def __init__(
-        self, app: ASGIApp, bodies: Bodies, on_answer: Callable[[str, int], None], access_log: logging.Logger | None
+        self,
+        app: ASGIApp,
+        bodies: Bodies,
+        on_answer: Callable[[str, int], None],
+        access_log: logging.Logger | None,
+        api_key: str | None = None,
     ) -> None:
         """Wrap an app.
 
@@ -173,7 +182,9 @@ class Gate:
             bodies: Of all requests.
             on_answer: Told of each answer's path and code.
             access_log: Gets a JSON object for each request; None: none is written.
+            api_key: What requests must bring, but those for `OPEN_PATHS`; None lets all in.
         """
+        self.api_key = api_key
         self.app = app
         self.bodies = bodies
         self.on_answer = on_answer
@@ -214,7 +225,17 @@ class Gate:
             if self.access_log is not None:
                 self.access_log.info(_line(scope, status, arrived, time.monotonic() - started))
 
+    def _check_key(self, scope: Scope) -> None:
+        """Refuse a request without the key before its body is read; in the time that any wrong key takes."""
+        if self.api_key is None or scope["path"] in OPEN_PATHS:
+            return
+        given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
+        if not hmac.compare_digest(given, self.api_key.encode()):
+            told = "A request expects the server's API key. Send it as Authorization: Bearer KEY."
+            raise HTTPException(401, told, {"WWW-Authenticate": "Bearer", **CLOSE})
+
     async def _answer(self, body: _Body, scope: Scope, receive: Receive, send: Send) -> None:
+        self._check_key(scope)
         data = await self.bodies.read(body, dict(scope["headers"]), receive)
         if data is None:
             return

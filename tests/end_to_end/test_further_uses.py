@@ -337,12 +337,12 @@ def test_selection_keeps_the_rows_with_the_best_mean_expectation(backbone, tmp_p
     assert cli([*score, "--device", "cpu"]) == 0
     names = [f"expected_{name}" for name in ("usefulness", "soundness", "depth", "clarity")]
     by = [part for name in names for part in ("--by", name)]
-    assert cli(["filter", str(scored), *by, "--top", "0.25", "--explain", "--output", str(best)]) == 0
+    assert cli(["filter", str(scored), *by, "--top", "0.25", "--reasons", "--output", str(best)]) == 0
     rows = [row for part in sorted(scored.glob("*.jsonl")) for row in lines(part)]
     means = [np.mean([row[name] for name in names]) for row in rows]
     expected = [rows[i] for i in np.argsort(-np.array(means), kind="stable")[:3]]
     assert lines(best) == expected and len(rows) == 12
-    why = lines(tmp_path / "best_explained.jsonl")[0]
+    why = lines(tmp_path / "best_reasons.jsonl")[0]
     named = f"the mean of {', '.join(names)}"
     assert why[named] == pytest.approx(max(means)) and f"rank 1 of 12 rows by {named}" in why["reason"]
 

@@ -161,7 +161,7 @@ def test_items_that_are_no_pairs_are_refused(judge, bad):
 
 
 def test_unknown_arguments_are_refused(judge, pairs):
-    with pytest.raises(TypeError, match="batch_size, num_workers and share_prefixes, but got temperature"):
+    with pytest.raises(TypeError, match="num_workers, share_prefixes and explain, but got temperature"):
         judge(pairs, temperature=1)
     with pytest.raises(TypeError, match="one positional argument, but got 1 more"):
         judge(pairs, "extra")

@@ -20,11 +20,11 @@ STARTED_WITHIN = 60  # seconds
 
 
 @contextmanager
-def serving(judge, **limits):
+def serving(judge, api_key=None, **limits):
     """Serve from a thread; gives the port and the server."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(make_config(judge, Limits(**limits)))
+        server = uvicorn.Server(make_config(judge, Limits(**limits), api_key=api_key))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         deadline = time.monotonic() + STARTED_WITHIN
@@ -38,11 +38,13 @@ def serving(judge, **limits):
             thread.join()
 
 
-def ask(port, path, body=None):
+def ask(port, path, body=None, headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection.request("GET" if body is None else "POST", path, data, {"Content-Type": "application/json"})
+        connection.request(
+            "GET" if body is None else "POST", path, data, {"Content-Type": "application/json", **(headers or {})}
+        )
         answer = connection.getresponse()
         text = answer.read().decode()
         is_json = answer.headers["content-type"].startswith("application/json")

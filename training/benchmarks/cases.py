@@ -163,7 +163,10 @@ def times_fewer_tokens(loaded: InspectorPipeline, pairs: list[Pair]) -> float:
     """Return how many times fewer tokens are read together than one by one: about what there is to gain."""
     alone = together = 0
     for encoder in loaded.encode.encoders.values():
-        sequences, opening = [encoder(**pair).input_ids for pair in pairs], len(encoder.opening_ids)
+        sequences, opening = (
+            [encoder(pair["question"], pair["prediction"]).input_ids for pair in pairs],
+            len(encoder.opening_ids),
+        )
         alone += sum(len(ids) - opening for ids in sequences)
         together += sum(len(node.ids) for node in prefix_tree(sequences, opening).nodes)
     return alone / together

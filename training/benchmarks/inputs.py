@@ -118,7 +118,7 @@ class Inputs:
 
     def chat_lengths(self, pairs: list[Pair]) -> list[int]:
         """Return the tokens of each pair in the chat reading."""
-        return [len(self.chat(**pair).input_ids) for pair in pairs]
+        return [len(self.chat(pair["question"], pair["prediction"]).input_ids) for pair in pairs]
 
     def load_judge(self, dtype: str, name: str | Path | None = None) -> InspectorPipeline:
         """Load the judge that is measured, or another one."""

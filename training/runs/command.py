@@ -47,6 +47,7 @@ STAGES = (  # in the order of the work
     "compare",
     "combine",
     "use",
+    "explain_check",
     "rank_responses",
     "rank_report",
     "trust_report",

@@ -111,8 +111,8 @@ def test_a_folder_of_parts_larger_than_what_is_held(tmp_path, monkeypatch, suffi
 
 
 def test_each_kept_row_is_explained(source, rows):
-    best = kept(source, per="question", best=1, at_least=(("clarity", 3.0),), explain=True)
-    lines = source.with_name("pairs_multi_evaled_filtered_explained.jsonl").read_text().splitlines()
+    best = kept(source, per="question", best=1, at_least=(("clarity", 3.0),), reasons=True)
+    lines = source.with_name("pairs_multi_evaled_filtered_reasons.jsonl").read_text().splitlines()
     told = [json.loads(line) for line in lines]
     assert [rows[one["position"]] for one in told] == best and [one["place"] for one in told] == list(range(len(best)))
     size = sum(row["question"] == best[0]["question"] and row["clarity"] >= 3 for row in rows)
@@ -134,8 +134,9 @@ def test_rows_without_a_number_are_left_out_and_told(tmp_path, capsys):
 def test_the_command(source, rows, tmp_path, capsys):
     args = ["filter", str(source), "--best", "2", "--at-least", "clarity=4", "--output", str(tmp_path / "o.jsonl")]
     assert main([*args, "--explain"]) == 0
-    assert "kept 2 of 90 rows in" in capsys.readouterr().err
-    assert len((tmp_path / "o_explained.jsonl").read_text().splitlines()) == 2
+    told = capsys.readouterr().err
+    assert "kept 2 of 90 rows in" in told and "--explain is now called --reasons" in told
+    assert len((tmp_path / "o_reasons.jsonl").read_text().splitlines()) == 2
 
 
 FAULTS = {

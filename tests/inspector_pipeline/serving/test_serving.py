@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from inspector_cli.main import main
 from support.models import PAIRS, aspect, feature
 from support.server import STARTED_WITHIN, ask, serving, serving_process
 
@@ -197,6 +198,50 @@ def test_the_api_describes_itself(judge):
     answers = schema["paths"]["/score"]["post"]["responses"]
     assert {"200", "400", "413", "422", "503"} <= answers.keys()
     assert {"Pair", "Result", "ScoreRequest", "ScoreResponse"} <= schema["components"]["schemas"].keys()
+
+
+PREDICT = {
+    "pair": (lambda a, b: a, lambda found: [found[0]]),
+    "text_pair": (lambda a, b: {"text": a[0], "text_pair": a[1]}, lambda found: [found[0]]),
+    "pairs": (lambda a, b: [a, b], lambda found: found),
+    "text_pairs": (lambda a, b: [{"text": one, "text_pair": other} for one, other in (a, b)], lambda found: found),
+}
+
+
+def test_clients_of_classifiers_are_answered_in_their_shape(judge):
+    pairs = [[pair["question"], pair["prediction"]] for pair in PAIRS[:2]]
+    expected = as_json(judge(PAIRS[:2]))
+    with serving(judge) as (port, _):
+        for case, (write, wanted) in PREDICT.items():
+            body = {"inputs": write(*pairs), "raw_scores": True, "truncate": True}
+            status, answer, _ = ask(port, "/predict", body)
+            assert status == 200, (case, answer)
+            answers = answer if case.endswith("s") else [answer]
+            for labels, result in zip(answers, wanted(expected), strict=True):
+                assert {one["label"]: one["score"] for one in labels} == pytest.approx(result["expected"], abs=1e-4)
+                assert [one["score"] for one in labels] == sorted((one["score"] for one in labels), reverse=True)
+        _, (labels, *_), _ = ask(port, "/predict", {"inputs": pairs})
+        assert all(0 <= one["score"] <= 1 for one in labels)
+        for inputs in ("alone", ["a", "b", "c"], [["a"]], [{"text": "a"}], []):
+            status, answer, _ = ask(port, "/predict", {"inputs": inputs})
+            assert status == 422, (inputs, answer)
+
+
+def test_where_a_key_is_set_it_is_wanted_before_a_body_is_read(judge):
+    with serving(judge, api_key="s3cret") as (port, _):
+        for headers in (None, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cre"}):
+            status, answer, told = ask(port, "/score", {"pairs": PAIRS}, headers)
+            assert status == 401 and "Bearer KEY" in answer["detail"] and told["WWW-Authenticate"] == "Bearer"
+        assert ask(port, "/metrics")[0] == 401
+        assert ask(port, "/score", {"pairs": PAIRS}, {"Authorization": "Bearer s3cret"})[0] == 200
+        assert ask(port, "/health")[0] == ask(port, "/openapi.json")[0] == 200
+        assert ask(port, "/ready")[:2] == (200, {"ready": True})
+
+
+def test_a_blank_key_is_refused(folder, monkeypatch, capsys):
+    monkeypatch.setenv("INSPECTOR_API_KEY", " ")
+    assert main(["serve", str(folder)]) == 1
+    assert "INSPECTOR_API_KEY expects a key" in capsys.readouterr().err
 
 
 def test_limits_that_contradict_each_other():

@@ -1,0 +1,42 @@
+"""A headless Chromium for tests of pages, where one is installed."""
+
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+WHY = "expects playwright (pip install 'inspector-pipeline[browser]') and Chromium (apt-get install chromium)"
+
+
+def chromium():
+    """Where Chromium is; None where it is not, or nothing drives it."""
+    try:
+        import playwright  # noqa: F401
+    except ModuleNotFoundError:
+        return None
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+needs_browser = pytest.mark.skipif(chromium() is None, reason=WHY)
+
+
+@contextmanager
+def opened(page: Path, size="desktop", **options):
+    """Open a file as a page of its own; what goes wrong on it, and what it asks the network for, fails."""
+    from playwright.sync_api import sync_playwright
+
+    width, height = SIZES[size]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": width, "height": height}, **options)
+        wrong, asked = [], []
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
+        tab.on("request", lambda one: asked.append(one.url) if not one.url.startswith(("file:", "data:")) else None)
+        tab.goto(page.absolute().as_uri())
+        yield tab
+        browser.close()
+    assert not wrong and not asked, (wrong, asked)
