@@ -38,12 +38,12 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{label:<14}{printable(value)}")
 
 
-def file_of(judge: str, name: str) -> Path | None:
+def file_of(judge: str, name: str, revision: str | None = None) -> Path | None:
     """Return a file of the judge, fetched where the judge is on the Hub; None where it has none."""
     from transformers.utils import cached_file
 
     quiet = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
-    found = cached_file(judge, name, **dict.fromkeys(quiet, False))
+    found = cached_file(judge, name, revision=revision, **dict.fromkeys(quiet, False))
     return Path(found) if found else None
 
 

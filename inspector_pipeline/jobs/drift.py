@@ -65,11 +65,14 @@ class Drift:
             return None
         results = read_json(evidence)
         try:
-            if not results.get(FITTED_ON):
+            fit = results.get(FITTED_ON)
+            if not fit:
                 return None
-            _check(results[FITTED_ON])
+            _check(fit)
+            calibrated = results.get("calibration", {}).get("aspects", {})  # whose scores are others than the fit's
+            fit = {**fit, "levels": {name: own for name, own in fit["levels"].items() if name not in calibrated}}
             held_out = results.get(UNFAMILIAR, {}).get(UNFAMILIAR)
-            return cls(results[FITTED_ON], held_out and float(held_out), keys or {name: name for name in TEXTS}, prefix)
+            return cls(fit, held_out and float(held_out), keys or {name: name for name in TEXTS}, prefix)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise DataFileError(
                 f"{evidence} expects what python -m training evaluate writes as {FITTED_ON!r}, but: {error!r:.200}."

@@ -71,9 +71,10 @@ def audit_judge(
 
     Returns:
         `field`; `quality`, what a true change moves: its name and field -> change; `edits`, each with `kind`, `told`,
-        `n`, share `unfamiliar` and field -> change, with interval, share `raised` and, of a change that is known, the
-        share of quality's, `of_quality`; `generators`, the judge's preferences at equal quality, field -> the part
-        `between_generators` of its evidence (None where labels or generators are too few); and `notes`.
+        `n`, share `unfamiliar` and field -> change, with interval, `size`, its mean without sign, share `raised`, and
+        `of_quality`, its share of what quality moves, where that is known; `generators`, the judge's preferences at
+        equal quality, field -> the part `between_generators` of its evidence (None where labels or generators are too
+        few); and `notes`.
 
     Raises:
         DataFileError: There are no rows.
@@ -166,7 +167,8 @@ def _change(differences: Array, questions: Sequence[str], level: float) -> dict[
     """Average differences over questions, with a t-interval of as many as there are."""
     _, place = np.unique(np.array(questions, dtype=np.str_), return_inverse=True)
     means = np.bincount(place, differences) / np.bincount(place)
-    found = {"value": rounded(means.mean()), "raised": rounded(float(np.mean(differences > 0))), "n": len(means)}
+    raised, size = float(np.mean(differences > 0)), float(np.abs(differences).mean())
+    found = {"value": rounded(means.mean()), "size": rounded(size), "raised": rounded(raised), "n": len(means)}
     if len(means) < LEAST_QUESTIONS:
         return found
     reach = stats.t.ppf(0.5 + level / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
@@ -252,21 +254,29 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     whole = quality["fields"].get(field)
     console.print(f"{field}, {report['n_edited']} of {report['n_rows']} rows edited", highlight=False)
     table = Table(
-        "edit", "what", "rows", f"change ({100 * report['level']:.3g} %)", "of quality", "raised", "unfamiliar"
+        "edit",
+        "what",
+        "rows",
+        f"change ({100 * report['level']:.3g} %)",
+        "of quality",
+        "moved by",
+        "raised",
+        "unfamiliar",
     )
     table.box = SIMPLE_HEAD
     if whole:
         share = "100 %" if whole.get("low", -1) > 0 else "not shown"
         table.add_row(
-            "quality", Text(quality["by"]), str(whole["n"]), _interval(whole), share, "", "", end_section=True
+            "quality", Text(quality["by"]), str(whole["n"]), _interval(whole), share, "", "", "", end_section=True
         )
     for name, entry in report["edits"].items():
         if "fields" not in entry:
-            table.add_row(name, entry["told"], "0", "", "", "", "")
+            table.add_row(name, entry["told"], "0", "", "", "", "", "")
             continue
         change = entry["fields"][field]
-        shares = (change["of_quality"], change["raised"], entry["unfamiliar"])
-        table.add_row(name, entry["told"], str(entry["n"]), _interval(change), *map(_percent, shares))
+        share, raised, unfamiliar = map(_percent, (change["of_quality"], change["raised"], entry["unfamiliar"]))
+        cells = (_interval(change), share, f"{change['size']:.3f}", raised, unfamiliar)
+        table.add_row(name, entry["told"], str(entry["n"]), *cells)
     console.print(table)
     preferred = (report["generators"] or {}).get(field)
     if preferred:

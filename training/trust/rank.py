@@ -6,7 +6,6 @@ Example:
     >>> report["order"], report["groups"]  # doctest: +SKIP
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
@@ -21,13 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inspector_pipeline.api.load import judge_name, load_judge
+from inspector_pipeline.api.load import EVIDENCE, evidence_path, judge_name, load_judge
 from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.results import SEEN, TOTAL, UNFAMILIAR
 
 from ..evaluation.between import rank_correlation
 from ..evaluation.metrics import Array, rounded
-from .ranking import NEVER, JudgeError, judge_error, rank_systems
+from .ranking import NEVER, JudgeError, bounded, judge_error, means_of, rank_systems
 from .systems import Systems, read_systems, scorer
 
 MOST_PAIRS = 10  # systems whose pairs are reported for every aspect, and rows of pairs that are shown
@@ -45,6 +45,7 @@ def rank(
     sd: float | None = None,
     batch_size: int | None = None,
     load: Callable[[], Any] | None = None,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Rank systems.
 
@@ -60,6 +61,7 @@ def rank(
             what is ranked by.
         batch_size: Pairs of a batch.
         load: Loads the judge; `load_judge` where it is None.
+        revision: Of a judge on the Hub, whose evidence alone is read.
 
     Returns:
         `order`, `groups` that cannot be told apart, `winner` (None where the best is not told apart from all others),
@@ -82,16 +84,16 @@ def rank(
         paths, scorer(load_once, batch_size), names=names, system=system, rank_by=rank_by, label=label
     )
     known = judge is not None or loaded
-    results = results_of(loaded[0].model.name_or_path if loaded else judge) if known else {}
+    results = results_of(loaded[0] if loaded else judge, revision) if known else {}
     error = JudgeError(sd, inf, "as it was given") if sd is not None else judge_error(results, systems.field)
     return ranking_report(systems, error, results, level)
 
 
-def results_of(judge: Any) -> dict[str, Any]:
-    """Read a judge's results.json; empty where it has none."""
-    name = getattr(getattr(judge, "model", None), "name_or_path", judge)
-    found = file_of(judge_name(name), "results.json") if name != "" else None
-    return dict(json.loads(found.read_text(encoding="utf-8"))) if found else {}
+def results_of(judge: Any, revision: str | None = None) -> dict[str, Any]:
+    """Read the results.json of a loaded judge, or of one that is named; empty where it has none."""
+    loaded = getattr(judge, "model", None)
+    found = file_of(judge_name(judge), EVIDENCE, revision) if loaded is None else evidence_path(loaded)
+    return dict(read_json(found)) if found else {}
 
 
 def ranking_report(
@@ -171,8 +173,9 @@ def _aspects(systems: Systems, results: Mapping[str, Any], level: float) -> dict
         if field == systems.field:
             continue
         error = judge_error(results, field)
-        own = rank_systems(values, error, level=level)
-        pairs = [_named(pair, systems.names) for pair in own["pairs"]] if len(systems.names) <= MOST_PAIRS else []
+        few = len(systems.names) <= MOST_PAIRS
+        own = rank_systems(values, error, level=level) if few else {"systems": bounded(means_of(values), error, level)}
+        pairs = [_named(pair, systems.names) for pair in own.get("pairs", [])]
         found[field.removeprefix("expected_") if field != TOTAL else "total"] = {
             "judge_error": error and vars(error),
             "systems": {name: _rounded(one) for name, one in zip(systems.names, own["systems"], strict=True)},

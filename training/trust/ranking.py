@@ -72,8 +72,9 @@ def judge_error(results: Mapping[str, Any], field: str) -> JudgeError | None:
     if ranking.get("field") == field:  # of all answers, not of matched ones alone
         of_all = ranking["ways"]["judge"]["between_generators"]
         found = of_all and {**of_all, "generators_unseen": True}
-    if not found or not field.startswith("expected_") or (found["slope"]["low"] or 0) <= 0:
-        return None
+    calibrated = field.removeprefix("expected_") in results.get("calibration", {}).get("aspects", {})
+    if not found or calibrated or not field.startswith("expected_") or (found["slope"]["low"] or 0) <= 0:
+        return None  # calibrated scores are on another scale than the evidence
     unseen = "that no fit saw" if found.get("generators_unseen") else "that its fits saw"
     source = f"its evidence on {found['n_generators']} generators {unseen}"
     slope = found["slope"]["value"] if found["slope"]["from"] == "generators" else None
@@ -209,23 +210,33 @@ def rank_systems(
     kind = "better" if known or labels is not None else "beyond_sampling"
     order = np.argsort(-means.value, kind="stable").tolist()
     called = {(pair["first"], pair["second"]): pair[kind] for pair in pairs if pair[kind] is not None}
-    variance = np.sum(means.influence**2, axis=0)
-    judge = known.sd**2 if known else 0.0
-    df = joined_df(variance, means.df, judge, known.df if known else inf)
-    reach = stats.t.ppf(1 - (1 - level) / 2 / k, df) * np.sqrt(variance + judge)
     systems = [
         {
-            "mean": float(means.value[i]),
-            "low": float(means.value[i] - reach[i]),
-            "high": float(means.value[i] + reach[i]),
+            **bounds,
             "ranks": [
                 1 + sum(i in pair and better != i for pair, better in called.items()),
                 k - sum(better == i for better in called.values()),
             ],
         }
-        for i in range(k)
+        for i, bounds in enumerate(bounded(means, known, level))
     ]
     return {"systems": systems, "pairs": pairs, "groups": groups(order, set(called))}
+
+
+def bounded(means: Means, error: JudgeError | None, level: float) -> list[dict[str, float]]:
+    """Give each system's mean with an interval, all at once (Bonferroni): mean, low and high.
+
+    Args:
+        means: The systems' means.
+        error: The judge's between systems; None where it plays no part or is not known.
+        level: Of the intervals together.
+    """
+    variance = np.sum(means.influence**2, axis=0)
+    judge = error.sd**2 if error else 0.0
+    df = joined_df(variance, means.df, judge, error.df if error else inf)
+    reach = stats.t.ppf(1 - (1 - level) / 2 / len(variance), df) * np.sqrt(variance + judge)
+    ends = zip(means.value.tolist(), (means.value - reach).tolist(), (means.value + reach).tolist(), strict=True)
+    return [dict(zip(("mean", "low", "high"), own, strict=True)) for own in ends]
 
 
 def _pair(
@@ -292,11 +303,11 @@ def groups(order: Sequence[int], told_apart: set[tuple[int, int]]) -> list[list[
     """
     found = [frozenset(order)]
     for a, b in sorted(told_apart):
-        split = [part for one in found for part in ((one - {a}, one - {b}) if {a, b} <= one else (one,))]
-        found = [
-            one
-            for i, one in enumerate(split)
-            if not any(one < other or (one == other and j < i) for j, other in enumerate(split))
-        ]
+        both = [one for one in found if {a, b} <= one]
+        kept = [one for one in found if not {a, b} <= one]
+        for part in dict.fromkeys(one - {own} for one in both for own in (a, b)):
+            if not any(part < other for one in both for other in (one - {a}, one - {b})):
+                kept += [] if any(part <= other for other in kept) else [part]
+        found = kept
     place = {system: i for i, system in enumerate(order)}
     return sorted((sorted(one, key=place.__getitem__) for one in found), key=lambda one: [place[i] for i in one])

@@ -89,7 +89,7 @@ def _rank(args: argparse.Namespace) -> None:
     from .rank import show
 
     check_judge_options(args)
-    same = ("system", "rank_by", "label", "level", "batch_size")
+    same = ("system", "rank_by", "label", "level", "batch_size", "revision")
     settings = {name: getattr(args, name) for name in same}
     report = rank_files(args.files, args.judge, sd=args.judge_error, load=lambda: load(args), **settings)
     show(report, Console(stderr=True))

@@ -61,6 +61,7 @@ def test_a_judge_that_says_nothing_of_its_fit_compares_nothing(tmp_path):
     assert Drift.of(None) is None
     (tmp_path / "results.json").write_text("{}")
     assert Drift.of(tmp_path / "results.json") is None
+    assert Drift.of(evidence(tmp_path, calibration={"aspects": {"a": {}}})).columns == ["prediction", "question"]
 
 
 def test_what_a_fit_was_like_is_measured_on_labelled_rows_alone():

@@ -1,5 +1,7 @@
 """Ranking systems: known formulas, and no worse system is called better for a judge's liking of its generator."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from inspector_training.evaluation.between import between_generators
@@ -141,6 +143,12 @@ def test_groups_are_the_largest_that_cannot_be_told_apart():
     assert groups([0, 1, 2, 3], set()) == [[0, 1, 2, 3]]
     assert groups([2, 0, 1], {(0, 1), (0, 2), (1, 2)}) == [[2], [0], [1]]
     assert groups([0, 1, 2, 3], {(0, 2), (0, 3), (1, 3)}) == [[0, 1], [1, 2], [2, 3]]
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        apart = {(a, b) for a in range(7) for b in range(a + 1, 7) if rng.random() < 0.4}
+        free = [set(s) for n in range(1, 8) for s in combinations(range(7), n) if not apart & set(combinations(s, 2))]
+        largest = {frozenset(s) for s in free if not any(s < other for other in free)}
+        assert {frozenset(s) for s in groups(list(range(7)), apart)} == largest
 
 
 def test_evidence_that_says_nothing_of_generators_gives_no_error():
@@ -157,5 +165,6 @@ def test_evidence_that_says_nothing_of_generators_gives_no_error():
     ranking = {"field": "expected_a", "ways": {"judge": {"between_generators": {**found, "sd": {"value": 0.01}}}}}
     assert judge_error({"matched": matched, "ranking": ranking}, "expected_a").sd == 0.01
     assert judge_error({"matched": matched, "ranking": ranking}, "expected_b").sd == 0.02
+    assert judge_error({"matched": matched, "calibration": {"aspects": {"a": {}}}}, "expected_a") is None
     not_shown = {**found, "slope": {**slope, "low": -0.1}}
     assert judge_error({"matched": {"a": {"between_generators": not_shown}}}, "expected_a") is None
