@@ -95,6 +95,12 @@ def ranking_table(part: Part) -> Markdown:
             f"{far} are told apart by this many prompts: {needed['for_half_of_the_pairs']}; by no number of prompts: "
             f"{needed['never']}.",
         ]
+    for n, kinds in part.get("with_labels", {}).items():
+        for kind, one in kinds.items():
+            worse = f"{_percent(one['worse_called']['mean'])}, {_percent(one['worse_called']['most'])}"
+            called = " | ".join(_percent(one[name]) for name in ("called", "mostly"))
+            by = "labels alone" if kind == "labels_alone" else "labels and judge"
+            lines.append(f"| {by} | {n} labelled | two | {worse} | {called} |")
     return Markdown("\n".join([*lines, *told]))
 
 

@@ -1,12 +1,14 @@
 """Measure how well a judge ranks systems, from out-of-fold scores of known truth.
 
-    python -m training rank_report --scores work/oof.jsonl --output work/rank.json
+    python -m training rank_report --scores work/out_of_fold/fitted.jsonl --output work/rank.json
 
-Rows hold question, generator, score and label; the scores are to be of fits that saw neither the question nor the
-generator. Of the whole: Spearman's correlation of judged with true means. Of every pair of generators: how often, over
-draws of so many prompts, the worse one is called better, and the better one where they differ by 10 points or more,
-with the judge's error between generators as the others show it; and how many prompts would be needed. The same by
-length, where rows hold the prediction.
+Rows hold question, generator, score and label, as evaluate's `out_of_fold` writes them; the scores are to be of fits
+that saw neither the question nor the generator. Rows that lack one are left out.
+
+Of the whole: Spearman's correlation of judged with true means. Of every pair of generators: how often, over draws of so
+many prompts, the worse one is called better, and the better one where they differ by 10 points or more, with the
+judge's error between generators as the others show it; and how many prompts would be needed. The same by length, where
+rows hold the prediction.
 """
 
 import logging
@@ -37,8 +39,8 @@ class Config:
         output: JSON file with the part `ranking`, which can go onto the judge's card (`export --card`): `inspector
             rank` then takes the judge's error between systems from it.
         field: What the scores are in the judge's results.
-        score: The column of the scores.
-        label: The column of the truth.
+        score: The column of the scores; that of the field where it is not given.
+        label: The column of the truth; the aspect's, or `correct`, where it is not given.
         question: The column of the questions.
         generator: The column of the generators.
         others: Further columns with numbers to rank by, beside the length.
@@ -52,8 +54,8 @@ class Config:
     scores: tuple[Path, ...]
     output: Path
     field: str = "expected_correctness"
-    score: str = "score"
-    label: str = "correct"
+    score: str | None = None
+    label: str | None = None
     question: str = "question"
     generator: str = "generator"
     others: tuple[str, ...] = ()
@@ -82,15 +84,22 @@ def run(config: Config) -> dict[str, Any]:
     manifest = Manifest.of("rank_report", config, files)
     if manifest.is_done(config.output):
         return {}
-    rows = read_entries(files, (config.question, config.generator, config.score, config.label))
-    told = ", ".join(map(str, files))
-    rows = [{**row, config.label: {True: 1, False: 0}.get(row[config.label], row[config.label])} for row in rows]
-    ways = {"judge": numbers(rows, config.score, told)}
+    told, score = ", ".join(map(str, files)), config.score or config.field
+    aspect = config.field.removeprefix("expected_")
+    read = read_entries(files, (config.question,))
+    label = config.label or (aspect if any(aspect in row for row in read) else "correct")
+    columns = (config.generator, score, label)
+    rows = [row for row in read if all(row.get(name) not in (None, "") for name in columns)]
+    if not rows:
+        raise DataFileError(f"{told} expects rows with {', '.join(columns)}, but none has all of them.")
+    logger.info("%d of %d rows have %s.", len(rows), len(read), ", ".join(columns))
+    rows = [{**row, label: {True: 1, False: 0}.get(row[label], row[label])} for row in rows]
+    ways = {"judge": numbers(rows, score, told)}
     if all(isinstance(row.get("prediction"), str) for row in rows):
         ways["length"] = np.array([len(row["prediction"]) for row in rows], dtype=np.float64)
     evidence = rank_evidence(
         ways | {name: numbers(rows, name, told) for name in config.others},
-        numbers(rows, config.label, told),
+        numbers(rows, label, told),
         [normal_text(str(row[config.question])) for row in rows],
         [str(row[config.generator]) for row in rows],
         n_prompts=config.n_prompts,

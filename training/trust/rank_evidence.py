@@ -16,9 +16,10 @@ from inspector_pipeline.errors import DataFileError
 
 from ..evaluation.between import LEAST_GENERATORS, between_generators, rank_correlation
 from ..evaluation.metrics import Array, rounded
-from .ranking import NEVER, JudgeError, critical, joined_df, judge_error, prompts_needed
+from .ranking import LEAST_LABELLED, NEVER, JudgeError, critical, joined_df, judge_error, means_of, prompts_needed
 
 ALONE, ALL = "two_compared", "all_compared"
+LABELLED_DRAWS = 50  # which each take a while
 
 
 def rank_evidence(
@@ -52,7 +53,9 @@ def rank_evidence(
         all are compared at once -> `worse_called`, of all pairs the mean and the largest share of draws in which the
         worse one is called better, and `above_5_percent`, how many pairs have more; and of the pairs that differ by
         `points` or more, `called`, the share of pairs and draws in which the better one is called, and `mostly`, the
-        share of pairs in which that is so in half of the draws or more; and `prompts_needed` of these pairs.
+        share of pairs in which that is so in half of the draws or more; and `prompts_needed` of these pairs. Beside
+        the ways, `with_labels`: n labelled prompts -> the same by them and the first way's scores of all prompts, and
+        by the labels alone.
 
     Raises:
         DataFileError: There are too few generators or questions that all of them answer.
@@ -79,6 +82,7 @@ def rank_evidence(
         "level": level,
         "generators": {str(name): rounded(mean) for name, mean in zip(names, true, strict=True)},
         "ways": {way: _way(table, truth, names, drawn, points, level) for way, table in tables.items()},
+        "with_labels": _with_labels(next(iter(tables.values())), truth, drawn, points, level),
     }
 
 
@@ -99,10 +103,9 @@ def _way(
     points: float,
     level: float,
 ) -> dict[str, Any]:
-    k, true = len(names), truth.mean(axis=0)
-    pairs = [(a, b) if true[a] < true[b] else (b, a) for a, b in combinations(range(k), 2) if true[a] != true[b]]
+    k = len(names)
+    pairs, far = _pairs(truth, points)
     errors = [_error_without(table, truth, names, pair) for pair in pairs]
-    far = np.array([true[b] - true[a] >= points - 1e-9 for a, b in pairs])
     found: dict[str, Any] = {}
     for n, at in drawn.items():
         drawn_values = table[at]
@@ -110,7 +113,7 @@ def _way(
         of_draws = np.array(calls)
         found[str(n)] = {kind: _counted(of_draws[:, :, i], far) for i, kind in enumerate((ALONE, ALL))}
     return {
-        "spearman": rank_correlation(table.mean(axis=0), true),
+        "spearman": rank_correlation(table.mean(axis=0), truth.mean(axis=0)),
         "between_generators": _between(table, truth, names),
         "by_prompts": found,
         "pairs_without_error": sum(error is None for error in errors),
@@ -127,6 +130,46 @@ def _way(
         "n_pairs": len(pairs),
         "n_pairs_that_differ": int(far.sum()),
     }
+
+
+def _pairs(truth: Array, points: float) -> tuple[list[tuple[int, int]], NDArray[np.bool_]]:
+    """Return the pairs that differ, the worse one first, and which of them differ by so much."""
+    true = truth.mean(axis=0)
+    every = combinations(range(len(true)), 2)
+    pairs = [(a, b) if true[a] < true[b] else (b, a) for a, b in every if true[a] != true[b]]
+    return pairs, np.array([true[b] - true[a] >= points - 1e-9 for a, b in pairs])
+
+
+def _with_labels(
+    table: Array, truth: Array, drawn: Mapping[int, NDArray[np.int64]], points: float, level: float
+) -> dict[str, Any]:
+    """Compare every pair with labels of the drawn prompts: with the judge's scores of all, and by the labels alone."""
+    pairs, far = _pairs(truth, points)
+    found: dict[str, Any] = {}
+    for n, at in drawn.items():
+        if n < LEAST_LABELLED or n == len(truth):
+            continue
+        kinds = (("judge", table), ("labels_alone", np.zeros_like(table)))
+        found[str(n)] = {
+            kind: _counted(
+                np.array([_labelled_calls(said[:, pair], truth[:, pair], at, level) for pair in map(list, pairs)]), far
+            )
+            for kind, said in kinds
+        }
+    return found
+
+
+def _labelled_calls(said: Array, truth: Array, at: NDArray[np.int64], level: float) -> Array:
+    """Compare two generators in every draw, (draws,): 1 where the second is called better, -1 the first, else 0."""
+    found = []
+    for rows in at[:LABELLED_DRAWS]:
+        labels = np.full(truth.shape, np.nan)
+        labels[rows] = truth[rows]
+        means = means_of(said, labels)
+        difference = means.value[1] - means.value[0]
+        variance = np.sum((means.influence[:, 1] - means.influence[:, 0]) ** 2)
+        found.append(np.sign(difference) * (abs(difference) > critical(2, means.df, level) * np.sqrt(variance)))
+    return np.array(found)
 
 
 def _between(table: Array, truth: Array, names: NDArray[np.str_]) -> dict[str, Any] | None:

@@ -36,6 +36,12 @@ def test_a_judge_that_reads_ranks_and_a_judge_that_prefers_does_not():
     assert good["by_prompts"]["60"]["all_compared"]["called"] <= few["called"]
     needed = good["prompts_needed"]
     assert needed["two_compared"]["for_half_of_the_pairs"] <= needed["all_compared"]["for_half_of_the_pairs"] < 400
+    for kinds in found["with_labels"].values():
+        assert (
+            kinds["judge"]["worse_called"]["mean"] <= 0.02
+            and kinds["judge"]["called"] >= kinds["labels_alone"]["called"]
+        )
+    assert set(found["with_labels"]) == {"60", "250"}
     for way in ("biased", "noise"):
         own = found["ways"][way]
         assert own["by_prompts"]["60"]["two_compared"]["worse_called"]["mean"] <= 0.05
@@ -48,8 +54,8 @@ def test_the_stage_reads_rows_and_compares_with_length(tmp_path, caplog):
         {"question": f"What is {q}?", "generator": g, "prediction": "x" * (10 + int(g)), "score": s, "correct": bool(r)}
         for s, r, q, g in zip(score.tolist(), right.tolist(), question, generator, strict=True)
     ]
-    write_records(rows, tmp_path / "oof.jsonl")
-    config = Config((tmp_path / "oof.jsonl",), tmp_path / "rank.json", n_prompts=(20, 60), draws=10)
+    write_records([*rows, {"question": "Who?", "generator": None}], tmp_path / "oof.jsonl")
+    config = Config((tmp_path / "oof.jsonl",), tmp_path / "rank.json", score="score", n_prompts=(20, 60), draws=10)
     with caplog.at_level("INFO"):
         found = run(config)
     assert json.loads((tmp_path / "rank.json").read_text()) == {"ranking": found} and set(found["ways"]) == {
@@ -57,11 +63,14 @@ def test_the_stage_reads_rows_and_compares_with_length(tmp_path, caplog):
         "length",
     }
     assert found["ways"]["length"]["spearman"]["value"] > 0.9, "here the better ones write more"
+    assert "480 of 481 rows have generator, score, correct." in caplog.text
     assert "Spearman of judged with true means" in caplog.text and "| length | 60 | all |" in caplog.text
     assert run(config) == {}
     with pytest.raises(DataFileError, match="expects 6 generators or more, but got 2"):
         rank_evidence({"judge": score}, right, question, np.where(generator == "1", "a", "b"))
     with pytest.raises(DataFileError, match="10 questions that all generators answer, but got 0"):
         rank_evidence({"judge": score}, right, np.arange(len(score)).astype(str), generator)
+    with pytest.raises(DataFileError, match="rows with generator, expected_correctness, correct, but none has all"):
+        run(Config((tmp_path / "oof.jsonl",), tmp_path / "other.json"))
     with pytest.raises(DataFileError, match="draws 1 or more"):
         run(Config((tmp_path / "oof.jsonl",), tmp_path / "other.json", draws=0))
