@@ -284,3 +284,16 @@ def test_a_thousand_resamples_take_seconds():
     start = time.process_time()
     bootstrap(truth, CLASSES, predictions, weights)
     assert time.process_time() - start < 3  # 20 of these (5 aspects, 4 methods) are to take less than a minute
+
+
+@pytest.mark.parametrize(
+    ("left_out", "not_above", "not_below", "p"),
+    [(0, 2, 97, 0.06), (5, 2, 97, 0.06), (0, 97, 2, 0.06), (0, 50, 49, 1.0), (0, 0, 99, 0.02)],
+)
+def test_a_p_value_doubles_the_smaller_side_of_the_resamples(left_out, not_above, not_below, p):
+    draws = np.array([0.5, *[np.nan] * left_out, *[-1.0] * not_above, *[1.0] * not_below])
+    nought = np.zeros(len(draws))
+    assert gains({"auroc": draws}, {"auroc": nought}, tested=True)["auroc"]["p"] == p
+    assert gains({"mae": draws}, {"mae": nought}, tested=True)["mae"]["p"] == p
+    empty = np.array([0.5, np.nan])
+    assert gains({"auroc": empty}, {"auroc": np.zeros(2)}, tested=True)["auroc"]["p"] is None
