@@ -333,7 +333,6 @@ def test_settings_are_checked(config):
         BenchmarkConfig("set.json", "out", drift_pairs=-1)
     with pytest.raises(SettingsError, match="other_judges expects judges of different names, but got one, one"):
         BenchmarkConfig("set.json", "out", other_judges=("a/one", "b/one"))
-    assert BenchmarkConfig("set.json", "out", judge="mine").others == ()
     with pytest.raises(SettingsError, match="threads expects 1 or more"):
         BenchmarkConfig("set.json", "out", threads=0)
 
