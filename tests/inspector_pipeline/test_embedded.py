@@ -66,8 +66,9 @@ def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
         n = sum(share["rows"] for share in shares)
         assert least <= sum(share["rows"] * share["unfamiliar"] for share in shares) / n <= most
     forms = RESULTS["degenerate"]["forms"]
-    for form in ("echo", "empty_talk", "noise", "cut", "other_answer", "sentence_wrong", "master_key"):
-        assert forms[form]["above"]["value"] >= 0.95
+    least = dict.fromkeys(("bare_wrong", "echo", "empty_talk", "noise", "cut", "sentence_wrong", "master_key"), 0.95)
+    for form, share in {**least, "other_answer": 0.92, "exchanged": 0.8}.items():
+        assert forms[form]["above"]["value"] >= share, form
 
 
 def test_the_card_shows_the_evidence():
