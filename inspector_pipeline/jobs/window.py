@@ -37,7 +37,7 @@ def arrow_schema(columns: FlatColumns) -> pa.Schema:
     classes = [(aspect.name, [(str(score), pa.float64()) for score in aspect.levels]) for aspect in columns.aspects]
     shares = pa.struct([(name, pa.struct(fields)) for name, fields in classes])
     sets = pa.struct([(aspect.name, pa.list_(ARROW_TYPES[level_kind(aspect)])) for aspect in columns.with_sets])
-    types = {**ARROW_TYPES, dict: shares, list: sets}
+    types = {**ARROW_TYPES, dict: shares, list: sets, object: pa.string()}  # explanations: in JSON Lines alone
     return pa.schema([(name, types[kind]) for name, kind in columns.kinds.items()])
 
 

@@ -1,4 +1,4 @@
-"""Check highlights: do the tokens that lower a score most fall into the step that is wrong?
+"""Check highlights: do tokens that lower a score fall into the wrong step?
 
 Rows are solutions with a marked step (id, question, steps, first_mistake from 0), or the worked solutions of the
 degenerate stage with those in which it changed a number (forms worked and step), for planted errors. The judge explains

@@ -1,4 +1,4 @@
-r"""Measure how far a judge can be believed, on rows with its out-of-fold scores and the truth.
+r"""Measure how far to believe a judge, by out-of-fold scores and the truth.
 
 Rows hold question, generator, a label of 0 or 1 and one or more columns of scores, as `evaluate --out-of-fold` writes
 them; every score must come from a fit that saw neither the question nor, where generators count as new, the generator
