@@ -29,7 +29,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from inspector_cli.printable import PrintableParser, log_to_terminal, printable
 
 from hub_cards.backbone_license import BackboneLicense, base_model, find_license, known_license
-from hub_cards.other_repos import stage_dataset, stage_metric
+from hub_cards.other_repos import METRIC, stage_dataset, stage_metric
 from hub_cards.saved_judge import SavedJudge
 from hub_cards.staging import stage, tree
 from inspector_pipeline.errors import BackboneError, DataFileError, InspectorError
@@ -145,6 +145,11 @@ def _kind(args: argparse.Namespace) -> RepoType:
     kind: RepoType = "space" if args.metric else "dataset" if args.dataset is True else "model"
     if kind == "space" and (args.judge is not None or args.dataset):
         raise DataFileError("--metric expects the Space's id alone, but got a judge or a dataset too.")
+    if kind == "space" and args.repo_id.rpartition("/")[2] != METRIC.name:
+        raise DataFileError(
+            f"--metric expects a Space that is called as its script, ORG/{METRIC.name}, since evaluate.load looks for "
+            f"that, but got {args.repo_id}."
+        )
     if kind != "space" and args.judge is None:
         raise DataFileError("Expected a judge's folder, or a file of rows, and ORG/NAME, but got one of them alone.")
     if (kind == "dataset") != (args.card is not None):

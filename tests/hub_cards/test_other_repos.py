@@ -78,6 +78,7 @@ def test_arguments_that_do_not_fit_are_refused(rows, tmp_path):
         ([str(tmp_path), "org/judge", "--card", "x.yaml"], "--card expects --dataset"),
         ([str(rows), "org/labels", "--dataset"], "expects --card FILE"),
         ([str(tmp_path), "org/metric", "--metric"], "--metric expects the Space's id alone"),
+        (["org/metric", "--metric"], "expects a Space that is called as its script, ORG/inspector_score"),
     ):
         with pytest.raises(DataFileError, match=re.escape(message)):
             push_to_hub.main([*given, "--dry-run"] if given[-1] != "--dataset" else ["--dry-run", *given])
@@ -151,7 +152,7 @@ ANSWER = """
 
 def test_the_space_answers_with_nothing_but_what_it_holds_and_requires(make_judge, tmp_path):
     """In a process that can import the packages of its requirements alone, and ours from the Space's own folder."""
-    space = stage_metric(tmp_path / "space")
+    space = stage_metric(tmp_path / "inspector_score")
     data = SpaceCard.load(space / "README.md").data
     assert (data.sdk, data.title) == ("gradio", "Inspector") and not re.search(r"inspector.pipeline", space_text(space))
     folder = make_judge([aspect("clarity", [feature(2)])])
