@@ -170,7 +170,7 @@ def test_the_access_log_has_a_line_for_each_request_and_no_texts(folder):
         assert ask(port, "/score", pairs)[0] == 200
         assert ask(port, "/score?q=SECRET", {"pairs": pairs["pairs"] * 2})[0] == 413
         assert ask(port, "/SECRET%0A%1B", pairs)[0] == 404
-        assert ask(port, "/score", {"pairs": [{"question": "SECRET", "prediction": ["SECRET"]}]})[0] == 422
+        assert ask(port, "/score", {"pairs": [{"question": "SECRET", "prediction": {"SECRET": 1}}]})[0] == 422
         started(port, request(b'{"pairs": "SECRET', 5000)).close()
         until(lambda: metric(port, 'inspector_requests_total{code="499"}') == 1)
         server.send_signal(signal.SIGTERM)
