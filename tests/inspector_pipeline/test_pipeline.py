@@ -286,7 +286,7 @@ def run_remote(*args, home):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("saver", ["pipeline", "model"])
+@pytest.mark.parametrize(("saver", "family"), [("pipeline", "qwen3"), ("model", "llama")], indirect=["family"])
 def test_a_saved_folder_runs_by_remote_code_without_the_package(judge, pairs, tmp_path, saver):
     expected = json.loads(json.dumps(judge(pairs)))
     if saver == "pipeline":

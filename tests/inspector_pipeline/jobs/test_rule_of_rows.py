@@ -229,7 +229,7 @@ def test_text(judge, folder, capsys, data, suffix, compression, shape):
         assert at_once is None or len(at_once) == len(scored)
 
 
-@settings(max_examples=50, **OPTIONS)
+@settings(max_examples=30, **OPTIONS)
 @given(st.data(), st.sampled_from(sorted(TABLES)), st.sampled_from(["jsonl", "parquet"]))
 def test_tables(judge, folder, capsys, data, suffix, shape):
     rows = data.draw(rows_of())
