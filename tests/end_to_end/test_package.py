@@ -1,13 +1,11 @@
 """What the package exports and ships, and what its parts can do without."""
 
-import os
 import subprocess
 import sys
 from configparser import ConfigParser
 from importlib.metadata import version
 
 import pytest
-from support.hub_judges import fused_judge
 from support.paths import ROOT
 
 import inspector_pipeline
@@ -93,19 +91,3 @@ def test_every_file_that_is_no_module_of_a_package_is_data_of_the_wheel(setup):
 def test_the_version_stands_once(setup):
     assert setup["metadata"]["version"] == "attr: inspector_pipeline.__version__"
     assert version("inspector-pipeline") == inspector_pipeline.__version__
-
-
-def test_pushing_a_judge_needs_no_training(tmp_path, backbone_dir, tokenizer):
-    """Neither the package that makes judges nor what only its extra installs."""
-    folder = fused_judge(tmp_path / "judge", backbone_dir, tokenizer)
-    code = (
-        "import sys\n"
-        "absent = ('inspector_training', 'jsonargparse', 'sklearn', 'scipy', 'skops', 'matplotlib', 'openai', 'peft')\n"
-        "sys.modules.update(dict.fromkeys(absent))\n"
-        "from push_to_hub import main\n"
-        f"main([{str(folder)!r}, 'org/judge', '--dry-run', '--backbone-license', 'mit', '--output', 'repo'])\n"
-    )
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "repo" / "README.md").is_file()

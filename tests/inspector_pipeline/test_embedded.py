@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from inspector_training.probing.search import auroc
-from inspector_training.rows.probing_set import drop_foreign, read_probing_set, read_questions
+from inspector_training.rows.probing_set import read_probing_set
 from support.results import alike
 from transformers import pipeline
 
@@ -143,13 +141,3 @@ def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, t
     with torch.no_grad():
         own = embedded.model(ids, response_mask=torch.ones_like(ids)).expected
         assert torch.equal(shared(ids, response_mask=torch.ones_like(ids)).expected, own)
-
-
-@pytest.mark.slow
-def test_the_embedded_judge_beats_chance_on_what_it_was_fitted_on(data_dir, embedded):
-    pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
-    kept, _ = drop_foreign(pairs, read_questions(data_dir / "gsm8k_train.jsonl"))
-    sample = [pair for pair in kept if "fluency" in pair.scores][::3]
-    results = embedded([{"question": pair.question, "prediction": pair.prediction} for pair in sample])
-    good = np.array([pair.scores["fluency"] >= 4 for pair in sample])
-    assert auroc(good, np.array([result["expected"]["fluency"] for result in results])) > 0.7

@@ -147,12 +147,6 @@ def test_the_package_and_its_command_import_nothing_that_takes_long():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
-def test_sixty_rows_on_the_embedded_backbone(tmp_path, table):
-    assert cli(["train", str(table), "--output", str(tmp_path / "judge"), "--prediction", "reply"]) == 0
-    shutil.rmtree(tmp_path / "judge.work")
-
-
 def test_comparisons_become_a_judge_whose_differences_are_log_odds(tmp_path, backbone_dir, quick, capsys):
     """From a file of raters' preferences by the command to a saved judge that ranks two answers."""
     rng = random.Random(0)

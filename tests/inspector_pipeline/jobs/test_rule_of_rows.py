@@ -194,7 +194,7 @@ def header_of(text):
         return []
 
 
-@settings(max_examples=90, **OPTIONS)
+@settings(max_examples=60, **OPTIONS)
 @given(
     st.data(), st.sampled_from(sorted(TEXTS)), st.sampled_from(sorted(PACKED)), st.sampled_from(["jsonl", "parquet"])
 )
