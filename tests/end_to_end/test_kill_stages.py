@@ -135,27 +135,6 @@ def check_data(rows, n):
     assert len({response_key(row) for row in rows}) == len(used)
 
 
-def make_correctness(folder, n):
-    """Responses of which every fiftieth states an answer, right or wrong by turns, and the others are missing."""
-    questions = [{"id": i, "question": sum_of(i), "final_answer": str(i + i % 7)} for i in range(n)]
-    rows = [
-        {
-            "id": i,
-            "question": sum_of(i),
-            "prediction": None if i % 50 else f"Adding them up, the answer is {i + i % 7 + i % 100}.",
-            "trace": "z" * LONG,
-        }
-        for i in range(n)
-    ]
-    paths = [write(folder / f"{name}-{n}.jsonl", r) for name, r in (("questions", questions), ("responses", rows))]
-    return ["--questions", str(paths[0]), "--responses", str(paths[1])]
-
-
-def check_correctness(rows, n):
-    expected = [(i, None if i % 50 else int(i % 100 == 0)) for i in range(n)]
-    assert [(row["id"], row["scores"]["correctness"]) for row in rows] == expected
-
-
 def make_corrupt(folder, n):
     """Gold solutions of sums, each with a long source, which its damaged copies keep."""
     rows = [
@@ -200,7 +179,6 @@ def half_written(folder, whole):
 
 STAGES = {
     "data": (make_data, check_data, 3000),
-    "correctness": (make_correctness, check_correctness, 3000),
     "corrupt": (make_corrupt, check_corrupt, 250),
 }
 

@@ -301,6 +301,7 @@ REMOTE = """
 """
 
 
+@pytest.mark.parametrize("family", ["qwen3"], indirect=True)
 def test_loads_by_remote_code_without_the_package(reward_dir, tokenizer, tmp_path):
     import os
 

@@ -135,6 +135,7 @@ def test_a_reading_of_plain_text_is_exported_without_a_chat_template(make_judge,
     torch.testing.assert_close(plain_logits(folder, texts), decision_values(judge, PAIRS), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["qwen3"], indirect=True)
 def test_the_readme_runs_as_it_stands_without_the_package(exportable, tmp_path):
     folder = export_sequence_classification(exportable, tmp_path / "plain")
     (block,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
