@@ -14,6 +14,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.files.sources import find_sources
 from inspector_pipeline.results import ABSTAINED, RANK_BY, SEEN, UNFAMILIAR, rank_field, ranked_value
+from inspector_pipeline.rows import RowReader
 
 from .metrics import Array
 
@@ -123,6 +124,19 @@ def read_entries(paths: Sequence[Path], required: Sequence[str]) -> list[Row]:
                 raise DataFileError(f"{entry.place} expects {', '.join(required)}, but lacks {lacking[0]!r}.")
             rows.append(entry.row)
     return rows
+
+
+def with_texts(source: str, rows: Sequence[Row], keys: Sequence[str]) -> Sequence[Row]:
+    """Return rows with the texts that a judge reads under their names, however a tool wrote them.
+
+    Raises:
+        DataFileError: They may be meant in several ways; the message lists the choices.
+        PairError: A row holds no pair.
+    """
+    if all(row.get(key) is not None for row in rows for key in keys):
+        return rows
+    read, pairs = RowReader(None, keys, where=source).read_all(rows)
+    return [{**row, **{key: pair.get(key) for key in keys}} for row, pair in zip(read, pairs, strict=True)]
 
 
 def input_files(scored: Iterable[Path], judge: str | None) -> list[Path]:

@@ -14,11 +14,12 @@ from inspector_pipeline.files.entries import Row
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
 
 from ..evaluation.metrics import Resamples, interval, resamples
+from ..evaluation.scored import with_texts
 from .conformal import by_value, coverage_of, cross_conformal, least_probabilities
 from .level_maps import Nested, Slice, choose_method, fit_map, nested_maps
 from .reliability import fit_of_probabilities
 from .selective import area_under_risk, risk_coverage
-from .slices import Labelled, as_pairs, judge_says, labelled_rows, slice_of
+from .slices import Labelled, judge_says, labelled_rows, slice_of
 
 LEAST_LABELS, LEAST_QUESTIONS = 20, 10
 FEW_LABELS, FEW_QUESTIONS, FEW_OF_A_KIND = 50, 30, 10
@@ -96,7 +97,7 @@ def calibrate_judge(
     if not aspects:
         raise DataFileError("Calibration expects a judge of levels, but this one was fitted on preferences alone.")
     keys = plain.encode.keys
-    labelled = labelled_rows(((name, as_pairs(name, own, keys)) for name, own in named.items()), aspects, labels)
+    labelled = labelled_rows(((name, with_texts(name, own, keys)) for name, own in named.items()), aspects, labels)
     said, seen = judge_says(plain, labelled.rows, batch_size)
     maps, found = {}, {}
     for aspect in (aspect for aspect in aspects if aspect.name in labelled.labels):

@@ -12,7 +12,6 @@ from inspector_pipeline.configuration_inspector import Aspect
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.results import PROBABILITIES, RANK_BY, SEEN, SETS, level_kind
-from inspector_pipeline.rows import RowReader
 
 from ..rows.records import question_id
 from ..rows.scales import BINARY_WORDS, Level, is_blank, number_of
@@ -33,19 +32,6 @@ class Labelled:
 
     rows: list[Row]
     labels: dict[str, dict[int, Level]]
-
-
-def as_pairs(source: str, rows: Sequence[Row], keys: Sequence[str]) -> Sequence[Row]:
-    """Return rows with the texts that a judge reads under their names, however a tool wrote them.
-
-    Raises:
-        DataFileError: They may be meant in several ways; the message lists the choices.
-        PairError: A row holds no pair.
-    """
-    if all(row.get(key) is not None for row in rows for key in keys):
-        return rows
-    read, pairs = RowReader(None, keys, where=source).read_all(rows)
-    return [{**row, **{key: pair.get(key) for key in keys}} for row, pair in zip(read, pairs, strict=True)]
 
 
 def labelled_rows(

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.entries import Row
+from inspector_pipeline.names import PAIR
 from inspector_pipeline.results import RANK_BY, SEEN, UNFAMILIAR, FlatColumns
 
 from ..evaluation.metrics import Array
-from ..evaluation.scored import as_flag, numbers, read_entries, without_abstained
+from ..evaluation.scored import as_flag, numbers, read_entries, with_texts, without_abstained
 from ..rows.records import normal_text
 
 FEWEST, MOST = 2, 100
@@ -72,7 +73,7 @@ def read_systems(
     Raises:
         DataFileError: A file cannot be read, there are too few systems or prompts, or one id stands for two questions.
     """
-    rows = {path: read_entries([path], ("question", "prediction")) for path in files}
+    rows = {path: list(with_texts(str(path), read_entries([path], ()), PAIR)) for path in files}
     if system is None:
         taken = names or names_of(files)
         by_system = dict(zip(taken, (rows[path] for path in files), strict=True))

@@ -1,5 +1,6 @@
 """Ranking systems: known formulas, and no worse system is called better for a judge's liking of its generator."""
 
+import json
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +16,7 @@ from inspector_training.trust.ranking import (
     prompts_needed,
     rank_systems,
 )
+from inspector_training.trust.systems import read_systems
 from scipy import stats
 
 from inspector_pipeline.errors import DataFileError
@@ -168,3 +170,14 @@ def test_evidence_that_says_nothing_of_generators_gives_no_error():
     assert judge_error({"matched": matched, "calibration": {"aspects": {"a": {}}}}, "expected_a") is None
     not_shown = {**found, "slope": {**slope, "low": -0.1}}
     assert judge_error({"matched": {"a": {"between_generators": not_shown}}}, "expected_a") is None
+
+
+def test_files_of_other_tools_are_read_by_the_same_layer(tmp_path):
+    def score(rows):
+        return [{**row, "rank_by": "expected_x", "expected_x": float(len(row["prediction"]))} for row in rows]
+
+    for name, said in (("a", "yes"), ("b", "certainly")):
+        rows = [{"instruction": f"Is {i} even?", "input": "", "output": f"{said} {i}"} for i in range(4)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_systems([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], score)
+    assert found.names == ["a", "b"] and found.values["expected_x"].tolist() == [[5, 11]] * 4
