@@ -344,6 +344,13 @@ def interval(draws: Array) -> Interval:
     return {**found, "left_out": left_out} if left_out else found
 
 
+def shown(figure: Mapping[str, Any]) -> str:
+    """Write a figure with its interval."""
+    if None in (figure["value"], figure["low"], figure["high"]):
+        return "not defined"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
 def intervals(draws: Mapping[str, Array]) -> dict[str, Interval]:
     """Give every metric with its interval."""
     return {name: interval(values) for name, values in draws.items()}

@@ -21,7 +21,7 @@ from ..probing.settings import SearchConfig
 from ..probing.table import Array, Index, question_folds
 from ..rows.records import LabelledPair
 from .methods.text import TOKEN, surface_features
-from .metrics import Interval, interval, resamples, rounded
+from .metrics import interval, resamples, rounded
 
 JUDGE = "judge"
 LOWER_IS_BETTER = ("log_loss", "brier")
@@ -170,9 +170,3 @@ def _by_generator(odds: Array, comparisons: Comparisons, generators: Sequence[st
         if own.any():
             found[name] = {"n": int(own.sum()), "agreement": rounded(float(right[own].mean()))}
     return found
-
-
-def shown(figure: Interval) -> str:
-    """Write a figure with its interval."""
-    value, low, high = (format(figure[key] or 0.0, ".3f") for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"

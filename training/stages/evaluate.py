@@ -27,7 +27,7 @@ from ..evaluation.fitted_on import fitted_on
 from ..evaluation.matched import generator_groups, generators_of, matched_evidence, without_generators
 from ..evaluation.methods.probes import ProbesMethod, identities
 from ..evaluation.methods.text import BASELINES, TextMethod
-from ..evaluation.metrics import METRICS
+from ..evaluation.metrics import METRICS, shown
 from ..evaluation.out_of_fold import SET, out_of_fold_rows
 from ..evaluation.preferences import DEFINITIONS, preference_evidence
 from ..evaluation.verdict import verdict
@@ -290,10 +290,6 @@ def _protocol(config: Config, choices: Sequence[Choice]) -> dict[str, Any]:
 
 def report(results: Mapping[str, Any]) -> str:
     """Write the AUROC of every aspect as a table for people."""
-
-    def shown(x: Mapping[str, float]) -> str:
-        return f"{x['value']:.3f} ({x['low']:.3f} to {x['high']:.3f})"
-
     lines = []
     mean = [("mean", results["mean"])] if results["mean"] else []
     for name, entry in [*results["aspects"].items(), *mean]:

@@ -28,7 +28,7 @@ from scipy import stats
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.results import RANK_BY
 
-from ..evaluation.metrics import Array, cohen_kappa, interval, quadratic_kappa, resamples, rounded
+from ..evaluation.metrics import Array, cohen_kappa, interval, quadratic_kappa, resamples, rounded, shown
 from ..evaluation.scored import read_entries
 from ..rows.alpha import krippendorff_alpha
 
@@ -260,16 +260,10 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     )
     table = Table("two of them", "rows", "kappa (95 %)", "weighted kappa (95 %)", box=SIMPLE_HEAD)
     for name, one in report["kappa"].items():
-        table.add_row(Text(printable(name)), str(one["n"]), _shown(one["kappa"]), _shown(one["weighted"]))
+        table.add_row(Text(printable(name)), str(one["n"]), shown(one["kappa"]), shown(one["weighted"]))
     console.print(table)
     console.print(
-        f"Krippendorff's alpha ({alpha['level']}): annotators {_shown(alpha['annotators'])}, with the judge "
-        f"{_shown(alpha['judge'])}.",
+        f"Krippendorff's alpha ({alpha['level']}): annotators {shown(alpha['annotators'])}, with the judge "
+        f"{shown(alpha['judge'])}.",
         highlight=False,
     )
-
-
-def _shown(found: Mapping[str, float | None]) -> str:
-    if None in (found["value"], found["low"], found["high"]):
-        return "not defined"
-    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..evaluation.metrics import Array, Index, Mask, interval, resamples
+from ..evaluation.metrics import Array, Index, Mask, interval, resamples, shown
 from ..evaluation.surest import SURE, decisions, top_right
 from .conformal import Names, coverage_of, least_probabilities, score_sets
 from .level_maps import Slice, apply_map, fit_map, question_folds
@@ -236,14 +236,14 @@ def report_lines(found: dict[str, Any]) -> list[str]:
         for coverage, one in found["conformal"][kind].items():
             ends = f", {one['lowest']:.3f} to {one['highest']:.3f} over generators" if "lowest" in one else ""
             lines.append(
-                f"sets stated to hold {float(coverage):.0%} hold {_shown(one['covered'])} of {what}{ends}; "
+                f"sets stated to hold {float(coverage):.0%} hold {shown(one['covered'])} of {what}{ends}; "
                 f"{one['single']:.0%} of them name one label"
             )
     made = found["decisions"]
     for share in ("0.1", "0.3", "0.5", "1.0"):
         lines.append(
             f"of the surest {float(share):.0%} of {made['n_decisions']} decisions between two answers to a question "
-            f"{_shown(made['curve'][share])} are right"
+            f"{shown(made['curve'][share])} are right"
         )
     for n, one in found["means"]["labels"].items():
         lines.append(
@@ -253,7 +253,3 @@ def report_lines(found: dict[str, Any]) -> list[str]:
             f"({one['share_saved']:.0%}), widths {one['width']:.3f} and {one['width_of_labels_alone']:.3f}"
         )
     return lines
-
-
-def _shown(found: dict[str, Any]) -> str:
-    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
