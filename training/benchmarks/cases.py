@@ -34,13 +34,13 @@ from inspector_pipeline.packing import prefix_tree
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
 
 from ..evaluation.cost import LayerShape
+from .config import QUESTION_TOKENS, RESPONSES
 from .inputs import Inputs, Pair, make_rubric_judge
 from .measure import Measurement, Work, measure
 
 Result = dict[str, Any]
 Scores = tuple[NDArray[np.int64], NDArray[np.float64]]
 
-RESPONSES, QUESTION_TOKENS = 8, 300  # of best-of-8
 MIN_TOKENS = 256  # of a long pair
 QWEN3_LAYERS = 4
 PAIRS_PER_LENGTH = 16
@@ -104,7 +104,9 @@ def _throughput(
     )
 
 
-def work_of(inputs: Inputs, loaded: InspectorPipeline, pairs: list[Pair], dtype: str) -> Work:
+def work_of(
+    inputs: Inputs, loaded: InspectorPipeline, pairs: list[Pair], dtype: str, budget: int = TOKEN_BUDGET
+) -> Work:
     """Count what scoring some pairs takes: every reading to its own deepest layer, at least one."""
     backbone: PreTrainedModel = loaded.model.backbone
     shape = LayerShape.of(backbone.config)
@@ -122,7 +124,7 @@ def work_of(inputs: Inputs, loaded: InspectorPipeline, pairs: list[Pair], dtype:
         chat_tokens=sum(inputs.chat_lengths(pairs)),
         flops=flops,
         shape=shape,
-        batch_tokens=min(TOKEN_BUDGET, tokens),
+        batch_tokens=min(budget, tokens),
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from inspector_pipeline.errors import SettingsError
 
 DTYPES = ("float32", "bfloat16")
+RESPONSES, QUESTION_TOKENS = 8, 300  # of best-of-8
+BEST_OF_LENGTH = 512  # tokens of a pair of best-of-8 in the group `device`
 AT_LEAST_ONE = (
     "pairs",
     "reference_pairs",
@@ -15,6 +17,7 @@ AT_LEAST_ONE = (
     "batch_size",
     "long_pairs",
     "best_of_questions",
+    "device_tokens",
 )
 
 
@@ -23,7 +26,8 @@ class BenchmarkConfig:
     """Settings of the benchmark.
 
     Attributes:
-        probing_set: Labelled pairs in the published format (JSON); its prompts hold the five rubrics.
+        probing_set: Labelled pairs in the published format (JSON); its prompts hold the five rubrics. The cases of a
+            `device` do without: where it is not given, the words of the package's examples.
         output: Folder to write to; a case that is there already is not run again.
         questions: The dataset's questions (JSON Lines); pairs with other questions are dropped.
         judge: Folder or Hub id of the judge to measure; the embedded one where not given. The other cases run its whole
@@ -43,10 +47,14 @@ class BenchmarkConfig:
         growth_lengths: Tokens of a pair for the same.
         growth_dtype: Of the growth cases.
         seed: Of the rubric judge's probes and of all random weights.
+        device: Where given (cpu, cuda, cuda:1, mps, ...), the judge alone is measured there, and its scores are
+            compared with those of float32 on the CPU; `cases` are then those of the group `device`.
+        device_tokens: Tokens of the pairs of such a case, which decide how many pairs it scores.
+        device_lengths: Tokens of a pair in these cases.
     """
 
-    probing_set: str
     output: str
+    probing_set: str | None = None
     questions: str | None = None
     judge: str | None = None
     other_judges: tuple[str, ...] = ()
@@ -64,13 +72,21 @@ class BenchmarkConfig:
     growth_lengths: tuple[int, ...] = (64, 128, 256, 512, 1_024, 2_048)
     growth_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
+    device: str | None = None
+    device_tokens: int = 131_072
+    device_lengths: tuple[int, ...] = (64, 256, 512, 2_048)
 
     def __post_init__(self) -> None:
         """Refuse numbers that nothing could be measured with.
 
         Raises:
-            SettingsError: A number is too small, or two judges have one name.
+            SettingsError: A number is too small, two judges have one name, or there is nothing to score.
         """
+        if self.probing_set is None and self.device is None:
+            raise SettingsError(
+                "probing_set expects labelled pairs in the published format, but none was given. Name such a file, or "
+                "name a device to measure the judge there on pairs that are made up."
+            )
         names = [Path(name).name for name in self.other_judges]
         if len(set(names)) < len(names):
             raise SettingsError(f"other_judges expects judges of different names, but got {', '.join(names)}.")
@@ -98,6 +114,11 @@ class Case:
 
 def all_cases(config: BenchmarkConfig) -> list[Case]:
     """List every case, in the order in which they run: the ones that are compared stand close together."""
+    if config.device is not None:
+        works = [(f"{n}", {"length": n}) for n in config.device_lengths]
+        works.append((f"best-of-{RESPONSES}", {"length": BEST_OF_LENGTH, "responses": RESPONSES}))
+        measured = [Case(f"device-{name}", "device", arguments) for name, arguments in works]
+        return [*_in_both_dtypes(measured), Case("device_parity", "device_parity")]
     same_pairs = [
         Case("judge", "judge"),
         *(Case(f"judge-{Path(name).name}", "judge", {"name": name}) for name in config.other_judges),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from inspector_pipeline.api.load import judge_name, load_judge
+from inspector_pipeline.api.load import EXAMPLES, judge_name, load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
@@ -66,6 +66,9 @@ class Inputs:
 
     @cached_property
     def _set(self) -> tuple[list[Pair], dict[str, PairTemplate]]:
+        if self.config.probing_set is None:
+            rows = (json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines())
+            return [{key: row[key] for key in ("question", "prediction")} for row in rows], {}
         pairs, readings = read_probing_set(self.config.probing_set)
         if self.config.questions:
             pairs, _ = drop_foreign(pairs, read_questions(self.config.questions))
@@ -120,9 +123,9 @@ class Inputs:
         """Return the tokens of each pair in the chat reading."""
         return [len(self.chat(pair["question"], pair["prediction"]).input_ids) for pair in pairs]
 
-    def load_judge(self, dtype: str, name: str | Path | None = None) -> InspectorPipeline:
+    def load_judge(self, dtype: str, name: str | Path | None = None, device: str = "cpu") -> InspectorPipeline:
         """Load the judge that is measured, or another one."""
-        return load_judge(name or self.judge_id, dtype=getattr(torch, dtype))
+        return load_judge(name or self.judge_id, dtype=getattr(torch, dtype), device=device)
 
     def pairs_of(self, n_tokens: int, n_pairs: int) -> Iterator[Pair]:
         """Make up pairs of a given length out of the set's own words; no two begin alike.

@@ -87,6 +87,7 @@ def measure(
     repetitions: int,
     warm_up: Callable[[], Any] | None,
     details: Callable[[T], dict[str, Any]] = lambda _: {},
+    device: str = "cpu",
 ) -> Measurement:
     """Time a case, then its ceiling, which must not count as the case's memory.
 
@@ -96,8 +97,9 @@ def measure(
         repetitions: How many are timed.
         warm_up: Run once before, not timed.
         details: Makes the details of what the last repetition returned.
+        device: Where it runs; its memory counts, and it runs the ceiling.
     """
-    loaded = peak_memory()
+    loaded = peak_memory(device)
     if warm_up is not None:
         warm_up()
     seconds: list[float] = []
@@ -105,19 +107,21 @@ def measure(
         start = time.perf_counter()
         result = run()
         seconds.append(time.perf_counter() - start)
-    peak = peak_memory()
+    peak = peak_memory(device)
     ceiling = None
     if work.shape is not None:
-        ceiling = matrix_ceiling(work.shape, work.batch_tokens, getattr(torch, work.dtype))
+        ceiling = matrix_ceiling(work.shape, work.batch_tokens, getattr(torch, work.dtype), device=device)
     return Measurement(work, seconds, peak, loaded, ceiling, details(result))
 
 
-def peak_memory() -> int:
-    """Return the largest resident memory that this process has had, in bytes.
+def peak_memory(device: str = "cpu") -> int:
+    """Return the largest resident memory that this process has had, or has allocated on a GPU, in bytes.
 
     On Linux it is the high-water mark of the process's own memory: ru_maxrss would also know the parent's, from which
     it was forked.
     """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="ascii").splitlines():
@@ -127,7 +131,12 @@ def peak_memory() -> int:
 
 
 def matrix_ceiling(
-    shape: LayerShape, tokens: int, dtype: torch.dtype, seconds: float = CEILING_SECONDS, seed: int = 0
+    shape: LayerShape,
+    tokens: int,
+    dtype: torch.dtype,
+    seconds: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> float:
     """Time the matrix products of a layer's linear maps, one by one, and nothing else.
 
@@ -135,8 +144,9 @@ def matrix_ceiling(
         shape: The layer.
         tokens: Rows of the input.
         dtype: Of input and weights.
-        seconds: How long each is repeated.
+        seconds: How long each is repeated; None for `CEILING_SECONDS`.
         seed: Of the numbers.
+        device: Where they run.
 
     Returns:
         GFLOP/s over all of them, from the median time of each.
@@ -145,13 +155,11 @@ def matrix_ceiling(
     flops, total = 0, 0.0
     with torch.inference_mode():
         for inputs, outputs in shape.linears.values():
-            numbers = {
-                "states": torch.randn(tokens, inputs, generator=generator).to(dtype),
-                "weight": torch.randn(outputs, inputs, generator=generator).to(dtype),
-            }
+            sizes = {"states": (tokens, inputs), "weight": (outputs, inputs)}
+            numbers = {name: torch.randn(size, generator=generator).to(device, dtype) for name, size in sizes.items()}
             given = {"linear": functional.linear, **numbers}
             timer = Timer("linear(states, weight)", globals=given, num_threads=torch.get_num_threads())
-            total += timer.blocked_autorange(min_run_time=seconds).median
+            total += timer.blocked_autorange(min_run_time=CEILING_SECONDS if seconds is None else seconds).median
             flops += 2 * tokens * inputs * outputs
     return flops / total / GIGA
 

@@ -128,7 +128,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "times": _times, "percent": _percent, "memory": _memory}
-    groups = {name: _of(results["cases"], name) for name in ("ceiling", "best_of_8", "profile")}
+    groups = {name: _of(results["cases"], name) for name in ("ceiling", "best_of_8", "profile", "device")}
     by_pairs, by_length = _growth_points(results["cases"])
     text = environment.get_template("report.md.jinja").render(
         {**results, **groups, "throughput": _of(results["cases"], *THROUGHPUT_GROUPS)},
@@ -178,6 +178,8 @@ def draw(results: Mapping[str, Any]) -> Figure:
         (by_pairs, lambda axes: _growth(axes, by_pairs, "pairs of 64 tokens")),
         (by_length, lambda axes: _growth(axes, by_length, "tokens of a pair")),
     ]
+    if devices := _of(cases, "device"):
+        panels[:2] = [(devices, lambda axes: _speeds(axes, devices)), (devices, lambda axes: _shares(axes, devices))]
     figure = Figure(SIZE, layout="constrained")
     for axes, (measured, panel) in zip(figure.subplots(2, 2, squeeze=False).ravel(), panels, strict=True):
         axes.set_visible(bool(measured))

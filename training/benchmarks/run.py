@@ -29,7 +29,7 @@ from inspector_pipeline.files.tables import read_json
 
 from ..runs.command import from_settings, run
 from ..runs.manifest import Manifest
-from . import cases, reference
+from . import cases, on_device, reference
 from .config import BenchmarkConfig, Case
 from .inputs import Inputs
 from .measure import Measurement
@@ -48,6 +48,8 @@ SETTINGS_OF = {
     "growth_pairs": (),  # these and the lengths stand in the cases themselves
     "growth_lengths": (),
     "growth_dtype": ("growth",),
+    "device_tokens": ("device",),
+    "device_lengths": (),
     "other_judges": ("judge",),
     "output": (),
     "cases": (),
@@ -84,7 +86,8 @@ def digest(config: BenchmarkConfig, case: Case, manifest: Manifest) -> str:
     settings["threads"] = config.threads or _cores()
     if case.group in BESIDE_JUDGE:
         del settings["engine"]
-    own = ("reference.py" if case.group in BESIDE_JUDGE else "cases.py", "inputs.py", "measure.py")
+    own = ["reference.py" if case.group in BESIDE_JUDGE else "cases.py", "inputs.py", "measure.py"]
+    own += ["on_device.py"] if config.device is not None else []
     code = _sources_sha256(HERE / name for name in own)
     made_from = [manifest.inputs, manifest.versions, settings, asdict(case), code]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
@@ -130,7 +133,8 @@ def run_case(config: BenchmarkConfig, case: Case) -> dict[str, Any]:
         What its JSON holds: the case, when it ran, and its measurement.
     """
     function: Callable[..., Measurement]
-    function = getattr(reference if case.group in BESIDE_JUDGE else cases, case.group)
+    places = (reference if case.group in BESIDE_JUDGE else cases, on_device)
+    function = next(getattr(place, case.group) for place in places if hasattr(place, case.group))
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     measured = function(Inputs(config), **case.arguments).to_dict()
     load = os.getloadavg()[0]
@@ -147,9 +151,15 @@ def machine(config: BenchmarkConfig) -> dict[str, Any]:
     return {
         "cpu": fields.get("model name") or platform.processor(),
         "threads": config.threads or _cores(),
+        "device": _device_name(config.device),
         "matrix_extensions": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags],
         "memory_bytes": pages * os.sysconf("SC_PAGE_SIZE") if pages else None,
     }
+
+
+def _device_name(device: str | None) -> str | None:
+    """Name what a device is; None where the run is on the CPU alone."""
+    return torch.cuda.get_device_name(device) if device and torch.device(device).type == "cuda" else device
 
 
 def _cores() -> int:

@@ -2,6 +2,11 @@
 
     python -m training benchmark --probing-set probing.json --questions gsm8k_train.jsonl --output work/benchmark
 
+    python -m training benchmark --device cuda --output work/gpu
+
+measures the embedded judge on a GPU, with no file but the package: pairs/s, tokens/s, share of the peak, memory, and
+how far its scores are from those of float32 on the CPU. It takes a few minutes, and prints the tables.
+
 Every case reads the same pairs with the same weights, in a process of its own, so that its peak memory is its own. A
 case that is done is kept in `cases/`, so a run that was killed goes on; `--cases judge plain` runs some of them. The
 machine should do nothing else meanwhile. The default settings take about 25 minutes on 2 cores and 16 GB of memory, of
@@ -16,6 +21,7 @@ from pathlib import Path
 
 from ..benchmarks.config import BenchmarkConfig as Config
 from ..benchmarks.config import all_cases, chosen_cases
+from ..benchmarks.on_device import check_device
 from ..benchmarks.report import write_report
 from ..benchmarks.run import described, digest, kept, machine, measure_case
 
@@ -26,12 +32,14 @@ def run(config: Config) -> None:
     """Run the stage: measure what is not measured yet, then write tables and plot from all that is.
 
     Raises:
-        SettingsError: A case is unknown.
+        SettingsError: A case is unknown, or the device is not there.
         DataFileError: An input cannot be read, or a case's process ended without a measurement.
     """
     folder, chosen, manifest = Path(config.output), chosen_cases(config), described(config)
     if manifest.is_done(folder):
         return
+    if config.device is not None:
+        check_device(config.device)
     cases = folder / "cases"
     cases.mkdir(parents=True, exist_ok=True)
     for number, case in enumerate(chosen, start=1):
@@ -42,4 +50,7 @@ def run(config: Config) -> None:
             measure_case(config, case, made_from, path)
     found = {case.name: kept(cases / f"{case.name}.json", digest(config, case, manifest)) for case in all_cases(config)}
     measured = {name: one for name, one in found.items() if one is not None}
-    manifest.write(folder, write_report(folder, measured, manifest, machine(config), config.batch_size))
+    files = write_report(folder, measured, manifest, machine(config), config.batch_size)
+    manifest.write(folder, files)
+    if config.device is not None:
+        logger.info("%s", next(path for path in files if path.suffix == ".md").read_text(encoding="utf-8"))

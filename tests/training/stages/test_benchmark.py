@@ -14,9 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from inspector_training.benchmarks import reference as reference_procedure
-from inspector_training.benchmarks import run
-from inspector_training.benchmarks.cases import QUESTION_TOKENS, best_of_pairs, kind_of, qwen3_config, shares
-from inspector_training.benchmarks.config import BenchmarkConfig, all_cases, chosen_cases
+from inspector_training.benchmarks import measure, run
+from inspector_training.benchmarks.cases import best_of_pairs, kind_of, qwen3_config, shares
+from inspector_training.benchmarks.config import DTYPES, QUESTION_TOKENS, BenchmarkConfig, all_cases, chosen_cases
 from inspector_training.benchmarks.inputs import PUBLISHED_LAYERS, Inputs, rubric_layers
 from inspector_training.benchmarks.measure import matrix_ceiling, padded
 from inspector_training.benchmarks.reference import attention_entropy, encoder_config
@@ -44,6 +44,12 @@ SMOLLM2 = LayerShape(hidden=576, heads=9, kv_heads=3, head_dim=64, intermediate=
 def family():
     """One family is enough here: what differs between them is tested with the judges."""
     return "llama"
+
+
+@pytest.fixture(autouse=True)
+def short_ceilings(monkeypatch):
+    """Time the matrix products for a moment only: here nothing depends on how fast they are."""
+    monkeypatch.setattr(measure, "CEILING_SECONDS", 0.002)
 
 
 @pytest.fixture
@@ -324,27 +330,59 @@ def test_a_judge_that_is_not_there_is_told_before_anything_is_measured(config, t
 
 def test_settings_are_checked(config):
     with pytest.raises(SettingsError, match=r"cases expects .* but got 'jugde'"):
-        chosen_cases(BenchmarkConfig("set.json", "out", cases=("jugde",)))
+        chosen_cases(BenchmarkConfig("out", "set.json", cases=("jugde",)))
     with pytest.raises(SettingsError, match="cases expects .* but got none"):
-        chosen_cases(BenchmarkConfig("set.json", "out", cases=()))
+        chosen_cases(BenchmarkConfig("out", "set.json", cases=()))
     with pytest.raises(SettingsError, match="repetitions expects 1 or more, but got 0"):
-        BenchmarkConfig("set.json", "out", repetitions=0)
+        BenchmarkConfig("out", "set.json", repetitions=0)
     with pytest.raises(SettingsError, match="drift_pairs expects 0"):
-        BenchmarkConfig("set.json", "out", drift_pairs=-1)
+        BenchmarkConfig("out", "set.json", drift_pairs=-1)
     with pytest.raises(SettingsError, match="other_judges expects judges of different names, but got one, one"):
-        BenchmarkConfig("set.json", "out", other_judges=("a/one", "b/one"))
+        BenchmarkConfig("out", "set.json", other_judges=("a/one", "b/one"))
     with pytest.raises(SettingsError, match="threads expects 1 or more"):
-        BenchmarkConfig("set.json", "out", threads=0)
+        BenchmarkConfig("out", "set.json", threads=0)
+
+
+@pytest.mark.parametrize("cases", [None, ("device-64-float32", "device_parity")])
+def test_a_device_needs_no_labels_and_its_cases_are_the_judges(config, cases):
+    with pytest.raises(SettingsError, match="probing_set expects labelled pairs .* name a device"):
+        replace(config, probing_set=None)
+    there = replace(config, probing_set=None, device="cpu", cases=cases)
+    groups = {case.group for case in chosen_cases(there)}
+    assert groups == {"device", "device_parity"}
+
+
+def test_the_judge_on_a_device_is_measured_and_compared_with_the_cpu(config):
+    there = replace(
+        config, probing_set=None, device="cpu", cases=None, device_tokens=640, device_lengths=(64, 200), repetitions=1
+    )
+    Path(config.output).mkdir(parents=True)
+    cases = {case.name: json.loads(json.dumps(run_case(there, case))) for case in all_cases(there)}
+
+    assert cases["device-64-float32"]["pairs"] == 10
+    assert cases["device-best-of-8-float32"]["pairs"] == 8
+    assert cases["device-200-bfloat16"]["details"]["scored"] == 3
+    parity = cases["device_parity"]["details"]
+    assert parity["float32"]["max"] < 1e-4 < parity["bfloat16"]["max"]
+    table = markdown(results_of(there, cases))
+    assert all(f"| {name}-{dtype} | " in table for name in ("64", "200", "best-of-8") for dtype in DTYPES)
+    assert draw(results_of(there, cases)).axes
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_measured(config):
+    with pytest.raises(SettingsError, match="device expects one that torch can use here, but got 'nowhere'"):
+        benchmark(replace(config, device="nowhere", cases=None))
+    assert not Path(config.output).exists()
 
 
 def test_a_group_stands_for_its_cases():
-    names = [case.name for case in chosen_cases(BenchmarkConfig("set.json", "out", cases=("reference", "drift")))]
+    names = [case.name for case in chosen_cases(BenchmarkConfig("out", "set.json", cases=("reference", "drift")))]
     assert names == ["reference-batch-1", "reference-batch-16", "drift"]
 
 
 def results_of(config, cases):
     return {
-        "machine": {"cpu": "A CPU", "threads": 2, "matrix_extensions": ["avx512f"]},
+        "machine": {"cpu": "A CPU", "device": config.device, "threads": 2, "matrix_extensions": ["avx512f"]},
         "settings": {"pairs": config.pairs, "repetitions": 3, "reference_repetitions": 1},
         "versions": {"torch": "2", "transformers": "5"},
         "cases": cases,
@@ -388,7 +426,7 @@ def made_up(case):
 
 
 def test_the_tables_give_the_ratios_of_one_run():
-    config = BenchmarkConfig("set.json", "out")
+    config = BenchmarkConfig("out", "set.json")
     results = results_of(config, {case.name: made_up(case) for case in all_cases(config)})
 
     found = results["comparisons"]
@@ -410,7 +448,7 @@ def test_the_tables_give_the_ratios_of_one_run():
 
 
 def test_the_picture_shows_what_was_measured_and_hides_the_rest():
-    config = BenchmarkConfig("set.json", "out")
+    config = BenchmarkConfig("out", "set.json")
     cases = {case.name: made_up(case) for case in all_cases(config)}
     whole, part = (draw(results_of(config, chosen)) for chosen in (cases, {"judge-float32": cases["judge-float32"]}))
     assert isinstance(whole, Figure)
