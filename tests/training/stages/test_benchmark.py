@@ -13,8 +13,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from inspector_training.benchmarks import reference as reference_procedure
 from inspector_training.benchmarks import measure, run
+from inspector_training.benchmarks import reference as reference_procedure
 from inspector_training.benchmarks.cases import best_of_pairs, kind_of, qwen3_config, shares
 from inspector_training.benchmarks.config import DTYPES, QUESTION_TOKENS, BenchmarkConfig, all_cases, chosen_cases
 from inspector_training.benchmarks.inputs import PUBLISHED_LAYERS, Inputs, rubric_layers
