@@ -17,6 +17,7 @@ from .errors import JudgeConfigError, ReadingError
 from .familiarity import STATISTICS, Bounds
 from .features import POOLINGS, STATE_KINDS, Feature
 from .heads import AGGREGATIONS, SCORE_RULES, STACKED_RULES
+from .int8 import ENGINE_SETTINGS
 from .results import rank_choices
 from .template import PairTemplate, take_fields
 
@@ -33,14 +34,15 @@ FAMILIAR_FIELDS = {"features": list, "n_components": int, "n_words": int, "thres
 FITTED_ON_VERSION = 3  # the first format_version that says what a judge was fitted on
 LEVELS_VERSION = 4  # the first format_version with scores that are words or no whole numbers
 CALIBRATED_VERSION = 5  # the first one whose judges can be calibrated on labels of a domain
-FORMAT_VERSION = max(*HEADS.values(), FITTED_ON_VERSION, LEVELS_VERSION, CALIBRATED_VERSION)
+ENGINE_VERSION = 6  # the first one whose judges say which arithmetic they were fitted in
+FORMAT_VERSION = max(*HEADS.values(), FITTED_ON_VERSION, LEVELS_VERSION, CALIBRATED_VERSION, ENGINE_VERSION)
 LARGEST_CLASS = 2**31 - 1
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
     *("backbone_config", "backbone_id", "backbone_revision", "fused", "depth"),
     *("readings", "aspects", "max_length", "format_version"),
 )
-ADDED_FIELDS = ("rank_by", "familiar", "n_seen_questions", "calibration")  # to the first layout
+ADDED_FIELDS = ("rank_by", "familiar", "n_seen_questions", "calibration", "engine")  # to the first layout
 FIELDS_OF_TRANSFORMERS = {
     *("model_type", "auto_map", "custom_pipelines", "torch_dtype", "attn_implementation", "output_attentions"),
     *("_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset", "_from_model_config"),
@@ -161,6 +163,9 @@ class InspectorConfig(PreTrainedConfig):
         familiar: JSON object of a `Familiar`; None, which is not written, where the judge cannot tell.
         n_seen_questions: How many questions the judge names as those that it was fitted on; 0, which is not written,
             where it names none.
+        calibration: Aspect -> JSON object of a `LevelMap`; None, which is not written, where there is none.
+        engine: The arithmetic that the judge was fitted in and runs in, `int8.ENGINE_SETTINGS`; None, which is not
+            written, is torch's own in the judge's dtype.
 
     Raises:
         JudgeConfigError: A field is wrong, missing or unknown; the message names it. A bare `InspectorConfig()`, which
@@ -183,6 +188,7 @@ class InspectorConfig(PreTrainedConfig):
     familiar: dict[str, Any] | None = None
     n_seen_questions: int = 0
     calibration: dict[str, Any] | None = None
+    engine: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the backbone's config; run our installed code, not a repo's, where both are there."""
@@ -254,6 +260,11 @@ class InspectorConfig(PreTrainedConfig):
         _require(
             self.depth == depth, f"depth expects {depth}, the deepest layer a feature reads, but got {self.depth}."
         )
+        _require(
+            self.engine in (None, ENGINE_SETTINGS),
+            f"engine expects {ENGINE_SETTINGS}, or nothing, but got {self.engine!r}. Upgrade inspector-pipeline, or "
+            "load the judge where it was made.",
+        )
         _one_of(self.rank_by, (None, *rank_choices(aspects)), "rank_by")
         layers = getattr(self.backbone_config, "num_hidden_layers", None)
         _require(layers == depth, f"backbone_config.num_hidden_layers expects depth = {self.depth}, but got {layers}.")
@@ -264,6 +275,7 @@ class InspectorConfig(PreTrainedConfig):
         aspects, fitted_on = self.parsed_aspects, self.parsed_familiar is not None or self.n_seen_questions > 0
         levels = LEVELS_VERSION * any(not aspect.has_plain_scores for aspect in aspects)
         added = max(FITTED_ON_VERSION * fitted_on, levels, CALIBRATED_VERSION * bool(self.parsed_calibration))
+        added = max(added, ENGINE_VERSION * bool(self.engine))
         return max(added, *(HEADS[aspect.head.type] for aspect in aspects))
 
     @property

@@ -23,7 +23,8 @@ from transformers import PreTrainedModel
 from .devices import TOKEN_BUDGET, to_device, token_budget
 from .errors import BackboneError
 from .features import Feature, PackPooling, Pooled, TokenShares, pool_states, read_states
-from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, Segment, pack, prefix_tree
+from .int8 import TORCH_INT8, is_int8
+from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, PrefixTree, Segment, cut_tree, pack, prefix_tree
 from .template import EncodedPair, PairTokenizer
 from .truncation import find_decoder_parts, shallow_view, with_attention
 
@@ -35,6 +36,7 @@ T = TypeVar("T")
 
 _CHECK_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative; else _ROUGH_TOLERANCE
 _ROUGH_TOLERANCE = 0.05
+_INT8_TOLERANCE = 0.25  # a pack and a plain pass are cut into other pieces, see `int8.py`
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class FeatureReader:
 
     Attributes:
         is_packed: Whether passes run in packs; else in padded batches.
+        is_int8: Whether the backbone runs in whole numbers. Then pairs are cut into pieces of their own, and a pair's
+            features are the same to the last digit in any company.
     """
 
     def __init__(
@@ -134,6 +138,12 @@ class FeatureReader:
         self.is_packed = _runs_packs(max(self.families, key=lambda family: family.depth))
         if not self.is_packed:
             logger.info("%s runs in padded batches.", type(backbone).__name__)
+        self.is_int8 = is_int8(backbone)
+        if self.is_int8 and not (self.is_packed and backbone.device.type == "cpu"):
+            raise BackboneError(
+                f"The engine {TORCH_INT8} expects a decoder of plain causal attention on the CPU, but got "
+                f"{type(backbone).__name__} on {backbone.device}. Load the judge with engine='torch', or on the CPU."
+            )
         self._openings: dict[_Family, _Opening | None] = {}
 
     def __call__(
@@ -159,6 +169,11 @@ class FeatureReader:
             longest = max(len(pair[name].input_ids) for pair in window for name in family.features)
             if self.is_packed and longest <= _attention_span(self.backbone.config):
                 self._read_packs(family, window, share_prefixes, (len(window), columns, shares))
+            elif self.is_int8:
+                raise BackboneError(
+                    f"The engine {TORCH_INT8} expects pairs inside the backbone's attention window, but got one of "
+                    f"{longest} tokens. Load the judge with engine='torch'."
+                )
             else:
                 for name in family.features:
                     self._read_padded(family, name, [pair[name] for pair in window], (len(window), columns, shares))
@@ -186,8 +201,7 @@ class FeatureReader:
         target: "_Target",
     ) -> None:
         """Pack all pairs under all readings of a family; those that do not begin with its opening by themselves."""
-        opening = self._opening(family) if share_prefixes else None
-        min_shared = MIN_SHARED_TOKENS if share_prefixes else None
+        opening = self._opening(family) if share_prefixes or self.is_int8 else None
         opened: list[_Row] = []
         others: list[_Row] = []
         for name in family.features:
@@ -195,9 +209,18 @@ class FeatureReader:
                 begins = opening is not None and encoded[name].input_ids[: len(opening.ids)] == opening.ids
                 (opened if begins else others).append(_Row(number, name, encoded[name]))
         for rows, shared in ((opened, opening), (others, None)):
-            tree = prefix_tree([row.pair.input_ids for row in rows], len(shared.ids) if shared else 0, min_shared)
+            tree = self._tree(family, rows, len(shared.ids) if shared else 0, share_prefixes)
             for one in pack(tree, token_budget(self.backbone.device)):
                 self._read_pack(family, one, [rows[i] for i in one.sequences], shared, target)
+
+    def _tree(self, family: _Family, rows: Sequence[_Row], start: int, share_prefixes: bool) -> PrefixTree:
+        """Say what pairs share; in whole numbers, by where each pair's own parts end."""
+        sequences = [row.pair.input_ids for row in rows]
+        if not self.is_int8:
+            return prefix_tree(sequences, start, MIN_SHARED_TOKENS if share_prefixes else None)
+        ends = slice(2 if len(family.features) > 1 else 1)  # readings that differ after the pair share it
+        cuts = [[row.pair.response.start, row.pair.response.end][ends] for row in rows]
+        return cut_tree(sequences, cuts, start, is_shared=share_prefixes)
 
     def _read_pack(
         self,
@@ -353,7 +376,8 @@ def _runs_packs(family: _Family) -> bool:
             plain = plain[family.layers[-1]][0]
             own = torch.cat([states[slice(*one.segments[s][:2])] for s in path])
             error = (own.float() - plain[-own.shape[0] :].float()).norm() / plain.float().norm()
-            if not error < _CHECK_TOLERANCE.get(states.dtype, _ROUGH_TOLERANCE):
+            tolerance = _CHECK_TOLERANCE.get(states.dtype, _ROUGH_TOLERANCE)
+            if not error < (_INT8_TOLERANCE if is_int8(backbone) else tolerance):
                 return False
     return True
 

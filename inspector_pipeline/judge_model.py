@@ -226,8 +226,13 @@ class JudgeModel(PreTrainedModel):
             float32 (batch, hidden) for each feature.
 
         Raises:
-            BackboneError: The judge has no backbone yet.
+            BackboneError: The judge has no backbone yet, or one in whole numbers, which is not padded.
         """
+        if self.config.engine:
+            raise BackboneError(
+                f"Padded batches expect the engine torch, but the judge runs {self.config.engine['name']}, whose "
+                "results would depend on the padding. Use its pipeline, or load it with engine='torch'."
+            )
         return read_features(
             self.loaded_backbone,
             self.final_norm,

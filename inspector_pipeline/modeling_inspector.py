@@ -5,6 +5,7 @@ a conversation in, one logit out.
 """
 
 import copy
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any, Union, cast
@@ -23,11 +24,14 @@ from .errors import BackboneError, JudgeConfigError
 from .familiarity import check_fitted_on
 from .handler import EndpointHandler
 from .heads import check_weights
+from .int8 import ENGINE_SETTINGS, ENGINES, TORCH, TORCH_INT8, is_int8, round_linears
 from .judge_model import JudgeModel
 from .pipeline_inspector import TASK, InspectorPipeline
 from .results import TOTAL, own_rank_field
 from .reward import ConversationReader
-from .truncation import shallow_view
+from .truncation import decoder_layers, shallow_view
+
+logger = logging.getLogger(__name__)
 
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 FITTED_ON = ("familiar.", "seen_questions")  # how the names begin of tensors that say what a judge was fitted on
@@ -61,6 +65,7 @@ class InspectorModel(JudgeModel):
         *model_args: Any,
         config: InspectorConfig | None = None,
         share_backbone_with: Union["InspectorModel", None] = None,
+        engine: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Load a judge, fused or probes only.
@@ -71,6 +76,9 @@ class InspectorModel(JudgeModel):
             config: The judge's config, where it is loaded already.
             share_backbone_with: A loaded judge of the same backbone, at least as deep; its weights are used, so that
                 several probe sets run on one backbone in memory.
+            engine: The arithmetic: `torch`, or `torch-int8` on a CPU (see `int8.py`). None is the judge's own, in which
+                its probes were fitted; another one gives other scores, and is warned of. What `torch-int8` leaves to
+                floating point is float32, whatever the dtype.
             **kwargs: For `PreTrainedModel.from_pretrained` (dtype, device_map, revision, token, ...). A dtype of
                 "auto", the default, is what the hardware is fastest in (`preferred_dtype`); "stored" is that of the
                 judge's files.
@@ -88,8 +96,10 @@ class InspectorModel(JudgeModel):
         wants_info = kwargs.pop("output_loading_info", False)
         if share_backbone_with is not None:
             check_sharing(kwargs)
+        config = _with_engine(config, engine)
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
         dtype = preferred_dtype() if dtype in (None, "auto") else dtype
+        dtype = torch.float32 if config.engine else dtype
         backbone_kwargs = {}
         if config.fused and share_backbone_with is None:
             kwargs["dtype"] = "auto" if dtype == "stored" else dtype
@@ -122,6 +132,8 @@ class InspectorModel(JudgeModel):
         model._note_revision(kwargs)
         if not config.fused:
             model._take_backbone(share_backbone_with, backbone_kwargs)
+        if config.engine and not is_int8(model.loaded_backbone):
+            round_linears(decoder_layers(model.loaded_backbone))
         return (model, info) if wants_info else model
 
     def _take_backbone(self, shared: Union["InspectorModel", None], kwargs: Mapping[str, Any]) -> None:
@@ -190,6 +202,9 @@ class InspectorModel(JudgeModel):
             raise BackboneError(
                 "save_pretrained(fused=True) expects a judge with its backbone, but this holds probes only."
             )
+        if fused and is_int8(self.loaded_backbone):
+            self._unrounded().save_pretrained(save_directory, *args, **kwargs)
+            return
         if not fused and not self.config.backbone_id:
             raise JudgeConfigError("save_pretrained(fused=False) expects a backbone_id in the config, but it is empty.")
         if not fused:
@@ -213,9 +228,52 @@ class InspectorModel(JudgeModel):
         for shipped in (InspectorPipeline, EndpointHandler):
             custom_object_save(shipped, save_directory)
 
+    def _unrounded(self) -> "InspectorModel":
+        """Load this judge again, with its backbone's own weights and its engine in the config alone.
+
+        Raises:
+            BackboneError: It was not loaded from anywhere.
+        """
+        if not self.name_or_path:
+            raise BackboneError(
+                f"save_pretrained(fused=True) expects the backbone's own weights, but the engine {TORCH_INT8} has "
+                "rounded them. Save the judge with fused=False, load that, and save it fused."
+            )
+        config = copy.deepcopy(self.config)
+        config.engine = None
+        config.format_version = config.needed_version
+        found: InspectorModel = type(self).from_pretrained(
+            self.name_or_path, config=config, revision=self.revision or "main", dtype=torch.float32
+        )
+        found.config.engine, found.config.format_version = self.config.engine, self.config.format_version
+        return found
+
     def load_tokenizer(self, **hub_kwargs: Any) -> Any:
         """Load this judge's tokenizer, see `backbone.load_tokenizer`."""
         return load_tokenizer(self, **hub_kwargs)
+
+
+def _with_engine(config: InspectorConfig, engine: str | None) -> InspectorConfig:
+    """Return a config with the engine that was asked for, and warn where its probes were fitted in another.
+
+    Raises:
+        JudgeConfigError: There is no such engine.
+    """
+    if engine not in (None, *ENGINES):
+        raise JudgeConfigError(f"engine expects one of {', '.join(ENGINES)}, but got {engine!r}.")
+    own = TORCH_INT8 if config.engine else TORCH
+    if engine in (None, own):
+        return config
+    logger.warning(
+        "The judge's probes were fitted in the engine %s and run in %s: its scores are others, and its evidence "
+        "does not hold for them.",
+        own,
+        engine,
+    )
+    config = copy.deepcopy(config)
+    config.engine = ENGINE_SETTINGS if engine == TORCH_INT8 else None
+    config.format_version = config.needed_version
+    return config
 
 
 class InspectorReward(InspectorModel):

@@ -9,6 +9,7 @@ transformers has for it.
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -113,6 +114,40 @@ def _runs(
             yield run, stop
             run, stop = [member], len(sequences[member])
     yield run, stop
+
+
+def cut_tree(
+    sequences: Sequence[list[int]], cuts: Sequence[Sequence[int]], start: int = 0, *, is_shared: bool = True
+) -> PrefixTree:
+    """Cut sequences at places of their own, whatever else is there, and hold what they share up to a cut once.
+
+    Attention over pieces gives the same last digits only where the pieces are the same. `prefix_tree` cuts where other
+    sequences part.
+
+    Args:
+        sequences: Token ids, longer than `start`.
+        cuts: For each sequence, where it is cut, ascending.
+        start: Tokens at the beginning that are left out, since they are cached.
+        is_shared: Whether equal pieces after equal pieces are one node.
+
+    Returns:
+        Paths that spell each sequence from `start` on.
+    """
+    nodes: list[Node] = []
+    known: dict[tuple[int | None, tuple[int, ...]], int] = {}
+    ends = [0] * len(sequences)
+    for i in sorted(range(len(sequences)), key=lambda i: sequences[i]) if is_shared else range(len(sequences)):
+        ids = sequences[i]
+        borders = [start, *(cut for cut in cuts[i] if start < cut < len(ids)), len(ids)]
+        parent: int | None = None
+        for at, stop in pairwise(borders):
+            key = (parent, tuple(ids[at:stop]))
+            if not is_shared or key not in known:
+                nodes.append(Node(ids[at:stop], at, parent))
+                known[key] = len(nodes) - 1
+            parent = known[key]
+        ends[i] = len(nodes) - 1 if parent is None else parent
+    return PrefixTree(nodes, ends)
 
 
 def common_length(a: Sequence[int], b: Sequence[int], start: int = 0) -> int:

@@ -129,6 +129,12 @@ def find_decoder_parts(backbone: nn.Module, n_layers: int) -> DecoderParts:
     )
 
 
+def decoder_layers(backbone: PreTrainedModel) -> nn.ModuleList:
+    """Return a decoder's layers."""
+    parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)
+    return cast(nn.ModuleList, getattr(backbone.get_submodule(parts.path), parts.layers_name))
+
+
 def take_final_norm(backbone: PreTrainedModel) -> nn.Module:
     """Remove the final norm from a backbone, so that its last state is raw, and return it."""
     parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)

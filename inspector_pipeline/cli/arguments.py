@@ -73,10 +73,12 @@ def check_input(place: str) -> None:
 
 
 def add_judge_options(parser: argparse.ArgumentParser) -> None:
-    """Add how a judge is loaded: --revision, --device and --dtype, and of classifiers --rubrics and --backbone."""
+    """Add how a judge is loaded, and of classifiers --rubrics and --backbone."""
     parser.add_argument("--revision", metavar="NAME", help="commit, branch or tag of a judge on the Hub (main)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
     parser.add_argument("--dtype", choices=DTYPES, help="default: what the device is fastest in")
+    engine = "another arithmetic than the judge was fitted in: scores change (default: the judge's own)"
+    parser.add_argument("--engine", choices=("torch", "torch-int8"), help=engine)
     rubrics = "of classifiers: probing set, or JSON, with the rubrics that they were fitted in (this project's own)"
     parser.add_argument("--rubrics", metavar="FILE", help=rubrics)
     parser.add_argument("--backbone", metavar="ID_OR_PATH", help="of classifiers: its backbone (the one they name)")

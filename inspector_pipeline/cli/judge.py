@@ -40,7 +40,7 @@ def load(args: argparse.Namespace) -> Any:
     """Load the judge, by `judge` and those of the options of `add_judge_options` that were given."""
     from inspector_pipeline.api.load import load_judge
 
-    named = ("device", "dtype", "revision", "rubrics", "backbone")
+    named = ("device", "dtype", "engine", "revision", "rubrics", "backbone")
     options = {name: getattr(args, name) for name in named if getattr(args, name)}
     with loading(args.judge):
         return load_judge(args.judge, **options)

@@ -21,25 +21,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
-from transformers import AutoModel, PreTrainedModel, Qwen3Config
+from transformers import AutoModel, Qwen3Config
 
 from inspector_pipeline.configuration_inspector import InspectorConfig
-from inspector_pipeline.devices import TOKEN_BUDGET
 from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.packing import prefix_tree
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
 
-from ..evaluation.cost import LayerShape
 from .config import QUESTION_TOKENS, RESPONSES
-from .inputs import Inputs, Pair, make_rubric_judge
-from .measure import Measurement, Work, measure
+from .inputs import Inputs, Pair, make_rubric_judge, work_of
+from .measure import Measurement, Scores, Work, difference, measure, scores_of
 
 Result = dict[str, Any]
-Scores = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 MIN_TOKENS = 256  # of a long pair
 QWEN3_LAYERS = 4
@@ -102,39 +98,6 @@ def _throughput(
         warm_up=lambda: score(pairs[:2]),
         details=details,
     )
-
-
-def work_of(
-    inputs: Inputs, loaded: InspectorPipeline, pairs: list[Pair], dtype: str, budget: int = TOKEN_BUDGET
-) -> Work:
-    """Count what scoring some pairs takes: every reading to its own deepest layer, at least one."""
-    backbone: PreTrainedModel = loaded.model.backbone
-    shape = LayerShape.of(backbone.config)
-    features = [feature for aspect in loaded.model.aspects for feature in aspect.features]
-    encoded = [loaded.encode(pair) for pair in pairs]
-    tokens = flops = 0
-    for reading in loaded.encode.encoders:
-        lengths = [len(own[reading].input_ids) for own in encoded]
-        tokens += sum(lengths)
-        flops += shape.flops(lengths, max(1, *(f.layer for f in features if f.reading == reading)))
-    return Work(
-        dtype=dtype,
-        pairs=len(pairs),
-        tokens=tokens,
-        chat_tokens=sum(inputs.chat_lengths(pairs)),
-        flops=flops,
-        shape=shape,
-        batch_tokens=min(budget, tokens),
-    )
-
-
-def scores_of(results: list[Result]) -> dict[str, Any]:
-    """Keep what cases are compared by: scores and expected scores, in the order of the pairs."""
-    return {
-        "scores": [list(result["scores"].values()) for result in results],
-        "expected": [list(result["expected"].values()) for result in results],
-        "aspects": list(results[0]["scores"]),
-    }
 
 
 def best_of_8(inputs: Inputs, dtype: str, mode: str) -> Measurement:
@@ -331,22 +294,6 @@ def drifts(inputs: Inputs, pairs: list[Pair]) -> dict[str, Any]:
         "sharing_float32": difference(plain, runs["float32", True]),
         "sharing_bfloat16": difference(runs["bfloat16", False], runs["bfloat16", True]),
         "pairs": len(pairs),
-    }
-
-
-def difference(one: Scores, other: Scores) -> dict[str, float]:
-    """Compare two runs over the same pairs.
-
-    Returns:
-        The largest and the mean difference of expected scores, their standard deviation over pairs (mean over aspects)
-        to judge these by, and the share of whole-number scores that differ.
-    """
-    apart = np.abs(one[1] - other[1])
-    return {
-        "max": float(apart.max()),
-        "mean": float(apart.mean()),
-        "spread": float(one[1].std(axis=0).mean()),
-        "flips": float((one[0] != other[0]).mean()),
     }
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from inspector_pipeline.api.load import EXAMPLES, judge_name, load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.configuration_inspector import InspectorConfig
+from inspector_pipeline.devices import TOKEN_BUDGET
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
@@ -28,6 +29,7 @@ from ..evaluation.cost import LayerShape
 from ..judges.build import AspectHead, BackboneSpec, judge_config
 from ..rows.probing_set import drop_foreign, read_probing_set, read_questions
 from .config import BenchmarkConfig
+from .measure import Work
 
 Pair = dict[str, str]
 
@@ -224,3 +226,27 @@ def _standardisation(inputs: Inputs, model: InspectorModel) -> tuple[Tensor, Ten
     stacked = torch.stack([torch.stack(rows) for rows in pooled])
     spread = stacked.std(dim=1, correction=0)
     return stacked.mean(dim=1), spread.clamp_min(1e-3 * spread.amax(dim=1, keepdim=True)).clamp_min(1e-6)
+
+
+def work_of(
+    inputs: Inputs, loaded: InspectorPipeline, pairs: list[Pair], dtype: str, budget: int = TOKEN_BUDGET
+) -> Work:
+    """Count what scoring some pairs takes: every reading to its own deepest layer, at least one."""
+    backbone: PreTrainedModel = loaded.model.backbone
+    shape = LayerShape.of(backbone.config)
+    features = [feature for aspect in loaded.model.aspects for feature in aspect.features]
+    encoded = [loaded.encode(pair) for pair in pairs]
+    tokens = flops = 0
+    for reading in loaded.encode.encoders:
+        lengths = [len(own[reading].input_ids) for own in encoded]
+        tokens += sum(lengths)
+        flops += shape.flops(lengths, max(1, *(f.layer for f in features if f.reading == reading)))
+    return Work(
+        dtype=dtype,
+        pairs=len(pairs),
+        tokens=tokens,
+        chat_tokens=sum(inputs.chat_lengths(pairs)),
+        flops=flops,
+        shape=shape,
+        batch_tokens=min(budget, tokens),
+    )

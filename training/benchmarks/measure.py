@@ -8,13 +8,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 from torch.utils.benchmark import Timer
 
 from ..evaluation.cost import LayerShape
 
 T = TypeVar("T")
+Scores = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 CEILING_SECONDS = 0.3  # how long each shape is timed
 GIGA = 1e9
@@ -168,3 +171,28 @@ def padded(lengths: list[int], batch_size: int) -> list[int]:
     """Return the lengths that are computed where batches in input order are padded to their longest row."""
     batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
     return [max(batch) for batch in batches for _ in batch]
+
+
+def scores_of(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Keep what cases are compared by: scores and expected scores, in the order of the pairs."""
+    return {
+        "scores": [list(result["scores"].values()) for result in results],
+        "expected": [list(result["expected"].values()) for result in results],
+        "aspects": list(results[0]["scores"]),
+    }
+
+
+def difference(one: Scores, other: Scores) -> dict[str, float]:
+    """Compare two runs over the same pairs.
+
+    Returns:
+        The largest and the mean difference of expected scores, their standard deviation over pairs (mean over aspects)
+        to judge these by, and the share of whole-number scores that differ.
+    """
+    apart = np.abs(one[1] - other[1])
+    return {
+        "max": float(apart.max()),
+        "mean": float(apart.mean()),
+        "spread": float(one[1].std(axis=0).mean()),
+        "flips": float((one[0] != other[0]).mean()),
+    }

@@ -15,10 +15,9 @@ from inspector_pipeline.devices import token_budget
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 
-from .cases import Scores, difference, scores_of, work_of
 from .config import DTYPES, QUESTION_TOKENS
-from .inputs import Inputs, Pair
-from .measure import Measurement, measure
+from .inputs import Inputs, Pair, work_of
+from .measure import Measurement, Scores, difference, measure, scores_of
 
 DIFFERENT_PAIRS = 64  # made up word by word; further ones are these under another number, which begin differently too
 PARITY_PAIRS, PARITY_LENGTH = 20, 256  # beside the first of the set

@@ -20,8 +20,9 @@ from inspector_pipeline.engine import FeatureReader
 from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.int8 import TORCH_INT8, round_linears
 from inspector_pipeline.template import EncodedPair, PairTokenizer
-from inspector_pipeline.truncation import take_final_norm
+from inspector_pipeline.truncation import decoder_layers, take_final_norm
 
 from ..labelling.readings import OWN
 from ..rows.records import LabelledPair, labelled_rows, write_records
@@ -121,10 +122,10 @@ def _read_states(
 
 
 def load_layers(made_from: Fingerprint, **options: Any) -> PreTrainedModel:
-    """Load the layers of a backbone that features are read from, onto a GPU where there is one.
+    """Load the layers of a backbone that features are read from, onto a GPU where there is one and it may be there.
 
     Args:
-        made_from: Names backbone, dtype and layers.
+        made_from: Names backbone, dtype, engine and layers.
         **options: For `load_backbone`.
 
     Raises:
@@ -133,6 +134,9 @@ def load_layers(made_from: Fingerprint, **options: Any) -> PreTrainedModel:
     location, pinned = backbone_location(made_from.backbone["id"], made_from.backbone["revision"], None)
     dtype, depth = getattr(torch, made_from.backbone["dtype"]), max(1, *made_from.layers)
     backbone = load_backbone(location, pinned.get("revision"), depth, dtype=dtype, **options)
+    if made_from.backbone.get("engine") == TORCH_INT8:
+        round_linears(decoder_layers(backbone))
+        return backbone
     return backbone.to("cuda") if torch.cuda.is_available() else backbone
 
 

@@ -15,6 +15,7 @@ from inspector_pipeline.errors import BackboneError, DataFileError, SettingsErro
 from inspector_pipeline.features import POOLINGS, STATE_KINDS
 from inspector_pipeline.files.disk import file_sha256
 from inspector_pipeline.files.tables import read_json
+from inspector_pipeline.int8 import TORCH, TORCH_INT8
 from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK, PairTemplate, check_pair
 from inspector_pipeline.truncation import position_limit, truncated_config
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
@@ -45,6 +46,8 @@ class ExtractConfig:
         backbone_id: Hub id, folder, `pypi:` or `gguf:` id.
         backbone_revision: Its revision.
         dtype: Of the backbone's computation. Features are always stored as float32.
+        engine: The arithmetic that the judge will serve with: torch, or torch-int8, which is faster on a CPU. Probes
+            are fitted on features of the same arithmetic.
         max_length: Upper bound on the tokens of a pair.
         layers: Which states to read, 0 for the embeddings; all where not given.
         poolings: Which poolings: mean, last, response_mean, min, max.
@@ -67,6 +70,7 @@ class ExtractConfig:
     backbone_id: str = EMBEDDED_BACKBONE_ID
     backbone_revision: str | None = EMBEDDED_BACKBONE_REVISION
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    engine: Literal["torch", "torch-int8"] = TORCH
     max_length: int = 2048
     layers: tuple[int, ...] | None = None
     poolings: tuple[str, ...] = ("response_mean", "last", "mean")
@@ -87,6 +91,8 @@ def check_settings(config: ExtractConfig) -> None:
         asked = getattr(config, name)
         if not asked or set(asked) - set(known):
             raise DataFileError(f"{name} expects one or more of {', '.join(known)}, but got {asked!r}.")
+    if config.engine == TORCH_INT8 and config.dtype != "float32":
+        raise DataFileError(f"dtype expects float32 beside the engine {TORCH_INT8}, but got {config.dtype}.")
     if config.window < 1:
         raise DataFileError(f"window expects one row or more, but got {config.window}.")
     if not config.readings:
@@ -288,6 +294,7 @@ def fingerprint_of(
             "commit": getattr(full, "_commit_hash", None),
             "files": {path.name: file_sha256(path) for path in weights},
             "dtype": config.dtype,
+            **({} if config.engine == TORCH else {"engine": config.engine}),
         },
         max_length=config.max_length,
         window=config.window,

@@ -11,11 +11,18 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from inspector_pipeline.backbone import backbone_location, named_by_content
-from inspector_pipeline.configuration_inspector import FITTED_ON_VERSION, HEADS, LEVELS_VERSION, InspectorConfig
+from inspector_pipeline.configuration_inspector import (
+    ENGINE_VERSION,
+    FITTED_ON_VERSION,
+    HEADS,
+    LEVELS_VERSION,
+    InspectorConfig,
+)
 from inspector_pipeline.decisions import PREFERENCE
 from inspector_pipeline.errors import JudgeConfigError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
+from inspector_pipeline.int8 import ENGINE_SETTINGS, TORCH
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.results import column_kinds
 from inspector_pipeline.truncation import truncated_config
@@ -36,18 +43,21 @@ class BackboneSpec:
         revision: Its revision.
         dtype: Of its computation.
         max_length: Upper bound on the tokens of a pair under one reading.
+        engine: The arithmetic: torch or torch-int8.
     """
 
     id: str
     revision: str | None
     dtype: str = "float32"
     max_length: int = 2048
+    engine: str = TORCH
 
     @classmethod
     def of(cls, config: InspectorConfig) -> "BackboneSpec":
         """Return that of a judge."""
         dtype = str(config.dtype).removeprefix("torch.")
-        return cls(config.backbone_id, config.backbone_revision, dtype, config.max_length)
+        engine = config.engine["name"] if config.engine else TORCH
+        return cls(config.backbone_id, config.backbone_revision, dtype, config.max_length, engine)
 
     def config(self, depth: int | None = None) -> PreTrainedConfig:
         """Read its config.
@@ -173,7 +183,7 @@ def judge_config(
     """
     column_kinds([aspect.name for aspect in aspects])
     familiar, n_seen = (fitted_on.familiar, len(fitted_on.seen_questions)) if fitted_on else (None, 0)
-    added = FITTED_ON_VERSION if familiar or n_seen else 1
+    added = ENGINE_VERSION if backbone.engine != TORCH else FITTED_ON_VERSION if familiar or n_seen else 1
     features = [feature for aspect in aspects for feature in aspect.features]
     depth = max([1, *(feature.layer for feature in features)])
     read = {feature.reading for feature in features}
@@ -202,6 +212,7 @@ def judge_config(
         n_seen_questions=n_seen,
         dtype=backbone.dtype,
         rank_by=rank_by,
+        engine=None if backbone.engine == TORCH else ENGINE_SETTINGS,
     )
 
 

@@ -8,7 +8,7 @@ added; the card and the plots come from it and from nothing else.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from inspector_pipeline.decisions import PREFERENCE
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_json
+from inspector_pipeline.int8 import TORCH
 from inspector_pipeline.modeling_inspector import InspectorModel
 
 from ..judges.build import AspectHead, BackboneSpec, FittedOn, ProbeWeights, build_judge
@@ -79,6 +80,7 @@ def run(config: Config) -> InspectorModel:
         )
     settings = fitted.extract["settings"]
     backbone = BackboneSpec(*(settings[key] for key in ("backbone_id", "backbone_revision", "dtype", "max_length")))
+    backbone = replace(backbone, engine=settings.get("engine", TORCH))
     familiar = fitted.familiar
     tensors = familiar.tensors if familiar else {}
     fitted_on = FittedOn(familiar.config if familiar else None, tensors, fitted.seen_questions)
