@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each (0)")
     parser.add_argument("--device", help="where each scores (default: the first accelerator, else cpu)")
     parser.add_argument("--dtype", help="default: what the device is fastest in")
+    parser.add_argument("--engine", choices=("torch", "torch-int8"), help="default: the judge's own")
     parser.add_argument("--address", help="a cluster's address (default: the cluster of this machine, or a new one)")
     args = parser.parse_args(argv)
     log_to_terminal(logging.INFO)
@@ -102,7 +103,7 @@ def _score(args: argparse.Namespace) -> None:
         check_folder(Path(place), args.kind)
     ray.init(address=args.address, ignore_reinit_error=True)
     dataset = getattr(ray.data, READERS[args.kind])(args.input)
-    settings = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name)}
+    settings = {name: getattr(args, name) for name in ("device", "dtype", "engine") if getattr(args, name)}
     settings |= {"columns": columns, "prefix": args.prefix}
     pool = {"actors": args.actors, "num_cpus": args.cpus, "num_gpus": args.gpus}
     # Ray's own default adds to what is there, so that a second run would double the rows.

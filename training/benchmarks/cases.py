@@ -71,9 +71,9 @@ print(json.dumps(times))
 """
 
 
-def judge(inputs: Inputs, dtype: str, name: str | None = None) -> Measurement:
-    """Score the run's pairs with the judge, or with another one."""
-    loaded = inputs.load_judge(dtype, name)
+def judge(inputs: Inputs, dtype: str, name: str | None = None, engine: str | None = None) -> Measurement:
+    """Score the run's pairs with the judge, or with another one, or in another engine."""
+    loaded = inputs.load_judge(dtype, name, engine=engine)
     return _throughput(inputs, dtype, loaded, inputs.pairs, loaded, scores_of)
 
 

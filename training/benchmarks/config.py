@@ -8,6 +8,7 @@ from inspector_pipeline.errors import SettingsError
 
 DTYPES = ("float32", "bfloat16")
 RESPONSES, QUESTION_TOKENS = 8, 300  # of best-of-8
+PEERS = ("reward", "modernbert", "minilm", "model2vec", "tfidf")  # other judges that one might take, see peers.py
 BEST_OF_LENGTH = 512  # tokens of a pair of best-of-8 in the group `device`
 AT_LEAST_ONE = (
     "pairs",
@@ -124,12 +125,15 @@ def all_cases(config: BenchmarkConfig) -> list[Case]:
         *(Case(f"judge-{Path(name).name}", "judge", {"name": name}) for name in config.other_judges),
         *(Case(group, group) for group in ("rubric", "plain", "encoder")),
     ]
+    int8 = Case("judge-int8", "judge", {"dtype": "float32", "engine": "torch-int8"})
     batches = dict.fromkeys((1, config.batch_size))
     responses = [Case(f"best_of_8-{m}", "best_of_8", {"mode": m}) for m in ("together", "unrelated", "alone")]
     long = [Case(f"ceiling-{layers}", "ceiling", {"layers": layers}) for layers in ("judge", "qwen3")]
     return [
         Case("start", "start"),
         *_in_both_dtypes(same_pairs),
+        int8,
+        *(Case(f"peer-{name}", "peer", {"name": name}) for name in PEERS),
         *(Case(f"reference-batch-{size}", "reference", {"batch_size": size}) for size in batches),
         *_in_both_dtypes(responses),
         *_in_both_dtypes([*long, Case("profile", "profile")]),

@@ -125,9 +125,11 @@ class Inputs:
         """Return the tokens of each pair in the chat reading."""
         return [len(self.chat(pair["question"], pair["prediction"]).input_ids) for pair in pairs]
 
-    def load_judge(self, dtype: str, name: str | Path | None = None, device: str = "cpu") -> InspectorPipeline:
+    def load_judge(
+        self, dtype: str, name: str | Path | None = None, device: str = "cpu", engine: str | None = None
+    ) -> InspectorPipeline:
         """Load the judge that is measured, or another one."""
-        return load_judge(name or self.judge_id, dtype=getattr(torch, dtype), device=device)
+        return load_judge(name or self.judge_id, dtype=getattr(torch, dtype), device=device, engine=engine)
 
     def pairs_of(self, n_tokens: int, n_pairs: int) -> Iterator[Pair]:
         """Make up pairs of a given length out of the set's own words; no two begin alike.

@@ -15,7 +15,7 @@ from .config import DTYPES
 
 Cases = Mapping[str, Mapping[str, Any]]
 
-THROUGHPUT_GROUPS = ("judge", "rubric", "plain", "encoder", "reference")
+THROUGHPUT_GROUPS = ("judge", "rubric", "plain", "encoder", "peer", "reference")
 GIB = 2**30
 SIZE = (11.0, 8.5)  # inches
 

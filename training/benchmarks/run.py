@@ -29,7 +29,7 @@ from inspector_pipeline.files.tables import read_json
 
 from ..runs.command import from_settings, run
 from ..runs.manifest import Manifest
-from . import cases, on_device, reference
+from . import cases, on_device, peers, reference
 from .config import BenchmarkConfig, Case
 from .inputs import Inputs
 from .measure import Measurement
@@ -37,7 +37,12 @@ from .measure import Measurement
 logger = logging.getLogger(__name__)
 
 HERE, ENGINE = Path(__file__).parent, ASSETS.parent
-BESIDE_JUDGE = ("reference", "plain", "encoder")  # groups of reference.py, which do not run the judge's own code
+BESIDE_JUDGE = ("reference", "plain", "encoder", "peer")  # groups that do not run the judge's own code
+HOMES = {  # of the functions of groups that are not in cases.py
+    **dict.fromkeys(("reference", "plain", "encoder"), reference),
+    **dict.fromkeys(("device", "device_parity"), on_device),
+    "peer": peers,
+}
 # Settings that matter to some groups of cases alone; any other change makes every case run again.
 SETTINGS_OF = {
     "reference_pairs": ("reference",),
@@ -86,8 +91,7 @@ def digest(config: BenchmarkConfig, case: Case, manifest: Manifest) -> str:
     settings["threads"] = config.threads or _cores()
     if case.group in BESIDE_JUDGE:
         del settings["engine"]
-    own = ["reference.py" if case.group in BESIDE_JUDGE else "cases.py", "inputs.py", "measure.py"]
-    own += ["on_device.py"] if config.device is not None else []
+    own = [Path(str(HOMES.get(case.group, cases).__file__)).name, "inputs.py", "measure.py"]
     code = _sources_sha256(HERE / name for name in own)
     made_from = [manifest.inputs, manifest.versions, settings, asdict(case), code]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
@@ -133,8 +137,7 @@ def run_case(config: BenchmarkConfig, case: Case) -> dict[str, Any]:
         What its JSON holds: the case, when it ran, and its measurement.
     """
     function: Callable[..., Measurement]
-    places = (reference if case.group in BESIDE_JUDGE else cases, on_device)
-    function = next(getattr(place, case.group) for place in places if hasattr(place, case.group))
+    function = getattr(HOMES.get(case.group, cases), case.group)
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     measured = function(Inputs(config), **case.arguments).to_dict()
     load = os.getloadavg()[0]

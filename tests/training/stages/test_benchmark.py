@@ -13,10 +13,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from inspector_training.benchmarks import measure, run
+from inspector_training.benchmarks import measure, peers, run
 from inspector_training.benchmarks import reference as reference_procedure
 from inspector_training.benchmarks.cases import best_of_pairs, kind_of, qwen3_config, shares
-from inspector_training.benchmarks.config import DTYPES, QUESTION_TOKENS, BenchmarkConfig, all_cases, chosen_cases
+from inspector_training.benchmarks.config import (
+    DTYPES,
+    PEERS,
+    QUESTION_TOKENS,
+    BenchmarkConfig,
+    all_cases,
+    chosen_cases,
+)
 from inspector_training.benchmarks.inputs import PUBLISHED_LAYERS, Inputs, rubric_layers
 from inspector_training.benchmarks.measure import matrix_ceiling, padded
 from inspector_training.benchmarks.reference import attention_entropy, encoder_config
@@ -233,6 +240,25 @@ def test_best_of_8_gives_the_same_scores_however_it_is_called(case_of):
     torch.testing.assert_close(together, unrelated, atol=1e-4, rtol=0)
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
     assert 1 < case_of("best_of_8-together-float32")["details"]["times_fewer_tokens"] < 8
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_classifies_the_same_pairs(case_of, monkeypatch, name):
+    kind, sizes = peers.CONFIGS.get(name, (None, {}))
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small |= {"num_key_value_heads": 1, "head_dim": 16} if name == "reward" else {}
+    if kind is not None:
+        monkeypatch.setitem(peers.CONFIGS, name, (kind, {**sizes, **small}))
+
+    found = case_of(f"peer-{name}")
+
+    assert found["pairs"] == 5
+    assert found["pairs_per_second"] > 0
+
+
+def test_the_engine_of_whole_numbers_scores_nearly_the_same(case_of):
+    found, plain = (torch.tensor(case_of(name)["details"]["expected"]) for name in ("judge-int8", "judge-float32"))
+    assert 1e-5 < (found - plain).abs().max() < 1
 
 
 def test_another_judge_scores_the_same_pairs(config, case_of):
