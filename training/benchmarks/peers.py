@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ def _regression(inputs: Inputs, name: str, texts: list[str]) -> Callable[[list[s
     labels = [i % 2 for i in range(len(texts))]
     if name == "tfidf":
         model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression())
-        return model.fit(texts, labels).predict_proba
+        return cast(Callable[[list[str]], Any], model.fit(texts, labels).predict_proba)
     generator = np.random.default_rng(inputs.config.seed)
     vectors = generator.standard_normal((inputs.backbone_config.vocab_size, STATIC_SIZE), dtype=np.float32)
     static = StaticModel(vectors, inputs.tokenizer.backend_tokenizer)

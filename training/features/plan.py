@@ -70,7 +70,7 @@ class ExtractConfig:
     backbone_id: str = EMBEDDED_BACKBONE_ID
     backbone_revision: str | None = EMBEDDED_BACKBONE_REVISION
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    engine: Literal["torch", "torch-int8"] = TORCH
+    engine: Literal["torch", "torch-int8"] = "torch"
     max_length: int = 2048
     layers: tuple[int, ...] | None = None
     poolings: tuple[str, ...] = ("response_mean", "last", "mean")
