@@ -195,7 +195,7 @@ def check_shareable(own: InspectorConfig, other: Any, needs_norm: bool) -> None:
             raise BackboneError(
                 f"share_backbone_with expects a judge with {name} {expected!r}, but got one with {found!r}."
             )
-    if own.engine != theirs.engine:
+    if bool(own.engine) != bool(theirs.engine):
         raise BackboneError("share_backbone_with expects a judge of the same engine, but got one of another.")
     if _apart_from_depth(own.backbone_config) != _apart_from_depth(theirs.backbone_config):
         raise BackboneError("share_backbone_with expects a judge of the same backbone_config, but got another.")

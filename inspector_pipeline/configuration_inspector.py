@@ -17,7 +17,7 @@ from .errors import JudgeConfigError, ReadingError
 from .familiarity import STATISTICS, Bounds
 from .features import POOLINGS, STATE_KINDS, Feature
 from .heads import AGGREGATIONS, SCORE_RULES, STACKED_RULES
-from .int8 import ENGINE_SETTINGS
+from .int8 import ENGINE_SETTINGS, STATE_ERROR
 from .results import rank_choices
 from .template import PairTemplate, take_fields
 
@@ -164,8 +164,8 @@ class InspectorConfig(PreTrainedConfig):
         n_seen_questions: How many questions the judge names as those that it was fitted on; 0, which is not written,
             where it names none.
         calibration: Aspect -> JSON object of a `LevelMap`; None, which is not written, where there is none.
-        engine: The arithmetic that the judge was fitted in and runs in, `int8.ENGINE_SETTINGS`; None, which is not
-            written, is torch's own in the judge's dtype.
+        engine: The arithmetic that the judge was fitted in and runs in, `int8.ENGINE_SETTINGS`, and how far its
+            features were from those of float32; None, which is not written, is torch's own in the judge's dtype.
 
     Raises:
         JudgeConfigError: A field is wrong, missing or unknown; the message names it. A bare `InspectorConfig()`, which
@@ -260,8 +260,10 @@ class InspectorConfig(PreTrainedConfig):
         _require(
             self.depth == depth, f"depth expects {depth}, the deepest layer a feature reads, but got {self.depth}."
         )
+        error = (self.engine or {}).get(STATE_ERROR, 0.0)
+        engines = (None, ENGINE_SETTINGS, {**ENGINE_SETTINGS, STATE_ERROR: error})
         _require(
-            self.engine in (None, ENGINE_SETTINGS),
+            self.engine in engines and isinstance(error, float),
             f"engine expects {ENGINE_SETTINGS}, or nothing, but got {self.engine!r}. Upgrade inspector-pipeline, or "
             "load the judge where it was made.",
         )

@@ -20,7 +20,8 @@ from .errors import BackboneError
 TORCH, TORCH_INT8 = "torch", "torch-int8"
 ENGINES = (TORCH, TORCH_INT8)
 WEIGHT_LEVELS, STATE_LEVELS = 63, 127
-ENGINE_SETTINGS = {"name": TORCH_INT8, "weight_levels": WEIGHT_LEVELS, "state_levels": STATE_LEVELS}
+ENGINE_SETTINGS: dict[str, Any] = {"name": TORCH_INT8, "weight_levels": WEIGHT_LEVELS, "state_levels": STATE_LEVELS}
+STATE_ERROR = "state_error"  # beside them, where it was measured: how far its features are from float32's, relative
 
 _ZERO_POINT = STATE_LEVELS + 1  # added to a state's level, so that it is positive
 _SMALLEST = 1e-30  # a scale, for states or weights that are all zero

@@ -24,7 +24,7 @@ from .errors import BackboneError, JudgeConfigError
 from .familiarity import check_fitted_on
 from .handler import EndpointHandler
 from .heads import check_weights
-from .int8 import ENGINE_SETTINGS, ENGINES, TORCH, TORCH_INT8, is_int8, round_linears
+from .int8 import ENGINE_SETTINGS, ENGINES, STATE_ERROR, TORCH, TORCH_INT8, is_int8, round_linears
 from .judge_model import JudgeModel
 from .pipeline_inspector import TASK, InspectorPipeline
 from .results import TOTAL, own_rank_field
@@ -264,11 +264,14 @@ def _with_engine(config: InspectorConfig, engine: str | None) -> InspectorConfig
     own = TORCH_INT8 if config.engine else TORCH
     if engine in (None, own):
         return config
+    error = (config.engine or {}).get(STATE_ERROR)
+    drift = "how far was not measured" if error is None else f"its features by {error:.1%}, when it was fitted"
     logger.warning(
-        "The judge's probes were fitted in the engine %s and run in %s: its scores are others, and its evidence "
+        "The judge's probes were fitted in the engine %s and run in %s: its scores differ (%s), and its evidence "
         "does not hold for them.",
         own,
         engine,
+        drift,
     )
     config = copy.deepcopy(config)
     config.engine = ENGINE_SETTINGS if engine == TORCH_INT8 else None

@@ -111,6 +111,12 @@ def test_another_engine_is_told_and_an_unknown_one_refused(int8_judge, make_judg
     assert "fitted in the engine" not in caplog.text
     load_judge(int8_judge, device="cpu", engine="torch")
     assert "fitted in the engine torch-int8 and run in torch" in caplog.text
+    assert "how far was not measured" in caplog.text
+    judge = InspectorModel.from_pretrained(int8_judge)
+    judge.config.engine = {**ENGINE_SETTINGS, "state_error": 0.061}
+    judge.save_pretrained(int8_judge, fused=False)
+    load_judge(int8_judge, device="cpu", engine="torch")
+    assert "its features by 6.1%, when it was fitted" in caplog.text
     plain = make_judge([aspect("fluency", [feature(2)])], name="plain")
     judge = load_judge(plain, device="cpu", engine="torch-int8")
     assert "fitted in the engine torch and run in torch-int8" in caplog.text
@@ -182,3 +188,5 @@ def test_features_are_those_that_the_judge_reads(int8_judge, backbone_dir, tmp_p
         own = judge.reader([judge.encode(pair) for pair in COMPANY])[wanted]
     torch.testing.assert_close(held.float(), own, rtol=0, atol=1e-5)
     assert (held - other).abs().max() > 1e-3
+    told = json.loads((tmp_path / "int8" / "manifest.json").read_text())["settings"]["state_error"]
+    assert 1e-3 < told < 0.3

@@ -56,8 +56,8 @@ def peer(inputs: Inputs, name: str) -> Measurement:
     Args:
         inputs: The run's.
         name: `reward`, a reward model of Qwen3-0.6B's shape, `modernbert`, an encoder of ModernBERT-base's, or
-            `minilm`, one of all-MiniLM-L6's, all three through transformers' text-classification pipeline; `model2vec`, static
-            embeddings, or `tfidf`, each with a logistic regression.
+            `minilm`, one of all-MiniLM-L6's, all three through transformers' text-classification pipeline; `model2vec`,
+            static embeddings, or `tfidf`, each with a logistic regression.
     """
     texts = [f"{pair['question']}\n\n{pair['prediction']}" for pair in inputs.pairs]
     classify = _text_classifier(inputs, name) if name in CONFIGS else _regression(inputs, name, texts)

@@ -20,7 +20,8 @@ from inspector_pipeline.engine import FeatureReader
 from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
-from inspector_pipeline.int8 import TORCH_INT8, round_linears
+from inspector_pipeline.files.tables import read_json
+from inspector_pipeline.int8 import STATE_ERROR, TORCH_INT8, round_linears
 from inspector_pipeline.template import EncodedPair, PairTokenizer
 from inspector_pipeline.truncation import decoder_layers, take_final_norm
 
@@ -33,6 +34,8 @@ from .store import FINGERPRINT_FILE, PAIRS_FILE, STAGE, Fingerprint, Shard, colu
 logger = logging.getLogger(__name__)
 
 STATS_FILE = "stats.json"
+
+ERROR_PAIRS = 16  # on which another engine is compared with float32
 
 Columns = dict[str, NDArray[np.float32]]  # column -> (rows, width)
 
@@ -82,8 +85,10 @@ def extract(config: ExtractConfig) -> None:
         stats = _read_states(missing, pairs, made_from, tokenizer)
         n_rows = sum(len(one.rows) for own in shards.values() for one in own)
         write_atomically(folder / STATS_FILE, json_text({**stats, "rows_reused": n_rows - stats["rows"]}))
+    measured = read_json(folder / STATS_FILE).get(STATE_ERROR) if (folder / STATS_FILE).is_file() else None
     held = {name: getattr(made_from, name) for name in ("backbone", "layers", "poolings", "states", "window")}
     held |= {"depth": max(1, *made_from.layers), "readings": list(made_from.readings)}  # perhaps more than was asked
+    held |= {} if measured is None else {STATE_ERROR: measured}
     files = [folder / FINGERPRINT_FILE, folder / PAIRS_FILE, *(one.path for own in shards.values() for one in own)]
     replace(manifest, settings={**manifest.settings, **held}).write(folder, files)
 
@@ -109,6 +114,22 @@ def _read_states(
 ) -> dict[str, Any]:
     """Read pooled states into the shards that are missing, and say how fast it went and where."""
     backbone = load_layers(made_from)
+    reader_of = _reader_maker(backbone, made_from, tokenizer)
+    stats = fill_shards(missing, pairs, made_from, tokenizer, reader_of, label=STAGE)
+    if made_from.backbone.get("engine") == TORCH_INT8:
+        name, shard = next((name, shard) for name, shards in missing.items() for shard in shards)
+        encoder = PairTokenizer(made_from.readings[name], tokenizer, made_from.max_length)
+        encoded = [encoder(**pairs[row].texts) for row in shard.rows[:ERROR_PAIRS]]
+        plain = {key: value for key, value in made_from.backbone.items() if key != "engine"}
+        exact = _reader_maker(load_layers(replace(made_from, backbone=plain)), made_from, tokenizer)
+        stats[STATE_ERROR] = _relative_error(*(make(encoder, name)(encoded) for make in (reader_of, exact)))
+    return {**stats, "device": str(backbone.device)}
+
+
+def _reader_maker(
+    backbone: PreTrainedModel, made_from: Fingerprint, tokenizer: PreTrainedTokenizerBase
+) -> Callable[[PairTokenizer, str], Callable[[list[EncodedPair]], Columns]]:
+    """Return what makes, for a reading, what turns encoded pairs into columns."""
     final_norm = take_final_norm(backbone)
 
     def reader_of(encoder: PairTokenizer, name: str) -> Callable[[list[EncodedPair]], Columns]:
@@ -117,8 +138,13 @@ def _read_states(
         reader = FeatureReader(backbone, final_norm, features, {name: encoder}, rms_norm_eps=eps, pad_id=pad_id)
         return partial(_read_window, reader, name)
 
-    stats = fill_shards(missing, pairs, made_from, tokenizer, reader_of, label=STAGE)
-    return {**stats, "device": str(backbone.device)}
+    return reader_of
+
+
+def _relative_error(found: Columns, exact: Columns) -> float:
+    """Return how far columns are from others: the mean over columns and rows of the difference's share of the norm."""
+    apart = [np.linalg.norm(found[name] - own, axis=1) / np.linalg.norm(own, axis=1) for name, own in exact.items()]
+    return float(np.mean(apart))
 
 
 def load_layers(made_from: Fingerprint, **options: Any) -> PreTrainedModel:

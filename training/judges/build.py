@@ -22,7 +22,7 @@ from inspector_pipeline.decisions import PREFERENCE
 from inspector_pipeline.errors import JudgeConfigError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
-from inspector_pipeline.int8 import ENGINE_SETTINGS, TORCH
+from inspector_pipeline.int8 import ENGINE_SETTINGS, STATE_ERROR, TORCH
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.results import column_kinds
 from inspector_pipeline.truncation import truncated_config
@@ -44,6 +44,7 @@ class BackboneSpec:
         dtype: Of its computation.
         max_length: Upper bound on the tokens of a pair under one reading.
         engine: The arithmetic: torch or torch-int8.
+        state_error: How far features in that engine were from those in float32, where it was measured.
     """
 
     id: str
@@ -51,13 +52,14 @@ class BackboneSpec:
     dtype: str = "float32"
     max_length: int = 2048
     engine: str = TORCH
+    state_error: float | None = None
 
     @classmethod
     def of(cls, config: InspectorConfig) -> "BackboneSpec":
         """Return that of a judge."""
         dtype = str(config.dtype).removeprefix("torch.")
-        engine = config.engine["name"] if config.engine else TORCH
-        return cls(config.backbone_id, config.backbone_revision, dtype, config.max_length, engine)
+        engine, error = (config.engine["name"], config.engine.get(STATE_ERROR)) if config.engine else (TORCH, None)
+        return cls(config.backbone_id, config.backbone_revision, dtype, config.max_length, engine, error)
 
     def config(self, depth: int | None = None) -> PreTrainedConfig:
         """Read its config.
@@ -212,8 +214,14 @@ def judge_config(
         n_seen_questions=n_seen,
         dtype=backbone.dtype,
         rank_by=rank_by,
-        engine=None if backbone.engine == TORCH else ENGINE_SETTINGS,
+        engine=_engine_of(backbone),
     )
+
+
+def _engine_of(backbone: BackboneSpec) -> dict[str, Any] | None:
+    if backbone.engine == TORCH:
+        return None
+    return ENGINE_SETTINGS | ({} if backbone.state_error is None else {STATE_ERROR: backbone.state_error})
 
 
 def build_judge(

@@ -16,6 +16,7 @@ from sklearn.linear_model import RidgeCV
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.heads import ScoreTokens, probe_key
+from inspector_pipeline.int8 import TORCH
 from inspector_pipeline.modeling_inspector import InspectorModel
 
 from ..features.store import RUBRIC_PREFIX, FeatureSet
@@ -245,9 +246,9 @@ def check_same_backbone(config: InspectorConfig, features: FeatureSet) -> None:
         DataFileError: They are of another backbone or dtype, or of pairs that were cut at another length.
     """
     settings = features.manifest.settings
-    used, ours = settings["backbone"], astuple(BackboneSpec.of(config))
-    theirs = (used["id"], used["revision"], used["dtype"], settings["max_length"])
-    names = ("backbone_id", "backbone_revision", "dtype", "max_length")
+    used, ours = settings["backbone"], astuple(BackboneSpec.of(config))[:5]
+    theirs = (used["id"], used["revision"], used["dtype"], settings["max_length"], used.get("engine", TORCH))
+    names = ("backbone_id", "backbone_revision", "dtype", "max_length", "engine")
     for name, expected, found in zip(names, ours, theirs, strict=True):
         if expected != found:
             raise DataFileError(

@@ -17,7 +17,7 @@ import numpy as np
 from inspector_pipeline.decisions import PREFERENCE
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_json
-from inspector_pipeline.int8 import TORCH
+from inspector_pipeline.int8 import STATE_ERROR, TORCH
 from inspector_pipeline.modeling_inspector import InspectorModel
 
 from ..judges.build import AspectHead, BackboneSpec, FittedOn, ProbeWeights, build_judge
@@ -80,7 +80,7 @@ def run(config: Config) -> InspectorModel:
         )
     settings = fitted.extract["settings"]
     backbone = BackboneSpec(*(settings[key] for key in ("backbone_id", "backbone_revision", "dtype", "max_length")))
-    backbone = replace(backbone, engine=settings.get("engine", TORCH))
+    backbone = replace(backbone, engine=settings.get("engine", TORCH), state_error=settings.get(STATE_ERROR))
     familiar = fitted.familiar
     tensors = familiar.tensors if familiar else {}
     fitted_on = FittedOn(familiar.config if familiar else None, tensors, fitted.seen_questions)
