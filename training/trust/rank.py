@@ -30,6 +30,7 @@ from ..evaluation.metrics import Array, rounded
 from .ranking import NEVER, JudgeError, bounded, judge_error, means_of, rank_systems
 from .systems import Systems, read_systems, scorer
 
+BY = ("means", "wins")
 MOST_PAIRS = 10  # systems whose pairs are reported for every aspect, and rows of pairs that are shown
 
 
@@ -46,6 +47,7 @@ def rank(
     batch_size: int | None = None,
     load: Callable[[], Any] | None = None,
     revision: str | None = None,
+    by: str = "means",
 ) -> dict[str, Any]:
     """Rank systems.
 
@@ -62,6 +64,7 @@ def rank(
         batch_size: Pairs of a batch.
         load: Loads the judge; `load_judge` where it is None.
         revision: Of a judge on the Hub, whose evidence alone is read.
+        by: `means` of scores; or `wins`, Bradley-Terry strengths of who is higher at each prompt, without labels.
 
     Returns:
         `order`, `groups` that cannot be told apart, `winner` (None where the best is not told apart from all others),
@@ -73,6 +76,8 @@ def rank(
     """
     if not 0.5 <= level < 1 or (sd is not None and not 0 <= sd < inf):
         raise SettingsError(f"level expects 0.5 to 1 and the judge's error 0 or more, but got {level} and {sd}.")
+    if by not in BY or (by == "wins" and label is not None):
+        raise SettingsError(f"by expects one of {', '.join(BY)}, with labels means, but got {by!r}. Leave one out.")
     loaded: list[Any] = []
 
     def load_once() -> Any:
@@ -86,7 +91,7 @@ def rank(
     known = judge is not None or loaded
     results = results_of(loaded[0] if loaded else judge, revision) if known else {}
     error = JudgeError(sd, inf, "as it was given") if sd is not None else judge_error(results, systems.field)
-    return ranking_report(systems, error, results, level)
+    return ranking_report(systems, error, results, level, by)
 
 
 def results_of(judge: Any, revision: str | None = None) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def results_of(judge: Any, revision: str | None = None) -> dict[str, Any]:
 
 
 def ranking_report(
-    systems: Systems, error: JudgeError | None, results: Mapping[str, Any], level: float
+    systems: Systems, error: JudgeError | None, results: Mapping[str, Any], level: float, by: str = "means"
 ) -> dict[str, Any]:
     """Rank systems by a judge, beside their length.
 
@@ -106,6 +111,7 @@ def ranking_report(
         error: The judge's between systems, of the field that is ranked by; None where nothing says it.
         results: The judge's results.json, for the errors of the other fields.
         level: Of the intervals.
+        by: `means` or `wins`, for what is ranked by; other aspects are told by means.
 
     Returns:
         The report, as JSON would hold it; docs/systems.md says what stands where.
@@ -114,7 +120,7 @@ def ranking_report(
     flagged = systems.flags[UNFAMILIAR]
     values = systems.values[field]
     found = rank_systems(
-        values, error, labels=systems.labels, flagged=None if flagged is None else flagged > 0, level=level
+        values, error, labels=systems.labels, flagged=None if flagged is None else flagged > 0, level=level, by=by
     )
     counts = {flag: None if table is None else table.sum(axis=0).tolist() for flag, table in systems.flags.items()}
     length = systems.length.mean(axis=0)
@@ -136,6 +142,7 @@ def ranking_report(
     beaten = [pair["better"] == best for pair in found["pairs"] if best in (pair["first"], pair["second"])]
     return {
         "rank_by": field,
+        "by": by,
         "level": level,
         "n_prompts": len(values),
         "n_left_out": systems.n_left_out,
@@ -235,7 +242,15 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         name: "".join(_letter(i) if name in group else " " for i, group in enumerate(report["groups"]))
         for name in report["order"]
     }
-    table = Table("system", f"mean ({level})", "places", "group", "characters", "by length", title=printable(title))
+    table = Table(
+        "system",
+        f"{'mean' if report['by'] == 'means' else 'strength'} ({level})",
+        "places",
+        "group",
+        "characters",
+        "by length",
+        title=printable(title),
+    )
     table.box = SIMPLE_HEAD
     for name, own in report["systems"].items():
         mean = f"{own['mean']:.3f} ({own['low']:.3f} to {own['high']:.3f})"

@@ -9,7 +9,7 @@ others against these (regression estimator of two-phase samples, as in predictio
 then cancels, and the labels' chance takes its place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -24,6 +24,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.results import TOTAL
 
 from ..evaluation.metrics import Array
+from .bradley_terry import shifts, strengths
 
 LEAST_LABELLED = 10  # rows of each system
 NEVER = "never"  # or more prompts than anybody would write
@@ -88,11 +89,32 @@ class Means(NamedTuple):
         value: (k,).
         influence: (prompts, k); the covariance of the means is that of its columns' products.
         df: Degrees of freedom of it.
+        shifts: (k, k), how values move by one of the judge's errors of each system, a row for each; None where each
+            moves its own mean alone, by just that.
     """
 
     value: Array
     influence: Array
     df: float
+    shifts: Array | None = None
+
+    def judge_variance(self, error: JudgeError | None, a: int, b: int | None = None) -> float:
+        """Return what the judge's errors add to the variance of a system's value, or of the difference of two."""
+        if error is None:
+            return 0.0
+        moved = error.sd * np.eye(len(self.value)) if self.shifts is None else self.shifts
+        return float(np.sum((moved[:, a] - (0.0 if b is None else moved[:, b])) ** 2))
+
+
+def wins_of(values: Array, error: JudgeError | None) -> Means:
+    """Estimate each system's Bradley-Terry strength by who is higher at each prompt.
+
+    Args:
+        values: (prompts, k) the judge's.
+        error: The judge's between systems, on the scale of the scores.
+    """
+    strength, influence = strengths(values)
+    return Means(strength, influence, len(values) - 1, shifts(values, error.sd) if error else None)
 
 
 def means_of(values: Array, labels: Array | None = None) -> Means:
@@ -143,14 +165,16 @@ def critical(k: int, df: Array | float, level: float = 0.95) -> Array:
     return np.interp(-1 / df, [-1 / one for one in _DF], _range_quantiles(k, level))
 
 
-def joined_df(sampling: Array | float, df: Array | float, judge: float, judge_df: float) -> Array:
+def joined_df(sampling: Array | float, df: Array | float, judge: Array | float, judge_df: float) -> Array:
     """Return Satterthwaite's degrees of freedom of a variance of sampling plus one of the judge's."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (sampling + judge) ** 2 / (np.square(sampling) / df + judge**2 / judge_df)
+        found = (sampling + judge) ** 2 / (np.square(sampling) / df + np.square(judge) / judge_df)
     return np.asarray(np.where(np.isnan(found), df, found), dtype=np.float64)
 
 
-def prompts_needed(difference: float, variance: float, k: int, error: JudgeError | None, level: float) -> int | str:
+def prompts_needed(
+    difference: float, variance: float, k: int, error: JudgeError | None, level: float, judge: float | None = None
+) -> int | str:
     """Say how many prompts, to the next of `_PROMPTS`, would tell two systems apart, were the difference to stay.
 
     Args:
@@ -159,8 +183,9 @@ def prompts_needed(difference: float, variance: float, k: int, error: JudgeError
         k: How many systems are compared.
         error: The judge's.
         level: Of the intervals.
+        judge: What that error adds to the variance of the difference; None for what it adds to that of two means.
     """
-    judge = 2 * error.sd**2 if error else 0.0
+    judge = judge if judge is not None else 2 * error.sd**2 if error else 0.0
     df = joined_df(variance / _PROMPTS, _PROMPTS - 1, judge, error.df if error else inf)
     told = difference**2 > critical(k, df, level) ** 2 * (variance / _PROMPTS + judge)
     return int(_PROMPTS[np.argmax(told)]) if told.any() else NEVER
@@ -173,6 +198,7 @@ def rank_systems(
     labels: Array | None = None,
     flagged: NDArray[np.bool_] | None = None,
     level: float = 0.95,
+    by: str = "means",
 ) -> dict[str, Any]:
     """Compare systems on the same prompts.
 
@@ -182,6 +208,8 @@ def rank_systems(
         labels: (prompts, k) the truth where it is known, else NaN; the judge's error plays no part then.
         flagged: (prompts, k) answers that must not decide: who is better only with them is not called better.
         level: Of the intervals.
+        by: `means`, or `wins` for Bradley-Terry strengths, which take no labels: `mean` is then a strength and a
+            difference the log odds of winning.
 
     Returns:
         `systems`, each with mean, low and high (all at once) and `ranks`, the best and the worst place that it may
@@ -195,15 +223,21 @@ def rank_systems(
     n, k = values.shape
     if n < 2 or k < 2:
         raise DataFileError(f"A ranking expects two systems and two prompts or more, but got {k} and {n}.")
-    means = means_of(values, labels)
     known = None if labels is not None else error
+
+    def estimate(values: Array, labels: Array | None) -> Means:
+        return means_of(values, labels) if by == "means" else wins_of(values, known)
+
+    means = estimate(values, labels)
     pairs = [
         {**_pair(values, means, (a, b), known, level, k, labels is not None), "first": a, "second": b}
         for a, b in combinations(range(k), 2)
     ]
     for pair in pairs:
         pair["rests_on_flagged"] = (
-            pair["better"] is not None and flagged is not None and _rests(pair, values, labels, flagged, known, level)
+            pair["better"] is not None
+            and flagged is not None
+            and _rests(pair, values, labels, flagged, known, level, estimate)
         )
         if pair["rests_on_flagged"]:
             pair["better"] = None
@@ -232,7 +266,7 @@ def bounded(means: Means, error: JudgeError | None, level: float) -> list[dict[s
         level: Of the intervals together.
     """
     variance = np.sum(means.influence**2, axis=0)
-    judge = error.sd**2 if error else 0.0
+    judge = np.array([means.judge_variance(error, i) for i in range(len(variance))])
     df = joined_df(variance, means.df, judge, error.df if error else inf)
     reach = stats.t.ppf(1 - (1 - level) / 2 / len(variance), df) * np.sqrt(variance + judge)
     ends = zip(means.value.tolist(), (means.value - reach).tolist(), (means.value + reach).tolist(), strict=True)
@@ -251,7 +285,7 @@ def _pair(
     a, b = at
     difference = float(means.value[b] - means.value[a])
     variance = float(np.sum((means.influence[:, b] - means.influence[:, a]) ** 2))
-    judge = 2 * error.sd**2 if error else 0.0
+    judge = means.judge_variance(error, a, b)
     df = joined_df(variance, means.df, judge, error.df if error else inf)
     reach = float(critical(k, df, level) * np.sqrt(variance + judge))
     of_sampling = float(critical(k, means.df, level) * np.sqrt(variance))
@@ -267,7 +301,7 @@ def _pair(
         "better": higher(reach) if error or labelled else None,
         "beyond_sampling": higher(of_sampling),
         "wins": float(np.mean((values[:, b] > values[:, a]) + (values[:, b] == values[:, a]) / 2)),
-        "prompts_needed": prompts_needed(difference, variance * n, k, error, level),
+        "prompts_needed": prompts_needed(difference, variance * n, k, error, level, judge),
     }
 
 
@@ -278,6 +312,7 @@ def _rests(
     flagged: NDArray[np.bool_],
     error: JudgeError | None,
     level: float,
+    estimate: Callable[[Array, Array | None], Means],
 ) -> bool:
     """Whether a pair is not called the same where its flagged answers are left out."""
     at = [pair["first"], pair["second"]]
@@ -287,7 +322,7 @@ def _rests(
     own = None if labels is None else labels[kept][:, at]
     if kept.sum() < 2 or (own is not None and (~np.isnan(own)).sum(axis=0).min() < LEAST_LABELLED):
         return True
-    again = _pair(values[kept][:, at], means_of(values[kept][:, at], own), (0, 1), error, level, 2, own is not None)
+    again = _pair(values[kept][:, at], estimate(values[kept][:, at], own), (0, 1), error, level, 2, own is not None)
     return bool(again["better"] is None or at[again["better"]] != pair["better"])
 
 

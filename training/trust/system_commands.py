@@ -24,6 +24,8 @@ def rank(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="COLUMN", help="names each row's system; files are then taken together")
     parser.add_argument("--rank-by", metavar="FIELD", help="such as expected_factuality (what the judge ranks by)")
     parser.add_argument("--label", metavar="COLUMN", help="the truth of some rows, drawn at random; empty elsewhere")
+    by = "means of scores, or Bradley-Terry strengths of who is higher at each prompt (means)"
+    parser.add_argument("--by", choices=("means", "wins"), default="means", help=by)
     parser.add_argument("--level", type=float, default=0.95, metavar="P", help="of all intervals at once (0.95)")
     error = "standard deviation of its error between systems, where its evidence does not say it"
     parser.add_argument("--judge-error", type=float, metavar="SD", help=error)
@@ -89,7 +91,7 @@ def _rank(args: argparse.Namespace) -> None:
     from .rank import show
 
     check_judge_options(args)
-    same = ("system", "rank_by", "label", "level", "batch_size", "revision")
+    same = ("system", "rank_by", "label", "by", "level", "batch_size", "revision")
     settings = {name: getattr(args, name) for name in same}
     report = rank_files(args.files, args.judge, sd=args.judge_error, load=lambda: load(args), **settings)
     show(report, Console(stderr=True))

@@ -1,11 +1,13 @@
 """Ranking systems: known formulas, and no worse system is called better for a judge's liking of its generator."""
 
+import itertools
 import json
 from itertools import combinations
 
 import numpy as np
 import pytest
 from inspector_training.evaluation.between import between_generators
+from inspector_training.trust.bradley_terry import shifts, strengths
 from inspector_training.trust.ranking import (
     JudgeError,
     critical,
@@ -18,6 +20,7 @@ from inspector_training.trust.ranking import (
 )
 from inspector_training.trust.systems import read_systems
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 
 from inspector_pipeline.errors import DataFileError
 
@@ -181,3 +184,47 @@ def test_files_of_other_tools_are_read_by_the_same_layer(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = read_systems([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], score)
     assert found.names == ["a", "b"] and found.values["expected_x"].tolist() == [[5, 11]] * 4
+
+
+def test_strengths_are_those_of_a_logistic_regression_of_who_wins_with_one_tie_of_every_two_added():
+    values = np.random.default_rng(3).normal(size=(50, 4)) + [0, 0.3, 0.6, 2.5]
+    values[:5, 0] = values[:5, 1]
+    rows, won, weight = [], [], []
+    for a, b in itertools.combinations(range(4), 2):
+        ties = np.sum(values[:, a] == values[:, b]) / 2 + 0.5
+        higher, lower = np.sum(values[:, a] > values[:, b]), np.sum(values[:, a] < values[:, b])
+        for is_won, n in ((1, higher + ties), (0, lower + ties)):
+            rows.append(np.eye(4)[a] - np.eye(4)[b])
+            won.append(is_won)
+            weight.append(n)
+    regression = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-10, max_iter=1000)
+    exact = regression.fit(rows, won, sample_weight=weight).coef_[0]
+
+    strength, influence = strengths(values)
+
+    assert strength == pytest.approx(exact - exact.mean(), abs=1e-4)
+    assert influence.sum(axis=0) == pytest.approx(0, abs=1e-9)
+    always = np.stack([np.zeros(20), np.ones(20)], axis=1)
+    assert strengths(always)[0] == pytest.approx([-np.log(41) / 2, np.log(41) / 2])
+
+
+def test_intervals_of_strengths_hold_the_true_log_odds_over_prompts():
+    rng, held = np.random.default_rng(4), []
+    for _ in range(200):
+        values = np.stack([rng.normal(size=80), rng.normal(0.5, 1, 80)], axis=1)
+        pair = rank_systems(values, JudgeError(0.0, 1e6, "made up"), by="wins")["pairs"][0]
+        chance = stats.norm.cdf(0.5 / np.sqrt(2))
+        held.append(pair["low"] <= np.log(chance / (1 - chance)) <= pair["high"])
+    assert 0.91 <= np.mean(held) <= 0.99
+
+
+def test_the_judges_error_widens_intervals_of_strengths_by_what_it_would_turn():
+    values, _ = made_up(np.random.default_rng(2), [0.5, 0.7, 0.6], [0, 0, 0], n=300)
+    without, with_error = (
+        rank_systems(values, JudgeError(sd, 21, "made up"), by="wins")["pairs"][0] for sd in (0.0, 0.3)
+    )
+    assert without["better"] == 1 and with_error["better"] is None
+    moved = shifts(values, 0.3)
+    assert np.sum(moved, axis=1) == pytest.approx(0, abs=1e-9), "strengths add up to 0"
+    assert np.all(np.diag(moved) > 0.3), "where scores are close, a little turns many comparisons"
+    assert rank_systems(values, None, by="wins")["systems"][1]["ranks"] == [1, 2]

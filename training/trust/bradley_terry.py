@@ -1,0 +1,55 @@
+"""Bradley-Terry strengths of systems that answered the same prompts, of which the higher scored answer wins.
+
+The difference of two strengths is the log odds that the one wins against the other at a prompt. Prompts are drawn
+whole, so the covariance is that of prompts' contributions (a sandwich), not of comparisons.
+"""
+
+import numpy as np
+from scipy.special import expit
+
+from ..evaluation.metrics import Array
+
+PRIOR = 1.0  # a tie of every two systems, as one more prompt: without it, who always wins has no strength
+_STEPS, _ENOUGH = 100, 1e-10
+
+
+def strengths(values: Array) -> tuple[Array, Array]:
+    """Fit strengths by maximum likelihood; a tie counts half a win for either.
+
+    Args:
+        values: (prompts, k) scores.
+
+    Returns:
+        (k,) strengths, which add up to 0; and (prompts, k), how much each prompt moved them: the covariance is that of
+        the columns' products.
+    """
+    n, k = values.shape
+    above = values[:, :, None] - values[:, None, :]
+    won = (above > 0) + (above == 0) / 2
+    prior = (1 - np.eye(k)) / 2 * PRIOR
+    total = won.sum(axis=0) * (1 - np.eye(k)) + prior
+    strength = np.zeros(k)
+    for _ in range(_STEPS):
+        odds = expit(strength[:, None] - strength)
+        gradient = (total - (n + PRIOR) * odds * (1 - np.eye(k))).sum(axis=1)
+        step = _information(odds, n) @ gradient
+        strength = strength + step
+        if np.abs(step).max() < _ENOUGH:
+            break
+    odds = expit(strength[:, None] - strength)
+    scores = ((won - odds) * (1 - np.eye(k))).sum(axis=2)
+    influence = (scores - scores.mean(axis=0)) @ _information(odds, n) * np.sqrt(n / (n - 1))
+    return strength - strength.mean(), influence
+
+
+def _information(odds: Array, n: int) -> Array:
+    """Return the inverse of the information, where strengths add up to 0."""
+    weights = (n + PRIOR) * odds * (1 - odds)
+    np.fill_diagonal(weights, 0.0)
+    return np.asarray(np.linalg.pinv(np.diag(weights.sum(axis=1)) - weights, hermitian=True))
+
+
+def shifts(values: Array, sd: float) -> Array:
+    """Return how strengths move where the judge adds its error to all answers of one system: (k, k), a row for each."""
+    start, _ = strengths(values)
+    return np.stack([strengths(values + sd * one)[0] - start for one in np.eye(values.shape[1])])
