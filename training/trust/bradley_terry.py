@@ -1,7 +1,8 @@
 """Bradley-Terry strengths of systems that answered the same prompts, of which the higher scored answer wins.
 
 The difference of two strengths is the log odds that the one wins against the other at a prompt. Prompts are drawn
-whole, so the covariance is that of prompts' contributions (a sandwich), not of comparisons.
+whole, so the covariance is that of prompts' contributions (a sandwich), not of comparisons; but at least that of
+the model, since prompts that all end alike would say that there is no doubt at all.
 """
 
 import numpy as np
@@ -20,8 +21,8 @@ def strengths(values: Array) -> tuple[Array, Array]:
         values: (prompts, k) scores.
 
     Returns:
-        (k,) strengths, which add up to 0; and (prompts, k), how much each prompt moved them: the covariance is that of
-        the columns' products.
+        (k,) strengths, which add up to 0; and (prompts + k, k), how much each prompt moved them, and what the model
+        adds: the covariance is that of the columns' products.
     """
     n, k = values.shape
     above = values[:, :, None] - values[:, None, :]
@@ -32,17 +33,20 @@ def strengths(values: Array) -> tuple[Array, Array]:
     for _ in range(_STEPS):
         odds = expit(strength[:, None] - strength)
         gradient = (total - (n + PRIOR) * odds * (1 - np.eye(k))).sum(axis=1)
-        step = _information(odds, n) @ gradient
+        step = _inverse_information(odds, n) @ gradient
         strength = strength + step
         if np.abs(step).max() < _ENOUGH:
             break
     odds = expit(strength[:, None] - strength)
     scores = ((won - odds) * (1 - np.eye(k))).sum(axis=2)
-    influence = (scores - scores.mean(axis=0)) @ _information(odds, n) * np.sqrt(n / (n - 1))
-    return strength - strength.mean(), influence
+    of_model = _inverse_information(odds, n)
+    influence = (scores - scores.mean(axis=0)) @ of_model * np.sqrt(n / (n - 1))
+    lacking, directions = np.linalg.eigh(of_model - influence.T @ influence)
+    added = np.sqrt(np.maximum(lacking, 0.0))[:, None] * directions.T
+    return strength - strength.mean(), np.concatenate([influence, added])
 
 
-def _information(odds: Array, n: int) -> Array:
+def _inverse_information(odds: Array, n: int) -> Array:
     """Return the inverse of the information, where strengths add up to 0."""
     weights = (n + PRIOR) * odds * (1 - odds)
     np.fill_diagonal(weights, 0.0)
