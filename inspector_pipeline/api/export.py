@@ -98,6 +98,7 @@ def exported_feature(model: InspectorModel) -> Feature:
     Raises:
         JudgeConfigError: The judge is of another shape; the message says where.
     """
+    _require(not model.config.engine, "a judge in floating point, but this one's probes were fitted in whole numbers")
     _require(
         len(model.features) == 1,
         f"aspects that all read one feature, but this judge's read {len(model.features)}",

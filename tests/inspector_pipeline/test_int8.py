@@ -12,6 +12,7 @@ from torch import nn
 
 from inspector_pipeline import InspectorModel, load_judge
 from inspector_pipeline import int8 as int8_module
+from inspector_pipeline.api.export import exported_feature
 from inspector_pipeline.errors import BackboneError, DataFileError, JudgeConfigError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.int8 import ENGINE_SETTINGS, STATE_LEVELS, WEIGHT_LEVELS, Int8Linear, is_int8, round_linears
@@ -151,6 +152,11 @@ def test_what_would_depend_on_padding_is_refused(int8_judge):
     judge = load_judge(int8_judge, device="cpu")
     with pytest.raises(BackboneError, match="Padded batches expect the engine torch"):
         judge.model(torch.ones(1, 5, dtype=torch.long))
+
+
+def test_a_checkpoint_for_other_engines_is_refused(int8_judge):
+    with pytest.raises(JudgeConfigError, match="a judge in floating point"):
+        exported_feature(InspectorModel.from_pretrained(int8_judge))
 
 
 def test_judges_of_two_engines_share_no_backbone(int8_judge):
