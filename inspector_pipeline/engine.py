@@ -27,6 +27,7 @@ from .int8 import TORCH_INT8, is_int8
 from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, PrefixTree, Segment, cut_tree, pack, prefix_tree
 from .template import EncodedPair, PairTokenizer
 from .truncation import find_decoder_parts, shallow_view, with_attention
+from .varlen import stop_varlen
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,10 @@ class FeatureReader:
         self.families = [_Family(backbone, group) for group in groups.values()]
         check_final_norm(backbone)
         # The deepest family runs the layers of all others, so it speaks for them.
-        self.is_packed = _runs_packs(max(self.families, key=lambda family: family.depth))
+        deepest = max(self.families, key=lambda family: family.depth)
+        self.is_packed = _runs_packs(deepest)
+        if not self.is_packed and stop_varlen("packs did not give what plain passes give"):
+            self.is_packed = _runs_packs(deepest)
         if not self.is_packed:
             logger.info("%s runs in padded batches.", type(backbone).__name__)
         self.is_int8 = is_int8(backbone)

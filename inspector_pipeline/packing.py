@@ -19,6 +19,7 @@ from transformers import AttentionInterface
 
 from .devices import to_device
 from .errors import BackboneError
+from .varlen import Lengths, varlen_allowed, varlen_attend
 
 ATTENTION = "inspector_packed"
 MIN_SHARED_TOKENS = 16  # a shorter common prefix costs more to arrange than to read again
@@ -241,6 +242,11 @@ def _assemble(tree: PrefixTree, held: list[int], members: list[int]) -> Pack:
     return Pack(ids, positions, segments, members, [[place[node] for node in tree.path(member)] for member in members])
 
 
+def spans_of(segments: Sequence[Segment], n_past: int) -> list[list[tuple[int, int]]]:
+    """Return, for each segment, where what it sees lies in past and pack, its own tokens last."""
+    return [[(0, n_past), *((a + n_past, b + n_past) for a, b in (*s.before, s[:2]))] for s in segments]
+
+
 @dataclass
 class Packing:
     """What packed attention has to know of a pass; goes to it as a keyword argument through the backbone.
@@ -259,6 +265,7 @@ class Packing:
     n_calls: int = 0
     _masks: dict[int, Tensor | None] = field(default_factory=dict)
     _gather: "_Gather | None" = None
+    _lengths: Lengths | None = None
 
     def mask(self, index: int, n_keys: int, like: Tensor) -> Tensor | None:
         """Return a segment's additive mask (tokens, keys); None where plain causal attention will do. Made once."""
@@ -270,6 +277,12 @@ class Packing:
                 mask = torch.zeros(n, n_keys, dtype=like.dtype, device=like.device).masked_fill(hidden, -torch.inf)
             self._masks[index] = mask
         return self._masks[index]
+
+    def lengths(self, n_past: int, device: torch.device) -> Lengths:
+        """Return where what each segment sees lies. Made once."""
+        if self._lengths is None:
+            self._lengths = Lengths.of(spans_of(self.segments, n_past), device)
+        return self._lengths
 
     def gather(self, n_past: int, device: torch.device) -> "_Gather":
         """Return the indices of a pass that reads all segments at once. Made once."""
@@ -292,7 +305,7 @@ class _Gather(NamedTuple):
 
     @classmethod
     def of(cls, segments: Sequence[Segment], n_past: int, device: torch.device) -> "_Gather":
-        spans = [[(0, n_past), *((a + n_past, b + n_past) for a, b in (*s.before, s[:2]))] for s in segments]
+        spans = spans_of(segments, n_past)
         widths = [sum(b - a for a, b in span) for span in spans]
         groups: list[list[int]] = []
         for row in sorted(range(len(segments)), key=lambda row: -widths[row]):
@@ -350,6 +363,13 @@ def packed_attention(
     if packing.record is not None:
         packing.record[module.layer_idx] = key, value
     past = packing.past.get(module.layer_idx)
+    if varlen_allowed(query, value):
+        pairs = zip(past, (key, value), strict=True) if past else ()
+        keys, values = [torch.cat(parts, dim=2) for parts in pairs] or (key, value)
+        lengths = packing.lengths(past[0].shape[2] if past else 0, query.device)
+        output = varlen_attend(query, keys, values, lengths, scaling)
+        if output is not None:
+            return output, None
     attend = _attend_in_turn if query.device.type == "cpu" else _attend_at_once
     return attend(query, key, value, past, packing, scaling), None
 
