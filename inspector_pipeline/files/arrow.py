@@ -164,6 +164,19 @@ def _with_inner(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType])
     return next((make(inner[0]) for is_kind, make in lists.items() if is_kind(kind)), kind)
 
 
+def kept_types(schema: pa.Schema | None, used: Iterable[str]) -> pa.Schema | None:
+    """Return the columns of rows that other texts were put together from, which get their types back from values.
+
+    Args:
+        schema: The rows' columns; None where they have no types.
+        used: Those that are not kept.
+    """
+    if schema is None:
+        return None
+    odd = ("dictionary", "run_end_encoded", "extension", "union")  # which values alone do not make again
+    return pa.schema([one for one in schema if one.name not in used and not any(k in str(one.type) for k in odd)])
+
+
 def _plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     schema = plain(batch.schema)
     if schema == batch.schema:
