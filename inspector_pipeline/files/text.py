@@ -254,7 +254,7 @@ def csv_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
 
 
 def _csv_row(names: list[str], fields: list[str]) -> dict[str, Any]:
-    """Return a row's cells as texts; a conversation, which is written as JSON as all of several values are, as turns."""
+    """Return a row's cells as texts; a conversation, which is written as JSON, as turns."""
     row: dict[str, Any] = dict(zip(names, fields, strict=True))
     if QUESTION_TURNS in row:
         row[QUESTION_TURNS] = opened_json(row[QUESTION_TURNS]) or None

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from inspector_training.evaluation.between import between_generators
+from inspector_training.evaluation.scored import judge_prefixes
 from inspector_training.trust.ranking import (
     JudgeError,
     critical,
@@ -181,3 +182,11 @@ def test_files_of_other_tools_are_read_by_the_same_layer(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = read_systems([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], score)
     assert found.names == ["a", "b"] and found.values["expected_x"].tolist() == [[5, 11]] * 4
+
+
+def test_a_judges_columns_are_told_from_those_that_are_called_alike():
+    judge = ["rank_by", "total_score", "expected_x"]
+    assert judge_prefixes(["my_rank_by", "expected_output", *judge]) == [""]
+    assert judge_prefixes(["my_rank_by", *(f"j_{name}" for name in judge)]) == ["j_"]
+    assert judge_prefixes([*judge, *(f"j_{name}" for name in judge)]) == ["", "j_"]
+    assert judge_prefixes(["rank_by", "question"]) == []
