@@ -24,6 +24,7 @@ from .names import (
     is_answers,
     is_asked,
     is_reply,
+    is_turn,
     is_turns,
     normal,
     opened,
@@ -243,9 +244,10 @@ class Columns:
         return found
 
     def is_structured(self, name: str) -> bool:
-        """Whether a column holds lists or objects, or is a place within one."""
+        """Whether a column holds lists or turns in some rows, or objects in all, or is a place within one."""
         values = self.values(name)
-        return bool(values) and (name not in self.names or all(isinstance(one, (list, dict)) for one in values))
+        parts = [isinstance(one, list) or is_turn(one) for one in values]
+        return bool(values) and (name not in self.names or any(parts) or all(isinstance(one, dict) for one in values))
 
 
 def missing_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ..api.load import Judge, load_judge
@@ -148,4 +149,5 @@ class InspectorBatchScorer:
 
 def _values(column: Any) -> list[Any]:
     to_list = getattr(column, "to_pylist", None) or getattr(column, "tolist", None)
-    return list(to_list() if to_list else column)
+    found = list(to_list() if to_list else column)
+    return [one.tolist() if isinstance(one, np.ndarray) else one for one in found]  # lists in an array of objects

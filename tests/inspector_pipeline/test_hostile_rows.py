@@ -88,6 +88,11 @@ def test_turns_that_a_tool_writes_as_json_are_read_and_others_are_told(tmp_path,
     assert {key: row[key] for key in TALK} == TALK
 
 
+def test_texts_and_turns_may_stand_in_one_column():
+    rows = [{"prompt": QUESTION, "completion": ANSWER}, {"prompt": TURNS, "completion": SAID}]
+    assert read_pairs(rows) == [PAIR, TALK] and read_pairs(rows[::-1]) == [TALK, PAIR]
+
+
 LATE = {
     "system": (PLAIN, {"system": "Be brief."}),
     "a system that was blank": ({**PLAIN, "system_prompt": " "}, {"system_prompt": "Be brief."}),

@@ -82,7 +82,7 @@ def report_of(judge: InspectorPipeline, place: str, page_of: PageOf) -> str:
     return str(page)
 
 
-def shown(error: Exception) -> str:
+def as_message(error: Exception) -> str:
     """Return an error's message for the page, which takes messages for markup; they may quote a stranger's file."""
     return escape(printable(error))
 
@@ -100,7 +100,7 @@ def make_app(judge: InspectorPipeline, page_of: PageOf) -> Any:
         try:
             results = judged(judge, question, responses)
         except PairError as error:
-            raise gradio.Error(shown(error)) from error
+            raise gradio.Error(as_message(error)) from error
         heads, rows = table(judge, results)
         shown = [gradio.HighlightedText(marks(judge, result), visible=True) for result in results]
         hidden = [gradio.HighlightedText([], visible=False)] * (RESPONSES - len(results))
@@ -110,7 +110,7 @@ def make_app(judge: InspectorPipeline, page_of: PageOf) -> Any:
         try:
             return report_of(judge, place, page_of)
         except (DataFileError, PairError) as error:
-            raise gradio.Error(shown(error)) from error
+            raise gradio.Error(as_message(error)) from error
 
     with gradio.Blocks(title="Inspector", analytics_enabled=False) as app:
         gradio.Markdown("# Inspector\nA small judge ranks many responses and decides about none. Marks describe it.")

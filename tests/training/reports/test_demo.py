@@ -4,7 +4,7 @@ import importlib.util
 import json
 
 import pytest
-from inspector_training.reports.demo import MOST_ROWS, judged, make_app, marks, report_of, shown, table
+from inspector_training.reports.demo import MOST_ROWS, as_message, judged, make_app, marks, report_of, table
 from inspector_training.reports.page import scored_page
 from inspector_training.reports.scored import Asked
 from support.models import PAIRS, aspect, feature
@@ -47,7 +47,7 @@ def test_a_file_gets_its_report(judge, tmp_path):
 
 
 def test_what_a_file_holds_is_no_markup_in_an_error():
-    assert shown(DataFileError("It has the columns <img src=x onerror=y>, \x1b[31m.")) == (
+    assert as_message(DataFileError("It has the columns <img src=x onerror=y>, \x1b[31m.")) == (
         "It has the columns &lt;img src=x onerror=y&gt;, \\x1b[31m."
     )
 
