@@ -135,7 +135,7 @@ class Columns:
         self.needs_prediction = PREDICTION in wanted.keys
         own = {normal(name) for name in names}
         self.is_exact = QUESTION in own and (PREDICTION in own or not self.needs_prediction)
-        self.taken: set[str] = set()  # columns beside question and prediction that are read too
+        self.taken: set[str] = set()  # columns that are read
         self.texts: tuple[str, ...] = ()  # columns whose texts are taken as they stand
         self.optional = {key: name for key in OPTIONAL if (name := self._optional(key))}
 
@@ -165,12 +165,12 @@ class Columns:
         Args:
             is_text: Whether rows are columns of texts, of which images and the like are only said.
         """
-        if self.is_exact:
+        if self.is_exact or not self.rows:
             return Layout(None, None).late
         keys = () if self.given else ASKED
         watched = frozenset({*BESIDE, *(name for key in keys for name in NAMES[key])})
         known = {name for name in self.names if normal(name) in watched and any(map(holds, self.values(name)))}
-        return Late(watched, frozenset(name for name in known if is_text or normal(name) not in NO_TEXTS))
+        return Late(watched, frozenset(self.taken | {one for one in known if is_text or normal(one) not in NO_TEXTS}))
 
     def named(self, key: str) -> list[str]:
         """Return the columns that are usually called so; where one has the first of these names, that one alone."""

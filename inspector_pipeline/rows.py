@@ -260,6 +260,7 @@ class _Ways(Columns):
     def _as_named(self) -> Layout:
         """Read columns by the names of a pair's texts; rows without them are told so one by one."""
         plain = {key: self.given.get(key, key) for key in self.wanted.keys} | self.optional
+        self.taken.update(plain.values())
         return Layout(None, plain, late=self.late(is_text=True))
 
     def _columns(self, question: tuple[str, ...], prediction: str | None) -> Layout:
@@ -282,6 +283,7 @@ class _Ways(Columns):
 
     def _conversation(self, name: str) -> Layout:
         system = next(iter(self.extra(SYSTEM)), None)
+        self.taken.add(name)
         what = " + ".join(map(self._origin, filter(None, (system, name))))
         parts = {QUESTION: f"{what} up to the last reply", PREDICTION: "that reply"}
 
@@ -293,7 +295,7 @@ class _Ways(Columns):
             raise DataFileError(f"{self.wanted.where} may have its question in several columns. Say which: {choices}.")
         question = questions[0] if questions else ()
         before = [*self.extra(SYSTEM), *self.extra(HISTORY)]
-        self.taken.update(question)
+        self.taken.update((*question, *answers))
         self.texts = (*question, *answers)
         system, history = (next(iter(self.extra(key)), None) for key in (SYSTEM, HISTORY))
         what = " + ".join((*before, *question)) or "what both begin with"

@@ -116,6 +116,14 @@ def test_what_only_a_later_row_holds_is_never_left_out_in_silence(case, judge):
     assert f"{name!r}" in found["score_error"][0]
 
 
+def test_what_is_read_anyway_may_come_late():
+    first = {"instruction": QUESTION, "input": "", "output": ANSWER}
+    assert read_pairs([first] * SAMPLE_ROWS + [{**first, "input": "x"}])[-1]["question"] == f"{QUESTION}\n\nx"
+    reader = RowReader()
+    reader.settle([])  # as where the first rows are all broken
+    assert reader.reads(PAIR)[0].pair == PAIR
+
+
 def test_a_job_rejects_such_rows_and_keeps_the_others(judge, tmp_path):
     late = {**PLAIN, "system": "Be brief."}
     (tmp_path / "in.jsonl").write_text(lines(*[PLAIN] * SAMPLE_ROWS, late, PLAIN))
