@@ -239,8 +239,8 @@ def preferred(
             raw = value if isinstance(value, list) else [value]
             turns = raw if raw and isinstance(raw[0], tuple) else plain_turns(raw)
             before, text = divided(turns, f"The cell {name}")
-            if not {(role, said.strip()) for role, said in prompt} <= {(role, said.strip()) for role, said in before}:
-                before = [*prompt, *before]  # a whole conversation holds its prompt already
+            told = {(role, said.strip()) for role, said in before}  # a whole conversation holds its prompt already
+            before = [*((role, said) for role, said in prompt if (role, said.strip()) not in told), *before]
         found.append(({**asked(before), "prediction": text}, name))
     return found
 
