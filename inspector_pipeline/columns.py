@@ -156,7 +156,7 @@ class Columns:
         told = [f"{key} is not read, as this judge's reading has no {{{key}}}" for key in unread]
         beside = [name for name in self.names if normal(name) in (*BESIDE, *TOOLS) and name not in self.taken]
         told += [f"{name} is not read" for name in beside if any(map(holds, self.values(name)))]
-        as_json = [name for name in self.texts if self._are_turns_as_json(self.values(name))]
+        as_json = [name for name in self.texts if self.are_turns_as_json(self.values(name))]
         return told + [f"{name} holds turns as JSON, which are read as text" for name in as_json]
 
     def late(self, *, is_text: bool = False) -> Late:
@@ -224,7 +224,8 @@ class Columns:
         empty = [name for name in self.names if normal(name) in lists and [] in self.values(name)]
         return [*found, *several] or empty
 
-    def _are_turns_as_json(self, values: Sequence[Any]) -> bool:
+    def are_turns_as_json(self, values: Sequence[Any]) -> bool:
+        """Whether all of some values are turns, written as JSON."""
         return bool(values) and all(opened_json(value) is not value for value in values)
 
     def talks(self) -> list[str]:

@@ -199,7 +199,7 @@ class RowReader:
                 notes = Columns(wanted, rows, names).notes()
                 return Layout("; ".join(notes) or None, {key: key for key in wanted.keys})
         elif not self.columns:
-            shape = next((one for one in SHAPES if rows and all(map(one.fits, rows))), None)
+            shape = next((one for one in SHAPES if 2 * sum(map(one.fits, rows)) > len(rows)), None)
             reason = None if shape or not rows else refusal(rows[0])
             if reason:
                 raise DataFileError(f"{wanted.where} cannot be read: {reason}.")
@@ -296,7 +296,10 @@ class _Ways(Columns):
         question = questions[0] if questions else ()
         before = [*self.extra(SYSTEM), *self.extra(HISTORY)]
         self.taken.update((*question, *answers))
-        self.texts = (*question, *answers)
+        self.texts = question
+        as_json = next((name for name in answers if self.are_turns_as_json(self.values(name))), None)
+        if as_json:
+            raise DataFileError(f"{self.wanted.where} has turns as JSON text in {as_json!r}. Write it as JSON Lines.")
         system, history = (next(iter(self.extra(key)), None) for key in (SYSTEM, HISTORY))
         what = " + ".join((*before, *question)) or "what both begin with"
         parts = {QUESTION: what, PREDICTION: ", then ".join(answers)}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from .errors import DataFileError, PairError
 from .names import Row, opened_json
 
+DOC_CHOICES = ("choices", "options", "endings")
 DOC_QUESTIONS = ("question", "query", "problem", "prompt", "instruction", "input")
 
 
@@ -69,7 +70,12 @@ def _lm_eval(row: Row) -> Row:
 
 
 def doc_question(row: Row) -> str | None:
-    """Name the one column of a lm-eval document that holds its question; None where none or several may."""
+    """Name the one column of a lm-eval document that holds its question.
+
+    None where none or several may, or where there are choices beside it, which only the prompt has too.
+    """
+    if any(name.lower() in DOC_CHOICES for name in row["doc"]):
+        return None
     found = [name for name in row["doc"] if name.lower() in DOC_QUESTIONS and isinstance(row["doc"][name], str)]
     exact = [name for name in found if name.lower() == DOC_QUESTIONS[0]]
     return (exact or found)[0] if exact or len(found) == 1 else None

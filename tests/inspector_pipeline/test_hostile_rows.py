@@ -79,8 +79,9 @@ def test_turns_that_a_tool_writes_as_json_are_read_and_others_are_told(tmp_path,
     assert read_pairs([{"messages": whole}]) == [TALK] and "read as text" not in caplog.text
     assert read_pairs([{"prompt": whole, "response": ANSWER}])[0]["question"] == whole
     assert "prompt holds turns as JSON, which are read as text" in caplog.text
-    with pytest.raises(PairError, match="has turns as JSON text. Write JSON Lines"):
-        read_pairs([{"chosen": whole, "rejected": whole}])
+    for prompt in ({}, {"prompt": QUESTION}):
+        with pytest.raises(DataFileError, match="has turns as JSON text in 'chosen'. Write it as JSON Lines"):
+            read_pairs([{**prompt, "chosen": whole, "rejected": whole}])
     (tmp_path / "pairs.csv").write_text("")
     (tmp_path / "in.jsonl").write_text(lines({"messages": [*TURNS, *SAID]}))
     assert main(["peek", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "pairs.csv")]) == 0
@@ -187,10 +188,22 @@ def test_damaged_logs_are_told_and_no_traceback(row, judge, tmp_path):
     assert len(rejects(tmp_path / "out")) == (code == 3)
 
 
+def test_choices_are_asked_too_and_a_row_of_another_tool_is_told():
+    doc = {**LM_EVAL["doc"], "options": ["3", "4"]}
+    assert read_pairs([{**LM_EVAL, "doc": doc}])[0]["question"] == f"Question: {QUESTION}\nAnswer:"
+    reader = RowReader()
+    reader.settle([LM_EVAL, LM_EVAL, BATCH])
+    with pytest.raises(PairError, match="expects the parts of a sample log of lm-eval"):
+        reader.reads(BATCH)
+
+
 def test_arguments_that_are_too_deep_are_told():
-    deep = '[{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": %s}]}]'
-    with pytest.raises(PairError, match="too deep|expects turns"):
-        read_pairs([{"messages": deep % ("[" * 950 + "]" * 950)}])
+    deep = []
+    for _ in range(10**5):
+        deep = [deep]
+    call = {**SAID[0], "tool_calls": [{"name": "f", "arguments": deep}]}
+    with pytest.raises(PairError, match="they are too deep"):
+        read_pairs([{"messages": [*ASKED, call]}])
 
 
 CONTAINED = {
