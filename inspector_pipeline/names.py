@@ -106,7 +106,7 @@ def holds(value: Any) -> bool:
     """Say whether a cell holds anything: no None, NaN, blank text, or empty list or object."""
     if isinstance(value, str):
         return bool(value.strip())
-    return len(value) > 0 if isinstance(value, Sized) else value is not None and value == value
+    return len(value) > 0 if isinstance(value, Sized) else value is not None and bool(value == value)
 
 
 class Read(NamedTuple):

@@ -226,7 +226,7 @@ class _Ways(Columns):
 
     def __init__(self, wanted: Wanted, rows: list[Row], names: list[str], shape: Shape | None, first: Row) -> None:
         """Look at the first rows, which a shape has laid flat; `first` is one as it was."""
-        super().__init__(wanted, rows, names, shape and shape.name, shape.origins(first) if shape else {})
+        super().__init__(wanted, rows, names, shape.name if shape else None, shape.origins(first) if shape else {})
         self.shape = shape
 
     def settle(self) -> Layout:
