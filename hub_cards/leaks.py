@@ -4,10 +4,13 @@ import json
 import os
 import re
 import struct
+from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
+from urllib.parse import unquote
 
 from huggingface_hub import get_token
 
@@ -35,6 +38,11 @@ PATHS = {
 }
 # Vocabularies of code models hold pieces of paths, which are nobody's.
 VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
+_PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
+_ENTITIES = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|\w{2,8});")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
+_WRAPPED = re.compile(r"(?:^[A-Za-z0-9+/]{40,}\r?\n)+^[A-Za-z0-9+/]+={0,2}$", re.MULTILINE)
+_MOST_BASE64 = 1 << 20  # characters of a piece that is decoded; figures are longer, and their texts are searched alone
 _ESCAPES = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(/|\\))")
 
 
@@ -103,16 +111,45 @@ def refuse_leaks(folder: Path, own_paths: Iterable[str | os.PathLike[str]] = ())
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines of a file; of safetensors, the header alone, as line 0."""
+    """Yield the numbered lines of a file, as UTF-8 and where it has zero bytes as UTF-16 too.
+
+    Of safetensors it is the header alone, as line 0.
+    """
     if path.suffix == ".safetensors":
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             yield 0, json.dumps(json.loads(file.read(length)), ensure_ascii=False)
     else:
-        yield from enumerate(path.read_bytes().decode("utf-8", "replace").splitlines(), start=1)
+        data = path.read_bytes()
+        text = data.decode("utf-8", "replace")
+        yield from enumerate(text.splitlines(), start=1)
+        yield from ((0, "".join(wrapped.split())) for wrapped in _WRAPPED.findall(text))
+        if b"\0" in data:
+            for start, order in ((0, "le"), (0, "be"), (1, "le"), (1, "be")):
+                yield from ((0, line) for line in data[start:].decode(f"utf-16-{order}", "replace").splitlines())
 
 
 def _found(line: str, patterns: dict[str, re.Pattern[str]]) -> list[str]:
-    """Search a line as it stands and with the escapes of JSON and of source code undone."""
-    plain = _ESCAPES.sub(lambda m: chr(int(m[1], 16)) if m[1] else m[2], line)
-    return [kind for kind, pattern in patterns.items() if pattern.search(line) or pattern.search(plain)]
+    """Search a line as it stands, and as it is meant: with escapes undone, and what is written in base64."""
+    forms = _meant(line)
+    pieces = [piece for text in forms for piece in _BASE64.findall(text)]
+    forms += [meant for piece in pieces for start in range(4) for meant in _meant(_from_base64(piece[start:]))]
+    return [kind for kind, pattern in patterns.items() if any(map(pattern.search, forms))]
+
+
+def _meant(text: str) -> list[str]:
+    """Return a text, and where it has escapes of JSON and source code, of addresses or of markup, with these undone."""
+    plain = _ESCAPES.sub(lambda m: chr(int(m[1], 16)) if m[1] else m[2], text)
+    plain = _PERCENT.sub(lambda m: unquote(m[0], errors="replace"), plain)
+    plain = _ENTITIES.sub(lambda m: unescape(m[0]), plain)
+    return [text] if plain == text else [text, plain]
+
+
+def _from_base64(piece: str) -> str:
+    """Decode base64 of either alphabet; blank where it is too long or stands for no text."""
+    if len(piece) > _MOST_BASE64:
+        return ""
+    text = piece.rstrip("=").translate(str.maketrans("-_", "+/"))
+    text = text[: len(text) - (len(text) % 4 == 1)]  # one sign alone stands for no byte
+    data = b64decode(text + "=" * (-len(text) % 4))
+    return data.decode("utf-16-le" if data[1:2] == b"\0" else "utf-8", "replace")

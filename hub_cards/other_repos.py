@@ -104,12 +104,15 @@ def _card_of(path: Path) -> dict[str, Any]:
             f"{path} expects the labels' license, such as license: apache-2.0, but has none. Ask whoever made them."
         )
     names = {one.name for one in fields(DataSource)}
-    for source in found.get("sources", ()):
+    sources, meanings = found.get("sources") or [], found.get("meanings") or {}
+    is_named = isinstance(meanings, dict) and all(isinstance(own, dict) for own in meanings.values())
+    if not isinstance(sources, list) or not is_named:
+        raise DataFileError(f"{path} expects a list of sources, and meanings by aspect and score, but got others.")
+    for source in sources:
         if not isinstance(source, dict) or "name" not in source or source.keys() - names:
-            raise DataFileError(f"{path} expects sources of {', '.join(sorted(names))}, but got {source!r:.120}.")
-    meanings = found.get("meanings") or {}
+            raise DataFileError(f"{path} expects sources of {', '.join(sorted(names))}, but one is another.")
     told = {name: {str(score): words for score, words in own.items()} for name, own in meanings.items()}
-    known: dict[str, Any] = {**found, "sources": [DataSource(**one) for one in found.get("sources", ())]}
+    known: dict[str, Any] = {**found, "sources": [DataSource(**one) for one in sources]}
     return known | {"meanings": told}
 
 

@@ -110,21 +110,40 @@ def load_tokenizer(judge: Any, **hub_kwargs: Any) -> Any:
         **hub_kwargs: How the Hub is reached (token, cache_dir, local_files_only). The revision is the judge's own.
 
     Raises:
-        BackboneError: The judge has neither a tokenizer nor a backbone_id.
+        BackboneError: The judge has neither a tokenizer nor a backbone_id, or its tokenizer.json is damaged.
         OSError: The judge's own tokenizer files are broken or out of reach, or the backbone's cannot be loaded.
     """
     config = judge.config
     if _has_tokenizer(judge, hub_kwargs):
         # Given the config, transformers does not load it itself, for which it would ask leave where its code is remote.
         pinned = {"config": config, "revision": judge.revision or "main", **NO_REMOTE_CODE}
-        return AutoTokenizer.from_pretrained(judge.name_or_path, **pinned, **hub_kwargs)
+        with _TokenizerFaults(judge.name_or_path):
+            return AutoTokenizer.from_pretrained(judge.name_or_path, **pinned, **hub_kwargs)
     if not config.backbone_id:
         raise BackboneError(
             "A judge without tokenizer files and without backbone_id expects its tokenizer to be given. "
             "Pass tokenizer=..."
         )
     location, pinned = backbone_location(config.backbone_id, config.backbone_revision, config.depth)
-    return AutoTokenizer.from_pretrained(location, **pinned, **hub_kwargs)
+    with _TokenizerFaults(location):
+        return AutoTokenizer.from_pretrained(location, **pinned, **hub_kwargs)
+
+
+class _TokenizerFaults:
+    """Says in one of our errors what `tokenizers` raises as a bare Exception, which no `except` should catch."""
+
+    def __init__(self, place: Any) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+        if kind is Exception:
+            raise BackboneError(
+                f"{self.place} expects a tokenizer.json that the package tokenizers can read, but: {error!s:.200}. "
+                "Check where it comes from."
+            ) from error
 
 
 def _has_tokenizer(judge: Any, hub_kwargs: Mapping[str, Any]) -> bool:

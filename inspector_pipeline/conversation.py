@@ -14,34 +14,35 @@ from os.path import commonprefix
 from typing import Any
 
 from .errors import PairError
-from .names import NAMES, PREDICTION, QUESTION_TURNS, SYSTEM, has, opened_json, value_at
+from .names import (
+    ASSISTANT,
+    CHOSEN,
+    NAMES,
+    NO_TEXTS,
+    PREDICTION,
+    QUESTION_TURNS,
+    REJECTED,
+    ROLES,
+    SYSTEM,
+    TEXT_KEYS,
+    TOOL,
+    USER,
+    has,
+    holds,
+    is_turn,
+    is_turns,
+    opened,
+    opened_json,
+    role_key,
+    value_at,
+)
 
 Turn = dict[str, str]
 
-USER, ASSISTANT, TOOL = "user", "assistant", "tool"
-ROLES = {
-    **dict.fromkeys(("system", "developer"), SYSTEM),
-    **dict.fromkeys(("user", "human", "prompter", "customer"), USER),
-    **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt", "ai", "bing", "bard", "function_call"), ASSISTANT),
-    **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response"), TOOL),
-}
-ROLE_KEYS = ("role", "from", "speaker")
-TEXT_KEYS = ("content", "value", "text")
 TEXT_PARTS = ("text", "input_text", "output_text")
 TEXT_MARKS = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 MARKED_PARTS = 5  # of a text with two turns: what is before, and role and text of each
 THOUGHTS = ("reasoning", "thinking", "redacted_thinking")  # parts that a reader is not shown
-
-
-def is_turns(value: Any) -> bool:
-    """Say whether a value is a list of turns: objects with a role and a text, or with what stands in a text's place."""
-    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) and _role_key(one) for one in value)
-
-
-def _role_key(turn: Mapping[str, Any]) -> str | None:
-    known = (key for key in ROLE_KEYS if isinstance(turn.get(key), str))
-    has_text = any(key in turn for key in (*TEXT_KEYS, "tool_calls", "function_call"))
-    return next(known, None) if has_text else None
 
 
 def plain_turns(value: Sequence[Any]) -> list[tuple[str, str]]:
@@ -54,17 +55,22 @@ def plain_turns(value: Sequence[Any]) -> list[tuple[str, str]]:
 
 
 def _plain_turn(turn: Any, where: str) -> tuple[str, str]:
-    key = _role_key(turn) if isinstance(turn, Mapping) else None
+    key = role_key(turn) if isinstance(turn, Mapping) else None
     if key is None:
         raise PairError(f"{where} of a conversation expects a role and a text, but got {turn!r:.80}.")
     role = ROLES.get(turn[key].lower())
     if role is None:
         raise PairError(f"{where} expects a role of {', '.join(dict.fromkeys(ROLES))}, but got {turn[key]!r:.40}.")
+    shown = next((name for name in NO_TEXTS if holds(turn.get(name))), None)
+    if shown:
+        raise PairError(f"{where} holds {shown!r}, of which a judge reads nothing. Leave such rows out.")
     content = next((turn[name] for name in TEXT_KEYS if turn.get(name) is not None), None)
     texts = [text_of(content, where)] if content not in (None, "") else []
     if turn[key] == "function_call":
         texts = [f"Tool call: {text}" for text in texts]
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
+    if not isinstance(calls, (list, tuple)):
+        raise PairError(f"{where} expects a list of calls of tools, but got {calls!r:.80}.")
     texts += [_call(call, where) for call in calls]
     text = "\n\n".join(texts)
     if not text.strip():
@@ -98,13 +104,17 @@ def text_of(content: Any, where: str) -> str:
 
 def _call(call: Any, where: str) -> str:
     """Write what a tool was asked as text, in OpenAI's shape or in that of inspect_ai."""
-    inner = call.get("function", call) if isinstance(call, Mapping) else None
-    named = inner if isinstance(inner, Mapping) else {"name": inner, "arguments": (call or {}).get("arguments")}
+    own = call if isinstance(call, Mapping) else {}
+    inner = own.get("function", own)
+    named = inner if isinstance(inner, Mapping) else {"name": inner, "arguments": own.get("arguments")}
     name, arguments = named.get("name"), named.get("arguments")
     if not isinstance(name, str):
         raise PairError(f"{where} expects calls of tools with a name and arguments, but got {call!r:.80}.")
-    if not isinstance(arguments, str):
-        arguments = json.dumps({} if arguments is None else arguments, ensure_ascii=False, default=str)
+    try:
+        if not isinstance(arguments, str):
+            arguments = json.dumps({} if arguments is None else arguments, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError) as error:
+        raise PairError(f"{where} expects arguments of a tool that can be written, but they are too deep.") from error
     return f"Tool call: {name}({arguments})"
 
 
@@ -154,16 +164,6 @@ def _leading(turns: Sequence[tuple[str, str]], role: str) -> list[tuple[str, str
 def flat(turns: Sequence[Turn]) -> str:
     """Write turns as plain text with plain labels, for readings that are no chat."""
     return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in turns)
-
-
-def is_reply(turn: Mapping[str, Any]) -> bool:
-    """Say whether a turn is the assistant's."""
-    return ROLES.get(str(turn[_role_key(turn) or ""]).lower()) == ASSISTANT
-
-
-def is_turn(value: Any) -> bool:
-    """Say whether a value is one turn."""
-    return is_turns([value])
 
 
 def turns_of_text(text: str) -> list[tuple[str, str]] | None:
@@ -216,11 +216,17 @@ def preferred(
     Raises:
         PairError: There is no question, or a cell holds no response.
     """
-    read = [value if not isinstance(value, str) else turns_of_text(value) or value for value in values]
+    read = list(values)
+    if not prompt and all(isinstance(value, str) for value in values):
+        if any(opened_json(value) is not value for value in values):
+            raise PairError(
+                "A row expects chosen and rejected as texts or turns, but has turns as JSON text. Write JSON Lines."
+            )
+        talks = [turns_of_text(value) for value in values]
+        read = talks if all(talks) else read
     if not prompt and all(isinstance(value, str) for value in read):
-        shared = str(
-            commonprefix([*map(str, read)])
-        )  # as TRL's implicit prompts: what both begin with, up to a whole word
+        # As TRL's implicit prompts: what both begin with, up to a whole word.
+        shared = str(commonprefix([*map(str, read)]))
         shared = shared[: max(shared.rfind(" "), shared.rfind("\n")) + 1]
         if not shared.strip():
             raise PairError("A row expects a prompt beside chosen and rejected, or that both begin with it.")
@@ -233,8 +239,8 @@ def preferred(
             raw = value if isinstance(value, list) else [value]
             turns = raw if raw and isinstance(raw[0], tuple) else plain_turns(raw)
             before, text = divided(turns, f"The cell {name}")
-            if not any(role == USER for role, _ in before):
-                before = [*prompt, *before]
+            told = {(role, said.strip()) for role, said in before}  # a whole conversation holds its prompt already
+            before = [*((role, said) for role, said in prompt if (role, said.strip()) not in told), *before]
         found.append(({**asked(before), "prediction": text}, name))
     return found
 
@@ -259,7 +265,7 @@ def asked_turns(row: Mapping[str, Any], question: Sequence[str]) -> list[tuple[s
     turns: list[tuple[str, str]] = []
     texts = []
     for number, name in enumerate(question):
-        value = opened_json(cell(row, name) if not number else value_at(row, name))
+        value = opened(name, cell(row, name) if not number else value_at(row, name))
         if is_turns(value):
             turns += plain_turns(value)
         elif not isinstance(value, (str, type(None))):
@@ -283,29 +289,78 @@ def earlier_turns(
     """
     said = value_at(row, system) if system else None
     turns = [(SYSTEM, said)] if isinstance(said, str) and said.strip() else []
-    for one in (value_at(row, history) if history else None) or ():
+    rounds = (value_at(row, history) if history else None) or ()
+    if not isinstance(rounds, (list, tuple)):
+        raise PairError(f"A row expects pairs of question and reply in {history!r}, but got {rounds!r:.80}.")
+    for one in rounds:
         if not (isinstance(one, (list, tuple)) and len(one) == 2 and all(isinstance(text, str) for text in one)):
             raise PairError(f"A row expects pairs of question and reply in {history!r}, but got {one!r:.80}.")
         turns += [(USER, one[0]), (ASSISTANT, one[1])]
     return turns
 
 
-def is_asked(value: Any) -> bool:
-    """Say whether a value may be a question: a text, or turns."""
-    return isinstance(value, str) or is_turns(value)
+Pairs = list[tuple[dict[str, Any], Any]]  # each with which part of the row it is, None where it is all
 
 
-def is_answer(value: Any) -> bool:
-    """Say whether a value may be a response, or several."""
-    return isinstance(value, str) or is_turns(value) or is_turn(value) or is_answers(value)
+def pairs_of_columns(
+    row: Mapping[str, Any],
+    question: Sequence[str],
+    prediction: str | None,
+    system: str | None = None,
+    history: str | None = None,
+) -> Pairs:
+    """Read a row with columns of a question and of one or several responses.
+
+    Args:
+        row: The row.
+        question: The columns of the question.
+        prediction: The column of the responses; None where none is needed.
+        system: The column of a system's text.
+        history: The column of earlier rounds.
+
+    Raises:
+        PairError: It holds no pair.
+    """
+    turns = [*earlier_turns(row, system, history), *asked_turns(row, question)]
+    if prediction is None:
+        return [(asked(turns), None)]
+    answers = answers_of(cell(row, prediction), NAMES[PREDICTION])
+    return [({**asked([*turns, *between]), PREDICTION: text}, part) for between, text, part in answers]
 
 
-def is_answers(value: Any) -> bool:
-    """Whether a value is a list of responses, one of which may be missing."""
-    if not isinstance(value, (list, tuple)) or not value or is_turns(value):
-        return False
-    named = NAMES[PREDICTION]
-    return all(
-        isinstance(one, (str, type(None))) or is_turns(one) or (isinstance(one, Mapping) and any(map(one.get, named)))
-        for one in value
-    )
+def pairs_of_talk(row: Mapping[str, Any], name: str, system: str | None = None, *, answered: bool = True) -> Pairs:
+    """Read a row with a whole conversation, which may be JSON, as in cells of CSV.
+
+    Args:
+        row: The row.
+        name: The conversation's column.
+        system: The column of a system's text.
+        answered: Whether it must end with a reply.
+
+    Raises:
+        PairError: It holds no conversation, or none that ends so.
+    """
+    talk = opened_json(cell(row, name))
+    if not isinstance(talk, list):
+        raise PairError(f"A row expects turns in {name!r}, but got {talk!r:.80}.")
+    turns = [*earlier_turns(row, system), *plain_turns(talk)]
+    if not answered and turns and turns[-1][0] != ASSISTANT:
+        return [(asked(turns), None)]
+    before, text = divided(turns)
+    return [({**asked(before), PREDICTION: text}, None)]
+
+
+def pairs_of_preference(
+    row: Mapping[str, Any],
+    question: Sequence[str],
+    answers: Sequence[str],
+    system: str | None = None,
+    history: str | None = None,
+) -> Pairs:
+    """Read a row with a chosen and a rejected response, in the columns `answers`.
+
+    Raises:
+        PairError: It holds no pair.
+    """
+    prompt = [*earlier_turns(row, system, history), *asked_turns(row, question)]
+    return list(preferred(prompt, [cell(row, name) for name in answers], (CHOSEN, REJECTED)))

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from transformers import Pipeline, PreTrainedTokenizerBase
 
+from .conversation import asked, divided, plain_turns
 from .engine import collate
 from .errors import PairError, ReadingError
-from .names import OPTIONAL
+from .names import OPTIONAL, PREDICTION, QUESTION, SYSTEM, TOOL, USER
 from .results import rank_field, ranked_value
 from .template import EncodedPair, PairTemplate, PairTokenizer, Span, is_blank
 
@@ -207,10 +208,11 @@ class RewardFunction:
         """Score completions.
 
         Args:
-            prompts: Texts, each the question; or conversations with one user turn, whose content is the question, and
-                where wanted a system turn, which is not shown to the judge. A turn's text may come in parts of the type
-                `text`, which are joined.
-            completions: Texts, or conversations of one assistant turn.
+            prompts: Texts, each the question; or conversations as chat tools write them, whose last user's turn is
+                asked and whose earlier turns are read before it. Of a conversation with one user's turn a system turn
+                is not shown to the judge. What is asked of tools and what they say is text (conversation.py).
+            completions: Texts, or the assistant's turn; also several, with what tools said between them, of which the
+                last is judged.
             **kwargs: Trainers pass the data set's other columns: `reference` and `context` are for a judge that reads
                 them, others are ignored.
 
@@ -218,62 +220,66 @@ class RewardFunction:
             For each the field that is ranked by; None where the completion is blank.
 
         Raises:
-            PairError: A prompt or a completion is of another form: of several turns, with tool calls, images or no
-                content; the message names the turn.
+            PairError: A prompt or a completion is of another form: with images, without content, or not ending with
+                the user and the assistant; the message names the pair and the turn.
         """
         if len(prompts) != len(completions):
             raise PairError(f"A reward expects as many completions as prompts, but got {len(completions)}.")
-        questions = [_content(turns, "user", i) for i, turns in enumerate(prompts)]
-        predictions = [_content(turns, "assistant", i) for i, turns in enumerate(completions)]
-        texts = zip(questions, predictions, strict=True)
         further = {key: kwargs[key] for key in self.judge.encode.keys if key in OPTIONAL and key in kwargs}
+        found = [_pair(*both, row) for row, both in enumerate(zip(prompts, completions, strict=True))]
         pairs = [
-            {"question": asked, "prediction": answer} | {key: own[row] for key, own in further.items()}
-            for row, (asked, answer) in enumerate(texts)
-            if not is_blank(answer)
+            pair | {key: own[row] for key, own in further.items()}
+            for row, pair in enumerate(found)
+            if not is_blank(pair[PREDICTION])
         ]
         results = iter(self.judge(pairs, batch_size=self.batch_size) if pairs else [])
-        return [None if is_blank(answer) else ranked_value(next(results), self.rank_by) for answer in predictions]
+        return [None if is_blank(pair[PREDICTION]) else ranked_value(next(results), self.rank_by) for pair in found]
 
 
-def _content(turns: Turns, role: str, index: int) -> str:
-    """Return a text as it is, or the content of the one turn of a role."""
-    if isinstance(turns, str):
-        return turns
-    where = f"Pair {index} expects a text or a conversation with one {role} turn of text, but got"
-    if not isinstance(turns, Sequence):
-        raise PairError(f"{where} {type(turns).__name__}: {turns!r:.200}.")
-    found: list[str] = []
-    given: Any = turns
-    for number, turn in enumerate(given):
-        spoken = turn.get("role") if isinstance(turn, Mapping) else None
-        if spoken == "system":
-            continue
-        if spoken != role:
-            what = f"one of the role {spoken!r}" if isinstance(spoken, str) else f"{turn!r:.100}, which has no role"
-            raise PairError(f"{where} as turn {number} {what}. Write longer conversations as one text.")
-        found.append(_text_of(turn, f"{where} as turn {number} one"))
-    if len(found) != 1:
-        raise PairError(f"{where} {len(found)} in {turns!r:.200}. Write longer conversations as one text.")
-    return found[0]
-
-
-def _text_of(turn: Mapping[str, Any], where: str) -> str:
-    """Return a turn's text, which may come in parts.
+def _pair(prompt: Turns, completion: Turns, index: int) -> dict[str, Any]:
+    """Read a prompt and a completion as a pair, whose prediction is blank where the completion is.
 
     Raises:
-        PairError: It calls tools, or holds something else than text.
+        PairError: One has another form.
     """
-    content = turn.get("content")
-    if turn.get("tool_calls") or turn.get("function_call"):
-        raise PairError(f"{where} that calls tools. Write what it says and what it calls as one text.")
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, Sequence) or not content:
-        raise PairError(f"{where} with {'no content' if content is None else f'the content {content!r:.100}'}.")
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            held = f"of the type {kind!r}" if isinstance(kind, str) and kind != "text" else f"{part!r:.100}"
-            raise PairError(f"{where} with a part {held}, of which a judge reads nothing. Leave such pairs out.")
-    return "".join(part["text"] for part in content)
+    turns, between, answer = _asked(prompt, index), list[tuple[str, str]](), completion
+    if not isinstance(completion, str):
+        where = f"Pair {index} expects a text or the assistant's turns as completion, but"
+        raw = _list_of(completion, where)
+        if is_blank(_plain_text(raw[-1])):
+            return {QUESTION: "", PREDICTION: ""}
+        try:
+            between, answer = divided(plain_turns(raw), "A completion")
+        except PairError as error:
+            raise PairError(f"{where}: {error}") from error
+    if not between and [role for role, _ in turns] == [USER]:
+        return {QUESTION: turns[0][1], PREDICTION: answer}
+    return {**asked([*turns, *between]), PREDICTION: answer}
+
+
+def _asked(prompt: Turns, index: int) -> list[tuple[str, str]]:
+    """Read a prompt as turns; where the user speaks once, without a system turn."""
+    if isinstance(prompt, str):
+        return [(USER, prompt)]
+    where = f"Pair {index} expects a text or a conversation that ends with the user as prompt, but"
+    given = _list_of(prompt, where)
+    spoken = [turn for turn in given if not (isinstance(turn, Mapping) and turn.get("role") == SYSTEM)]
+    try:
+        turns = plain_turns(spoken if len(spoken) == 1 else given)
+    except PairError as error:
+        raise PairError(f"{where}: {error}") from error
+    if turns[-1][0] not in (USER, TOOL):
+        raise PairError(f"{where} it ends with the {turns[-1][0]}'s turn.")
+    return turns
+
+
+def _list_of(turns: Any, where: str) -> list[Any]:
+    if not isinstance(turns, Sequence) or not turns:
+        raise PairError(f"{where} got {type(turns).__name__}: {turns!r:.200}.")
+    return list(turns)
+
+
+def _plain_text(turn: Any) -> str:
+    """Return an assistant's text that is nothing but text, to see whether it is blank; any other stands for some."""
+    content = turn.get("content") if isinstance(turn, Mapping) and turn.keys() == {"role", "content"} else None
+    return content if isinstance(content, str) else "..."

@@ -12,64 +12,33 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from .conversation import (
-    ASSISTANT,
-    answers_of,
-    asked,
-    asked_turns,
-    cell,
-    divided,
-    earlier_turns,
-    is_answer,
-    is_answers,
-    is_asked,
-    is_reply,
-    is_turns,
-    plain_turns,
-    preferred,
-)
-from .errors import DataFileError, PairError, SettingsError
+from .columns import Columns, Layout, Wanted
+from .columns import check_columns as check_columns
+from .columns import missing_column as missing_column
+from .conversation import pairs_of_columns, pairs_of_preference, pairs_of_talk
+from .errors import DataFileError, PairError
 from .names import (
     CHOSEN,
-    COLUMN_KEYS,
     HISTORY,
     MESSAGES,
-    NAMES,
-    OPTIONAL,
     PAIR,
     PREDICTION,
     QUESTION,
     REJECTED,
     SYSTEM,
-    Layout,
     Read,
     Row,
     as_text,
     has,
-    normal,
-    opened_json,
+    is_answers,
     value_at,
 )
+from .names import SAMPLE_ROWS as SAMPLE_ROWS
+from .names import SOURCE_PART as SOURCE_PART
+from .names import SOURCE_ROW as SOURCE_ROW
 from .shapes import SHAPES, Shape, refusal
 
 logger = logging.getLogger(__name__)
-
-SOURCE_ROW, SOURCE_PART = "source_row", "source_part"
-SAMPLE_ROWS = 256
-
-
-def check_columns(columns: Mapping[str, str]) -> None:
-    """Refuse other names for what no judge reads.
-
-    Raises:
-        SettingsError: A key is none of `COLUMN_KEYS`.
-    """
-    unknown = sorted(set(columns) - set(COLUMN_KEYS))
-    if unknown:
-        raise SettingsError(
-            f"--column expects question or prediction before the =, but got {unknown[0]!r}. It also takes "
-            f"{', '.join(COLUMN_KEYS[2:])}."
-        )
 
 
 class RowReader:
@@ -105,13 +74,8 @@ class RowReader:
         """Keep the settings."""
         self.columns = dict(columns or {})
         check_columns(self.columns)
-        self.keys = tuple(keys)
-        self.strict = strict
-        self.where = where
+        self.wanted = Wanted(self.columns, tuple(keys), strict, where, further, several, gold)
         self.said: set[str] = set() if said is None else said
-        self.further = further
-        self.several = several
-        self.gold = gold
         self.layout: Layout | None = None
 
     def settle(self, sample: Iterable[Mapping[str, Any]], names: Sequence[str] = (), *, quiet: bool = False) -> Layout:
@@ -131,7 +95,7 @@ class RowReader:
         self.layout = found
         if found.told and found.told not in self.said and not quiet:
             self.said.add(found.told)
-            logger.warning("%s: %s", self.where, found.told)
+            logger.warning("%s: %s", self.wanted.where, found.told)
         return found
 
     def reads(self, row: Mapping[str, Any], number: int = 0) -> list[Read]:
@@ -152,6 +116,10 @@ class RowReader:
         kept = {name: value for name, value in layout.base(dict(row)).items() if name not in layout.used}
         for pair, part in pairs:
             origin = {} if part is None else {SOURCE_ROW: number, SOURCE_PART: part}
+            if taken := next((name for name in origin if name in kept), None):
+                raise PairError(
+                    f"A row with several responses expects no column {taken!r}, where its place is written. Rename it."
+                )
             texts = {key: pair[key] for key in PAIR if key in pair}
             found.append(Read(pair, {**texts, **kept, **origin}))
         return found
@@ -211,63 +179,55 @@ class RowReader:
         Raises:
             PairError: A column is missing.
         """
+        if self.layout:
+            self.layout.late.check(row)
         if self.is_as_named:
             return dict(row)
         columns = (self.layout.plain if self.layout else None) or {}
-        missing = missing_column(row, {key: column for key, column in columns.items() if key in self.keys})
+        missing = missing_column(row, {key: column for key, column in columns.items() if key in self.wanted.keys})
         if missing:
             raise PairError(f"A row {missing}.")
         return {key: row[column] for key, column in columns.items() if column in row}
 
     def _layout(self, rows: list[Row], names: list[str]) -> Layout:
+        wanted = self.wanted
         flat, shape = rows, None
-        if not self.columns and all(key in names for key in self.keys if key in PAIR):
+        if not self.columns and all(key in names for key in wanted.keys if key in PAIR):
             answers = [row.get(PREDICTION) for row in rows]
-            is_list = self.several and bool(answers) and all(map(is_answers, answers))
-            if all(key in names for key in self.keys) and not is_list and not self.further:
-                notes = _Ways(self, rows, names, None, {}).ignored()
-                return Layout("; ".join(notes) or None, {key: key for key in self.keys})
+            is_list = wanted.several and bool(answers) and all(map(is_answers, answers))
+            if all(key in names for key in wanted.keys) and not is_list and not wanted.further:
+                notes = Columns(wanted, rows, names).notes()
+                return Layout("; ".join(notes) or None, {key: key for key in wanted.keys})
         elif not self.columns:
-            shape = next((one for one in SHAPES if rows and all(map(one.fits, rows))), None)
+            shape = next((one for one in SHAPES if 2 * sum(map(one.fits, rows)) > len(rows)), None)
             reason = None if shape or not rows else refusal(rows[0])
             if reason:
-                raise DataFileError(f"{self.where} cannot be read: {reason}.")
+                raise DataFileError(f"{wanted.where} cannot be read: {reason}.")
             if shape:
                 flat = [own for row in rows if (own := _flat_or_none(shape, row))]
                 names = list(dict.fromkeys(name for row in flat for name in row))
             if shape and not flat:  # each row is told why
-                return Layout(
-                    f"{shape.name}, none of which can be read", None, lambda row: [(shape.lay_flat(row), None)]
-                )
-        ways = _Ways(self, flat, names, shape, shape.origins(rows[0]) if shape else {})
+                return Layout(f"{shape.name}, none of which can be read", None, lambda row: [(shape.flat(row), None)])
+        ways = _Ways(wanted, flat, names, shape, next(iter(rows), {}))
         found = ways.settle()
-        notes = [*([found.told] if found.told else []), *ways.ignored()]
+        notes = [*([found.told] if found.told else []), *ways.notes()]
         return found._replace(told="; ".join(notes) or None)
 
 
 def _flat_or_none(shape: Shape, row: Row) -> Row | None:
     try:
-        return shape.lay_flat(row)
+        return shape.flat(row)
     except PairError:
         return None
 
 
-class _Ways:
-    """The ways in which columns may be meant."""
+class _Ways(Columns):
+    """The ways in which columns may be meant, of which one must be left."""
 
-    def __init__(
-        self, reader: RowReader, rows: list[Row], names: list[str], shape: Shape | None, origins: dict[str, str]
-    ) -> None:
-        self.reader = reader
-        self.rows = rows
-        self.names = names
+    def __init__(self, wanted: Wanted, rows: list[Row], names: list[str], shape: Shape | None, first: Row) -> None:
+        """Look at the first rows, which a shape has laid flat; `first` is one as it was."""
+        super().__init__(wanted, rows, names, shape.name if shape else None, shape.origins(first) if shape else {})
         self.shape = shape
-        self.origins = origins
-        self.given = reader.columns
-        self.needs_prediction = PREDICTION in reader.keys
-        own = {normal(name) for name in names}
-        self.is_exact = QUESTION in own and (PREDICTION in own or not self.needs_prediction)
-        self.optional = {key: name for key in OPTIONAL if (name := self._optional(key))}
 
     def settle(self) -> Layout:
         """Choose the one way.
@@ -277,13 +237,13 @@ class _Ways:
         """
         if MESSAGES in self.given:
             return self._conversation(self.given[MESSAGES])
-        questions, predictions = self._questions(), self._predictions()
+        questions, predictions = self.questions(), self.predictions()
         if CHOSEN in self.given or REJECTED in self.given:
             return self._preference([self.given.get(key, key) for key in (CHOSEN, REJECTED)], questions)
         ways: dict[str, Callable[[], Layout]] = {}
         if not self.given and not self.is_exact:
-            ways = {f"--column {MESSAGES}={name}": partial(self._conversation, name) for name in self._talks()}
-            pair = [next(iter(self._named(key)), "") for key in (CHOSEN, REJECTED)]
+            ways = {f"--column {MESSAGES}={name}": partial(self._conversation, name) for name in self.talks()}
+            pair = [next(iter(self.named(key)), "") for key in (CHOSEN, REJECTED)]
             if all(pair) and self.needs_prediction:
                 ways[f"--column {CHOSEN}={pair[0]}"] = partial(self._preference, pair, questions)
         for question in questions:
@@ -292,152 +252,59 @@ class _Ways:
                 ways[" ".join(f"--column {one}" for one in told)] = partial(self._columns, question, prediction)
         if len(ways) > 1:
             raise DataFileError(
-                f"{self.reader.where} may be meant in several ways. Say which: {' or '.join(ways)}. It has the columns "
+                f"{self.wanted.where} may be meant in several ways. Say which: {' or '.join(ways)}. It has the columns "
                 f"{', '.join(self.names)}."
             )
         return next(iter(ways.values()))() if ways else self._as_named()
 
-    def ignored(self) -> list[str]:
-        """Say what the judge does not read.
-
-        Raises:
-            SettingsError: It should be an error.
-        """
-        named = {normal(name) for name in self.names if not self.rows or self._values(name)}
-        there = [key for key in OPTIONAL if key in self.given or key in named]
-        unread = [key for key in there if key not in self.reader.keys and not self.reader.further]
-        if unread and self.reader.strict:
-            raise SettingsError(
-                f"{self.reader.where} has a {unread[0]}, but this judge's reading has no {{{unread[0]}}}. Take a judge "
-                "that reads it, or leave --strict out."
-            )
-        return [f"{key} is not read, as this judge's reading has no {{{key}}}" for key in unread]
-
-    def _named(self, key: str) -> list[str]:
-        """Return the columns that are usually called so; where one has the first of these names, that one alone."""
-        found = [name for name in self.names if normal(name) in NAMES[key]]
-        exact = [name for name in found if normal(name) == NAMES[key][0]]
-        return [key] if key in exact else exact or found
-
-    def _values(self, name: str) -> list[Any]:
-        values = [opened_json(value_at(row, name)) for row in self.rows]
-        return [value for value in values if value is not None and value != ""]
-
-    def _optional(self, key: str) -> str | None:
-        if key not in self.reader.keys and not self.reader.further:
-            return None
-        given = self.given.get(key)
-        found = [given] if given else [name for name in self._named(key) if not self.rows or self._values(name)]
-        if key not in self.reader.keys and not given:
-            return next((name for name in found if normal(name) == key), None)
-        if len(found) > 1:
-            choices = " or ".join(f"--column {key}={name}" for name in found)
-            raise DataFileError(f"{self.reader.where} may have its {key} in several columns. Say which: {choices}.")
-        return next(iter(found), None)
-
-    def _questions(self) -> list[tuple[str, ...]]:
-        given = self.given.get(QUESTION)
-        if given:
-            return [(given,) if given in self.names else tuple(given.split("+"))]
-        found = [name for name in self._named(QUESTION) if not self.rows or any(map(is_asked, self._values(name)))]
-        by_name = {normal(name): name for name in found}
-        if {"instruction", "input"} <= by_name.keys():
-            joined = (by_name.pop("instruction"), by_name.pop("input"))
-            return [joined, *((name,) for name in by_name.values())]
-        if by_name.keys() == {"instruction"}:  # its input may be blank in all of the first rows
-            return [(*found, *(name for name in self.names if normal(name) == "input"))]
-        talks = [name for name in self._named(MESSAGES) if self._values(name) and not self._is_talk(name)]
-        return [(name,) for name in found or talks]
-
-    def _predictions(self) -> list[str]:
-        given = self.given.get(PREDICTION)
-        if given or not self.needs_prediction:
-            return [given] if given else []
-        own = [name for name in self._named(PREDICTION) if not (self.reader.gold and normal(name) == "answer")]
-        found = [name for name in own if not self.rows or any(map(is_answer, self._values(name)))]
-        if any(normal(name) == PREDICTION for name in found):
-            return found
-        lists = {f"{name}s" for name in NAMES[PREDICTION]}
-        several = [name for name in self.names if normal(name) in lists and any(map(is_answers, self._values(name)))]
-        empty = [name for name in self.names if normal(name) in lists and [] in self._values(name)]
-        return [*found, *several] or empty
-
-    def _talks(self) -> list[str]:
-        return [name for name in self._named(MESSAGES) if self._is_talk(name)]
-
-    def _is_talk(self, name: str) -> bool:
-        """Whether a column holds whole conversations: some end with a reply, or no other column could be it."""
-        talks = [value for value in self._values(name) if is_turns(value)]
-        replies = any(is_reply(talk[-1]) for talk in talks)
-        return bool(talks) and (replies or not (self._named(PREDICTION) or self._named(CHOSEN)))
-
-    def _extra(self, key: str) -> list[str]:
-        """Return the column of a system's turn, or of earlier rounds, where rows have some."""
-        return [name for name in self._named(key) if not self.is_exact and self._values(name)][:1]
-
     def _as_named(self) -> Layout:
         """Read columns by the names of a pair's texts; rows without them are told so one by one."""
-        return Layout(None, {key: self.given.get(key, key) for key in self.reader.keys} | self.optional)
+        plain = {key: self.given.get(key, key) for key in self.wanted.keys} | self.optional
+        self.taken.update(plain.values())
+        return Layout(None, plain, late=self.late(is_text=True))
 
     def _columns(self, question: tuple[str, ...], prediction: str | None) -> Layout:
-        before = [*self._extra(SYSTEM), *self._extra(HISTORY)]
+        before = [*self.extra(SYSTEM), *self.extra(HISTORY)]
+        self.taken.update(question)
+        self.texts = () if self.is_exact else (*question, *([prediction] if prediction else []))
         parts = {QUESTION: " + ".join(map(self._origin, (*before, *question)))}
         parts |= {PREDICTION: self._origin(prediction)} if prediction else {}
         single = {QUESTION: question[0], **({PREDICTION: prediction} if prediction else {}), **self.optional}
         is_flat = not self.shape and not before and len(question) == 1
-        if is_flat and not any(map(self._is_structured, single.values())):
-            plain = {key: single.get(key, key) for key in self.reader.keys} | self.optional
-            return Layout(self._told(parts) if any(key != name for key, name in plain.items()) else None, plain)
-        system, history = (next(iter(self._extra(key)), None) for key in (SYSTEM, HISTORY))
+        if is_flat and not any(map(self.is_structured, single.values())):
+            plain = {key: single.get(key, key) for key in self.wanted.keys} | self.optional
+            told = self._told(parts) if any(key != name for key, name in plain.items()) else None
+            return Layout(told, plain, late=self.late(is_text=True))
+        system, history = (next(iter(self.extra(key)), None) for key in (SYSTEM, HISTORY))
 
-        def read(row: Row) -> list[tuple[Row, Any]]:
-            turns = [*earlier_turns(row, system, history), *asked_turns(row, question)]
-            if prediction is None:
-                return [(asked(turns), None)]
-            found = []
-            for between, text, part in answers_of(opened_json(cell(row, prediction)), NAMES[PREDICTION]):
-                found.append(({**asked([*turns, *between]), PREDICTION: text}, part))
-            return found
-
-        several = prediction and all(is_answers(value) for value in self._values(prediction))
+        read = partial(pairs_of_columns, question=question, prediction=prediction, system=system, history=history)
+        several = prediction and all(is_answers(value) for value in self.values(prediction))
         return self._layout(parts, read, (prediction,) if several and prediction else ())
 
-    def _is_structured(self, name: str) -> bool:
-        values = self._values(name)
-        return bool(values) and (name not in self.names or all(isinstance(one, (list, dict)) for one in values))
-
     def _conversation(self, name: str) -> Layout:
-        system = next(iter(self._extra(SYSTEM)), None)
+        system = next(iter(self.extra(SYSTEM)), None)
+        self.taken.add(name)
         what = " + ".join(map(self._origin, filter(None, (system, name))))
         parts = {QUESTION: f"{what} up to the last reply", PREDICTION: "that reply"}
 
-        def read(row: Row) -> list[tuple[Row, Any]]:
-            talk = opened_json(cell(row, name))
-            if not isinstance(talk, list):
-                raise PairError(f"A row expects turns in {name!r}, but got {talk!r:.80}.")
-            turns = [*earlier_turns(row, system), *plain_turns(talk)]
-            if not self.needs_prediction and turns and turns[-1][0] != ASSISTANT:
-                return [(asked(turns), None)]
-            before, text = divided(turns)
-            return [({**asked(before), PREDICTION: text}, None)]
-
-        return self._layout(parts, read)
+        return self._layout(parts, partial(pairs_of_talk, name=name, system=system, answered=self.needs_prediction))
 
     def _preference(self, answers: Sequence[str], questions: list[tuple[str, ...]]) -> Layout:
         if len(questions) > 1:
             choices = " or ".join(f"--column {QUESTION}={'+'.join(one)}" for one in questions)
-            raise DataFileError(f"{self.reader.where} may have its question in several columns. Say which: {choices}.")
+            raise DataFileError(f"{self.wanted.where} may have its question in several columns. Say which: {choices}.")
         question = questions[0] if questions else ()
-        before = [*self._extra(SYSTEM), *self._extra(HISTORY)]
-        system, history = (next(iter(self._extra(key)), None) for key in (SYSTEM, HISTORY))
+        before = [*self.extra(SYSTEM), *self.extra(HISTORY)]
+        self.taken.update((*question, *answers))
+        self.texts = question
+        as_json = next((name for name in answers if self.are_turns_as_json(self.values(name))), None)
+        if as_json:
+            raise DataFileError(f"{self.wanted.where} has turns as JSON text in {as_json!r}. Write it as JSON Lines.")
+        system, history = (next(iter(self.extra(key)), None) for key in (SYSTEM, HISTORY))
         what = " + ".join((*before, *question)) or "what both begin with"
         parts = {QUESTION: what, PREDICTION: ", then ".join(answers)}
 
-        def read(row: Row) -> list[tuple[Row, Any]]:
-            prompt = [*earlier_turns(row, system, history), *asked_turns(row, question)]
-            values = [opened_json(cell(row, name)) for name in answers]
-            return list(preferred(prompt, values, (CHOSEN, REJECTED)))
-
+        read = partial(pairs_of_preference, question=question, answers=answers, system=system, history=history)
         return self._layout(parts, read, tuple(answers))
 
     def _origin(self, name: str) -> str:
@@ -446,29 +313,22 @@ class _Ways:
     def _told(self, parts: Mapping[str, str]) -> str:
         named = {key: self._origin(name) for key, name in self.optional.items()}
         words = "; ".join(f"{key} = {what}" for key, what in {**parts, **named}.items())
-        return f"{self.shape.name}: {words}" if self.shape else words
+        return f"{self.tool}: {words}" if self.tool else words
 
     def _layout(
         self, parts: Mapping[str, str], read: Callable[[Row], list[tuple[Row, Any]]], used: tuple[str, ...] = ()
     ) -> Layout:
         """Make the way of rows whose texts are put together, with the optional texts beside them."""
-        shape, optional = self.shape, self.optional
+        shape, optional, late = self.shape, self.optional, self.late()
 
         def whole(row: Row) -> list[tuple[Row, Any]]:
-            flat = shape.lay_flat(row) if shape else row
+            flat = shape.flat(row) if shape else row
+            late.check(flat)
             beside = {key: as_text(value_at(flat, name)) for key, name in optional.items() if has(flat, name)}
             return [({**pair, **beside}, part) for pair, part in read(flat)]
 
-        base = shape.lay_flat if shape and not self.origins else dict
-        return Layout(self._told(parts), None, whole, (*used, *(shape.used if shape else ())), base)
-
-
-def missing_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
-    """Say which column of a pair's texts a row lacks; None where it has all."""
-    missing = next(((key, name) for key, name in columns.items() if name not in row), None)
-    if missing is None:
-        return None
-    return f"expects the column {missing[1]!r} for the {missing[0]}, but has {sorted(map(str, row))!r:.200}"
+        base = shape.flat if shape and not self.origins else dict
+        return Layout(self._told(parts), None, whole, (*used, *(shape.used if shape else ())), base, late)
 
 
 def read_pairs(

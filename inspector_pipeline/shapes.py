@@ -5,12 +5,13 @@ columns that a labelling tool was given, with the labels beside them; rows.py re
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .errors import PairError
+from .errors import DataFileError, PairError
 from .names import Row, opened_json
 
+DOC_CHOICES = ("choices", "options", "endings")
 DOC_QUESTIONS = ("question", "query", "problem", "prompt", "instruction", "input")
 
 
@@ -31,6 +32,17 @@ class Shape(NamedTuple):
     lay_flat: Callable[[Row], Row]
     origins: Callable[[Row], dict[str, str]]
     used: tuple[str, ...] = ()
+
+    def flat(self, row: Row) -> Row:
+        """Lay a row flat.
+
+        Raises:
+            PairError: It holds no answer, or a part of it is of another kind than the tool writes.
+        """
+        try:
+            return self.lay_flat(row)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise PairError(f"A row expects the parts of {self.name}, but one is of another kind: {error}.") from error
 
 
 def _inside(value: Any, *path: str) -> Any:
@@ -58,7 +70,12 @@ def _lm_eval(row: Row) -> Row:
 
 
 def doc_question(row: Row) -> str | None:
-    """Name the one column of a lm-eval document that holds its question; None where none or several may."""
+    """Name the one column of a lm-eval document that holds its question.
+
+    None where none or several may, or where there are choices beside it, which only the prompt has too.
+    """
+    if any(name.lower() in DOC_CHOICES for name in row["doc"]):
+        return None
     found = [name for name in row["doc"] if name.lower() in DOC_QUESTIONS and isinstance(row["doc"][name], str)]
     exact = [name for name in found if name.lower() == DOC_QUESTIONS[0]]
     return (exact or found)[0] if exact or len(found) == 1 else None
@@ -118,9 +135,17 @@ def _request(row: Row) -> Row:
     return {"question": question, "prediction": answers}
 
 
-def _labelled(row: Row, inner: str, labels: Row) -> Row:
-    """Put the columns that a labelling tool was given, and the labels, beside the row's own keys."""
-    return {**{key: value for key, value in row.items() if key != inner}, **labels, **row[inner]}
+def _labelled(row: Row, inner: str, labels: Row, place: str) -> Row:
+    """Put the columns that a labelling tool was given, and the labels, beside the row's own keys.
+
+    What is called as one of the columns gets its place before its name, such as `task.id` and `annotations.rating`.
+    """
+    found = dict(row[inner])
+    outer = {key: value for key, value in row.items() if key != inner}
+    for names, own in ((place, labels), ("task" if inner == "data" else "record", outer)):
+        for key, value in own.items():
+            found[f"{names}.{key}" if key in found else key] = value
+    return found
 
 
 def _label_studio(row: Row) -> Row:
@@ -131,13 +156,17 @@ def _label_studio(row: Row) -> Row:
             if isinstance(one.get("from_name"), str) and value is not None:
                 is_single = isinstance(value, list) and len(value) == 1
                 given.setdefault(one["from_name"], []).append(value[0] if is_single else value)
-    return _labelled(row, "data", _alone(given))
+    return _labelled(row, "data", _alone(given), "annotations")
 
 
 def _argilla(row: Row) -> Row:
     responses = row["responses"] if _is_object(row, "responses") else {}
-    said = {name: [_inside(one, "value") for one in own] for name, own in responses.items() if isinstance(own, list)}
-    return _labelled(row, "fields", _alone(said))
+    said = {
+        name: [_inside(one, "value") for one in own if _inside(one, "status") in (None, "submitted")]
+        for name, own in responses.items()
+        if isinstance(own, list)
+    }
+    return _labelled(row, "fields", _alone(said), "responses")
 
 
 def _alone(given: Mapping[str, list[Any]]) -> Row:
@@ -212,14 +241,29 @@ def refusal(row: Row) -> str | None:
     return None
 
 
+def requests_by_name(requests: Iterable[Row]) -> dict[str, Row]:
+    """Return a batch's requests by their `custom_id`.
+
+    Raises:
+        DataFileError: One has none, or two have the same.
+    """
+    found: dict[str, Row] = {}
+    for request in requests:
+        name = request.get("custom_id")
+        if not isinstance(name, str) or not name or found.get(name, request) != request:
+            raise DataFileError(f"A batch's requests expect a custom_id of their own each, but got {name!r:.60}.")
+        found[name] = request
+    return found
+
+
 def joined_request(row: Row, requests: Mapping[str, Row]) -> Row:
     """Put a batch's request beside its response.
 
     Raises:
         PairError: There is no request of its `custom_id`.
     """
-    name = str(row.get("custom_id"))
-    if name not in requests:
+    name = row.get("custom_id")
+    if not isinstance(name, str) or name not in requests:
         raise PairError(f"A batch's output expects a request with its custom_id, but {name!r:.60} has none.")
     answer = row.get("response")
     result = row.get("result")  # Anthropic's

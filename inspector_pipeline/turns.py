@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
+FAULTS = (  # of a template, which a stranger may have written
+    *(chat_template_utils.jinja2.TemplateError, ArithmeticError, AttributeError, LookupError),
+    *(RecursionError, TypeError, ValueError),
+)
 _ROUNDS = 3  # of question and reply that must be written alike
 
 Piece = tuple[str | None, str]  # what it is, None for a string of the template's own; and its text
@@ -86,7 +90,7 @@ def _written(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> list[s
     messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
     try:
         text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    except (chat_template_utils.jinja2.TemplateError, TypeError, ValueError):  # it refuses such a turn
+    except FAULTS:  # it refuses such a turn
         return None
     strings = []
     for mark in marks:

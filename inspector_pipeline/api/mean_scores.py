@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..conversation import is_turns
 from ..errors import PairError, SettingsError
-from ..names import CONTEXT, PAIR, PREDICTION, QUESTION, REFERENCE
+from ..names import CONTEXT, PAIR, PREDICTION, QUESTION, REFERENCE, is_turns
 from ..results import (
     ABSTAINED,
     PUBLISHED_TOTAL,

@@ -65,16 +65,20 @@ def _with_requests(entries: Iterator[Any], requests: list[dict[str, Any]] | None
         yield from entries
         return
     from inspector_pipeline.errors import PairError
-    from inspector_pipeline.shapes import joined_request
+    from inspector_pipeline.shapes import joined_request, requests_by_name
 
-    by_name = {str(request.get("custom_id")): request for request in requests}
+    by_name, answered = requests_by_name(requests), set[str]()
     for entry in entries:
         if entry.row is not None and entry.fault is None:
             try:
                 entry.row = joined_request(entry.row, by_name)
+                answered.add(entry.row["custom_id"])
             except PairError as error:
                 entry.fault = str(error)
         yield entry
+    silent = [name for name in by_name if name not in answered]
+    if silent:
+        say(f"{len(silent)} of {len(by_name)} requests have no response here, such as {silent[0]!r:.60}")
 
 
 def _reads(reader: Any, entries: Any) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], str | None]]:
@@ -91,6 +95,9 @@ def _reads(reader: Any, entries: Any) -> Iterator[tuple[str, dict[str, Any], dic
                 pair = {key: one.pair[key] for key in (*PAIR, *OPTIONAL, QUESTION_TURNS) if key in one.pair}
                 blank = [key for key in PAIR if not (isinstance(pair.get(key), str) and pair[key].strip())]
                 fault = f"expects text for {blank[0]!r}, but has {pair.get(blank[0])!r:.80}" if blank else None
+                own = next((key for key in PAIR if key in entry.row and entry.row[key] != pair.get(key)), None)
+                if own and not reader.is_plain and one.row.get(own) == entry.row[own]:
+                    fault = f"has a column {own!r} that is not the {own} which was read, and would be lost. Rename it"
                 yield entry.place, pair, {**pair, **{k: v for k, v in one.row.items() if k not in pair}}, fault
         except PairError as error:
             yield entry.place, {}, {}, str(error)

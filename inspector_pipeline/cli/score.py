@@ -175,7 +175,7 @@ def _score_file(args: argparse.Namespace) -> int:
     columns = FlatColumns(judge.model.config, args.prefix, rank_by, explain=args.explain)
     abstained = [args.prefix + ABSTAINED] if args.abstain else []
     _check_own_columns(rows, [*columns.kinds, *abstained])
-    table = _check_writable(args.input if reader.is_plain else STDIO, rows, target)
+    table = _check_writable(args.input, rows, target, reader.layout)
     results = judge(pairs, batch_size=args.batch_size, explain=args.explain)
     truncated = sum(result["truncated"] for result in results)
     if truncated:
@@ -247,7 +247,7 @@ def _tell(line: str | None) -> None:
         say(line)
 
 
-def _check_writable(source: str, rows: list[dict[str, Any]], target: str | None) -> Any:
+def _check_writable(source: str, rows: list[dict[str, Any]], target: str | None, layout: Any) -> Any:
     """Refuse rows that the target cannot hold; gives those for Parquet as a table, those from Arrow in their types."""
     from inspector_pipeline.files.tables import check_rows, check_target, read_table, table_of
 
@@ -255,9 +255,14 @@ def _check_writable(source: str, rows: list[dict[str, Any]], target: str | None)
         return None
     check_target(target)
     is_parquet = Path(target).suffix.lower() == ".parquet"
-    if is_parquet and Path(source).suffix.lower() in ARROW:
+    is_arrow = Path(source).suffix.lower() in ARROW
+    if is_parquet and is_arrow and layout.plain is not None:
         return read_table(source)
     check_rows(rows, target)
+    if is_parquet and is_arrow:
+        from inspector_pipeline.files.arrow import kept_types, read_schema
+
+        return table_of(rows, kept_types(read_schema(Path(source)), layout.used))
     return table_of(rows) if is_parquet else None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ..api.load import Judge, load_judge
@@ -10,7 +11,7 @@ from ..engine import WINDOW_ROWS
 from ..errors import PairError, SettingsError
 from ..files.entries import Row, cut
 from ..jobs.window import Outcome, arrow_schema, score_window
-from ..names import OPTIONAL, QUESTION_TURNS
+from ..names import OPTIONAL, QUESTION_TURNS, normal
 from ..results import FlatColumns
 from ..rows import SAMPLE_ROWS, check_columns
 
@@ -77,7 +78,9 @@ class InspectorBatchScorer:
         if layout.plain is None:
             return self._of_other_rows(batch, given)
         self._check(names, list(layout.plain.values()))
-        rows = self._scored([self.reader.plain_pair(row) for row in given])
+        pairs = [self._plain_pair(row) for row in given]
+        scores = iter(self._scored([pair for pair in pairs if not isinstance(pair, str)]))
+        rows = [self.values(Outcome(None, pair)) if isinstance(pair, str) else next(scores) for pair in pairs]
         if isinstance(batch, pa.Table):
             found = pa.Table.from_pylist(rows, self.schema)
             for field in self.schema:
@@ -85,12 +88,21 @@ class InspectorBatchScorer:
             return batch
         return {**batch, **{name: [row[name] for row in rows] for name in self.schema.names}}
 
+    def _plain_pair(self, row: Row) -> Row | str:
+        """Return a row's pair, or why it has none."""
+        try:
+            return self.reader.plain_pair(row)
+        except PairError as error:
+            return str(error)
+
     def _wanted(self, names: Sequence[str]) -> list[str]:
         """Name the columns that become Python values: all, until it is known that a few are enough."""
         plain = self.reader.layout.plain if self.reader.layout else None
         if plain is None and all(key in names for key in self.judge.encode.keys) and not self.reader.columns:
             plain = {key: key for key in (*self.judge.encode.keys, *OPTIONAL)}
-        return [name for name in names if plain is None or name in (*plain.values(), QUESTION_TURNS)]
+        late = self.reader.layout.late.watched if self.reader.layout else frozenset()
+        wanted = () if plain is None else (*plain.values(), QUESTION_TURNS)
+        return [name for name in names if plain is None or name in wanted or normal(name) in late]
 
     def _scored(self, pairs: Sequence[Any]) -> list[Row]:
         windows = [score_window(self.judge, window) for window in cut(pairs, WINDOW_ROWS)]
@@ -137,4 +149,5 @@ class InspectorBatchScorer:
 
 def _values(column: Any) -> list[Any]:
     to_list = getattr(column, "to_pylist", None) or getattr(column, "tolist", None)
-    return list(to_list() if to_list else column)
+    found = list(to_list() if to_list else column)
+    return [one.tolist() if isinstance(one, np.ndarray) else one for one in found]  # lists in an array of objects

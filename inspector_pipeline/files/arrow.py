@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 
 from ..errors import DataFileError
 from .entries import Entry, Row
 
 BATCH_ROWS = 256
+MOST_BYTES = 1 << 30  # of a column's texts in a batch
 HEAD, TAIL = 8, 10  # bytes of an Arrow file before its first message, and after its footer
 END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 JOINED = b"PAR1PAR1"  # where a Parquet file ends and another begins
@@ -27,7 +29,11 @@ def _opened(path: Path) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
         if is_parquet:
             with pyarrow.parquet.ParquetFile(path) as file:
                 _check_one_parquet(path, file.metadata)
-                yield plain(file.schema.to_arrow_schema()), map(_plain_batch, _parquet_batches(file))
+                schema, packed = file.schema.to_arrow_schema(), _packed_columns(file)
+            with pyarrow.parquet.ParquetFile(path, read_dictionary=packed) as file:
+                batches = _parquet_batches(file)
+                whole = (_unpacked(batch, schema) for batch in batches) if packed else batches
+                yield plain(schema), map(_plain_batch, whole)
         else:
             with pa.memory_map(str(path)) as data:
                 reader = _arrow_reader(data)
@@ -44,6 +50,37 @@ def _parquet_batches(file: Any) -> Iterator[pa.RecordBatch]:
         yield batch
     if rows != file.metadata.num_rows:
         raise pa.ArrowInvalid(f"it names {file.metadata.num_rows} rows and holds {rows}")
+
+
+def _packed_columns(file: Any) -> list[str]:
+    """Name the columns of texts that may be far longer than their file: repeated ones stand there once."""
+    texts = {one.name for one in file.schema.to_arrow_schema() if _has_lengths(one.type)}
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    chunks = (group.column(place) for group in groups for place in range(group.num_columns))
+    rows = min(BATCH_ROWS, file.metadata.num_rows)
+    large = (one for one in chunks if one.has_dictionary_page and one.total_uncompressed_size * rows > MOST_BYTES)
+    return sorted({chunk.path_in_schema for chunk in large} & texts)
+
+
+def _has_lengths(kind: pa.DataType) -> bool:
+    types = pa.types
+    return any(is_kind(kind) for is_kind in (types.is_string, types.is_large_string, types.is_binary))
+
+
+def _unpacked(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Write out the texts that a batch holds once, unless they are more than memory should hold.
+
+    Raises:
+        ArrowInvalid: They are.
+    """
+    columns = list(batch.columns)
+    for place, (field, column) in enumerate(zip(schema, columns, strict=True)):
+        if column.type != field.type:
+            lengths = pa.compute.binary_length(column.dictionary).take(column.indices)
+            if (pa.compute.sum(lengths).as_py() or 0) > MOST_BYTES:
+                raise pa.ArrowInvalid(f"{len(batch)} of its rows hold more than {MOST_BYTES} bytes in {field.name!r}")
+            columns[place] = column.cast(field.type)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _check_one_parquet(path: Path, metadata: Any) -> None:
@@ -162,6 +199,19 @@ def _with_inner(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType])
         types.is_large_list_view: pa.large_list_view,
     }
     return next((make(inner[0]) for is_kind, make in lists.items() if is_kind(kind)), kind)
+
+
+def kept_types(schema: pa.Schema | None, used: Iterable[str]) -> pa.Schema | None:
+    """Return the columns of rows that other texts were put together from, which get their types back from values.
+
+    Args:
+        schema: The rows' columns; None where they have no types.
+        used: Those that are not kept.
+    """
+    if schema is None:
+        return None
+    odd = ("dictionary", "run_end_encoded", "extension", "union")  # which values alone do not make again
+    return pa.schema([one for one in schema if one.name not in used and not any(k in str(one.type) for k in odd)])
 
 
 def _plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -33,6 +33,7 @@ class Source:
         schema: Its columns, a `pyarrow.Schema`; None for text, whose columns are known only once it was read.
         entries: Reads its rows. Of Arrow rows only the named columns become Python values; None takes all.
         path: The file; None for a dataset.
+        types: Of rows that were put together from Arrow's: the columns that stay as they were, with their types.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Source:
     schema: Any
     entries: Callable[[Iterable[str] | None], Iterator[Entry]]
     path: Path | None = None
+    types: Any = None
     _opened: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -286,12 +288,18 @@ def _cell(value: Any) -> Any:
     return strict_json(value, ensure_ascii=False) if isinstance(value, (dict, list, tuple)) else value
 
 
-def table_of(rows: list[Row]) -> Any:
-    """Return rows as a `pyarrow.Table` with every column that one of them has."""
+def table_of(rows: list[Row], types: Any = ()) -> Any:
+    """Return rows as a `pyarrow.Table` with every column that one of them has.
+
+    Args:
+        rows: The rows.
+        types: Fields of columns whose types are known; the others' are what their values look like.
+    """
     import pyarrow
 
-    names = _columns(rows)
-    return pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
+    known = {field.name: field.type for field in types}
+    columns = {name: [row.get(name) for row in rows] for name in _columns(rows)}
+    return pyarrow.table({name: pyarrow.array(own, known.get(name)) for name, own in columns.items()})
 
 
 def _write_parquet(rows: list[Row], file: BinaryIO) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from ..errors import DataFileError
+from ..names import QUESTION_TURNS, opened_json
 from .compressed import kind_of, opened
 from .csv_quotes import broken_stretch
 from .entries import Entry
@@ -19,6 +20,7 @@ BOM = b"\xef\xbb\xbf"
 CHUNK = 1 << 20  # characters of a JSON array that are read at a time
 LONGEST_ITEM = 1 << 26  # characters
 LONGEST_LINE = 1 << 28  # bytes or characters; a small compressed file may hold one that no memory does
+MOST_PARTS = 1 << 24  # lists and objects of a file that is read whole
 LONGEST_TOKEN = 16  # characters of a literal or an escape that may be cut at the end of what was read
 MAX_CSV_FIELD = 2**30  # characters; the csv module's own limit is shorter than some responses
 MAX_DEPTH = 200  # of lists and objects in each other; writers and Python's own recursion end soon beyond
@@ -107,28 +109,44 @@ def json_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     """
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as characters:
         text = _from_next_sign("", characters)
-        if text.startswith("{") and (items := _contained(text + characters.read(LONGEST_LINE))) is not None:
+        if text.startswith("{") and (items := _contained(path, text + characters.read(LONGEST_LINE))) is not None:
             for number, item in enumerate(items, start=1):
                 yield _decoded(_object_entry(item, f"{path.name}: item {number}", json.dumps(item), None))
             return
         if not text.startswith("["):
-            raise DataFileError(f"{path} expects a JSON array of objects, but begins with {text[:20]!r}.")
+            hint = " If each of its lines is an object, call it .jsonl." if text.startswith("{") else ""
+            raise DataFileError(f"{path} expects a JSON array of objects, but begins with {text[:20]!r}.{hint}")
         yield from _array_entries(path, characters, text[1:])
 
 
-def _contained(text: str) -> list[Any] | None:
-    """Return the rows that a tool's file holds; None where it is no such file."""
+def _contained(path: Path, text: str) -> list[Any] | None:
+    """Return the rows that a tool's file holds; None where it is no such file.
+
+    Raises:
+        DataFileError: It holds several lists of rows, a key twice, or more parts than fit into memory.
+    """
+    if text.count("{") + text.count("[") > MOST_PARTS:  # a small compressed file may hold as many as no memory does
+        raise DataFileError(f"{path} expects at most {MOST_PARTS} lists and objects. Write its rows as JSON Lines.")
+    decoder = _Decoder()
     try:
-        whole = json.loads(text)
+        whole = decoder.decode(text)
     except (ValueError, RecursionError):
         return None
-    for path in CONTAINERS:
-        found = whole
-        for key in path:
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, list) and found and all(isinstance(one, dict) for one in found):
-            return found
-    return None
+    found = {}
+    for keys in CONTAINERS:
+        value = whole
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            found[".".join(keys)] = value
+    if len(found) > 1:
+        raise DataFileError(
+            f"{path} expects one list of rows, but holds {' and '.join(found)}. Write the rows that are meant as a file"
+            " of their own."
+        )
+    if found and decoder.twice is not None:
+        raise DataFileError(f"{path} expects each key once in an object, but {decoder.twice!r:.60} stands there twice.")
+    return next(iter(found.values()), None)
 
 
 def _from_next_sign(text: str, characters: TextIO) -> str:
@@ -232,7 +250,15 @@ def csv_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
                 said = "expects a row, but repeats the header, as where files were joined"
                 yield Entry(place, None, said, json.dumps(fields, ensure_ascii=False))
             elif fields:
-                yield _decoded(Entry(place, dict(zip(names, fields, strict=True))))
+                yield _decoded(Entry(place, _csv_row(names, fields)))
+
+
+def _csv_row(names: list[str], fields: list[str]) -> dict[str, Any]:
+    """Return a row's cells as texts; a conversation, which is written as JSON, as turns."""
+    row: dict[str, Any] = dict(zip(names, fields, strict=True))
+    if QUESTION_TURNS in row:
+        row[QUESTION_TURNS] = opened_json(row[QUESTION_TURNS]) or None
+    return row
 
 
 def csv_columns(path: Path) -> list[str]:

@@ -1,5 +1,7 @@
 """Inspector as a metric of the `evaluate` library: mean scores of responses, from a judge's hidden states."""
 
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import datasets
@@ -14,8 +16,8 @@ aspect (with the embedded judge: semantic consistency, factuality, informativene
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (list of str): the responses; a blank one is an error.
-    questions (list of str): their questions.
+    predictions (list of str or turns): the responses, or the assistant's turns; a blank one is an error.
+    questions (list of str or turns): their questions, or conversations (`messages`).
     reference, context (list of str, optional): for judges that read reference answers, or what answers should rest on.
     judge (str, optional): Hub id or folder of a judge; the embedded one where it is not given.
     batch_size (int, optional): pairs that are scored together; by default 256.
@@ -55,6 +57,20 @@ class InspectorScore(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions: list[str], questions: list[str], **options: Any) -> dict[str, Any]:
+    def add_batch(self, **columns: Any) -> None:
+        """Add pairs of texts or turns; what is neither is the library's to refuse."""
+        known = {name: own for name, own in columns.items() if own is not None}
+        super().add_batch(**{name: [_as_json(one) for one in own] for name, own in known.items()})
+
+    def add(self, **pair: Any) -> None:
+        """Add a pair."""
+        super().add(**{name: _as_json(one) for name, one in pair.items()})
+
+    def _compute(self, predictions: Iterable[str], questions: Iterable[str], **options: Any) -> dict[str, Any]:
         """Score and average; see `inspector_pipeline.api.mean_scores`."""
-        return mean_scores(predictions, questions, **options)
+        return mean_scores([*map(json.loads, predictions)], [*map(json.loads, questions)], **options)
+
+
+def _as_json(value: Any) -> Any:
+    """Write a text or turns as JSON, each in a way that the other cannot be taken for: the columns hold strings."""
+    return json.dumps(value) if isinstance(value, (str, list)) else value

@@ -12,10 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from ..columns import Late
 from ..errors import DataFileError, PairError
+from ..files.arrow import kept_types
 from ..files.entries import Entry, Row, cut
 from ..files.tables import Source
-from ..names import QUESTION, QUESTION_TURNS
+from ..names import QUESTION, QUESTION_TURNS, normal
 from ..rows import SAMPLE_ROWS, SOURCE_PART, RowReader, missing_column
 from ..template import PAIR_KEYS, check_pair
 from .progress import counted
@@ -37,13 +39,42 @@ def settled(sources: Sequence[Source], reader: RowReader) -> tuple[list[Source],
     Raises:
         DataFileError: They may be meant in several ways, or hold no pairs.
     """
-    first = sources[0]
     entries = chain.from_iterable(source.entries(None) for source in sources)
     sample = [entry.row for entry in islice(entries, SAMPLE_ROWS) if entry.row and entry.fault is None]
-    layout = reader.settle(sample, first.schema.names if first.schema is not None else first.header())
+    named = (source.header() if source.schema is None else source.schema.names for source in sources)
+    names = list(dict.fromkeys(chain.from_iterable(named)))
+    layout = reader.settle(sample, names)
     if layout.read is None:
-        return list(sources), dict(layout.plain or {}), False
-    return [replace(one, schema=None, entries=partial(_read_entries, one.entries, reader)) for one in sources], {}, True
+        late = layout.late
+        beside = [name for name in names if normal(name) in late.watched]
+        checked = [replace(one, entries=partial(_checked_entries, one.entries, late, beside)) for one in sources]
+        return checked if late.watched else list(sources), dict(layout.plain or {}), False
+    read = [
+        replace(
+            one,
+            schema=None,
+            types=kept_types(one.schema, layout.used),
+            entries=partial(_read_entries, one.entries, reader),
+        )
+        for one in sources
+    ]
+    return read, {}, True
+
+
+def _checked_entries(
+    entries: Callable[[Iterable[str] | None], Iterator[Entry]],
+    late: Late,
+    beside: Iterable[str],
+    columns: Iterable[str] | None,
+) -> Iterator[Entry]:
+    """Read rows that stay as they are, with the fault of those that hold more than was known when this was settled."""
+    for entry in entries(None if columns is None else [*columns, *beside]):
+        if entry.row is not None and entry.fault is None:
+            try:
+                late.check(entry.row)
+            except PairError as error:
+                entry.fault = str(error)
+        yield entry
 
 
 def _read_entries(
@@ -217,13 +248,15 @@ def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 def _survey_text(job_input: JobInput, typed: bool) -> Survey:
     types: dict[str, pa.DataType | None] = {}  # None for a column of no single type
+    own = unified([source.types for source in job_input.sources if source.types is not None] or [pa.schema([])])
+    known_types = dict(zip(own.names, own.types, strict=True))
     n_rows = 0
     for sample in cut(counted(job_input), SAMPLE_ROWS):
         n_rows += len(sample)
         rows = [entry.row for entry in sample if entry.row is not None and entry.fault is None]
         for name in dict.fromkeys(name for row in rows for name in row):
-            known = types.setdefault(name, pa.null())
-            if typed and known is not None:
+            known = types.setdefault(name, known_types.get(name, pa.null()))
+            if typed and known is not None and name not in known_types:
                 types[name] = _merged_type(known, [row.get(name) for row in rows])
     if not typed:
         return Survey(n_rows, tuple(types), pa.schema([]))

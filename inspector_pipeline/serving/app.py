@@ -266,6 +266,7 @@ def make_app(
 
     app = FastAPI(title="Inspector", description="Scores (question, response) pairs.", lifespan=lifespan)
     app.router.route_class = JsonRoute
+    app.router.redirect_slashes = False  # it would send clients to whatever host they name
     app.add_middleware(Gate, bodies=bodies, on_answer=metrics.on_answer, access_log=access_log, api_key=api_key)
     problems: dict[int | str, dict[str, Any]] = {
         code: {"model": Problem} for code in (400, 401, 408, 413, 415, 422, 500, 503)

@@ -59,6 +59,8 @@ def test_a_dataset_is_staged_with_its_card_and_rows(rows, tmp_path, caplog):
     ("card", "line", "message"),
     [
         ("teacher: x", None, "expects the labels' license"),
+        ("{license: mit, sources: 5}", None, "expects a list of sources, and meanings by aspect"),
+        ("{license: mit, meanings: {fluency: 5}}", None, "expects a list of sources, and meanings by aspect"),
         ("licence: mit", None, "expects an object of license, .*, but got licence"),
         (CARD, {"id": 1, "question": "q", "prediction": "p"}, "row 3 expects id, .* but lacks 'scores'"),
         (CARD, {"id": 1, "question": "hf_" + "A" * 30, "prediction": "p", "scores": {}}, "holds a Hugging Face|holds"),

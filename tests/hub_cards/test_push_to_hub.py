@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+from base64 import b64encode
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -140,6 +142,26 @@ def test_a_local_path_is_refused_however_it_is_escaped(tmp_path, path):
     for i, text in enumerate(forms):
         (tmp_path / f"{i}.txt").write_text(f"x = {text}\n")
     assert {leak.file for leak in find_leaks(tmp_path)} == {f"{i}.txt" for i in range(len(forms))}
+
+
+@pytest.mark.parametrize("secret", [HF_TOKEN, "/home/anna"])
+def test_no_other_form_of_writing_hides_a_leak(tmp_path, secret):
+    text = f"made in {secret} by hand, in a line that is long enough to be wrapped"
+    coded = b64encode(text.encode()).decode()
+    forms = {
+        **{f"{order}.txt": text.encode(order) for order in ("utf-16", "utf-16-le", "utf-16-be")},
+        "odd.bin": b"\xff" + text.encode("utf-16-le"),
+        "base64.json": f'{{"a": "{coded}"}}'.encode(),
+        "in_a_path.txt": f"x/yz/{coded}".encode(),
+        "wrapped.txt": "\n".join(coded[at : at + 44] for at in range(0, len(coded), 44)).encode(),
+        "of_utf16.txt": b64encode(text.encode("utf-16-le")),
+        "percent.txt": "".join(f"%{ord(sign):02X}" for sign in secret).encode(),
+        "quoted.txt": quote(f" {secret}", safe="").encode(),
+        "entities.html": "".join(f"&#{ord(sign)};" for sign in secret).encode(),
+    }
+    for name, data in forms.items():
+        (tmp_path / name).write_bytes(data)
+    assert {leak.file for leak in find_leaks(tmp_path)} == set(forms)
 
 
 def test_harmless_text_and_vocabularies_pass(tmp_path):

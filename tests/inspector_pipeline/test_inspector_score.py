@@ -96,7 +96,10 @@ def test_the_metric_gives_what_the_function_gives(metric, folder):
     metric.add(predictions=PREDICTIONS[2], questions=QUESTIONS[2])
     assert metric.compute(**arguments) == expected
     loaded = load_judge(folder)
-    assert metric.compute(predictions=PREDICTIONS, questions=QUESTIONS, judge=loaded)["n"] == 3
+    turns = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Ho.", "tool_calls": []}]
+    turns = [QUESTIONS[0], [*turns, {"role": "user", "content": QUESTIONS[1]}], '[{"role": "user", "content": "x"}]']
+    expected = mean_scores(PREDICTIONS, turns, loaded, return_pairs=True)
+    assert metric.compute(predictions=PREDICTIONS, questions=turns, judge=loaded, return_pairs=True) == expected
 
 
 def test_blank_predictions_are_named_by_the_metric(metric, folder):

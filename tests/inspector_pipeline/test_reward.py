@@ -239,9 +239,11 @@ def test_blank_completions_have_no_reward_and_other_forms_are_errors(reward_dir)
     reward = RewardFunction(load_judge(reward_dir, device="cpu"))
     assert reward(["q", "q"], [" \n", ""]) == [None, None]
     user = {"role": "user", "content": "q"}
-    with pytest.raises(PairError, match="Pair 0 expects a text or a conversation with one user turn"):
-        reward([[user, {"role": "assistant", "content": "a"}, user]], ["4"])
-    with pytest.raises(PairError, match="one assistant turn of text"):
+    with pytest.raises(
+        PairError, match="Pair 0 expects .* that ends with the user as prompt, but it ends with the assi"
+    ):
+        reward([[user, {"role": "assistant", "content": "a"}]], ["4"])
+    with pytest.raises(PairError, match="Turn 0, the assistant's, expects text"):
         reward(["q"], [[{"role": "assistant", "content": None}]])
     with pytest.raises(PairError, match="as many completions as prompts"):
         reward(["q"], [])
@@ -255,25 +257,34 @@ TURN = {"role": "assistant"}
 @pytest.mark.parametrize(
     ("turns", "message"),
     [
-        ([{**TURN, "content": None, "tool_calls": [{"name": "add"}]}], "turn 0 one that calls tools"),
-        ([{**TURN, "tool_calls": [{"name": "add"}]}], "turn 0 one that calls tools"),
-        ([TURN], "turn 0 one with no content"),
-        ([{**TURN, "content": 4}], "turn 0 one with the content 4"),
+        ([{**TURN, "content": "4", "tool_calls": [{"arguments": {}}]}], "Turn 0 expects calls of tools with a name"),
+        ([TURN], "Turn 0 of a conversation expects a role and a text"),
+        ([{**TURN, "content": 4}], "Turn 0 expects text, but got int"),
         ([{**TURN, "content": [{"type": "image", "url": "x"}]}], "part of the type 'image'"),
+        ([{**TURN, "content": "4", "images": ["x"]}], "Turn 0 holds 'images'"),
         ([{**TURN, "content": [{"type": "text"}]}], "part {'type': 'text'}"),
-        ([{**TURN, "content": ["4"]}], "part '4'"),
-        ([{"role": "tool", "content": "4"}], "turn 0 one of the role 'tool'"),
-        ([{**TURN, "content": "4"}, {"role": "tool", "content": "4"}], "turn 1 one of the role 'tool'"),
-        ([{"content": "4"}], "turn 0 {'content': '4'}, which has no role"),
-        (["4"], "turn 0 '4', which has no role"),
-        ([], "0 in"),
-        (None, "NoneType"),
-        (4, "int"),
+        ([{"role": "tool", "content": "4"}], "ends with the tool's"),
+        ([{**TURN, "content": "4"}, {"role": "tool", "content": "4"}], "ends with the tool's"),
+        ([{"content": "4"}], "Turn 0 of a conversation expects a role"),
+        (["4"], "Turn 0 of a conversation expects a role"),
+        ([], "got list"),
+        (None, "got NoneType"),
+        (4, "got int"),
     ],
 )
 def test_conversations_that_are_more_than_text_say_where(judge, turns, message):
-    with pytest.raises(PairError, match=f"Pair 1 expects .* one assistant turn of text, but got.*{message}"):
+    with pytest.raises(PairError, match=f"Pair 1 expects .* the assistant's turns as completion, but.*{message}"):
         RewardFunction(judge)(["q", "q"], ["4", turns])
+
+
+def test_conversations_are_judged_as_at_the_other_doors(judge):
+    turns = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Ho."}]
+    turns = [{"role": "system", "content": "Be brief."}, *turns, {"role": "user", "content": "2 + 2?"}]
+    call = {**TURN, "content": None, "tool_calls": [{"function": {"name": "add", "arguments": "2, 2"}}]}
+    said = [call, {"role": "tool", "content": "4"}, {**TURN, "content": "It is 4."}]
+    expected = judge([{"messages": [*turns, said[-1]]}, {"messages": [turns[-1], *said]}])
+    found = RewardFunction(judge)([turns, "2 + 2?"], ["It is 4.", said])
+    assert found == pytest.approx([result["expected_total"] for result in expected], abs=1e-5)
 
 
 def test_text_in_parts_is_read_and_invisible_text_has_no_reward(judge):

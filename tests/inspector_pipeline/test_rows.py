@@ -250,6 +250,15 @@ def test_a_date_in_the_prefix_stays_that_of_the_judge(tokenizer):
     assert text.startswith("Today is 1 May.\n<|im_start|>system\nBe kind.")
 
 
+@pytest.mark.parametrize("fault", ["{{ 1 // 0 }}", "{{ messages[9].x.y }}", "{{ [][3].x }}", "{{ 'a' + 1 }}"])
+def test_a_template_that_fails_on_turns_is_none_for_turns(tokenizer, fault):
+    import copy
+
+    odd = copy.deepcopy(tokenizer)
+    odd.chat_template = "{% if messages | length > 2 %}" + fault + "{% endif %}" + tokenizer.chat_template
+    assert PairTokenizer(PairTemplate.from_chat_template(tokenizer), odd, 512).chat_turns is None
+
+
 @pytest.mark.parametrize("turns", [[], [{"role": "assistant", "content": "x"}], [{"role": "user", "content": ""}], "x"])
 def test_turns_that_no_reading_could_write_are_refused(turns):
     with pytest.raises(PairError, match="expects question_turns"):

@@ -13,8 +13,8 @@ from inspector_pipeline.api.load import judge_name
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.files.sources import find_sources
-from inspector_pipeline.results import ABSTAINED, RANK_BY, SEEN, UNFAMILIAR, rank_field, ranked_value
-from inspector_pipeline.rows import RowReader
+from inspector_pipeline.names import PAIR, QUESTION_TURNS
+from inspector_pipeline.results import ABSTAINED, PUBLISHED_TOTAL, RANK_BY, SEEN, UNFAMILIAR, rank_field, ranked_value
 
 from .metrics import Array
 
@@ -60,9 +60,15 @@ def judged(judge: Any, rows: Sequence[Row], rank_by: str | None = None) -> Score
         SettingsError: The judge has no such field.
     """
     field = rank_field(judge.model.config, rank_by)
-    results = judge([{key: row[key] for key in ("question", "prediction")} for row in rows])
+    results = judge([pair_of(row) for row in rows])
     values = np.array([ranked_value(result, field) for result in results], dtype=np.float64)
     return Scored(list(rows), field, values, *([result[flag] for result in results] for flag in (UNFAMILIAR, SEEN)))
+
+
+def pair_of(row: Row, keys: Sequence[str] = PAIR) -> Row:
+    """Return what a judge reads of a row: the texts that it needs, and a conversation where the question is one."""
+    turns = {QUESTION_TURNS: row[QUESTION_TURNS]} if row.get(QUESTION_TURNS) else {}
+    return {key: row.get(key) for key in keys} | turns
 
 
 def read_scored(
@@ -81,7 +87,7 @@ def read_scored(
     """
     rows = read_entries(paths, required)
     told = ", ".join(map(str, paths))
-    prefix = next((key.removesuffix(RANK_BY) for row in rows[:1] for key in row if key.endswith(RANK_BY)), "")
+    prefix = next((found for row in rows[:1] for found in judge_prefixes(row)), "")
     rows = rows if keep_abstained else without_abstained(rows, told, prefix)
     named = {row.get(prefix + RANK_BY) for row in rows} if rank_by is None else {rank_by}
     if len(named) != 1 or None in named:
@@ -93,6 +99,17 @@ def read_scored(
     field = str(named.pop())
     flags = ([as_flag(row.get(prefix + name)) for row in rows] for name in (UNFAMILIAR, SEEN))
     return Scored(rows, field, numbers(rows, field, told), *flags)
+
+
+def judge_prefixes(names: Iterable[str]) -> list[str]:
+    """Return what judges' columns begin with, in the order of the columns; none where rows are not scored.
+
+    A judge's columns are what rows are ranked by, or a total, and expected scores beside it; a column of the user's
+    that is called so too is none.
+    """
+    own = dict.fromkeys(names)
+    ends = (name.removesuffix(end) for name in own for end in (RANK_BY, PUBLISHED_TOTAL) if name.endswith(end))
+    return [end for end in dict.fromkeys(ends) if any(name.startswith(f"{end}expected_") for name in own)]
 
 
 def without_abstained(rows: list[Row], source: str, prefix: str) -> list[Row]:
@@ -117,26 +134,13 @@ def read_entries(paths: Sequence[Path], required: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     for path in paths:
         for entry in (entry for source in find_sources(str(path)) for entry in source.entries(None)):
-            if entry.row is None:
+            if entry.row is None or entry.fault is not None:
                 raise DataFileError(f"{entry.place} {entry.fault}.")
             lacking = [key for key in required if entry.row.get(key) is None]
             if lacking:
                 raise DataFileError(f"{entry.place} expects {', '.join(required)}, but lacks {lacking[0]!r}.")
             rows.append(entry.row)
     return rows
-
-
-def with_texts(source: str, rows: Sequence[Row], keys: Sequence[str]) -> Sequence[Row]:
-    """Return rows with the texts that a judge reads under their names, however a tool wrote them.
-
-    Raises:
-        DataFileError: They may be meant in several ways; the message lists the choices.
-        PairError: A row holds no pair.
-    """
-    if all(row.get(key) is not None for row in rows for key in keys):
-        return rows
-    read, pairs = RowReader(None, keys, where=source).read_all(rows)
-    return [{**row, **{key: pair.get(key) for key in keys}} for row, pair in zip(read, pairs, strict=True)]
 
 
 def input_files(scored: Iterable[Path], judge: str | None) -> list[Path]:

@@ -5,6 +5,7 @@ What is shown is made here, without Gradio; `make_app` lays it out.
 
 import tempfile
 from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def report_of(judge: InspectorPipeline, place: str, page_of: PageOf) -> str:
     return str(page)
 
 
+def as_message(error: Exception) -> str:
+    """Return an error's message for the page, which takes messages for markup; they may quote a stranger's file."""
+    return escape(printable(error))
+
+
 def make_app(judge: InspectorPipeline, page_of: PageOf) -> Any:
     """Lay out the page; `launch()` serves it.
 
@@ -94,7 +100,7 @@ def make_app(judge: InspectorPipeline, page_of: PageOf) -> Any:
         try:
             results = judged(judge, question, responses)
         except PairError as error:
-            raise gradio.Error(str(error)) from error
+            raise gradio.Error(as_message(error)) from error
         heads, rows = table(judge, results)
         shown = [gradio.HighlightedText(marks(judge, result), visible=True) for result in results]
         hidden = [gradio.HighlightedText([], visible=False)] * (RESPONSES - len(results))
@@ -104,7 +110,7 @@ def make_app(judge: InspectorPipeline, page_of: PageOf) -> Any:
         try:
             return report_of(judge, place, page_of)
         except (DataFileError, PairError) as error:
-            raise gradio.Error(str(error)) from error
+            raise gradio.Error(as_message(error)) from error
 
     with gradio.Blocks(title="Inspector", analytics_enabled=False) as app:
         gradio.Markdown("# Inspector\nA small judge ranks many responses and decides about none. Marks describe it.")

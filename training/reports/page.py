@@ -19,7 +19,7 @@ from typing import Any
 
 from inspector_cli.info import describe
 from inspector_cli.printable import printable
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, TemplateError
 
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
@@ -60,9 +60,13 @@ def scored_page(place: Path, asked: Asked, rows: int = ROWS) -> str:
     plots = of_results(labelled)
     for name in scored.aspects:
         plots[f"expected {name}"] = str(picture(partial(histogram, scored.expected[name], name)))
+    try:
+        about = _about(scored)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DataFileError(f"{place} expects a job's manifest, but a part of it is another: {error!r}.") from error
     return _render(
         title=f"Report of {place.name}",
-        about=_about(scored),
+        about=about,
         found=found,
         plots=plots,
         groups=picture(partial(groups, found["groups"], scored.ranked_by)),
@@ -84,24 +88,23 @@ def judge_page(folder: Path) -> str:
     weights = folder / "model.safetensors"
     config = InspectorConfig.from_pretrained(folder)
     lines = describe(config, weights.stat().st_size if weights.is_file() else None, results)
-    notes = [re.sub(r"[*`]", "", str(note)) for note in results.get("notes") or []]
     try:
-        plots = of_results(results)
-    except (KeyError, TypeError, AttributeError) as error:
+        notes = [re.sub(r"[*`]", "", str(note)) for note in results.get("notes") or []]
+        about = [(label, text) for label, text in lines if not (label == "cannot see" or text in "\n".join(notes))]
+        return _render(
+            title=f"Report of the judge {folder.resolve().name}",
+            about=about,
+            found=None,
+            plots=of_results(results),
+            data="",
+            methods=METHODS,
+            meanings=FIGURES,
+            judge={"notes": notes, "results": results, "degenerate": _degenerate(results.get("degenerate"))},
+        )
+    except (AttributeError, KeyError, TypeError, TemplateError) as error:
         raise DataFileError(
             f"{folder / 'results.json'} expects results of the evaluate stage, but got something else ({error!r})."
         ) from error
-    about = [(label, text) for label, text in lines if not (label == "cannot see" or text in "\n".join(notes))]
-    return _render(
-        title=f"Report of the judge {folder.resolve().name}",
-        about=about,
-        found=None,
-        plots=plots,
-        data="",
-        methods=METHODS,
-        meanings=FIGURES,
-        judge={"notes": notes, "results": results, "degenerate": _degenerate(results.get("degenerate"))},
-    )
 
 
 def embedded(data: Any) -> str:
@@ -225,7 +228,10 @@ def _row(scored: Scored, asked: Asked, at: int, row: Row, questions: dict[str, i
         found["l"] = [number(row.get(column)) for column in asked.labels.values()]
     explained = nested(row.get(prefix + EXPLANATION))
     if explained:
-        found["x"] = _highlights(explained.get(_explained_aspect(scored)) or {})
+        try:
+            found["x"] = _highlights(explained.get(_explained_aspect(scored)) or {})
+        except (AttributeError, KeyError, TypeError, ValueError):
+            found["x"] = {"why": "its explanation is none of `inspector score`"}
     return found
 
 

@@ -17,6 +17,7 @@ from inspector_pipeline.jobs.manifest import MANIFEST, check_finished, read_mani
 from inspector_pipeline.jobs.output import REJECTS
 from inspector_pipeline.results import EXPLANATION, PUBLISHED_TOTAL, RANK_BY, SEEN, TOTAL, UNFAMILIAR
 
+from ..evaluation.scored import judge_prefixes
 from .scored import Asked, Scored, text_columns
 
 ABSTAINED = "abstained"
@@ -98,8 +99,25 @@ def flag(value: Any) -> bool | None:
 
 
 def nested(value: Any) -> Any:
-    """Return a cell that holds an object, which is text in CSV."""
-    return json.loads(value) if isinstance(value, str) and value else value
+    """Return a cell that holds an object, which is text in CSV.
+
+    Raises:
+        DataFileError: The text is no JSON.
+    """
+    try:
+        return json.loads(value) if isinstance(value, str) and value else value
+    except (ValueError, RecursionError) as error:
+        raise DataFileError(
+            f"A scored row expects JSON in its cells of several values, but got {value:.60}."
+        ) from error
+
+
+def _shares(value: Any, place: str) -> dict[str, dict[str, float]]:
+    """Return a row's probabilities: aspect -> score -> share."""
+    found = nested(value) or {}
+    if not isinstance(found, dict) or not all(isinstance(own, (dict, type(None))) for own in found.values()):
+        raise DataFileError(f"{place} expects {PROBABILITIES} of each aspect's scores, but got {found!r:.60}.")
+    return found
 
 
 class _Numbers:
@@ -122,16 +140,16 @@ class _Numbers:
 
     def add(self, entry: Entry) -> None:
         row, at = entry.row, self.prefix
-        if row is None:
+        if row is None or entry.fault is not None:
             raise DataFileError(f"{entry.place} {entry.fault}.")
         self.flags.add({name: flag(value) if name in self._flag_columns() else value for name, value in row.items()})
         for name in self.aspects:
             score, expected = level(row.get(at + name)), number(row.get(f"{at}expected_{name}"))
-            if score in (None, "") or math.isnan(expected):
+            if score in (None, "") or not math.isfinite(expected):
                 raise DataFileError(f"{entry.place} expects a score and an expected score of {name!r}, but has none.")
             self.scores[name].append(score)
             self.expected[name].append(expected)
-        shares = nested(row.get(at + PROBABILITIES)) or {}
+        shares = _shares(row.get(at + PROBABILITIES), entry.place)
         field = self.field = self.field or self._ranked_by(row)
         self.ranked.append(number(row.get(field)))
         own = [name for name in self.aspects if field in (at + name, f"{at}expected_{name}")] or self.aspects
@@ -154,7 +172,10 @@ class _Numbers:
         named = row.get(self.prefix + RANK_BY)
         usual = (self.prefix + TOTAL, self.prefix + PUBLISHED_TOTAL)
         fields = [named, *usual, *(f"{self.prefix}expected_{name}" for name in self.aspects)]
-        return next(str(one) for one in fields if one and not math.isnan(number(row.get(one))))
+        found = next((str(one) for one in fields if one and not math.isnan(number(row.get(str(one))))), None)
+        if found is None:
+            raise DataFileError(f"{self.place} expects rows with a total or an expected score, but one has none.")
+        return found
 
     def scored(self, rejected: int, manifest: dict[str, Any]) -> Scored:
         odd = [name for name, rows in self.shares.items() if not all(_is_whole(c) for own in rows for c in own)]
@@ -211,8 +232,7 @@ def _first_names(place: Path) -> list[str]:
 
 def _prefix(place: Path, names: Sequence[str], asked: str | None) -> str:
     """Find what the judge's columns begin with."""
-    ends = [name.removesuffix(PUBLISHED_TOTAL) for name in names if name.endswith(PUBLISHED_TOTAL)]
-    found = [end for end in ends if end + TRUNCATED in names and end + PROBABILITIES in names]
+    found = [end for end in judge_prefixes(names) if end + TRUNCATED in names and end + PROBABILITIES in names]
     found = found if asked is None else [end for end in found if end == asked]
     if len(found) == 1:
         return found[0]
@@ -230,7 +250,7 @@ def _prefix(place: Path, names: Sequence[str], asked: str | None) -> str:
 def _aspects(place: Path, prefix: str) -> list[str]:
     """Name the judge's aspects, in its order: those of the first row's probabilities."""
     column = prefix + PROBABILITIES
-    shares = (nested((entry.row or {}).get(column)) for entry in _entries(place, [column]))
+    shares = (_shares((entry.row or {}).get(column), entry.place) for entry in _entries(place, [column]))
     return next((list(found) for found in shares if found), [])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from inspector_pipeline.errors import PairError
 from inspector_pipeline.files.entries import Row
-from inspector_pipeline.names import CHOSEN, PAIR, PREDICTION, QUESTION, REJECTED, Read
+from inspector_pipeline.names import CHOSEN, PAIR, PREDICTION, QUESTION, QUESTION_TURNS, REJECTED, Read
 from inspector_pipeline.rows import SAMPLE_ROWS, SOURCE_PART, SOURCE_ROW, RowReader
 
 logger = logging.getLogger(__name__)
@@ -15,44 +15,76 @@ logger = logging.getLogger(__name__)
 SHOWN = 3  # reasons
 
 
-def as_pairs(rows: list[Row], columns: Mapping[str, str | None], where: str, *, gold: bool = False) -> list[Row]:
+def as_pairs(
+    rows: list[Row],
+    columns: Mapping[str, str | None],
+    where: str,
+    *,
+    gold: bool = False,
+    keys: Sequence[str] | None = None,
+) -> list[Row]:
     """Give rows of any usual layout the columns `question` and `prediction`; rows that have them stay as they are.
 
-    A row with several responses becomes several; one with a chosen and a rejected response keeps both, as texts.
+    A row with several responses becomes several; without `keys`, one with a chosen and a rejected response keeps both,
+    as texts.
 
     Args:
         rows: The rows as they were read.
         columns: Text -> column, where it is named; a question's other name leaves all rows as they are.
         where: What to call the rows in messages.
         gold: Whether a column `answer` is a gold solution.
+        keys: The texts that a judge needs of every row; None takes what there is.
 
     Returns:
-        The rows; one of which no pair can be read has None as its question, and is told.
+        The rows; without `keys`, one of which no pair can be read has None as its question, and is told.
 
     Raises:
         DataFileError: The rows may be meant in several ways; the message lists them.
+        PairError: A row holds no pair, and a judge needs it.
     """
     present = {name for row in rows for name in row}
     named = {key: column for key, column in columns.items() if column not in (None, key)}
-    if QUESTION in present or QUESTION in named:
+    is_whole = bool(keys) and all(row.get(key) is not None for row in rows for key in keys or ())
+    if is_whole or (keys is None and (QUESTION in present or QUESTION in named)):
         return rows
     given = {key: str(column) for key, column in named.items()}
-    readers = [RowReader(given, keys, where=where, further=True, gold=gold) for keys in (PAIR, PAIR[:1])]
-    reader = next((one for one in readers if not _stays(one, rows)), None)
+    reader = _reader(rows, given, where, gold, keys)
     if reader is None:
         return rows
-    logger.info("%s: %s", where, reader.layout and reader.layout.told)
     found: list[Row] = []
     faults: Counter[str] = Counter()
     for number, row in enumerate(rows):
         try:
-            found += _joined(reader.reads(row, number))
+            reads = reader.reads(row, number)
+            found += _joined(reads) if keys is None else [_with_texts(one, keys) for one in reads]
         except PairError as error:
+            if keys is not None:
+                raise PairError(f"{where}: row {number}: {error}") from error
             faults[str(error)] += 1
             found.append({QUESTION: None, **row})
     for reason, count in faults.most_common(SHOWN):
         logger.warning("%s: %d rows hold no pair: %s", where, count, reason)
     return found
+
+
+def _reader(
+    rows: Sequence[Row], given: Mapping[str, str], where: str, gold: bool, keys: Sequence[str] | None
+) -> RowReader | None:
+    """Return what reads the rows; None where they stay as they are."""
+    if keys is not None:
+        reader = RowReader(given, keys, where=where)
+        reader.settle(rows[:SAMPLE_ROWS])
+        return reader
+    readers = [RowReader(given, some, where=where, further=True, gold=gold) for some in (PAIR, PAIR[:1])]
+    found = next((one for one in readers if not _stays(one, rows)), None)
+    if found is not None:
+        logger.info("%s: %s", where, found.layout and found.layout.told)
+    return found
+
+
+def _with_texts(one: Read, keys: Sequence[str]) -> Row:
+    turns = {QUESTION_TURNS: one.pair[QUESTION_TURNS]} if QUESTION_TURNS in one.pair else {}
+    return {**one.row, **{key: one.pair.get(key) for key in keys}, **turns}
 
 
 def _stays(reader: RowReader, rows: Sequence[Row]) -> bool:

@@ -14,7 +14,7 @@ from inspector_pipeline.files.entries import Row
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
 
 from ..evaluation.metrics import Resamples, interval, resamples
-from ..evaluation.scored import with_texts
+from ..rows.reading import as_pairs
 from .conformal import by_value, coverage_of, cross_conformal, least_probabilities
 from .level_maps import Nested, Slice, choose_method, fit_map, nested_maps
 from .reliability import fit_of_probabilities
@@ -97,7 +97,8 @@ def calibrate_judge(
     if not aspects:
         raise DataFileError("Calibration expects a judge of levels, but this one was fitted on preferences alone.")
     keys = plain.encode.keys
-    labelled = labelled_rows(((name, with_texts(name, own, keys)) for name, own in named.items()), aspects, labels)
+    read = ((name, as_pairs(list(own), {}, name, keys=keys)) for name, own in named.items())
+    labelled = labelled_rows(read, aspects, labels)
     said, seen = judge_says(plain, labelled.rows, batch_size)
     maps, found = {}, {}
     for aspect in (aspect for aspect in aspects if aspect.name in labelled.labels):

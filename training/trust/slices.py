@@ -11,8 +11,9 @@ from inspector_pipeline.api.uncertain import ESCALATED, LABEL
 from inspector_pipeline.configuration_inspector import Aspect
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
-from inspector_pipeline.results import PROBABILITIES, RANK_BY, SEEN, SETS, level_kind
+from inspector_pipeline.results import PROBABILITIES, SEEN, SETS, level_kind
 
+from ..evaluation.scored import judge_prefixes, pair_of
 from ..rows.records import question_id
 from ..rows.scales import BINARY_WORDS, Level, is_blank, number_of
 from .level_maps import Slice
@@ -141,7 +142,7 @@ def said_before(row: Row, aspects: Sequence[Aspect]) -> Row | None:
 
 
 def _prefix(row: Row) -> str:
-    return next((name.removesuffix(RANK_BY) for name in row if name.endswith(RANK_BY)), "")
+    return next(iter(judge_prefixes(row)), "")
 
 
 def judge_says(judge: Any, rows: Sequence[Row], batch_size: int | None = None) -> tuple[list[Row], list[bool]]:
@@ -163,7 +164,7 @@ def judge_says(judge: Any, rows: Sequence[Row], batch_size: int | None = None) -
     known = [said_before(row, aspects) for row in rows]
     blank = [place for place, one in enumerate(known) if one is None]
     checked = [place for place, one in enumerate(known) if one is not None][:CHECKED]
-    pairs = [{key: rows[place].get(key) for key in judge.encode.keys} for place in (*blank, *checked)]
+    pairs = [pair_of(rows[place], judge.encode.keys) for place in (*blank, *checked)]
     results = judge(pairs, batch_size=batch_size) if pairs else []
     fresh = [{name: list(own.values()) for name, own in result[PROBABILITIES].items()} for result in results]
     for place, found in zip(checked, fresh[len(blank) :], strict=True):

@@ -20,7 +20,8 @@ from inspector_pipeline.names import PAIR
 from inspector_pipeline.results import RANK_BY, SEEN, UNFAMILIAR, FlatColumns
 
 from ..evaluation.metrics import Array
-from ..evaluation.scored import as_flag, numbers, read_entries, with_texts, without_abstained
+from ..evaluation.scored import as_flag, judge_prefixes, numbers, pair_of, read_entries, without_abstained
+from ..rows.reading import as_pairs
 from ..rows.records import normal_text
 
 FEWEST, MOST = 2, 100
@@ -73,7 +74,7 @@ def read_systems(
     Raises:
         DataFileError: A file cannot be read, there are too few systems or prompts, or one id stands for two questions.
     """
-    rows = {path: list(with_texts(str(path), read_entries([path], ()), PAIR)) for path in files}
+    rows = {path: as_pairs(read_entries([path], ()), {}, str(path), keys=PAIR) for path in files}
     if system is None:
         taken = names or names_of(files)
         by_system = dict(zip(taken, (rows[path] for path in files), strict=True))
@@ -100,7 +101,7 @@ def scorer(judge: Callable[[], Any], batch_size: int | None = None) -> Callable[
     def score(rows: list[Row]) -> list[Row]:
         loaded = judge()
         columns = FlatColumns(loaded.model.config)
-        results = loaded([{key: row[key] for key in ("question", "prediction")} for row in rows], batch_size=batch_size)
+        results = loaded([pair_of(row) for row in rows], batch_size=batch_size)
         return [{**row, **columns.values(result)} for row, result in zip(rows, results, strict=True)]
 
     return score
@@ -122,7 +123,7 @@ def _is_scored(rows: Sequence[Row]) -> bool:
 
 def _prefix(rows: Sequence[Row]) -> str | None:
     """Return what the names of a judge's columns begin with; None where there are none."""
-    return next((key.removesuffix(RANK_BY) for row in rows[:1] for key in row if key.endswith(RANK_BY)), None)
+    return next((found for row in rows[:1] for found in judge_prefixes(row)), None)
 
 
 def _side_by_side(by_system: dict[str, list[Row]], rank_by: str | None, label: str | None) -> Systems:

@@ -56,6 +56,7 @@ def as_pickle(folder):
     torch.save({"x": Evil()}, folder / "pytorch_model.bin")
 
 
+OF_NO_MODEL = json.dumps({"version": "1.0", "added_tokens": [], "model": {"type": "Nothing", "vocab": {}}})
 DAMAGES = {
     "config of a list": (as_file("config.json", "[]"), "config.json expects"),
     "config too deep": (as_file("config.json", DEEP), "config.json expects a JSON object"),
@@ -70,6 +71,7 @@ DAMAGES = {
     "weights cut": (as_weights(struct.pack("<Q", 2**63) + b"{}"), "SafetensorError"),
     "a pickle": (as_pickle, "UnpicklingError"),
     "tokenizer of nothing": (as_file("tokenizer.json", "{}"), "expects the files of a judge"),
+    "tokenizer of no model": (as_file("tokenizer.json", OF_NO_MODEL), "tokenizer.json that the package tokenizers can"),
     "tokenizer too deep": (as_file("tokenizer.json", DEEP), "expects the files of a judge"),
     "settings of a list": (as_file("tokenizer_config.json", "[1]"), "expects the files of a judge"),
 }

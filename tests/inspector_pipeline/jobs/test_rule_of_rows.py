@@ -114,6 +114,41 @@ SPLINTERS = [
     b"x" * 70_000,
 ]
 
+
+def turns_of(row, role="role", text="content", user="user", assistant="assistant"):
+    return [{role: user, text: row.get("question")}, {role: assistant, text: row["prediction"]}]
+
+
+# As tools write them; a row's other keys stay beside.
+LAYOUTS = {
+    "a pair": dict,
+    "columns": lambda row: {"Prompt": row.get("question"), "Response": row["prediction"]},
+    "Alpaca": lambda row: {"instruction": row.get("question"), "input": "", "output": row["prediction"]},
+    "messages": lambda row: {"messages": turns_of(row)},
+    "ShareGPT": lambda row: {"conversations": turns_of(row, "from", "value", "human", "gpt")},
+    "TRL": lambda row: {"prompt": turns_of(row)[:1], "completion": turns_of(row)[1:]},
+    "a request": lambda row: {
+        "request": {"messages": turns_of(row)[:1]},
+        "response": {"choices": [{"message": turns_of(row)[1]}]},
+    },
+    "Label Studio": lambda row: {
+        "data": {"prompt": row.get("question"), "output": row["prediction"]},
+        "annotations": [],
+    },
+    "inspect_ai": lambda row: {
+        "input": row.get("question"),
+        "messages": turns_of(row),
+        "output": {"choices": [{"message": turns_of(row)[1]}]},
+    },
+}
+
+
+def as_a_tool(rows, layout):
+    own = ("question", "prediction")
+    rest = [{key: value for key, value in row.items() if key not in own} for row in rows]
+    return rows if layout is dict else [{**layout(row), **more} for row, more in zip(rows, rest, strict=True)]
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -175,7 +210,7 @@ def scored_and_rejected(judge, source, output, shape):
     assert (len(scored), len(refused)) == (counts["scored"], counts["rejected"])
     assert all(row["reason"] for row in refused)
     assert len({row["number"] for row in refused}) == len(refused)
-    assert all(type(row["a"]) is int and row["prediction"].strip() for row in scored)
+    assert all(type(row["a"]) is int and (row.get("prediction") or row["Response"]).strip() for row in scored)
     return scored, refused
 
 
@@ -201,6 +236,8 @@ def header_of(text):
 def test_text(judge, folder, capsys, data, suffix, compression, shape):
     pack, unpack = PACKED[compression]
     rows = data.draw(rows_of())
+    if suffix != ".csv":
+        rows = as_a_tool(rows, LAYOUTS[data.draw(st.sampled_from(sorted(LAYOUTS)))])
     plain, _ = data.draw(damaged(TEXTS[suffix](rows, data.draw(st.booleans()))))
     content, how = data.draw(damaged(pack(plain))) if compression else (plain, "none")
     with tempfile.TemporaryDirectory() as name:

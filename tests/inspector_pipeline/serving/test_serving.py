@@ -153,6 +153,7 @@ def test_bad_input_is_refused_with_what_is_wrong(judge):
         metrics = ask(port, "/metrics")[1].splitlines()
         assert all(f'inspector_requests_total{{code="{code}"}} {n}.0' in metrics for code, n in counts.items())
         assert ask(port, "/score")[0] == 405 and ask(port, "/nowhere")[0] == 404
+        assert ask(port, "/score/", {"pairs": []})[0] == 404  # no redirect to whatever host a client names
         assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
         assert ask(port, "/score", {"pairs": [{"question": "q", "prediction": " [{," * 40_000}]})[0] == 200  # no parts
 

@@ -4,7 +4,7 @@ import importlib.util
 import json
 
 import pytest
-from inspector_training.reports.demo import MOST_ROWS, judged, make_app, marks, report_of, table
+from inspector_training.reports.demo import MOST_ROWS, as_message, judged, make_app, marks, report_of, table
 from inspector_training.reports.page import scored_page
 from inspector_training.reports.scored import Asked
 from support.models import PAIRS, aspect, feature
@@ -44,6 +44,12 @@ def test_a_file_gets_its_report(judge, tmp_path):
         assert "Report of pairs.jsonl" in file.read()
     with pytest.raises(DataFileError, match=f"expects 1 to {MOST_ROWS} rows, but got {MOST_ROWS + 1}"):
         report_of(judge, str(write_rows(tmp_path / "many.jsonl", PAIRS[:1] * (MOST_ROWS + 1))), page_of)
+
+
+def test_what_a_file_holds_is_no_markup_in_an_error():
+    assert as_message(DataFileError("It has the columns <img src=x onerror=y>, \x1b[31m.")) == (
+        "It has the columns &lt;img src=x onerror=y&gt;, \\x1b[31m."
+    )
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="expects gradio (pip install gradio)")

@@ -211,3 +211,19 @@ def test_faults_are_told_in_one_line(case, rows, tmp_path, capsys):
     path = write_rows(tmp_path / "in.jsonl", [{key: row[key] for key in keys or row} for row in rows[20:30]])
     assert main(["report", str(path), *args]) == 1
     assert message in capsys.readouterr().err
+
+
+DAMAGED = {
+    "probabilities of a list": ({"probabilities": [1]}, "expects probabilities of each aspect's scores"),
+    "probabilities too deep": ({"probabilities": "[" * 10**5}, "expects JSON in its cells of several values"),
+    "no number": ({"expected_clarity": "inf"}, "expects a score and an expected score of 'clarity'"),
+    "explanation of a list": ({"explanation": [1]}, "wrote"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_rows_that_are_no_scores_are_told_in_one_line(case, rows, tmp_path, capsys):
+    change, message = DAMAGED[case]
+    path = write_rows(tmp_path / "in.jsonl", [*rows[20:30], rows[30] | change])
+    assert main(["report", str(path)]) == (message != "wrote")
+    assert message in capsys.readouterr().err

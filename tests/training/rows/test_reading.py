@@ -48,6 +48,16 @@ def test_an_answer_beside_a_problem_is_gold_and_a_preference_one_row(tmp_path):
         as_pairs([{"prompt": "q", "response": "a", "output": "b"}], names, "rows")
 
 
+def test_rows_for_a_judge_hold_every_text_that_it_needs(caplog):
+    keys = ("question", "prediction")
+    assert as_pairs([PAIR], {}, "rows", keys=keys) == [PAIR]
+    found = as_pairs([{"messages": [*TALK["question_turns"], *SAID], "id": 3}], {}, "rows", keys=keys)
+    assert [{key: row[key] for key in TALK} for row in found] == [TALK] and found[0]["id"] == 3
+    assert "question = messages up to the last reply" in caplog.text
+    with pytest.raises(PairError, match="rows: row 1: A conversation expects to end with the assistant"):
+        as_pairs([{"messages": [*ASKED, *SAID]}, {"messages": ASKED}], {}, "rows", keys=keys)
+
+
 def test_a_row_without_a_pair_is_told_and_rejected(tmp_path, caplog):
     (tmp_path / "in.jsonl").write_text(lines({"messages": [*ASKED, *SAID]}, {"messages": ASKED}))
     data(DataConfig(str(tmp_path / "rows.jsonl"), path=str(tmp_path / "in.jsonl")))

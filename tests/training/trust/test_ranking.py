@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from inspector_training.evaluation.between import between_generators
+from inspector_training.evaluation.scored import judge_prefixes
 from inspector_training.trust.bradley_terry import shifts, strengths
 from inspector_training.trust.ranking import (
     JudgeError,
@@ -231,3 +232,11 @@ def test_the_judges_error_widens_intervals_of_strengths_by_what_it_would_turn():
     assert np.sum(moved, axis=1) == pytest.approx(0, abs=1e-9), "strengths add up to 0"
     assert np.all(np.diag(moved) > 0.3), "where scores are close, a little turns many comparisons"
     assert rank_systems(values, None, by="wins")["systems"][1]["ranks"] == [1, 2]
+
+
+def test_a_judges_columns_are_told_from_those_that_are_called_alike():
+    judge = ["rank_by", "total_score", "expected_x"]
+    assert judge_prefixes(["my_rank_by", "expected_output", *judge]) == [""]
+    assert judge_prefixes(["my_rank_by", *(f"j_{name}" for name in judge)]) == ["j_"]
+    assert judge_prefixes([*judge, *(f"j_{name}" for name in judge)]) == ["", "j_"]
+    assert judge_prefixes(["rank_by", "question"]) == []
