@@ -5,7 +5,7 @@ weights are reduced as soon as they are there. What is read lies beside the feat
 of the same windows, and is not read again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -91,13 +91,8 @@ def head_entropies(backbone: PreTrainedModel, encoded: Sequence[EncodedPair], pa
     for batch in plan_batches([len(pair.input_ids) for pair in encoded], token_budget=TOKEN_BUDGET):
         inputs = collate([encoded[i] for i in batch], pad_id)
         mask = inputs["attention_mask"].to(backbone.device)
-        with torch.inference_mode(), _reduced_weights(backbone, mask) as entropies:
+        with torch.inference_mode(), reduced_weights(backbone, partial(_mean_entropy, mask)) as entropies:
             backbone(inputs["input_ids"].to(backbone.device), attention_mask=mask, use_cache=False)
-        if len(entropies) != backbone.config.num_hidden_layers:
-            raise BackboneError(
-                f"A backbone expects attention weights of {backbone.config.num_hidden_layers} layers, but "
-                f"{type(backbone).__name__} gave those of {len(entropies)}. Load it with eager attention."
-            )
         for layer, entropy in entropies.items():
             values = entropy.float().cpu().numpy()
             found.setdefault(layer, np.empty((len(encoded), values.shape[1]), dtype=np.float32))[batch] = values
@@ -105,31 +100,48 @@ def head_entropies(backbone: PreTrainedModel, encoded: Sequence[EncodedPair], pa
 
 
 @contextmanager
-def _reduced_weights(backbone: PreTrainedModel, mask: Tensor) -> Iterator[dict[int, Tensor]]:
-    """Collect each layer's entropies, (batch, heads), while the backbone runs; its weights are dropped at once."""
-    parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)
-    layers = getattr(backbone.get_submodule(parts.path), parts.layers_name)
-    entropies: dict[int, Tensor] = {}
+def reduced_weights(backbone: PreTrainedModel, reduce: Callable[[Tensor], Tensor]) -> Iterator[dict[int, Tensor]]:
+    """Collect what each layer's attention weights are reduced to while a backbone runs; they are dropped at once.
 
-    def reduce(layer: int, module: Any, inputs: Any, output: Any) -> None:
+    Args:
+        backbone: A decoder with eager attention.
+        reduce: Takes one layer's weights, (batch, heads, queries, keys).
+
+    Yields:
+        Layer, counted from 1 -> what they were reduced to, once it has run.
+
+    Raises:
+        BackboneError: The backbone ran and gave no attention weights.
+    """
+    n_layers = backbone.config.num_hidden_layers
+    parts = find_decoder_parts(backbone, n_layers)
+    layers = getattr(backbone.get_submodule(parts.path), parts.layers_name)
+    found: dict[int, Tensor] = {}
+
+    def keep(layer: int, module: Any, inputs: Any, output: Any) -> None:
         weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         if isinstance(weights, Tensor) and weights.ndim == 4:
-            entropies[layer] = _mean_entropy(weights, mask)
+            found[layer] = reduce(weights)
 
     handles = [
-        module.register_forward_hook(partial(reduce, i))
+        module.register_forward_hook(partial(keep, i))
         for i, layer in enumerate(layers, start=1)
         for module in layer.modules()
         if type(module).__name__.endswith("Attention")
     ]
     try:
-        yield entropies
+        yield found
     finally:
         for handle in handles:
             handle.remove()
+    if len(found) != n_layers:
+        raise BackboneError(
+            f"A backbone expects attention weights of {n_layers} layers, but {type(backbone).__name__} gave those of "
+            f"{len(found)}. Load it with eager attention."
+        )
 
 
-def _mean_entropy(weights: Tensor, mask: Tensor) -> Tensor:
+def _mean_entropy(mask: Tensor, weights: Tensor) -> Tensor:
     """Average the entropy of each token's attention over the real tokens: (batch, heads) of (batch, heads, q, k)."""
     entropy = torch.special.entr(weights.float()).sum(dim=-1)
     real = mask[:, None, :].to(entropy.dtype)
