@@ -100,7 +100,12 @@ def judge_page(folder: Path) -> str:
         data="",
         methods=METHODS,
         meanings=FIGURES,
-        judge={"notes": notes, "results": results, "degenerate": _degenerate(results.get("degenerate"))},
+        judge={
+            "notes": notes,
+            "results": results,
+            "degenerate": _degenerate(results.get("degenerate")),
+            "highlights": (results.get("highlights") or {}).get("sets"),
+        },
     )
 
 

@@ -79,7 +79,7 @@ def run(config: Config) -> dict[str, Any]:
     """Explain the solutions, or read explained rows, and write the figures.
 
     Returns:
-        The parts `highlights` and `sums`; empty where the output was there already.
+        The part `highlights`; empty where the output was there already.
 
     Raises:
         DataFileError: A file cannot be read, or holds no solution with a marked step, or no explained row.
@@ -96,26 +96,26 @@ def run(config: Config) -> dict[str, Any]:
     manifest = Manifest.of("explain_check", config, [*files, *input_files(config.scored, judge)])
     if manifest.is_done(config.output):
         return {}
-    parts = _highlights(named, config) if config.rows else {"sums": sums(_scored_errors(config.scored))}
-    table = highlights_table(parts)
+    part = _highlights(named, config) if config.rows else {"sums": sums(_scored_errors(config.scored))}
+    table = highlights_table(part)
     config.output.mkdir(parents=True, exist_ok=True)
     outputs = [config.output / name for name in (RESULTS, TABLE)]
-    write_atomically(outputs[0], json_text(parts))
+    write_atomically(outputs[0], json_text({"highlights": part}))
     write_atomically(outputs[1], table)
     manifest.write(config.output, outputs)
     logger.info("%s", table)
-    return parts
+    return part
 
 
-def highlights_table(parts: dict[str, Any]) -> str:
+def highlights_table(part: dict[str, Any]) -> str:
     """Write the figures as tables in Markdown."""
-    part, own = parts.get("highlights", {"sets": {}}), parts["sums"]
+    own = part["sums"]
     error = "none" if own["largest_error"] is None else f"{own['largest_error']:.2g}"
     told = (
         f"Shares and constants of {own['values']} decision values of {own['pairs']} pairs lie from the values by at "
         f"most {error}.\n"
     )
-    return "\n".join([*(_set_table(name, one, part["aspect"]) for name, one in part["sets"].items()), told])
+    return "\n".join([*(_set_table(name, one, part["aspect"]) for name, one in part.get("sets", {}).items()), told])
 
 
 def _scored_errors(scored: tuple[Path, ...]) -> list[Errors]:
@@ -129,7 +129,7 @@ def _highlights(named: dict[str, Path], config: Config) -> dict[str, Any]:
     rivals = None if config.without_rivals else Rivals(judge)
     checked: list[Errors] = []
     sets = {name: _of_file(path, judge, aspect, rivals, config, checked) for name, path in named.items()}
-    return {"highlights": {"aspect": aspect, "sets": sets}, "sums": sums(checked)}
+    return {"aspect": aspect, "sets": sets, "sums": sums(checked)}
 
 
 def _set_table(name: str, found: dict[str, Any], aspect: str) -> str:

@@ -112,11 +112,11 @@ def test_the_stage_writes_figures_and_tables(judge_of_a_language_model, tmp_path
         tmp_path / "out", (rows, tmp_path / "gold.jsonl"), judge=str(judge_of_a_language_model), bootstraps=20
     )
     found = explain_check.run(config)
-    part = found["highlights"]["sets"]["steps"]
-    assert part["n"] == 6 and found["highlights"]["aspect"] == "ok" and found["highlights"]["sets"]["gold"]["n"] == 1
+    part = found["sets"]["steps"]
+    assert part["n"] == 6 and found["aspect"] == "ok" and found["sets"]["gold"]["n"] == 1
     assert set(part["figures"]["first"]) == {"chance", "share", "late", "surprisal", "attention"}
     assert found["sums"]["values"] == 7 and found["sums"]["largest_error"] < 1e-5
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == {"highlights": found}
     table = (tmp_path / "out" / "highlights.md").read_text()
     assert "| first: the most suspicious piece" in table and "7 decision values of 7 pairs" in table
     assert explain_check.run(config) == {}
