@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import requires
 from pathlib import Path
@@ -130,18 +130,37 @@ def stage_metric(target: Path) -> Path:
     for path in sorted(METRIC.glob("*")):
         if path.is_file() and path.name != REQUIREMENTS:
             shutil.copyfile(path, target / path.name)
-    copied = target / PACKAGE.name
-    inside = {path for pattern in SPACE_FILES for path in PACKAGE.rglob(pattern) if path.is_file()}
-    for path in sorted(inside):
-        place = path.relative_to(PACKAGE)
-        if place.parts[0] not in (*NO_CODE_OF_THE_SPACE, METRIC.name):
-            (copied / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copied / place)
+    copy_package(target / PACKAGE.name)
     shutil.copyfile(PROJECT_LICENSE, target / "LICENSE")
     (target / REQUIREMENTS).write_text("\n".join(space_requirements()) + "\n", encoding="utf-8", newline="\n")
-    _check_space(target)
+    check_space(target, "metric")
     refuse_leaks(target, [target])
     return target
+
+
+def copy_package(target: Path) -> None:
+    """Copy the package with the embedded judge, without what serves and commands, into a Space."""
+    copy_files(PACKAGE, target, SPACE_FILES, (*NO_CODE_OF_THE_SPACE, METRIC.name))
+
+
+def copy_files(
+    folder: Path, target: Path, patterns: Sequence[str], without: Sequence[str] = (), *, deep: bool = True
+) -> None:
+    """Copy files to the same places under another folder.
+
+    Args:
+        folder: Where they are.
+        target: Where they go.
+        patterns: What their names are like.
+        without: Folders directly under it that are left out.
+        deep: Whether those of its folders are copied too.
+    """
+    found = {path for one in patterns for path in (folder.rglob(one) if deep else folder.glob(one)) if path.is_file()}
+    for path in sorted(found):
+        place = path.relative_to(folder)
+        if place.parts[0] not in without:
+            (target / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / place)
 
 
 def space_requirements() -> list[str]:
@@ -151,8 +170,12 @@ def space_requirements() -> list[str]:
     return sorted({*own, *(line for line in beside if line != OWN_NAME)})
 
 
-def _check_space(target: Path) -> None:
+def check_space(target: Path, tag: str) -> None:
     """Refuse a Space whose metadata or code would not do.
+
+    Args:
+        target: Its folder.
+        tag: One that its card must have.
 
     Raises:
         DataFileError: They would not.
@@ -160,9 +183,9 @@ def _check_space(target: Path) -> None:
     data = SpaceCard.load(target / "README.md").data.to_dict()
     wrong = [name for name in ("title", "sdk", "app_file") if not isinstance(data.get(name), str)]
     app = target / str(data.get("app_file"))
-    if wrong or not app.is_file() or "metric" not in data.get("tags", ()):
+    if wrong or not app.is_file() or tag not in data.get("tags", ()):
         raise DataFileError(
-            f"{target} expects a Space's metadata (title, sdk, app_file, the tag metric), but has {data}."
+            f"{target} expects a Space's metadata (title, sdk, app_file, the tag {tag}), but has {data}."
         )
     for path in sorted(target.rglob("*.py")):
         try:

@@ -91,7 +91,7 @@ def judge_page(folder: Path) -> str:
         raise DataFileError(
             f"{folder / 'results.json'} expects results of the evaluate stage, but got something else ({error!r})."
         ) from error
-    about = [(label, text) for label, text in lines if not (label == "cannot see" or text in "\n".join(notes))]
+    about = [(label, text) for label, text in lines if label != "cannot see" and text not in notes]
     return _render(
         title=f"Report of the judge {folder.resolve().name}",
         about=about,

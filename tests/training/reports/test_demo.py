@@ -4,7 +4,17 @@ import importlib.util
 import json
 
 import pytest
-from inspector_training.reports.demo import MOST_ROWS, judged, make_app, marks, report_of, table
+from inspector_training.reports.demo import (
+    MOST_ROWS,
+    MOST_TEXT,
+    judged,
+    make_app,
+    marks,
+    probabilities,
+    report_of,
+    table,
+)
+from inspector_training.reports.gallery import HEADS
 from inspector_training.reports.page import scored_page
 from inspector_training.reports.scored import Asked
 from support.models import PAIRS, aspect, feature
@@ -31,6 +41,10 @@ def test_responses_get_a_row_and_marks_each(judge):
     assert heads == ["response", "clarity", "lows", "flags"] and [row[0] for row in rows] == ["1", "2"]
     expected = judge(pair)
     assert rows[0][1] == f"{expected['scores']['clarity']} ({expected['expected']['clarity']:.2f})"
+    shares = probabilities(results)
+    assert [row[:2] for row in shares] == [["1", "clarity"], ["1", "lows"], ["2", "clarity"], ["2", "lows"]]
+    lows = expected["probabilities"]["lows"]
+    assert shares[1][4] == ", ".join(f"{score}: {share:.3f}" for score, share in lows.items())
     found = marks(judge, results[0])
     assert "".join(text for text, _ in found) == pair["prediction"]
     assert max(abs(share) for _, share in found) == pytest.approx(1)
@@ -38,10 +52,19 @@ def test_responses_get_a_row_and_marks_each(judge):
         judged(judge, "Why?", ["", "  "])
 
 
+def test_a_long_and_hostile_response_is_shown_in_part_and_as_text(judge):
+    (result,) = judged(judge, "Why?", ["\u202e\x1b[31m <script>steal()</script> " + "word " * 9000])
+    text = "".join(part for part, _ in marks(judge, result))
+    assert text.startswith("\\u202e\\x1b[31m <script>") and len(text) < MOST_TEXT + 100
+    assert text.endswith("… and more, which is not shown")
+
+
 def test_a_file_gets_its_report(judge, tmp_path):
     page = report_of(judge, str(write_rows(tmp_path / "pairs.jsonl", PAIRS)), page_of)
     with open(page, encoding="utf-8") as file:
         assert "Report of pairs.jsonl" in file.read()
+    with pytest.raises(DataFileError, match="expects a file of pairs, but got none"):
+        report_of(judge, None, page_of)
     with pytest.raises(DataFileError, match=f"expects 1 to {MOST_ROWS} rows, but got {MOST_ROWS + 1}"):
         report_of(judge, str(write_rows(tmp_path / "many.jsonl", PAIRS[:1] * (MOST_ROWS + 1))), page_of)
 
@@ -50,5 +73,5 @@ def test_a_file_gets_its_report(judge, tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_page_is_laid_out(judge):
-    described = json.dumps(make_app(judge, page_of).get_config_file(), default=str)
-    assert "Response 4" in described and "Report" in described
+    described = json.dumps(make_app(judge, page_of, [["one"] * len(HEADS)]).get_config_file(), default=str)
+    assert "Response 4" in described and "Report" in described and HEADS[-1] in described

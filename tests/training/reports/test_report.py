@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from inspector_cli.main import main
 from inspector_training.evaluation.metrics import Resamples, interval
+from inspector_training.reports.gallery import gallery
 from inspector_training.reports.page import embedded, judge_page, scored_page
 from inspector_training.reports.rows import read_scored, shown_rows
 from inspector_training.reports.scored import Asked
@@ -19,6 +20,7 @@ from support.models import PAIRS, aspect, feature
 from support.scored_rows import HOSTILE, scored_rows, write_rows
 
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
+from inspector_pipeline.errors import DataFileError
 
 ALL = Asked({"correctness": "correct"}, "generator")
 VOID = {"meta", "img", "input", "link", "br"}
@@ -179,11 +181,27 @@ def test_other_formats_give_the_same_numbers(kind, rows, place, tmp_path):
 def test_a_judges_page_says_whether_highlights_point_at_mistakes(make_judge):
     folder = make_judge([aspect("clarity", [feature(3)])])
     found = {"value": 0.4321, "low": 0.4, "high": 0.5}
-    figures = {"first": {"chance": 0.25, "share": found, "late": found}}
-    results = {"aspects": {}, "highlights": {"n": 7, "aspect": "clarity", "figures": figures}}
+    sets = {"<b>planted": {"n": 7, "figures": {"first": {"chance": 0.25, "share": found, "late": found}}}}
+    results = {"aspects": {}, "highlights": {"aspect": "clarity", "sets": sets, "sums": {}}}
     (folder / "results.json").write_text(json.dumps(results))
     words = Page(judge_page(folder)).words
-    assert "Of 7 solutions" in words and "0.250" in words and "0.432 (0.400 to 0.500)" in words
+    assert "<b>planted: 7 solutions" in words and "0.250" in words and "0.432 (0.400 to 0.500)" in words
+    ((name, backbone, judged, matched, pointed, blind),) = gallery({"\x1b[31mred": folder})
+    assert name == "\\x1b[31mred" and judged == "clarity not evaluated" and matched == "–" and blind == "not said"
+    assert pointed == "<b>planted 0.432 (0.400 to 0.500) (0.250)" and backbone.endswith("layers")
+    (folder / "results.json").write_text('{"matched": []}')
+    with pytest.raises(DataFileError, match="expects results of the evaluate stage"):
+        gallery({"one": folder})
+
+
+def test_the_gallery_has_the_released_judges_figures():
+    ((_, _, judged, matched, _, blind),) = gallery({"embedded": EMBEDDED_JUDGE})
+    results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
+    own = results["aspects"]["correctness"]
+    assert f"correctness {own['auroc']['value']:.3f} (" in judged
+    assert f"beside {own['surface']['auroc']['value']:.3f}" in judged
+    assert f"{results['matched']['correctness']['same_question']['value']:.3f}" in matched
+    assert "It does not check a solution." in blind
 
 
 def test_a_judge_is_reported_from_its_results(tmp_path, monkeypatch):
