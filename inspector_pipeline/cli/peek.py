@@ -103,8 +103,8 @@ def _show(place: str, pair: dict[str, Any], fault: str | None) -> None:
     for key in ("question", "prediction", "reference", "context"):
         text = pair.get(key)
         if isinstance(text, str):
-            shown = printable(f"{text[:SHOWN]}{' ...' if len(text) > SHOWN else ''}", lines=True)
-            print(f"  {key:<11} {folded(shown, INDENT)}")
+            shown = f"{text[:SHOWN]}{' ...' if len(text) > SHOWN else ''}"
+            print(f"  {key:<11} {folded(printable(shown, lines=True), INDENT)}")
 
 
 @contextmanager

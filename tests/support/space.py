@@ -31,7 +31,7 @@ def served(space, log):
         port = free.getsockname()[1]
     env = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
     env |= {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
-    with open(log, "w", encoding="utf-8") as told:
+    with log.open("w", encoding="utf-8") as told:
         process = subprocess.Popen([space_python(), "app.py"], cwd=space, env=env, stdout=told, stderr=told)
         try:
             yield _answering(f"http://127.0.0.1:{port}", process, log)
@@ -42,13 +42,13 @@ def served(space, log):
 
 def _answering(address, process, log, seconds=150):
     for _ in range(seconds * 2):
-        assert process.poll() is None, open(log, encoding="utf-8").read()[-3000:]
+        assert process.poll() is None, log.read_text(encoding="utf-8")[-3000:]
         try:
             urllib.request.urlopen(address, timeout=5).close()
             return address
         except OSError:
             time.sleep(0.5)
-    raise AssertionError(open(log, encoding="utf-8").read()[-3000:])
+    raise AssertionError(log.read_text(encoding="utf-8")[-3000:])
 
 
 def judge_responses(tab, question, responses):

@@ -12,7 +12,7 @@ from inspector_pipeline.backbone import load_backbone
 from inspector_pipeline.explain import RESPONSE
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 
-from ..reference.attention import reduced_weights
+from ..features.attention_weights import reduced_weights
 from ..score_tokens.logits import load_unembedding
 
 SURPRISAL, ATTENTION = "surprisal", "attention"

@@ -5,11 +5,9 @@ weights are reduced as soon as they are there. What is read lies beside the feat
 of the same windows, and is not read again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +17,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.engine import collate, plan_batches
-from inspector_pipeline.errors import BackboneError
 from inspector_pipeline.template import EncodedPair
-from inspector_pipeline.truncation import find_decoder_parts
 
+from ..features.attention_weights import reduced_weights
 from ..features.extract import fill_shards, load_layers
 from ..features.store import FeatureSet, Fingerprint, Shard, plan_shards
 
@@ -97,48 +94,6 @@ def head_entropies(backbone: PreTrainedModel, encoded: Sequence[EncodedPair], pa
             values = entropy.float().cpu().numpy()
             found.setdefault(layer, np.empty((len(encoded), values.shape[1]), dtype=np.float32))[batch] = values
     return found
-
-
-@contextmanager
-def reduced_weights(backbone: PreTrainedModel, reduce: Callable[[Tensor], Tensor]) -> Iterator[dict[int, Tensor]]:
-    """Collect what each layer's attention weights are reduced to while a backbone runs; they are dropped at once.
-
-    Args:
-        backbone: A decoder with eager attention.
-        reduce: Takes one layer's weights, (batch, heads, queries, keys).
-
-    Yields:
-        Layer, counted from 1 -> what they were reduced to, once it has run.
-
-    Raises:
-        BackboneError: The backbone ran and gave no attention weights.
-    """
-    n_layers = backbone.config.num_hidden_layers
-    parts = find_decoder_parts(backbone, n_layers)
-    layers = getattr(backbone.get_submodule(parts.path), parts.layers_name)
-    found: dict[int, Tensor] = {}
-
-    def keep(layer: int, module: Any, inputs: Any, output: Any) -> None:
-        weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-        if isinstance(weights, Tensor) and weights.ndim == 4:
-            found[layer] = reduce(weights)
-
-    handles = [
-        module.register_forward_hook(partial(keep, i))
-        for i, layer in enumerate(layers, start=1)
-        for module in layer.modules()
-        if type(module).__name__.endswith("Attention")
-    ]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-    if len(found) != n_layers:
-        raise BackboneError(
-            f"A backbone expects attention weights of {n_layers} layers, but {type(backbone).__name__} gave those of "
-            f"{len(found)}. Load it with eager attention."
-        )
 
 
 def _mean_entropy(mask: Tensor, weights: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_json
 
-from .page import interval
+from .numbers import interval
 
 HEADS = (
     "judge",

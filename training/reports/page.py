@@ -30,6 +30,7 @@ from inspector_pipeline.results import EXPLANATION, REASON, SEEN, UNFAMILIAR
 
 from ..evaluation.highlights import FIGURES, METHODS
 from .figures import groups, histogram, of_results, picture
+from .numbers import figure, interval
 from .rows import ABSTAINED, TRUNCATED, flag, nested, number, read_scored, shown_rows, texts_of
 from .scored import Asked, Scored
 from .summary import summary
@@ -135,20 +136,6 @@ def _render(**parts: Any) -> str:
         version=version("inspector-pipeline"),
         **parts,
     )
-
-
-def figure(value: float | None) -> str:
-    """Write a number as the page shows it."""
-    return "–" if value is None or value != value else f"{value:.3f}"
-
-
-def interval(found: Mapping[str, float | None] | None, sign: str = "") -> str:
-    """Write a value with its interval."""
-    if not found or found.get("value") is None:
-        return "–"
-    value, low, high = (found.get(key) for key in ("value", "low", "high"))
-    told = "" if low is None or low != low else f" ({low:{sign}.3f} to {high:{sign}.3f})"
-    return f"{value:{sign}.3f}{told}"
 
 
 def _about(scored: Scored) -> list[tuple[str, str]]:

@@ -38,8 +38,8 @@ def test_escapes_say_what_stood_there_and_ordinary_text_stays():
 
 def test_lines_end_where_the_terminal_does(monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
-    assert folded("one two three\n\nfour-five-six seven", 10) == (
-        "one two three\n          \n          four-five-six\n          seven"
+    assert folded("one two three\n\nfour-five-six seventeen", 10) == (
+        "one two three\n          \n          four-five-six\n          seventeen"
     )
     assert folded("x" * 25, 4).split() == ["x" * 25] and folded("全" * 20, 10).split() == ["全" * 10] * 2
     assert folded("", 10) == ""

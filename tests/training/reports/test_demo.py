@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+import shutil
 
 import pytest
 from inspector_training.reports.demo import (
@@ -17,10 +19,14 @@ from inspector_training.reports.demo import (
 from inspector_training.reports.gallery import HEADS
 from inspector_training.reports.page import scored_page
 from inspector_training.reports.scored import Asked
+from support.browser import needs_browser, opened
 from support.models import PAIRS, aspect, feature
 from support.scored_rows import write_rows
+from support.space import judge_responses, needs_gradio, report_of_file, served
 
+from hub_cards.space import JUDGE, stage_space
 from inspector_pipeline import load_judge
+from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError, PairError
 
 
@@ -75,3 +81,24 @@ def test_a_file_gets_its_report(judge, tmp_path):
 def test_the_page_is_laid_out(judge):
     described = json.dumps(make_app(judge, page_of, [["one"] * len(HEADS)]).get_config_file(), default=str)
     assert "Response 4" in described and "Report" in described and HEADS[-1] in described
+
+
+@needs_browser
+@needs_gradio
+def test_a_space_is_driven_in_a_browser(make_judge, tmp_path):
+    """Paste, score, upload, report, gallery: on the page that push_to_hub.py --space stages, with hostile texts."""
+    space = tmp_path / "space"
+    aspects = [aspect("clarity", [feature(3, "response_mean")], "ordinal")]
+    shutil.copytree(make_judge(aspects), space / JUDGE)
+    stage_space(space, JUDGE, {"embedded": EMBEDDED_JUDGE})
+    hostile = "</script><img src=x onerror='window.stolen = 1'> \u202e"
+    with served(space, tmp_path / "log") as address, opened(address, asks=True) as tab:
+        judge_responses(tab, f"Why? {hostile}", ["Since 2 + 2 = 4.", hostile * 3])
+        assert "clarity" in tab.locator("table").first.inner_text()
+        assert tab.get_by_text(re.compile(r"1: 0\.\d{3}, ")).count()
+        rows = write_rows(tmp_path / "pairs.jsonl", [*PAIRS, {"question": "q", "prediction": hostile}])
+        page = report_of_file(tab, rows)
+        assert "Report of pairs.jsonl" in page and "onerror=" not in page.partition('id="data"')[0]
+        tab.get_by_role("tab", name="Judges").click()
+        assert "It does not check a solution" in tab.locator("body").inner_text()
+        assert tab.evaluate("window.stolen") is None
