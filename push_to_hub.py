@@ -33,9 +33,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from inspector_cli.printable import PrintableParser, log_to_terminal, printable
 
 from hub_cards.backbone_license import BackboneLicense, base_model, find_license, known_license
-from hub_cards.other_repos import METRIC, stage_dataset, stage_metric
+from hub_cards.other_repos import stage_dataset, stage_metric
 from hub_cards.saved_judge import SavedJudge
 from hub_cards.space import JUDGE, stage_space
+from hub_cards.space_files import METRIC
 from hub_cards.staging import check_empty, stage, tree
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import BackboneError, DataFileError, InspectorError

@@ -5,16 +5,15 @@ The same files give the same bytes, so a second push changes nothing.
 
 import json
 import logging
-import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import DatasetCard, SpaceCard
+from huggingface_hub import DatasetCard
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import Row, read_json, read_rows
@@ -22,17 +21,13 @@ from inspector_pipeline.files.tables import Row, read_json, read_rows
 from .cards import ProbingSetCard
 from .evidence import DataSource
 from .leaks import refuse_leaks
+from .space_files import METRIC, OWN_NAME, REQUIREMENTS, check_space, copy_package
 from .staging import PACKAGE, PROJECT_LICENSE, check_empty
 
 logger = logging.getLogger(__name__)
 
 ROWS_FILE = "train.jsonl"  # which `datasets` takes for the split `train`
 CARD_KEYS = ("license", "teacher", "sources", "meanings", "notes")
-METRIC = PACKAGE / "inspector_score"
-SPACE_FILES = ("*.py", "py.typed", "assets/*.jsonl", "assets/*.md", "assets/embedded/*")
-NO_CODE_OF_THE_SPACE = ("cli", "engines", "serving")  # commands and servers, which a metric has no use for
-REQUIREMENTS = "requirements.txt"
-OWN_NAME = "inspector-pipeline"
 
 
 @dataclass
@@ -138,59 +133,8 @@ def stage_metric(target: Path) -> Path:
     return target
 
 
-def copy_package(target: Path) -> None:
-    """Copy the package with the embedded judge, without what serves and commands, into a Space."""
-    copy_files(PACKAGE, target, SPACE_FILES, (*NO_CODE_OF_THE_SPACE, METRIC.name))
-
-
-def copy_files(
-    folder: Path, target: Path, patterns: Sequence[str], without: Sequence[str] = (), *, deep: bool = True
-) -> None:
-    """Copy files to the same places under another folder.
-
-    Args:
-        folder: Where they are.
-        target: Where they go.
-        patterns: What their names are like.
-        without: Folders directly under it that are left out.
-        deep: Whether those of its folders are copied too.
-    """
-    found = {path for one in patterns for path in (folder.rglob(one) if deep else folder.glob(one)) if path.is_file()}
-    for path in sorted(found):
-        place = path.relative_to(folder)
-        if place.parts[0] not in without:
-            (target / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / place)
-
-
 def space_requirements() -> list[str]:
     """Return what the Space installs: the package's own requirements, and those of metric and page beside it."""
     own = [line for line in requires(OWN_NAME) or () if "extra ==" not in line]
     beside = (METRIC / REQUIREMENTS).read_text(encoding="utf-8").split()
     return sorted({*own, *(line for line in beside if line != OWN_NAME)})
-
-
-def check_space(target: Path, tag: str) -> None:
-    """Refuse a Space whose metadata or code would not do.
-
-    Args:
-        target: Its folder.
-        tag: One that its card must have.
-
-    Raises:
-        DataFileError: They would not.
-    """
-    data = SpaceCard.load(target / "README.md").data.to_dict()
-    wrong = [name for name in ("title", "sdk", "app_file") if not isinstance(data.get(name), str)]
-    app = target / str(data.get("app_file"))
-    if wrong or not app.is_file() or tag not in data.get("tags", ()):
-        raise DataFileError(
-            f"{target} expects a Space's metadata (title, sdk, app_file, the tag {tag}), but has {data}."
-        )
-    for path in sorted(target.rglob("*.py")):
-        try:
-            compile(path.read_text(encoding="utf-8"), str(path.relative_to(target)), "exec")
-        except SyntaxError as error:
-            raise DataFileError(f"{target} expects code that compiles, but: {error}.") from error
-    if any(re.match(rf"{OWN_NAME}\b", line) for line in (target / REQUIREMENTS).read_text().splitlines()):
-        raise DataFileError(f"{target} expects requirements that an index has, but they name {OWN_NAME}.")

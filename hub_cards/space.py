@@ -17,7 +17,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text
 
 from .leaks import refuse_leaks
-from .other_repos import OWN_NAME, REQUIREMENTS, check_space, copy_files, copy_package
+from .space_files import OWN_NAME, REQUIREMENTS, check_space, copy_files, copy_package
 from .staging import PACKAGE, PROJECT_LICENSE, check_empty
 
 TRAINING = "inspector_training"
