@@ -19,7 +19,7 @@ from typing import Any
 
 from inspector_cli.info import describe
 from inspector_cli.printable import printable
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, TemplateError
 
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
@@ -29,6 +29,7 @@ from inspector_pipeline.jobs.drift import drift_told
 from inspector_pipeline.results import EXPLANATION, REASON, SEEN, UNFAMILIAR
 
 from ..evaluation.highlights import FIGURES, METHODS
+from ..judges.plots import PLOTS
 from .figures import groups, histogram, of_results, picture
 from .numbers import figure, interval
 from .rows import ABSTAINED, TRUNCATED, flag, nested, number, read_scored, shown_rows, texts_of
@@ -84,30 +85,58 @@ def judge_page(folder: Path) -> str:
     results = read_json(folder / "results.json")
     weights = folder / "model.safetensors"
     config = InspectorConfig.from_pretrained(folder)
-    lines = describe(config, weights.stat().st_size if weights.is_file() else None, results)
-    notes = [re.sub(r"[*`]", "", str(note)) for note in results.get("notes") or []]
     try:
+        lines = describe(config, weights.stat().st_size if weights.is_file() else None, results)
+        notes = [re.sub(r"[*`]", "", str(note)) for note in results.get("notes") or []]
         plots = of_results(results)
-    except (KeyError, TypeError, AttributeError) as error:
+        return _render(
+            title=f"Report of the judge {folder.resolve().name}",
+            about=[(label, text) for label, text in lines if label != "cannot see" and text not in notes],
+            found=None,
+            plots=plots,
+            data="",
+            methods=METHODS,
+            meanings=FIGURES,
+            judge={"notes": notes, "results": results, "missing": _missing(results, plots), **_measured(results)},
+        )
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError, TemplateError) as error:
         raise DataFileError(
-            f"{folder / 'results.json'} expects results of the evaluate stage, but got something else ({error!r})."
+            f"{folder / 'results.json'} expects results of the evaluate stage, but got something else "
+            f"({type(error).__name__}: {error})."
         ) from error
-    about = [(label, text) for label, text in lines if label != "cannot see" and text not in notes]
-    return _render(
-        title=f"Report of the judge {folder.resolve().name}",
-        about=about,
-        found=None,
-        plots=plots,
-        data="",
-        methods=METHODS,
-        meanings=FIGURES,
-        judge={
-            "notes": notes,
-            "results": results,
-            "degenerate": _degenerate(results.get("degenerate")),
-            "highlights": (results.get("highlights") or {}).get("sets"),
-        },
-    )
+
+
+def _measured(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out what was measured with a judge beside its quality."""
+    return {
+        "degenerate": _degenerate(results.get("degenerate")),
+        "highlights": (results.get("highlights") or {}).get("sets"),
+        "unfamiliar": _unfamiliar(results.get("unfamiliar")),
+    }
+
+
+def _unfamiliar(part: Mapping[str, Any] | None) -> list[tuple[str, int, float]]:
+    """Lay out of which rows a judge calls how many unfamiliar: name, rows and share."""
+    if not part:
+        return []
+    found = [("answers like those of its fit, held out", part["held_out_rows"], part["unfamiliar"])]
+    for name, groups_of in (part.get("others") or {}).items():
+        rows = sum(one["rows"] for one in groups_of.values())
+        flagged = sum(one["rows"] * one["unfamiliar"] for one in groups_of.values())
+        found.append((name.removesuffix("_features"), rows, flagged / max(1, rows)))
+    return found
+
+
+def _missing(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[str]:
+    """Name what a judge's page would show and its results do not hold."""
+    parts = {
+        "notes": "what it cannot see",
+        "unfamiliar": "what it calls unfamiliar",
+        "degenerate": "degenerate answers",
+    }
+    parts |= {"highlights": "whether highlights point at mistakes"}
+    told = [name.replace("_", " ") for name in PLOTS if name not in plots]
+    return [*told, *(text for part, text in parts.items() if not results.get(part))]
 
 
 def embedded(data: Any) -> str:

@@ -194,6 +194,26 @@ def test_a_judges_page_says_whether_highlights_point_at_mistakes(make_judge):
         gallery({"one": folder})
 
 
+@pytest.mark.parametrize(
+    "results",
+    [
+        '{"aspects": []}',
+        '{"aspects": {"clarity": {"auroc": 1}}}',
+        '{"unfamiliar": {"others": {"a": 3}}}',
+        '{"notes": 3}',
+        '{"highlights": {"sets": {"a": {}}}}',
+        '{"degenerate": {"forms": {"a": {"above": {}}}}}',
+        '{"judge": [1]}',
+        "[]",
+    ],
+)
+def test_results_of_something_else_are_told_in_one_line(results, make_judge, capsys, tmp_path):
+    folder = make_judge([aspect("clarity", [feature(3)])])
+    (folder / "results.json").write_text(results)
+    assert main(["report", str(folder), "--output", str(tmp_path / "page.html")]) == 1
+    assert "expects" in capsys.readouterr().err and not (tmp_path / "page.html").exists()
+
+
 def test_the_gallery_has_the_released_judges_figures():
     ((_, _, judged, matched, _, blind),) = gallery({"embedded": EMBEDDED_JUDGE})
     results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
@@ -211,6 +231,10 @@ def test_a_judge_is_reported_from_its_results(tmp_path, monkeypatch):
     results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
     assert page.stack == [] and len(page.images) == 3 and not page.scripts
     assert "It does not check a solution." in page.words
+    assert f"math_l5_features{results['unfamiliar']['others']['math_l5_features']['rows']}" in page.words.replace(
+        " ", ""
+    )
+    assert "Not measured, or not in its results.json: learning curve" in page.words
     assert f"{results['aspects']['factuality']['auroc']['value']:.3f}" in page.words
     assert f"{results['degenerate']['forms']['echo']['above']['value']:.3f}" in page.words
 
