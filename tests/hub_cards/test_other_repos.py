@@ -164,12 +164,13 @@ SHOW = """
     results = judged(judge, pairs[0]["question"], [pairs[0]["prediction"]])
     rows = Path(folder, "..", "pairs.jsonl")
     rows.write_text("".join(json.dumps(pair) + "\\n" for pair in pairs))
-    page = report_of(judge, str(rows), lambda scored: app.scored_page(scored, app.Asked()))
+    page_of = lambda scored: app.scored_page(scored, app.Asked())
+    page = report_of(judge, str(rows), page_of, Path(folder, ".."))
     row = app.gallery({"judge": Path(folder, "gallery", "embedded")})[0]
     files = [str(module.__file__) for name, module in sys.modules.items() if name.startswith("inspector_")]
     assert all(file.startswith(folder) for file in files), files
     is_report = "Report of pairs.jsonl" in open(page).read()
-    print(json.dumps([probabilities(results), marks(judge, results[0]), is_report, row]))
+    print(json.dumps([probabilities(results, [1]), marks(judge, results[0]), is_report, row]))
 """
 
 

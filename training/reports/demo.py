@@ -4,7 +4,10 @@ What is shown is made here, without Gradio; `make_app` lays it out. Texts are of
 with what turns its direction or moves the cursor as escapes, and no more of one than a reader takes in.
 """
 
+import atexit
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -23,6 +26,7 @@ from .gallery import HEADS
 
 RESPONSES = 4
 MOST_ROWS = 500  # of a file: what a page is waited for
+KEPT = 3600  # seconds that a report may be fetched
 MOST_BYTES = "20mb"  # of a file
 MOST_TEXT = 6000  # characters of a response that are shown; as much as a report shows
 Mark = tuple[str, float | None]
@@ -40,18 +44,25 @@ def judged(judge: InspectorPipeline, question: str, responses: Sequence[str]) ->
     Raises:
         PairError: The question or all responses are blank.
     """
-    given = [text for text in responses if text and text.strip()]
+    given = [responses[number - 1] for number in numbered(responses)]
     if not (question and question.strip()) or not given:
         raise PairError("The page expects a question and at least one response. Write both.")
     results: list[dict[str, Any]] = judge([{"question": question, "prediction": text} for text in given], explain=True)
     return results
 
 
-def table(judge: InspectorPipeline, results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def numbered(responses: Sequence[str]) -> list[int]:
+    """Return the numbers, from 1, of the responses that are judged: those that are not blank."""
+    return [number for number, text in enumerate(responses, 1) if text and text.strip()]
+
+
+def table(
+    judge: InspectorPipeline, results: Sequence[dict[str, Any]], numbers: Sequence[int]
+) -> tuple[list[str], list[list[str]]]:
     """Lay out results: the heads, and a row for each response with score (expected) of each aspect, and its flags."""
     names = [aspect.name for aspect in judge.model.aspects]
     rows = []
-    for number, result in enumerate(results, 1):
+    for number, result in zip(numbers, results, strict=True):
         scores = [f"{printable(result['scores'][name])} ({result['expected'][name]:.2f})" for name in names]
         reason = f" ({result[REASON]})" if result[REASON] else ""
         flags = {UNFAMILIAR: UNFAMILIAR + reason, SEEN: SEEN, TRUNCATED: TRUNCATED}
@@ -59,7 +70,7 @@ def table(judge: InspectorPipeline, results: Sequence[dict[str, Any]]) -> tuple[
     return ["response", *map(printable, names), "flags"], rows
 
 
-def probabilities(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+def probabilities(results: Sequence[dict[str, Any]], numbers: Sequence[int]) -> list[list[str]]:
     """Lay out the probability of each score: under `PROBABILITY_HEADS` a row for each response and aspect."""
     return [
         [
@@ -69,7 +80,7 @@ def probabilities(results: Sequence[dict[str, Any]]) -> list[list[str]]:
             f"{result['expected'][name]:.3f}",
             ", ".join(f"{printable(score)}: {share:.3f}" for score, share in shares.items()),
         ]
-        for number, result in enumerate(results, 1)
+        for number, result in zip(numbers, results, strict=True)
         for name, shares in result["probabilities"].items()
     ]
 
@@ -97,13 +108,14 @@ def marks(judge: InspectorPipeline, result: dict[str, Any]) -> list[Mark]:
     return found
 
 
-def report_of(judge: InspectorPipeline, place: str | None, page_of: PageOf) -> str:
+def report_of(judge: InspectorPipeline, place: str | None, page_of: PageOf, folder: Path) -> str:
     """Score a file of pairs and write its report; gives the page's path.
 
     Args:
         judge: A loaded judge.
         place: The file; None where none was given.
         page_of: Writes the page of a scored file.
+        folder: Of pages, of which those that were written more than an hour ago are removed.
 
     Raises:
         DataFileError: The file cannot be read, or is too large for a page that is waited for.
@@ -113,16 +125,19 @@ def report_of(judge: InspectorPipeline, place: str | None, page_of: PageOf) -> s
     rows = read_rows(place)
     if not 1 <= len(rows) <= MOST_ROWS:
         raise DataFileError(f"The page expects 1 to {MOST_ROWS} rows, but got {len(rows)}. Score them by the command.")
-    page = Path(tempfile.mkdtemp(prefix="inspector-")) / "report.html"
-    with tempfile.TemporaryDirectory(prefix="inspector-") as folder:  # strangers' rows do not stay
-        scored = Path(folder) / f"{Path(place).name.partition('.')[0]}.jsonl"
+    for old in folder.glob("*/report.html"):
+        if old.stat().st_mtime < time.time() - KEPT:
+            shutil.rmtree(old.parent, ignore_errors=True)
+    page = Path(tempfile.mkdtemp(dir=folder)) / "report.html"
+    with tempfile.TemporaryDirectory(prefix="inspector-") as work:  # strangers' rows do not stay
+        scored = Path(work) / f"{Path(place).name.partition('.')[0]}.jsonl"
         write_rows(evaluate_samples(rows, judge, batch_size=None), str(scored))
         page.write_text(page_of(scored), encoding="utf-8", errors="backslashreplace")
     return str(page)
 
 
 def make_app(judge: InspectorPipeline, page_of: PageOf, judges: Sequence[Sequence[str]] = ()) -> Any:
-    """Lay out the page; `launch()` serves it.
+    """Lay out the page; `launch` serves it.
 
     Args:
         judge: A loaded judge.
@@ -131,43 +146,12 @@ def make_app(judge: InspectorPipeline, page_of: PageOf, judges: Sequence[Sequenc
     """
     import gradio
 
-    def on_score(question: str, *responses: str) -> list[Any]:
-        try:
-            results = judged(judge, question, responses)
-        except PairError as error:
-            raise gradio.Error(_told(error)) from error
-        heads, rows = table(judge, results)
-        given = [number for number, text in enumerate(responses, 1) if text and text.strip()]
-        for row, number in zip(rows, given, strict=True):
-            row[0] = str(number)
-        shown = [
-            gradio.HighlightedText(marks(judge, result), label=f"Response {number}: {told}", visible=True)
-            for number, result in zip(given, results, strict=True)
-        ]
-        hidden = [gradio.HighlightedText([], visible=False)] * (RESPONSES - len(results))
-        shares = gradio.Dataframe(probabilities(results), headers=PROBABILITY_HEADS)
-        return [gradio.Dataframe(rows, headers=heads), shares, *shown, *hidden]
-
-    def on_file(place: str | None) -> str:
-        try:
-            return report_of(judge, place, page_of)
-        except (DataFileError, PairError) as error:
-            raise gradio.Error(_told(error)) from error
-
-    told = f"what lowered (red) and raised (blue) {printable(ranked_aspect(judge))}"
-    with gradio.Blocks(title="Inspector", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+    with gradio.Blocks(title="Inspector", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as app:
         gradio.Markdown(ABOUT)
         with gradio.Tab("Responses"):
-            question = gradio.Textbox(label="Question", lines=3)
-            boxes = [gradio.Textbox(label=f"Response {i + 1}", lines=4) for i in range(RESPONSES)]
-            button = gradio.Button("Score", variant="primary")
-            scores = gradio.Dataframe(label="Score (expected)", interactive=False, wrap=True)
-            texts = [gradio.HighlightedText(visible=False) for _ in range(RESPONSES)]
-            shares = gradio.Dataframe(label="Probabilities", interactive=False, wrap=True)
-            button.click(on_score, [question, *boxes], [scores, shares, *texts])
+            _lay_out_responses(judge)
         with gradio.Tab("File"):
-            file = gradio.File(label=f"Pairs, at most {MOST_ROWS}", type="filepath")
-            gradio.Button("Report").click(on_file, file, gradio.File(label="Report"))
+            _lay_out_file(judge, page_of)
         if judges:
             with gradio.Tab("Judges"):
                 rows = [list(row) for row in judges]
@@ -178,6 +162,51 @@ def make_app(judge: InspectorPipeline, page_of: PageOf, judges: Sequence[Sequenc
 def launch(app: Any, **settings: Any) -> None:
     """Serve the page until it is stopped, and take no larger file than a page is waited for."""
     app.launch(max_file_size=MOST_BYTES, quiet=True, **settings)
+
+
+def _lay_out_responses(judge: InspectorPipeline) -> None:
+    import gradio
+
+    told = f"what lowered (red) and raised (blue) {printable(ranked_aspect(judge))}"
+
+    def on_score(question: str, *responses: str) -> list[Any]:
+        try:
+            results = judged(judge, question, responses)
+        except PairError as error:
+            raise gradio.Error(_told(error)) from error
+        numbers = numbered(responses)
+        heads, rows = table(judge, results, numbers)
+        shown = [
+            gradio.HighlightedText(marks(judge, result), label=f"Response {number}: {told}", visible=True)
+            for number, result in zip(numbers, results, strict=True)
+        ]
+        hidden = [gradio.HighlightedText([], visible=False)] * (RESPONSES - len(results))
+        shares = gradio.Dataframe(probabilities(results, numbers), headers=PROBABILITY_HEADS)
+        return [gradio.Dataframe(rows, headers=heads), shares, *shown, *hidden]
+
+    question = gradio.Textbox(label="Question", lines=3)
+    boxes = [gradio.Textbox(label=f"Response {i + 1}", lines=4) for i in range(RESPONSES)]
+    button = gradio.Button("Score", variant="primary")
+    scores = gradio.Dataframe(label="Score (expected)", interactive=False, wrap=True)
+    texts = [gradio.HighlightedText(visible=False) for _ in range(RESPONSES)]
+    shares = gradio.Dataframe(label="Probabilities", interactive=False, wrap=True)
+    button.click(on_score, [question, *boxes], [scores, shares, *texts])
+
+
+def _lay_out_file(judge: InspectorPipeline, page_of: PageOf) -> None:
+    import gradio
+
+    folder = Path(tempfile.mkdtemp(prefix="inspector-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+    def on_file(place: str | None) -> str:
+        try:
+            return report_of(judge, place, page_of, folder)
+        except (DataFileError, PairError) as error:
+            raise gradio.Error(_told(error)) from error
+
+    file = gradio.File(label=f"Pairs, at most {MOST_ROWS}", type="filepath")
+    gradio.Button("Report").click(on_file, file, gradio.File(label="Report"))
 
 
 def _told(error: Exception) -> str:

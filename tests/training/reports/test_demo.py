@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from inspector_training.reports.demo import (
@@ -43,12 +45,13 @@ def judge(make_judge):
 def test_responses_get_a_row_and_marks_each(judge):
     pair = PAIRS[2]
     results = judged(judge, pair["question"], [pair["prediction"], "", "No."])
-    heads, rows = table(judge, results)
-    assert heads == ["response", "clarity", "lows", "flags"] and [row[0] for row in rows] == ["1", "2"]
+    numbers = numbered([pair["prediction"], "", "No."])
+    heads, rows = table(judge, results, numbers)
+    assert heads == ["response", "clarity", "lows", "flags"] and [row[0] for row in rows] == ["1", "3"]
     expected = judge(pair)
     assert rows[0][1] == f"{expected['scores']['clarity']} ({expected['expected']['clarity']:.2f})"
-    shares = probabilities(results)
-    assert [row[:2] for row in shares] == [["1", "clarity"], ["1", "lows"], ["2", "clarity"], ["2", "lows"]]
+    shares = probabilities(results, numbers)
+    assert [row[:2] for row in shares] == [["1", "clarity"], ["1", "lows"], ["3", "clarity"], ["3", "lows"]]
     lows = expected["probabilities"]["lows"]
     assert shares[1][4] == ", ".join(f"{score}: {share:.3f}" for score, share in lows.items())
     found = marks(judge, results[0])
@@ -66,13 +69,18 @@ def test_a_long_and_hostile_response_is_shown_in_part_and_as_text(judge):
 
 
 def test_a_file_gets_its_report(judge, tmp_path):
-    page = report_of(judge, str(write_rows(tmp_path / "pairs.jsonl", PAIRS)), page_of)
+    folder = tmp_path / "pages"
+    (folder / "old").mkdir(parents=True)
+    (folder / "old" / "report.html").write_text("somebody's")
+    os.utime(folder / "old" / "report.html", (0, 0))
+    page = report_of(judge, str(write_rows(tmp_path / "pairs.jsonl", PAIRS)), page_of, folder)
+    assert not (folder / "old").exists() and Path(page).parent.parent == folder
     with open(page, encoding="utf-8") as file:
         assert "Report of pairs.jsonl" in file.read()
     with pytest.raises(DataFileError, match="expects a file of pairs, but got none"):
-        report_of(judge, None, page_of)
+        report_of(judge, None, page_of, folder)
     with pytest.raises(DataFileError, match=f"expects 1 to {MOST_ROWS} rows, but got {MOST_ROWS + 1}"):
-        report_of(judge, str(write_rows(tmp_path / "many.jsonl", PAIRS[:1] * (MOST_ROWS + 1))), page_of)
+        report_of(judge, str(write_rows(tmp_path / "many.jsonl", PAIRS[:1] * (MOST_ROWS + 1))), page_of, folder)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="expects gradio (pip install gradio)")
