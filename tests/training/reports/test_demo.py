@@ -14,6 +14,7 @@ from inspector_training.reports.demo import (
     judged,
     make_app,
     marks,
+    numbered,
     probabilities,
     report_of,
     table,
