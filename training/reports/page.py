@@ -181,9 +181,7 @@ def _about(scored: Scored) -> list[tuple[str, str]]:
     chosen = {
         key: value for key, value in settings.items() if key in ("where", "limit", "columns", "abstain") and value
     }
-    summary_file = scored.place / "_summary.json"
-    drift = read_json(summary_file).get("drift") if summary_file.is_file() else None
-    drifted = drift_told(drift) if drift else None
+    drifted = _drift(scored.place / "_summary.json")
     packages = ", ".join(f"{name} {number}" for name, number in manifest.get("versions", {}).items())
     return [
         ("judge", f"{named}; {judge.get('dtype')} on {judge.get('device')}"),
@@ -193,6 +191,14 @@ def _about(scored: Scored) -> list[tuple[str, str]]:
         *([("drift", drifted)] if drifted else []),
         ("with", packages),
     ]
+
+
+def _drift(summary_file: Path) -> str | None:
+    try:
+        drift = read_json(summary_file).get("drift") if summary_file.is_file() else None
+        return drift_told(drift) if drift else None
+    except (AttributeError, LookupError, TypeError) as error:
+        raise DataFileError(f"{summary_file} expects what `inspector score` writes, but: {error!r}.") from error
 
 
 def _degenerate(part: Mapping[str, Any] | None) -> list[tuple[str, str, str, bool]]:
@@ -244,9 +250,12 @@ def _row(scored: Scored, asked: Asked, at: int, row: Row, questions: dict[str, i
         found["g"] = printable(scored.groups[at])
     if asked.labels:
         found["l"] = [number(row.get(column)) for column in asked.labels.values()]
-    explained = nested(row.get(prefix + EXPLANATION))
-    if explained:
-        found["x"] = _highlights(explained.get(_explained_aspect(scored)) or {})
+    where = f"{scored.place}: row {at}, {prefix + EXPLANATION},"
+    if explained := nested(row.get(prefix + EXPLANATION), where):
+        try:
+            found["x"] = _highlights(explained.get(_explained_aspect(scored)) or {})
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DataFileError(f"{where} expects what `inspector score --explain` writes, but: {error!r}.") from error
     return found
 
 

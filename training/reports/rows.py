@@ -97,9 +97,19 @@ def flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
 
 
-def nested(value: Any) -> Any:
-    """Return a cell that holds an object, which is text in CSV."""
-    return json.loads(value) if isinstance(value, str) and value else value
+def nested(value: Any, where: str) -> dict[str, Any]:
+    """Return a cell that holds an object, which is text in CSV; an empty one where it holds none.
+
+    Raises:
+        DataFileError: It holds something else.
+    """
+    try:
+        found = json.loads(value) if isinstance(value, str) and value else value or {}
+    except ValueError:
+        found = value
+    if not isinstance(found, dict):
+        raise DataFileError(f"{where} expects an object, as `inspector score` writes it, but got {value!r:.80}.")
+    return found
 
 
 class _Numbers:
@@ -131,7 +141,7 @@ class _Numbers:
                 raise DataFileError(f"{entry.place} expects a score and an expected score of {name!r}, but has none.")
             self.scores[name].append(score)
             self.expected[name].append(expected)
-        shares = nested(row.get(at + PROBABILITIES)) or {}
+        shares = nested(row.get(at + PROBABILITIES), f"{entry.place}, {at + PROBABILITIES},")
         field = self.field = self.field or self._ranked_by(row)
         self.ranked.append(number(row.get(field)))
         own = [name for name in self.aspects if field in (at + name, f"{at}expected_{name}")] or self.aspects
@@ -230,7 +240,8 @@ def _prefix(place: Path, names: Sequence[str], asked: str | None) -> str:
 def _aspects(place: Path, prefix: str) -> list[str]:
     """Name the judge's aspects, in its order: those of the first row's probabilities."""
     column = prefix + PROBABILITIES
-    shares = (nested((entry.row or {}).get(column)) for entry in _entries(place, [column]))
+    cells = ((entry.place, (entry.row or {}).get(column)) for entry in _entries(place, [column]))
+    shares = (nested(cell, f"{at}, {column},") for at, cell in cells)
     return next((list(found) for found in shares if found), [])
 
 

@@ -247,6 +247,19 @@ FAULTS = {
 }
 
 
+PIECES = {"correctness": {"response": [["a"]], "question": []}}
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [("explanation", "{"), ("explanation", [1]), ("explanation", PIECES), ("probabilities", "{"), ("probabilities", 3)],
+)
+def test_a_cell_of_something_else_is_told_by_its_row(column, cell, rows, tmp_path, capsys):
+    path = write_rows(tmp_path / "in.jsonl", [{**rows[20], column: cell}])
+    assert main(["report", str(path)]) == 1
+    assert re.search(rf"(row 0|line 1), {column}, expects", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("case", FAULTS)
 def test_faults_are_told_in_one_line(case, rows, tmp_path, capsys):
     keys, args, message = FAULTS[case]
