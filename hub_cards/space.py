@@ -91,7 +91,7 @@ def _copy_row(folder: Path, target: Path) -> None:
 def _write_card(training: Path, target: Path, judge: str | None) -> None:
     card = SpaceCard.load(training / "reports" / "space" / "README.md")
     if judge is not None:
-        card.data.models = [judge]
+        card.data["models"] = [judge]
     (target / "README.md").write_text(str(card), encoding="utf-8", newline="\n")
 
 

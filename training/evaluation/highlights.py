@@ -213,9 +213,10 @@ def sums(errors: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any]:
         `pairs`; `values`, how many decision values were explained; `largest_error`, how far a sum lay from its value at
         most, None where there is none; and `largest_value`, of the values' sizes.
     """
-    every = [one for own in errors for one in own]
-    error, value = (max(column) for column in zip(*every, strict=True)) if every else (None, None)
-    return {"pairs": len(errors), "values": len(every), "largest_error": error, "largest_value": value}
+    lying = [error for own in errors for error, _ in own]
+    values = [value for own in errors for _, value in own]
+    largest = {"largest_error": max(lying, default=None), "largest_value": max(values, default=None)}
+    return {"pairs": len(errors), "values": len(values), **largest}
 
 
 def _share_of_top(values: Array, here: np.ndarray[Any, Any], n: int) -> float:

@@ -57,7 +57,8 @@ class Rivals:
         held_by = np.searchsorted(ends, [places[i].end for i in of_response])
         found = {}
         for name, values in self.of_tokens(question, response).items():
-            found[name] = np.bincount(held_by, np.array(values)[of_response], minlength=len(pieces))
+            summed = np.bincount(held_by, np.array(values)[of_response], minlength=len(pieces))
+            found[name] = summed.astype(np.float64)
         return found
 
     def of_tokens(self, question: str, response: str) -> dict[str, list[float]]:
