@@ -17,6 +17,7 @@ from inspector_cli.printable import printable
 
 from inspector_pipeline.api.load import evaluate_samples
 from inspector_pipeline.errors import DataFileError, PairError
+from inspector_pipeline.explain import NO_TOKEN
 from inspector_pipeline.files.tables import read_rows, write_rows
 from inspector_pipeline.jobs.flags import TRUNCATED
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
@@ -97,6 +98,8 @@ def marks(judge: InspectorPipeline, result: dict[str, Any]) -> list[Mark]:
     own = result[EXPLANATION][ranked_aspect(judge)]
     if "why_not" in own:
         return [(f"No highlights: {printable(own['why_not'])}.", None)]
+    if not own["response"]:
+        return [(f"No highlights: {NO_TOKEN}.", None)]
     most = max((abs(share) for _, share in own["response"] if share), default=1.0)
     found: list[Mark] = []
     left = MOST_TEXT

@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, TemplateError
 
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.explain import NO_TOKEN
 from inspector_pipeline.files.entries import Row, finite
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.jobs.drift import drift_told
@@ -273,6 +274,8 @@ def _highlights(own: Mapping[str, Any]) -> dict[str, Any]:
     """Write where the response's pieces end in the text that is shown, in JavaScript's units, with their shares."""
     if "response" not in own:
         return {"why": printable(own.get("why_not", "this aspect was not explained"))}
+    if not own["response"]:
+        return {"why": NO_TOKEN}
     widths = [_units(printable(text, lines=True)) for text, _ in own["response"]]
     ends = accumulate(widths)
     shares = [None if share is None else float(f"{share:.3g}") for _, share in own["response"]]

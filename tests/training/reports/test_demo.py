@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from inspector_cli.main import main
 from inspector_training.reports.demo import (
     MOST_ROWS,
     MOST_TEXT,
@@ -31,6 +32,7 @@ from hub_cards.space import JUDGE, stage_space
 from inspector_pipeline import load_judge
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError, PairError
+from inspector_pipeline.explain import NO_TOKEN
 
 
 def page_of(scored):
@@ -67,6 +69,19 @@ def test_a_long_and_hostile_response_is_shown_in_part_and_as_text(judge):
     text = "".join(part for part, _ in marks(judge, result))
     assert text.startswith("\\u202e\\x1b[31m <script>") and len(text) < MOST_TEXT + 100
     assert text.endswith("… and more, which is not shown")
+
+
+def test_a_judge_of_the_last_token_says_why_there_are_no_marks(make_judge, tmp_path, capsys):
+    folder = make_judge([aspect("tone", [feature(3, "last")])])
+    judge = load_judge(folder)
+    (result,) = judged(judge, PAIRS[0]["question"], [PAIRS[0]["prediction"]])
+    assert marks(judge, result) == [(f"No highlights: {NO_TOKEN}.", None)]
+    rows, scored = str(write_rows(tmp_path / "pairs.jsonl", PAIRS)), str(tmp_path / "scored.jsonl")
+    assert main(["score", rows, "--judge", str(folder), "--explain", "--output", scored]) == 0
+    assert capsys.readouterr().out.count("no highlights: its probe reads no token of the response") == len(PAIRS)
+    data = scored_page(Path(scored), Asked()).partition('id="data">')[2].partition("</script>")[0]
+    for row in json.loads(data)["rows"]:
+        assert row["x"] == {"why": NO_TOKEN} and row["p"] in {pair["prediction"] for pair in PAIRS}
 
 
 def test_a_file_gets_its_report(judge, tmp_path):
