@@ -68,8 +68,10 @@ def report_of_file(tab, rows):
     from playwright.sync_api import expect
 
     tab.get_by_role("tab", name="File").click()
-    tab.locator("input[type=file]:visible, input[type=file]").first.set_input_files(str(rows))
-    expect(tab.get_by_text(rows.name).first).to_be_visible(timeout=30_000)
+    with tab.expect_file_chooser() as chooser:
+        tab.get_by_text("Click to Upload").click()
+    chooser.value.set_files(str(rows))
+    expect(tab.get_by_text("Click to Upload")).to_be_hidden(timeout=30_000)
     tab.get_by_role("button", name="Report", exact=True).click()
     link = tab.locator("a[href*='report.html']").first
     expect(link).to_be_visible(timeout=60_000)

@@ -77,8 +77,9 @@ def test_a_judge_of_the_last_token_says_why_there_are_no_marks(make_judge, tmp_p
     (result,) = judged(judge, PAIRS[0]["question"], [PAIRS[0]["prediction"]])
     assert marks(judge, result) == [(f"No highlights: {NO_TOKEN}.", None)]
     rows, scored = str(write_rows(tmp_path / "pairs.jsonl", PAIRS)), str(tmp_path / "scored.jsonl")
-    assert main(["score", rows, "--judge", str(folder), "--explain", "--output", scored]) == 0
-    assert capsys.readouterr().out.count("no highlights: its probe reads no token of the response") == len(PAIRS)
+    told = ["--explain", "--format", "table", "--output", scored]
+    assert main(["score", rows, "--judge", str(folder), *told]) == 0
+    assert capsys.readouterr().out.count("no highlights: its probe reads no token of the") == len(PAIRS)
     data = scored_page(Path(scored), Asked()).partition('id="data">')[2].partition("</script>")[0]
     for row in json.loads(data)["rows"]:
         assert row["x"] == {"why": NO_TOKEN} and row["p"] in {pair["prediction"] for pair in PAIRS}

@@ -257,7 +257,7 @@ PIECES = {"correctness": {"response": [["a"]], "question": []}}
 def test_a_cell_of_something_else_is_told_by_its_row(column, cell, rows, tmp_path, capsys):
     path = write_rows(tmp_path / "in.jsonl", [{**rows[20], column: cell}])
     assert main(["report", str(path)]) == 1
-    assert re.search(rf"(row 0|line 1), {column}, expects", capsys.readouterr().err)
+    assert re.search(rf"(row 0|in.jsonl:1), {column}, expects", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("case", FAULTS)
