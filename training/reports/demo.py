@@ -26,6 +26,7 @@ from inspector_pipeline.results import EXPLANATION, REASON, SEEN, UNFAMILIAR, ow
 from .gallery import HEADS
 
 RESPONSES = 4
+N_NAMED = 3  # pieces that raised and lowered a score most
 MOST_ROWS = 500  # of a file: what a page is waited for
 KEPT = 3600  # seconds that a report may be fetched
 MOST_BYTES = "20mb"  # of a file
@@ -60,15 +61,26 @@ def numbered(responses: Sequence[str]) -> list[int]:
 def table(
     judge: InspectorPipeline, results: Sequence[dict[str, Any]], numbers: Sequence[int]
 ) -> tuple[list[str], list[list[str]]]:
-    """Lay out results: the heads, and a row for each response with score (expected) of each aspect, and its flags."""
+    """Lay out results: the heads, and a row for each response.
+
+    It holds score (expected) of each aspect, the pieces that lowered and raised most, and flags.
+    """
     names = [aspect.name for aspect in judge.model.aspects]
     rows = []
     for number, result in zip(numbers, results, strict=True):
         scores = [f"{printable(result['scores'][name])} ({result['expected'][name]:.2f})" for name in names]
         reason = f" ({result[REASON]})" if result[REASON] else ""
         flags = {UNFAMILIAR: UNFAMILIAR + reason, SEEN: SEEN, TRUNCATED: TRUNCATED}
-        rows.append([str(number), *scores, ", ".join(told for name, told in flags.items() if result[name])])
-    return ["response", *map(printable, names), "flags"], rows
+        told = ", ".join(told for name, told in flags.items() if result[name])
+        rows.append([str(number), *scores, told, *_extremes(result[EXPLANATION][ranked_aspect(judge)])])
+    return ["response", *map(printable, names), "flags", "lowered most", "raised most"], rows
+
+
+def _extremes(own: dict[str, Any]) -> list[str]:
+    """Name the pieces that lowered and raised a value most, which marks tell by colour alone."""
+    found = sorted((share, text.strip()) for text, share in own.get("response", []) if share and text.strip())
+    low, high = ([one for one in found if one[0] < 0][:N_NAMED], [one for one in found[::-1] if one[0] > 0][:N_NAMED])
+    return [", ".join(f"{printable(text)!r} {share:+.3f}" for share, text in some) for some in (low, high)]
 
 
 def probabilities(results: Sequence[dict[str, Any]], numbers: Sequence[int]) -> list[list[str]]:
@@ -170,7 +182,7 @@ def launch(app: Any, **settings: Any) -> None:
 def _lay_out_responses(judge: InspectorPipeline) -> None:
     import gradio
 
-    told = f"what lowered (red) and raised (blue) {printable(ranked_aspect(judge))}"
+    told = f"what lowered (red) and raised (violet) {printable(ranked_aspect(judge))}"
 
     def on_score(question: str, *responses: str) -> list[Any]:
         try:
@@ -184,8 +196,8 @@ def _lay_out_responses(judge: InspectorPipeline) -> None:
             for number, result in zip(numbers, results, strict=True)
         ]
         hidden = [gradio.HighlightedText([], visible=False)] * (RESPONSES - len(results))
-        shares = gradio.Dataframe(probabilities(results, numbers), headers=PROBABILITY_HEADS)
-        return [gradio.Dataframe(rows, headers=heads), shares, *shown, *hidden]
+        shares = gradio.Dataframe(probabilities(results, numbers), headers=PROBABILITY_HEADS, wrap=True)
+        return [gradio.Dataframe(rows, headers=heads, wrap=True), shares, *shown, *hidden]
 
     question = gradio.Textbox(label="Question", lines=3)
     boxes = [gradio.Textbox(label=f"Response {i + 1}", lines=4) for i in range(RESPONSES)]
