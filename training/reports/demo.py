@@ -80,7 +80,7 @@ def _extremes(own: dict[str, Any]) -> list[str]:
     """Name the pieces that lowered and raised a value most, which marks tell by colour alone."""
     found = sorted((share, text.strip()) for text, share in own.get("response", []) if share and text.strip())
     low, high = ([one for one in found if one[0] < 0][:N_NAMED], [one for one in found[::-1] if one[0] > 0][:N_NAMED])
-    return [", ".join(f"{printable(text)!r} {share:+.3f}" for share, text in some) for some in (low, high)]
+    return [", ".join(f"“{printable(text)}” {share:+.3f}" for share, text in some) for some in (low, high)]
 
 
 def probabilities(results: Sequence[dict[str, Any]], numbers: Sequence[int]) -> list[list[str]]:

@@ -51,7 +51,7 @@ def test_responses_get_a_row_and_marks_each(judge):
     numbers = numbered([pair["prediction"], "", "No."])
     heads, rows = table(judge, results, numbers)
     assert heads == ["response", "clarity", "lows", "flags", "lowered most", "raised most"]
-    assert all(text.count("'") >= 2 for row in rows for text in row[-2:] if text) and any(rows[0][-2:])
+    assert all("“" in text for row in rows for text in row[-2:] if text) and any(rows[0][-2:])
     assert [row[0] for row in rows] == ["1", "3"]
     expected = judge(pair)
     assert rows[0][1] == f"{expected['scores']['clarity']} ({expected['expected']['clarity']:.2f})"
