@@ -4,6 +4,8 @@
     python push_to_hub.py work/judge org/inspector-gsm8k-multi --private
     python push_to_hub.py work/labelled.jsonl org/gsm8k-labels --card labels.yaml --dataset
     python push_to_hub.py org/inspector_score --metric
+    python push_to_hub.py org/inspector --space
+    python push_to_hub.py org/inspector-gsm8k-multi org/inspector --space --gallery staged/*
 
 The repo holds the truncated backbone, the probes, the tokenizer, the code, the card, the evidence and the licences;
 with --probes-only it holds no backbone, which is loaded by id and revision. All files go up in one commit, so an upload
@@ -12,7 +14,9 @@ are built by `python -m training publish_family`.
 
 --dataset without an id publishes labelled rows as a dataset, with a card of their counts and of what --card says: its
 license, and where known teacher, sources, meanings and notes. --metric publishes the metric's Space, which holds the
-package itself, so that its requirements are what an index has.
+package itself, so that its requirements are what an index has. --space publishes the page of `inspector demo` for the
+embedded judge, for one on the Hub, or for a folder's, which goes along; --gallery names folders of the judges that get
+a row on it, beside the judge's own.
 """
 
 import argparse
@@ -29,16 +33,19 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from inspector_cli.printable import PrintableParser, log_to_terminal, printable
 
 from hub_cards.backbone_license import BackboneLicense, base_model, find_license, known_license
-from hub_cards.other_repos import METRIC, stage_dataset, stage_metric
+from hub_cards.other_repos import stage_dataset, stage_metric
 from hub_cards.saved_judge import SavedJudge
-from hub_cards.staging import stage, tree
+from hub_cards.space import JUDGE, stage_space
+from hub_cards.space_files import METRIC
+from hub_cards.staging import check_empty, stage, tree
+from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import BackboneError, DataFileError, InspectorError
 from inspector_pipeline.wheel_backbone import is_wheel_id
 
 logger = logging.getLogger(__name__)
 
 RepoType = Literal["model", "dataset", "space"]
-NAMES = {"model": "judge", "dataset": "labelled rows", "space": "metric"}
+NAMES = {"model": "judge", "dataset": "labelled rows", "space": "Space"}
 KEPT_ON_HUB = (".gitattributes",)  # the Hub's own
 
 
@@ -120,14 +127,14 @@ def _license(args: argparse.Namespace, judge: SavedJudge) -> BackboneLicense:
     return find_license(backbone_id, args.backbone_license, text, on_hub)
 
 
-def _stage_judge(args: argparse.Namespace, folder: Path) -> str:
+def _stage_judge(args: argparse.Namespace, folder: Path, repo_id: str) -> str:
     """Stage a judge, reload it, and say what was compared."""
     read = {"with_backbone": not args.without_backbone, "allow_unevaluated": args.allow_unevaluated}
     judge = SavedJudge.read(args.judge, **read)
     stage(
         judge,
         folder,
-        repo_id=args.repo_id,
+        repo_id=repo_id,
         license_=_license(args, judge),
         probes_only=args.probes_only,
         dataset_id=args.dataset,
@@ -136,16 +143,37 @@ def _stage_judge(args: argparse.Namespace, folder: Path) -> str:
     return f"Reloaded in a fresh process by its own code: the same expected scores on {compared}."
 
 
+def _stage_space(args: argparse.Namespace, folder: Path) -> str:
+    """Stage a judge's Space, with the judge where it is a folder, and say what was checked."""
+    judges = {path.resolve().name: path for path in args.gallery}
+    checked = "Its metadata are a Space's, its code compiles, and its requirements are pinned."
+    if args.judge is None:
+        stage_space(folder, None, {"embedded": EMBEDDED_JUDGE, **judges})
+    elif args.judge.is_dir():
+        check_empty(folder)
+        checked += " " + _stage_judge(args, folder / JUDGE, f"./{JUDGE}")
+        stage_space(folder, JUDGE, {args.judge.resolve().name: args.judge, **judges})
+    elif args.judge.as_posix().count("/") == 1:
+        stage_space(folder, args.judge.as_posix(), judges)
+    else:
+        raise DataFileError(f"--space expects a judge's folder or its id on the Hub, ORG/NAME, but got {args.judge}.")
+    return checked
+
+
 def _kind(args: argparse.Namespace) -> RepoType:
     """Say what is published, and refuse arguments that do not fit it.
 
     Raises:
         DataFileError: They do not.
     """
-    kind: RepoType = "space" if args.metric else "dataset" if args.dataset is True else "model"
-    if kind == "space" and (args.judge is not None or args.dataset):
+    kind: RepoType = "space" if args.metric or args.space else "dataset" if args.dataset is True else "model"
+    if args.space and (args.metric or args.dataset or args.card):
+        raise DataFileError("--space expects a judge, or none, and an id, but got --metric, --dataset or --card too.")
+    if args.gallery and not args.space:
+        raise DataFileError("--gallery expects --space, whose page has it, but got none.")
+    if args.metric and (args.judge is not None or args.dataset):
         raise DataFileError("--metric expects the Space's id alone, but got a judge or a dataset too.")
-    if kind == "space" and args.repo_id.rpartition("/")[2] != METRIC.name:
+    if args.metric and args.repo_id.rpartition("/")[2] != METRIC.name:
         raise DataFileError(
             f"--metric expects a Space that is called as its script, ORG/{METRIC.name}, since evaluate.load looks for "
             f"that, but got {args.repo_id}."
@@ -162,14 +190,16 @@ def _kind(args: argparse.Namespace) -> RepoType:
 def push(args: argparse.Namespace, folder: Path) -> None:
     """Stage, check and, unless it is a dry run, upload."""
     kind = _kind(args)
-    if kind == "space":
+    if args.space:
+        checked = _stage_space(args, folder)
+    elif kind == "space":
         stage_metric(folder)
         checked = "Its metadata are a Space's, its code compiles, and an index has what it requires."
     elif kind == "dataset":
         stage_dataset(args.judge, folder, repo_id=args.repo_id, card_file=args.card, audit=args.audit)
         checked = "Its rows and its metadata come back as they were written."
     else:
-        checked = _stage_judge(args, folder)
+        checked = _stage_judge(args, folder, args.repo_id)
     files = tree(folder)
     lines = [f"{size:>13,}  {name}" for name, size in files]
     logger.info("%s\n%13s  in %d files", "\n".join(lines), f"{sum(size for _, size in files):,}", len(files))
@@ -217,6 +247,11 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--audit", type=Path, metavar="FILE", help="of a dataset: audit.json of the audit stage")
     command.add_argument("--metric", action="store_true", help="publish the metric's Space; only ORG/NAME is given")
+    command.add_argument(
+        "--space", action="store_true", help="publish a judge's Space; without JUDGE the embedded one's"
+    )
+    gallery = "of a Space: folders of judges that get a row on its page"
+    command.add_argument("--gallery", nargs="+", type=Path, default=[], metavar="FOLDER", help=gallery)
     return command
 
 

@@ -5,7 +5,6 @@ The same files give the same bytes, so a second push changes nothing.
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import DatasetCard, SpaceCard
+from huggingface_hub import DatasetCard
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import Row, read_json, read_rows
@@ -22,17 +21,13 @@ from inspector_pipeline.files.tables import Row, read_json, read_rows
 from .cards import ProbingSetCard
 from .evidence import DataSource
 from .leaks import refuse_leaks
+from .space_files import METRIC, OWN_NAME, REQUIREMENTS, check_space, copy_package
 from .staging import PACKAGE, PROJECT_LICENSE, check_empty
 
 logger = logging.getLogger(__name__)
 
 ROWS_FILE = "train.jsonl"  # which `datasets` takes for the split `train`
 CARD_KEYS = ("license", "teacher", "sources", "meanings", "notes")
-METRIC = PACKAGE / "inspector_score"
-SPACE_FILES = ("*.py", "py.typed", "assets/*.jsonl", "assets/*.md", "assets/embedded/*")
-NO_CODE_OF_THE_SPACE = ("cli", "engines", "serving")  # commands and servers, which a metric has no use for
-REQUIREMENTS = "requirements.txt"
-OWN_NAME = "inspector-pipeline"
 
 
 @dataclass
@@ -133,16 +128,10 @@ def stage_metric(target: Path) -> Path:
     for path in sorted(METRIC.glob("*")):
         if path.is_file() and path.name != REQUIREMENTS:
             shutil.copyfile(path, target / path.name)
-    copied = target / PACKAGE.name
-    inside = {path for pattern in SPACE_FILES for path in PACKAGE.rglob(pattern) if path.is_file()}
-    for path in sorted(inside):
-        place = path.relative_to(PACKAGE)
-        if place.parts[0] not in (*NO_CODE_OF_THE_SPACE, METRIC.name):
-            (copied / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copied / place)
+    copy_package(target / PACKAGE.name)
     shutil.copyfile(PROJECT_LICENSE, target / "LICENSE")
     (target / REQUIREMENTS).write_text("\n".join(space_requirements()) + "\n", encoding="utf-8", newline="\n")
-    _check_space(target)
+    check_space(target, "metric")
     refuse_leaks(target, [target])
     return target
 
@@ -152,25 +141,3 @@ def space_requirements() -> list[str]:
     own = [line for line in requires(OWN_NAME) or () if "extra ==" not in line]
     beside = (METRIC / REQUIREMENTS).read_text(encoding="utf-8").split()
     return sorted({*own, *(line for line in beside if line != OWN_NAME)})
-
-
-def _check_space(target: Path) -> None:
-    """Refuse a Space whose metadata or code would not do.
-
-    Raises:
-        DataFileError: They would not.
-    """
-    data = SpaceCard.load(target / "README.md").data.to_dict()
-    wrong = [name for name in ("title", "sdk", "app_file") if not isinstance(data.get(name), str)]
-    app = target / str(data.get("app_file"))
-    if wrong or not app.is_file() or "metric" not in data.get("tags", ()):
-        raise DataFileError(
-            f"{target} expects a Space's metadata (title, sdk, app_file, the tag metric), but has {data}."
-        )
-    for path in sorted(target.rglob("*.py")):
-        try:
-            compile(path.read_text(encoding="utf-8"), str(path.relative_to(target)), "exec")
-        except SyntaxError as error:
-            raise DataFileError(f"{target} expects code that compiles, but: {error}.") from error
-    if any(re.match(rf"{OWN_NAME}\b", line) for line in (target / REQUIREMENTS).read_text().splitlines()):
-        raise DataFileError(f"{target} expects requirements that an index has, but they name {OWN_NAME}.")

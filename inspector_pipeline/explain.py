@@ -27,6 +27,9 @@ ADDITIVE = ("mean", "response_mean", "last")
 VOTES = ("votes", "hard_votes", "calibrated_votes")
 QUESTION, RESPONSE, TEMPLATE = "question", "response", "template"  # the parts of `Place`
 
+NO_TOKEN = "its probe reads no token of the response, but what the pair's last token holds of it"
+"""What is told in the place of highlights where `response` is empty."""
+
 Piece = list[Any]  # [text, share]; None where the text was cut and not read
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inspector_cli.arguments import JUDGE, add_judge_options, assignment, check_input, positive
-from inspector_cli.printable import printable, say
+from inspector_cli.printable import folded, printable, say
 
 LABELS = "columns of the labels, or ASPECT=COLUMN, of several raters ASPECT=A+B (default: all that look like scores)"
 SCALE = "of an aspect's labels: 'ASPECT=bad<fair<good', ASPECT=0..10, ASPECT=real (default: what they look like)"
@@ -82,10 +82,10 @@ def _train(args: argparse.Namespace) -> None:
     _show_evidence(results)
     print(f"{printable('What it can and cannot do, on questions that it never saw:')}\n")
     for line in results["verdict"]:
-        print(printable(f"- {line}"))
+        print(f"- {folded(printable(line), 2)}")
     work = args.work or f"{args.output.rstrip('/')}.work"
     read = f"Read {work}/audit/audit.md for what the labels hide, {args.output}/README.md for the judge's card."
-    print(f"\n{printable(read)} Next:\n")
+    print(f"\n{folded(printable(f'{read} Next:'), 0)}\n")
     print(printable(f"    inspector score RESPONSES --judge {args.output}"))
 
 
@@ -141,6 +141,8 @@ def demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_demo)
     parser.add_argument("judge", nargs="?", metavar="JUDGE", help=JUDGE)
     add_judge_options(parser)
+    gallery = "folders of judges that get a row in the page's gallery, beside the judge's own"
+    parser.add_argument("--gallery", nargs="+", default=[], metavar="FOLDER", help=gallery)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen at (7860)")
 
@@ -151,17 +153,25 @@ def _demo(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise ValueError("The page expects Gradio. Run pip install gradio") from error
 
+    from inspector_cli.info import file_of
     from inspector_cli.judge import check_judge_options, load
 
-    from .reports.demo import make_app
+    from inspector_pipeline.api.load import judge_name
+
+    from .reports.demo import launch, make_app
+    from .reports.gallery import gallery
     from .reports.page import scored_page
     from .reports.scored import Asked
 
     check_judge_options(args)
+    judge = load(args)
+    own = [file_of(judge_name(args.judge), name, args.revision) for name in ("config.json", "results.json")]
+    judges = {Path(folder).resolve().name: Path(folder) for folder in args.gallery}
+    if own[0] is not None:
+        judges = {args.judge or "embedded": own[0].parent, **judges}
+    app = make_app(judge, lambda scored: scored_page(scored, Asked()), gallery(judges))
     say(f"serving on http://{args.host}:{args.port} with gradio {gradio.__version__}")
-    make_app(load(args), lambda scored: scored_page(scored, Asked())).launch(
-        server_name=args.host, server_port=args.port, quiet=True
-    )
+    launch(app, server_name=args.host, server_port=args.port)
 
 
 def _show_evidence(results: dict[str, Any]) -> None:

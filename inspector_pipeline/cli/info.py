@@ -3,16 +3,15 @@
 import argparse
 import json
 import re
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from .arguments import JUDGE
-from .printable import printable
+from .printable import folded, printable
 
 NOTE_MARKS = re.compile(r"[*`]")  # of Markdown, which notes may hold
-NOTE_WIDTH = 100
+INDENT = 14
 
 
 def info(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +39,7 @@ def _info(args: argparse.Namespace) -> None:
         told = f"{type(error).__name__}: {error}"
         raise ValueError(f"{evidence} expects what python -m training evaluate writes, but: {told:.200}.") from error
     for label, value in lines:
-        print(f"{label:<14}{printable(value)}")
+        print(f"{label:<{INDENT}}{folded(printable(value), INDENT)}")
 
 
 def file_of(judge: str, name: str, revision: str | None = None) -> Path | None:
@@ -86,8 +85,8 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
             ("", f"layers {layers}, {poolings}, {states}"),
             ("", _evidence(results.get("aspects", {}).get(aspect.name))),
         ]
-    told = chain.from_iterable(wrap(NOTE_MARKS.sub("", note), NOTE_WIDTH) for note in results.get("notes", []))
-    notes = [("" if i else "cannot see", line) for i, line in enumerate(told)]
+    told = [NOTE_MARKS.sub("", note) for note in results.get("notes", [])]
+    notes = [("" if i else "cannot see", note) for i, note in enumerate(told)]
     return [
         *notes,
         *lines,

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import Any
 
 from .arguments import SOME_REJECTED, add_column_option, check_input, columns_of, positive
-from .printable import printable, say
+from .printable import folded, printable, say
 
 SHOWN = 300  # characters of a text
 INDENT = 14  # of a text's further lines
@@ -45,7 +45,7 @@ def _peek(args: argparse.Namespace) -> int:
         first = list(islice(entries, SAMPLE_ROWS))
         sample = [entry.row for entry in first if entry.row is not None and entry.fault is None]
         layout = reader.settle(sample, sources[0].header(), quiet=True)
-        print(printable(f"{args.input}: {layout.told or AS_NAMED}"))
+        print(folded(printable(f"{args.input}: {layout.told or AS_NAMED}"), 0))
         rest = entries if args.output else ()
         found = list(_reads(reader, chain(first if args.output else first[: args.rows], rest)))
         for place, pair, _, fault in found[: args.rows]:
@@ -106,12 +106,12 @@ def _reads(reader: Any, entries: Any) -> Iterator[tuple[str, dict[str, Any], dic
 def _show(place: str, pair: dict[str, Any], fault: str | None) -> None:
     print(printable(f"\n{place}", lines=True))
     if fault:
-        print(f"  cannot be read: {printable(fault)}")
+        print(f"  cannot be read: {folded(printable(fault), 18)}")
     for key in ("question", "prediction", "reference", "context"):
         text = pair.get(key)
         if isinstance(text, str):
-            shown = f"{text[:SHOWN]}{' ...' if len(text) > SHOWN else ''}".replace("\n", f"\n{' ' * INDENT}")
-            print(printable(f"  {key:<11} {shown}", lines=True))
+            shown = f"{text[:SHOWN]}{' ...' if len(text) > SHOWN else ''}"
+            print(f"  {key:<11} {folded(printable(shown, lines=True), INDENT)}")
 
 
 @contextmanager

@@ -8,14 +8,18 @@ import argparse
 import json
 import logging
 import re
+import shutil
 import sys
+from textwrap import wrap
 from typing import NoReturn
+from unicodedata import east_asian_width
 
 # C0, DEL and C1; marks that turn the direction; separators of lines; tags, which nobody sees; halves of characters.
 HARMFUL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
 )
 LINES = "\n\t"
+MIN_WIDTH = 20  # of text, in however narrow a terminal
 
 
 def printable(text: object, *, lines: bool = False) -> str:
@@ -38,6 +42,20 @@ def printable(text: object, *, lines: bool = False) -> str:
 def printable_json(text: str) -> str:
     """Write JSON Lines so, and so that they are the same JSON: what is harmful stands in strings alone."""
     return HARMFUL.sub(lambda found: "\n" if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+
+
+def folded(text: str, indent: int) -> str:
+    """Break lines where the terminal ends, without one at 80 columns or what COLUMNS says; further ones are indented.
+
+    Args:
+        text: What will be printed behind `indent` columns.
+        indent: Columns that its first line does not have either.
+    """
+    width = max(MIN_WIDTH, shutil.get_terminal_size((80, 24)).columns - indent)
+    if any(east_asian_width(character) in "WF" for character in text):
+        width //= 2  # such characters take two columns
+    lines = [part for line in text.split("\n") for part in wrap(line, width, break_on_hyphens=False) or [""]]
+    return f"\n{' ' * indent}".join(lines)
 
 
 def say(message: object) -> None:

@@ -78,6 +78,8 @@ def show_explanations(scored: Sequence[dict[str, Any]], columns: Any) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from inspector_pipeline.explain import NO_TOKEN
+
     console = Console(highlight=False)
     for number, row in enumerate(scored[:MAX_EXPLAINED]):
         found = row[f"{columns.prefix}explanation"]
@@ -95,6 +97,8 @@ def show_explanations(scored: Sequence[dict[str, Any]], columns: Any) -> None:
             f"constant {own['constant']:+.2f}, {sums}",
             markup=False,
         )
+        if not own["response"]:
+            console.print(f"no highlights: {NO_TOKEN}", markup=False)
         pieces = [(printable(text, lines=True), share) for text, share in own["response"]]
         most = max((abs(share) for _, share in pieces if share), default=0)
         console.print(Text.assemble(*((text, _style(share, most)) for text, share in pieces)))

@@ -24,8 +24,15 @@ needs_browser = pytest.mark.skipif(chromium() is None, reason=WHY)
 
 
 @contextmanager
-def opened(page: Path, size="desktop", **options):
-    """Open a file as a page of its own; what goes wrong on it, and what it asks the network for, fails."""
+def opened(page, size="desktop", asks=False, **options):
+    """Open a file, or what is served here, as a page; what goes wrong on it, and what it asks the network for, fails.
+
+    Args:
+        page: A path, or an address.
+        size: One of `SIZES`.
+        asks: Whether it may ask the network: what Gradio's page does for fonts, which it shows without too.
+        **options: Of the browser's page.
+    """
     from playwright.sync_api import sync_playwright
 
     width, height = SIZES[size]
@@ -34,9 +41,10 @@ def opened(page: Path, size="desktop", **options):
         tab = browser.new_page(viewport={"width": width, "height": height}, **options)
         wrong, asked = [], []
         tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
-        tab.on("request", lambda one: asked.append(one.url) if not one.url.startswith(("file:", "data:")) else None)
-        tab.goto(page.absolute().as_uri())
+        if not asks:
+            tab.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
+            tab.on("request", lambda one: asked.append(one.url) if not one.url.startswith(("file:", "data:")) else None)
+        tab.goto(page.absolute().as_uri() if isinstance(page, Path) else page)
         yield tab
         browser.close()
     assert not wrong and not asked, (wrong, asked)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, product
 
+from inspector_pipeline.files.entries import Row
+
 from ..rows.answers import mentions
 from .rationale import (
     NUMBER,
@@ -25,6 +27,7 @@ from .rationale import (
     evaluate,
     has_unknowns,
     plain,
+    read_rationale,
     replace_values,
     values,
     written,
@@ -71,6 +74,32 @@ def arithmetic_slip_carried(source: Source, degree: int, rng: random.Random) -> 
         if carried and _broken(source.rationale, carried[0]) == 1:
             lines, final = carried
             return Damaged(tuple(lines), final, f"{written(site.result)} -> {written(new)}, carried to {final}")
+    return None
+
+
+def planted_slip(question: Row, seed: int) -> tuple[list[str], int] | None:
+    """Make one result of a gold solution false, carried on or not.
+
+    Args:
+        question: With question and answer, the gold solution.
+        seed: Which slip is tried first depends on it and on the question's text.
+
+    Returns:
+        The steps, of which the last states the answer, and which of them is false; None where no slip is possible.
+    """
+    rationale = read_rationale(question)
+    if rationale is None:
+        return None
+    rng = random.Random(f"{seed}:{question['question']}")
+    source = Source(str(question["question"]), rationale, rationale)
+    tried = list(product((arithmetic_slip, arithmetic_slip_carried), (1, 2, 3)))
+    rng.shuffle(tried)
+    for slip, degree in tried:
+        damaged = slip(source, degree, rng)
+        if damaged is not None:
+            pairs = zip(damaged.lines, rationale.plain_lines, strict=True)
+            wrong = next(i for i, (line, right) in enumerate(pairs) if line != right)
+            return [*damaged.lines, f"The answer is {damaged.final}."], wrong
     return None
 
 

@@ -2,24 +2,32 @@
 
 A solution is a list of steps, of which one is marked as the first mistake. Each method says of every piece of the
 response how suspicious it is: `share`, by how much it lowers the judge's decision value; `surprisal`, its negative log
-probability under the judge's own backbone as a language model; and `late`, its place. Beside each figure stands what
-chance gives. Steps after the first mistake may be wrong as well, and count as right: figures are too low for all alike.
+probability under the judge's own backbone as a language model; `attention`, how much of its attention the pair's last
+token gives it there; and `late`, its place. Beside each figure stands what chance gives. Steps after the first mistake
+may be wrong as well, and count as right: figures are too low for all alike.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, fsum
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
 
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.explain import QUESTION, RESPONSE, TEMPLATE
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.template import Span
 
+from ..corruptions.arithmetic import planted_slip
+from ..rows.records import question_id
 from .metrics import Array, Index, auroc, interval, resamples, weighted_mean
 
-METHODS = ("share", "surprisal", "late")
+PARTS = (QUESTION, RESPONSE, TEMPLATE)
+METHODS = ("share", "surprisal", "attention", "late")
+_ENDS = re.compile(r"(?<=[.!?])(?<!^\d\.)[^\S\n]+|\n+", re.MULTILINE)  # of sentences and lines
 FIGURES = {
     "first": "the most suspicious piece lies in the wrong step",
     "tenth": "share of the most suspicious tenth of the pieces in the wrong step",
@@ -35,7 +43,7 @@ class Marked:
     Attributes:
         name: The question's id.
         question: Its text.
-        response: The steps, a line each.
+        response: What is judged.
         steps: Where each step stands in the response.
         wrong: Which of them is the first mistake.
     """
@@ -56,42 +64,63 @@ class Marked:
         return np.array(found, dtype=np.int64)
 
 
-def marked(rows: Sequence[Row], source: str) -> list[Marked]:
+def marked(rows: Sequence[Row], source: str, seed: int = 0) -> list[Marked]:
     """Read solutions with a marked step.
 
     Args:
-        rows: With id, question, steps and first_mistake, from 0 (those without a mistake are left out); or rows of the
-            degenerate stage's forms `worked` and `step`, one number of which was changed: the line that differs from
-            the worked solution to the same question is the mistake.
+        rows: With id, question, steps and first_mistake, from 0 (those without a mistake are left out); or with
+            question and answer, a gold solution of which one result is made false here, where that is possible; or of
+            the degenerate stage's forms `worked` and `step`, one number of which was changed: the sentence that differs
+            from the worked solution to the same question is the mistake.
         source: Where they come from, for messages.
+        seed: Of the results that are made false.
 
     Raises:
         DataFileError: There is none, or a mark names no step.
     """
+    worked = {str(row["id"]): row["prediction"] for row in rows if row.get("form") == "worked"}
     found = []
-    worked = {str(row["id"]): row["prediction"].split("\n") for row in rows if row.get("form") == "worked"}
     for i, row in enumerate(rows):
         if row.get("steps") is not None:
-            lines, wrong = [str(step) for step in row["steps"]], row.get("first_mistake")
-        elif row.get("form") == "step" and str(row["id"]) in worked:
-            lines = row["prediction"].split("\n")
-            pairs = list(zip(lines, worked[str(row["id"])], strict=False))
-            differing = [at for at, (line, other) in enumerate(pairs) if line != other]
-            wrong = differing[0] if len(differing) == 1 and len(lines) > 1 else None
-        else:
-            continue
-        if wrong is None:
-            continue
-        if not isinstance(wrong, int) or not 0 <= wrong < len(lines):
-            raise DataFileError(f"{source}: row {i} expects first_mistake below {len(lines)}, but got {wrong!r}.")
-        starts = np.cumsum([0, *(len(line) + 1 for line in lines)]).tolist()
-        steps = tuple(Span(start, start + len(line)) for start, line in zip(starts, lines, strict=False))
-        found.append(Marked(str(row["id"]), str(row["question"]), "\n".join(lines), steps, wrong))
-    if not found:
+            found.append(_of_steps(row, [str(step) for step in row["steps"]], row.get("first_mistake"), source, i))
+        elif row.get("form") is not None:
+            right = worked.get(str(row["id"])) if row["form"] == "step" else None
+            found.append(None if right is None else _of_changed_text(row, right))
+        elif row.get("answer") and row.get("question") and (planted := planted_slip(row, seed)) is not None:
+            found.append(_of_steps(row, *planted, source, i))
+    if not any(found):
         raise DataFileError(
-            f"{source} expects rows with steps and first_mistake, or rows of the forms worked and step, but has none."
+            f"{source} expects rows with steps and first_mistake, gold solutions with question and answer, or rows of "
+            "the forms worked and step, but has none."
         )
-    return found
+    return [one for one in found if one is not None]
+
+
+def _of_steps(row: Row, lines: list[str], wrong: Any, source: str, at: int) -> Marked | None:
+    if wrong is None:
+        return None
+    if not isinstance(wrong, int) or not 0 <= wrong < len(lines):
+        raise DataFileError(f"{source}: row {at} expects first_mistake below {len(lines)}, but got {wrong!r}.")
+    starts = np.cumsum([0, *(len(line) + 1 for line in lines)]).tolist()
+    steps = tuple(Span(start, start + len(line)) for start, line in zip(starts, lines, strict=False))
+    return Marked(_name(row), str(row["question"]), "\n".join(lines), steps, wrong)
+
+
+def _of_changed_text(row: Row, right: str) -> Marked | None:
+    """Mark the sentence that holds what was changed; None where that is more than a sentence, or the only one."""
+    text = str(row["prediction"])
+    begin = len(commonprefix([text, right]))
+    end = len(text) - len(commonprefix([text[begin:][::-1], right[begin:][::-1]]))
+    edges = [0, *(at for found in _ENDS.finditer(text) for at in found.span()), len(text)]
+    steps = tuple(Span(*ends) for ends in zip(edges[::2], edges[1::2], strict=True) if ends[0] < ends[1])
+    held = [i for i, step in enumerate(steps) if step.start <= begin and end <= step.end]
+    if text == right or not held or len(steps) == 1:
+        return None
+    return Marked(_name(row), str(row["question"]), text, steps, held[0])
+
+
+def _name(row: Row) -> str:
+    return str(row.get("id") or question_id(row["question"]))
 
 
 def solution_figures(suspicion: Array, steps: Index, wrong: int) -> dict[str, float]:
@@ -135,7 +164,7 @@ def evidence(
 
     Returns:
         `n`, and for each figure `chance`, and method -> its interval with `gain`, that over chance; for the shares also
-        `gain_over_surprisal`, where there is a surprisal.
+        `gain_over_` each other method.
     """
     by_method: dict[str, list[dict[str, float]]] = {"chance": []}
     for one, suspicion, steps in solutions:
@@ -158,10 +187,36 @@ def evidence(
             name: {**interval(values), "gain": interval(values - chance)} for name, values in draws.items()
         }
         part["chance"] = interval(chance)["value"]
-        if "surprisal" in draws:
-            part["share"]["gain_over_surprisal"] = interval(draws["share"] - draws["surprisal"])
+        for name in (name for name in draws if name != "share"):
+            part["share"][f"gain_over_{name}"] = interval(draws["share"] - draws[name])
         found["figures"][figure] = part
     return found
+
+
+def sum_errors(explanation: Mapping[str, Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Say how far constant and shares lie from each decision value that an explanation explains, and its size."""
+    found = []
+    for own in explanation.values():
+        if "why_not" not in own:
+            shares = [share for part in PARTS for _, share in own[part] if share is not None]
+            found.append((abs(fsum([own["constant"], *shares]) - own["value"]), abs(own["value"])))
+    return found
+
+
+def sums(errors: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any]:
+    """Sum up how well explanations add up.
+
+    Args:
+        errors: Of each pair, what `sum_errors` says.
+
+    Returns:
+        `pairs`; `values`, how many decision values were explained; `largest_error`, how far a sum lay from its value at
+        most, None where there is none; and `largest_value`, of the values' sizes.
+    """
+    lying = [error for own in errors for error, _ in own]
+    values = [value for own in errors for _, value in own]
+    largest = {"largest_error": max(lying, default=None), "largest_value": max(values, default=None)}
+    return {"pairs": len(errors), "values": len(values), **largest}
 
 
 def _share_of_top(values: Array, here: np.ndarray[Any, Any], n: int) -> float:

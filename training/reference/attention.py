@@ -5,11 +5,9 @@ weights are reduced as soon as they are there. What is read lies beside the feat
 of the same windows, and is not read again.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +17,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.engine import collate, plan_batches
-from inspector_pipeline.errors import BackboneError
 from inspector_pipeline.template import EncodedPair
-from inspector_pipeline.truncation import find_decoder_parts
 
+from ..features.attention_weights import reduced_weights
 from ..features.extract import fill_shards, load_layers
 from ..features.store import FeatureSet, Fingerprint, Shard, plan_shards
 
@@ -91,45 +88,15 @@ def head_entropies(backbone: PreTrainedModel, encoded: Sequence[EncodedPair], pa
     for batch in plan_batches([len(pair.input_ids) for pair in encoded], token_budget=TOKEN_BUDGET):
         inputs = collate([encoded[i] for i in batch], pad_id)
         mask = inputs["attention_mask"].to(backbone.device)
-        with torch.inference_mode(), _reduced_weights(backbone, mask) as entropies:
+        with torch.inference_mode(), reduced_weights(backbone, partial(_mean_entropy, mask)) as entropies:
             backbone(inputs["input_ids"].to(backbone.device), attention_mask=mask, use_cache=False)
-        if len(entropies) != backbone.config.num_hidden_layers:
-            raise BackboneError(
-                f"A backbone expects attention weights of {backbone.config.num_hidden_layers} layers, but "
-                f"{type(backbone).__name__} gave those of {len(entropies)}. Load it with eager attention."
-            )
         for layer, entropy in entropies.items():
             values = entropy.float().cpu().numpy()
             found.setdefault(layer, np.empty((len(encoded), values.shape[1]), dtype=np.float32))[batch] = values
     return found
 
 
-@contextmanager
-def _reduced_weights(backbone: PreTrainedModel, mask: Tensor) -> Iterator[dict[int, Tensor]]:
-    """Collect each layer's entropies, (batch, heads), while the backbone runs; its weights are dropped at once."""
-    parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)
-    layers = getattr(backbone.get_submodule(parts.path), parts.layers_name)
-    entropies: dict[int, Tensor] = {}
-
-    def reduce(layer: int, module: Any, inputs: Any, output: Any) -> None:
-        weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-        if isinstance(weights, Tensor) and weights.ndim == 4:
-            entropies[layer] = _mean_entropy(weights, mask)
-
-    handles = [
-        module.register_forward_hook(partial(reduce, i))
-        for i, layer in enumerate(layers, start=1)
-        for module in layer.modules()
-        if type(module).__name__.endswith("Attention")
-    ]
-    try:
-        yield entropies
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _mean_entropy(weights: Tensor, mask: Tensor) -> Tensor:
+def _mean_entropy(mask: Tensor, weights: Tensor) -> Tensor:
     """Average the entropy of each token's attention over the real tokens: (batch, heads) of (batch, heads, q, k)."""
     entropy = torch.special.entr(weights.float()).sum(dim=-1)
     real = mask[:, None, :].to(entropy.dtype)

@@ -23,13 +23,16 @@ from jinja2 import Environment, FileSystemLoader, TemplateError
 
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.explain import NO_TOKEN
 from inspector_pipeline.files.entries import Row, finite
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.jobs.drift import drift_told
 from inspector_pipeline.results import EXPLANATION, REASON, SEEN, UNFAMILIAR
 
 from ..evaluation.highlights import FIGURES, METHODS
+from ..judges.plots import PLOTS
 from .figures import groups, histogram, of_results, picture
+from .numbers import figure, interval
 from .rows import ABSTAINED, TRUNCATED, flag, nested, number, read_scored, shown_rows, texts_of
 from .scored import Asked, Scored
 from .summary import summary
@@ -87,24 +90,58 @@ def judge_page(folder: Path) -> str:
     results = read_json(folder / "results.json")
     weights = folder / "model.safetensors"
     config = InspectorConfig.from_pretrained(folder)
-    lines = describe(config, weights.stat().st_size if weights.is_file() else None, results)
     try:
+        lines = describe(config, weights.stat().st_size if weights.is_file() else None, results)
         notes = [re.sub(r"[*`]", "", str(note)) for note in results.get("notes") or []]
-        about = [(label, text) for label, text in lines if not (label == "cannot see" or text in "\n".join(notes))]
+        plots = of_results(results)
         return _render(
             title=f"Report of the judge {folder.resolve().name}",
-            about=about,
+            about=[(label, text) for label, text in lines if not (label == "cannot see" or text in "\n".join(notes))],
             found=None,
-            plots=of_results(results),
+            plots=plots,
             data="",
             methods=METHODS,
             meanings=FIGURES,
-            judge={"notes": notes, "results": results, "degenerate": _degenerate(results.get("degenerate"))},
+            judge={"notes": notes, "results": results, "missing": _missing(results, plots), **_measured(results)},
         )
-    except (AttributeError, KeyError, TypeError, TemplateError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError, TemplateError) as error:
         raise DataFileError(
-            f"{folder / 'results.json'} expects results of the evaluate stage, but got something else ({error!r})."
+            f"{folder / 'results.json'} expects results of the evaluate stage, but got something else "
+            f"({type(error).__name__}: {error})."
         ) from error
+
+
+def _measured(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out what was measured with a judge beside its quality."""
+    return {
+        "degenerate": _degenerate(results.get("degenerate")),
+        "highlights": (results.get("highlights") or {}).get("sets"),
+        "unfamiliar": _unfamiliar(results.get("unfamiliar")),
+    }
+
+
+def _unfamiliar(part: Mapping[str, Any] | None) -> list[tuple[str, int, float]]:
+    """Lay out of which rows a judge calls how many unfamiliar: name, rows and share."""
+    if not part:
+        return []
+    found = [("answers like those of its fit, held out", part["held_out_rows"], part["unfamiliar"])]
+    for name, groups_of in (part.get("others") or {}).items():
+        rows = sum(one["rows"] for one in groups_of.values())
+        flagged = sum(one["rows"] * one["unfamiliar"] for one in groups_of.values())
+        found.append((name.removesuffix("_features"), rows, flagged / max(1, rows)))
+    return found
+
+
+def _missing(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[str]:
+    """Name what a judge's page would show and its results do not hold."""
+    parts = {
+        "notes": "what it cannot see",
+        "unfamiliar": "what it calls unfamiliar",
+        "degenerate": "degenerate answers",
+    }
+    parts |= {"highlights": "whether highlights point at mistakes"}
+    told = [name.replace("_", " ") for name in PLOTS if name not in plots]
+    return [*told, *(text for part, text in parts.items() if not results.get(part))]
 
 
 def embedded(data: Any) -> str:
@@ -135,20 +172,6 @@ def _render(**parts: Any) -> str:
     )
 
 
-def figure(value: float | None) -> str:
-    """Write a number as the page shows it."""
-    return "–" if value is None or value != value else f"{value:.3f}"
-
-
-def interval(found: Mapping[str, float | None] | None, sign: str = "") -> str:
-    """Write a value with its interval."""
-    if not found or found.get("value") is None:
-        return "–"
-    value, low, high = (found.get(key) for key in ("value", "low", "high"))
-    told = "" if low is None or low != low else f" ({low:{sign}.3f} to {high:{sign}.3f})"
-    return f"{value:{sign}.3f}{told}"
-
-
 def _about(scored: Scored) -> list[tuple[str, str]]:
     """Say what was judged by what, as far as the job says so."""
     manifest = scored.manifest
@@ -163,9 +186,7 @@ def _about(scored: Scored) -> list[tuple[str, str]]:
     chosen = {
         key: value for key, value in settings.items() if key in ("where", "limit", "columns", "abstain") and value
     }
-    summary_file = scored.place / "_summary.json"
-    drift = read_json(summary_file).get("drift") if summary_file.is_file() else None
-    drifted = drift_told(drift) if drift else None
+    drifted = _drift(scored.place / "_summary.json")
     packages = ", ".join(f"{name} {number}" for name, number in manifest.get("versions", {}).items())
     return [
         ("judge", f"{named}; {judge.get('dtype')} on {judge.get('device')}"),
@@ -175,6 +196,14 @@ def _about(scored: Scored) -> list[tuple[str, str]]:
         *([("drift", drifted)] if drifted else []),
         ("with", packages),
     ]
+
+
+def _drift(summary_file: Path) -> str | None:
+    try:
+        drift = read_json(summary_file).get("drift") if summary_file.is_file() else None
+        return drift_told(drift) if drift else None
+    except (AttributeError, LookupError, TypeError) as error:
+        raise DataFileError(f"{summary_file} expects what `inspector score` writes, but: {error!r}.") from error
 
 
 def _degenerate(part: Mapping[str, Any] | None) -> list[tuple[str, str, str, bool]]:
@@ -226,12 +255,12 @@ def _row(scored: Scored, asked: Asked, at: int, row: Row, questions: dict[str, i
         found["g"] = printable(scored.groups[at])
     if asked.labels:
         found["l"] = [number(row.get(column)) for column in asked.labels.values()]
-    explained = nested(row.get(prefix + EXPLANATION))
-    if explained:
+    where = f"{scored.place}: row {at}, {prefix + EXPLANATION},"
+    if explained := nested(row.get(prefix + EXPLANATION), where):
         try:
             found["x"] = _highlights(explained.get(_explained_aspect(scored)) or {})
-        except (AttributeError, KeyError, TypeError, ValueError):
-            found["x"] = {"why": "its explanation is none of `inspector score`"}
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise DataFileError(f"{where} expects what `inspector score --explain` writes, but: {error!r}.") from error
     return found
 
 
@@ -249,6 +278,8 @@ def _highlights(own: Mapping[str, Any]) -> dict[str, Any]:
     """Write where the response's pieces end in the text that is shown, in JavaScript's units, with their shares."""
     if "response" not in own:
         return {"why": printable(own.get("why_not", "this aspect was not explained"))}
+    if not own["response"]:
+        return {"why": NO_TOKEN}
     widths = [_units(printable(text, lines=True)) for text, _ in own["response"]]
     ends = accumulate(widths)
     shares = [None if share is None else float(f"{share:.3g}") for _, share in own["response"]]

@@ -98,25 +98,26 @@ def flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
 
 
-def nested(value: Any) -> Any:
-    """Return a cell that holds an object, which is text in CSV.
+def nested(value: Any, where: str) -> dict[str, Any]:
+    """Return a cell that holds an object, which is text in CSV; an empty one where it holds none.
 
     Raises:
-        DataFileError: The text is no JSON.
+        DataFileError: It holds something else.
     """
     try:
-        return json.loads(value) if isinstance(value, str) and value else value
-    except (ValueError, RecursionError) as error:
-        raise DataFileError(
-            f"A scored row expects JSON in its cells of several values, but got {value:.60}."
-        ) from error
+        found = json.loads(value) if isinstance(value, str) and value else value or {}
+    except (ValueError, RecursionError):
+        found = value
+    if not isinstance(found, dict):
+        raise DataFileError(f"{where} expects an object, as `inspector score` writes it, but got {value!r:.80}.")
+    return found
 
 
-def _shares(value: Any, place: str) -> dict[str, dict[str, float]]:
+def _shares(value: Any, where: str) -> dict[str, dict[str, float]]:
     """Return a row's probabilities: aspect -> score -> share."""
-    found = nested(value) or {}
-    if not isinstance(found, dict) or not all(isinstance(own, (dict, type(None))) for own in found.values()):
-        raise DataFileError(f"{place} expects {PROBABILITIES} of each aspect's scores, but got {found!r:.60}.")
+    found = nested(value, where)
+    if not all(isinstance(own, (dict, type(None))) for own in found.values()):
+        raise DataFileError(f"{where} expects each aspect's scores with their shares, but got {found!r:.60}.")
     return found
 
 
@@ -149,7 +150,7 @@ class _Numbers:
                 raise DataFileError(f"{entry.place} expects a score and an expected score of {name!r}, but has none.")
             self.scores[name].append(score)
             self.expected[name].append(expected)
-        shares = _shares(row.get(at + PROBABILITIES), entry.place)
+        shares = _shares(row.get(at + PROBABILITIES), f"{entry.place}, {at + PROBABILITIES},")
         field = self.field = self.field or self._ranked_by(row)
         self.ranked.append(number(row.get(field)))
         own = [name for name in self.aspects if field in (at + name, f"{at}expected_{name}")] or self.aspects
@@ -250,7 +251,8 @@ def _prefix(place: Path, names: Sequence[str], asked: str | None) -> str:
 def _aspects(place: Path, prefix: str) -> list[str]:
     """Name the judge's aspects, in its order: those of the first row's probabilities."""
     column = prefix + PROBABILITIES
-    shares = (_shares((entry.row or {}).get(column), entry.place) for entry in _entries(place, [column]))
+    cells = ((entry.place, (entry.row or {}).get(column)) for entry in _entries(place, [column]))
+    shares = (_shares(cell, f"{at}, {column},") for at, cell in cells)
     return next((list(found) for found in shares if found), [])
 
 

@@ -1,20 +1,25 @@
 """Check highlights: do tokens that lower a score fall into the wrong step?
 
-Rows are solutions with a marked step (id, question, steps, first_mistake from 0), or the worked solutions of the
-degenerate stage with those in which it changed a number (forms worked and step), for planted errors. The judge explains
-its score of each; the figures, their chance and two rivals (surprisal under the judge's backbone, and place in the
-response) go to OUTPUT/results.json as the part `highlights`, and as a table to OUTPUT/highlights.md. See
-evaluation/highlights.py.
+Rows are solutions with a marked step (id, question, steps, first_mistake from 0); gold solutions (question, answer), of
+which one result is made false here; or the worked solutions of the degenerate stage with those in which it changed a
+number (forms worked and step). Questions that the judge was fitted on are left out. The judge explains its score of
+each; of each file the figures, their chance and three rivals (surprisal and attention of the judge's backbone, and
+place in the response) go to OUTPUT/results.json as the part `highlights`, which can go onto the judge's page, and as
+tables to OUTPUT/highlights.md. See evaluation/highlights.py.
+
+Beside that it says how far the shares and the constant of an explanation lay from the decision value at most (`sums`);
+of rows that `inspector score --explain` wrote it says only that.
 
 Example:
-    python -m training explain_check --rows steps/*.jsonl.gz --judge work/judge --output work/highlights
+    python -m training explain_check --rows steps/*.jsonl.gz gsm8k.jsonl --judge work/judge --output work/highlights
     python -m training degenerate --rows verified/*.jsonl.gz --forms worked step --output planted.jsonl
     python -m training explain_check --rows planted.jsonl --output work/planted
+    python -m training explain_check --scored scored.jsonl --output work/sums
 """
 
 import hashlib
+import json
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,21 +28,24 @@ import numpy as np
 
 from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.engine import windows
-from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.familiarity import question_number
 from inspector_pipeline.files.disk import json_text, write_atomically
+from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.results import EXPLANATION, own_rank_field
 
-from ..evaluation.highlights import FIGURES, METHODS, Marked, evidence, marked
+from ..evaluation.highlights import FIGURES, METHODS, Marked, evidence, marked, sum_errors, sums
 from ..evaluation.metrics import Array, Index
-from ..evaluation.scored import input_files
+from ..evaluation.rivals import Rivals
+from ..evaluation.scored import input_files, read_entries
 from ..rows.records import matching_files, read_records
 from ..runs.manifest import Manifest
-from ..score_tokens.surprisal import Surprisal
 
 logger = logging.getLogger(__name__)
 
 RESULTS, TABLE = "results.json", "highlights.md"
 WINDOW = 32
+Errors = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -45,51 +53,50 @@ class Config:
     """What to check.
 
     Attributes:
-        rows: Files of solutions with a marked step.
         output: Folder.
+        rows: Files of solutions, a set each.
+        scored: Files or folders of explained rows.
         judge: Folder or Hub id; the embedded one where it is not given.
         aspect: Whose highlights; that of the field that the judge ranks by where it is not given, or its first.
-        n_rows: How many solutions to take at most, drawn; all where it is not given.
-        without_surprisal: Whether to leave the language model's rival out, which takes a second pass of all layers.
+        n_rows: How many solutions of each file to take at most, drawn; all where it is not given.
+        without_rivals: Whether to leave surprisal and attention out, which take a second pass, of all layers.
         bootstraps: Resamples of the questions.
         seed: Of all that is drawn.
     """
 
-    rows: tuple[Path, ...]
     output: Path
+    rows: tuple[Path, ...] = ()
+    scored: tuple[Path, ...] = ()
     judge: str | None = None
     aspect: str | None = None
     n_rows: int | None = None
-    without_surprisal: bool = False
+    without_rivals: bool = False
     bootstraps: int = 1000
     seed: int = 0
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Explain the solutions and write the figures.
+    """Explain the solutions, or read explained rows, and write the figures.
 
     Returns:
         The part `highlights`; empty where the output was there already.
 
     Raises:
-        DataFileError: A file cannot be read, or holds no solution with a marked step.
-        SettingsError: The judge has no such aspect, or no shares of it.
+        DataFileError: A file cannot be read, or holds no solution with a marked step, or no explained row.
+        SettingsError: The judge has no such aspect, or no shares of it; two files have one name; or there are both
+            solutions and explained rows, or none.
     """
+    if bool(config.rows) == bool(config.scored):
+        raise SettingsError(f"explain_check expects rows or scored, but got {'both' if config.rows else 'none'}.")
     files = matching_files(config.rows)
-    manifest = Manifest.of("explain_check", config, [*files, *input_files([], config.judge)])
+    named = {path.name.partition(".")[0]: path for path in files}
+    if len(named) < len(files):
+        raise SettingsError(f"rows expects files of different names, but got {', '.join(map(str, files))}.")
+    judge = config.judge if config.rows else None
+    manifest = Manifest.of("explain_check", config, [*files, *input_files(config.scored, judge)])
     if manifest.is_done(config.output):
         return {}
-    rows = [row for path in files for row in read_records(path)]
-    found = _drawn(marked(rows, ", ".join(map(str, files))), config)
-    judge = load_judge(config.judge)
-    aspect = _aspect(judge, config.aspect)
-    surprise = None if config.without_surprisal else Surprisal(judge)
-    solutions = [
-        _explained(one, result[EXPLANATION][aspect], surprise)
-        for window in windows(found, WINDOW)
-        for one, result in zip(window, judge([_pair(one) for one in window], explain=True), strict=True)
-    ]
-    part = {"aspect": aspect, **evidence(solutions, config.bootstraps, config.seed)}
+    part = _highlights(named, config) if config.rows else {"sums": sums(_scored_errors(config.scored))}
     table = highlights_table(part)
     config.output.mkdir(parents=True, exist_ok=True)
     outputs = [config.output / name for name in (RESULTS, TABLE)]
@@ -101,23 +108,70 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def highlights_table(part: dict[str, Any]) -> str:
-    """Write the figures as a table in Markdown."""
-    methods = [name for name in METHODS if name in part["figures"]["first"]]
+    """Write the figures as tables in Markdown."""
+    own = part["sums"]
+    error = "none" if own["largest_error"] is None else f"{own['largest_error']:.2g}"
+    told = (
+        f"Shares and constants of {own['values']} decision values of {own['pairs']} pairs lie from the values by at "
+        f"most {error}.\n"
+    )
+    return "\n".join([*(_set_table(name, one, part["aspect"]) for name, one in part.get("sets", {}).items()), told])
+
+
+def _scored_errors(scored: tuple[Path, ...]) -> list[Errors]:
+    found = (row[EXPLANATION] for row in read_entries(scored, [EXPLANATION]))
+    return [sum_errors(json.loads(one) if isinstance(one, str) else one) for one in found]
+
+
+def _highlights(named: dict[str, Path], config: Config) -> dict[str, Any]:
+    judge = load_judge(config.judge)
+    aspect = _aspect(judge, config.aspect)
+    rivals = None if config.without_rivals else Rivals(judge)
+    checked: list[Errors] = []
+    sets = {name: _of_file(path, judge, aspect, rivals, config, checked) for name, path in named.items()}
+    return {"aspect": aspect, "sets": sets, "sums": sums(checked)}
+
+
+def _set_table(name: str, found: dict[str, Any], aspect: str) -> str:
+    methods = [method for method in METHODS if method in found["figures"]["first"]]
     lines = [
-        f"{part['n']} solutions with a marked step; highlights of {part['aspect']}",
+        f"{name}: {found['n']} solutions with a marked step, of questions that the judge was not fitted on; "
+        f"highlights of {aspect}",
         "",
         f"| | chance | {' | '.join(methods)} |",
         f"|---|---|{'---|' * len(methods)}",
     ]
-    for name, figures in part["figures"].items():
-        cells = (
-            f"{figures[m]['value']:.3f} ({figures[m]['low']:.3f} to {figures[m]['high']:.3f})"
-            if figures[m]["low"] is not None
-            else f"{figures[m]['value']:.3f}"
-            for m in methods
-        )
-        lines.append(f"| {name}: {FIGURES[name]} | {figures['chance']:.3f} | {' | '.join(cells)} |")
+    for figure, values in found["figures"].items():
+        cells = [_interval(values[method]) for method in methods]
+        lines.append(f"| {figure}: {FIGURES[figure]} | {values['chance']:.3f} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _interval(found: dict[str, Any]) -> str:
+    ends = "" if found["low"] is None else f" ({found['low']:.3f} to {found['high']:.3f})"
+    return f"{found['value']:.3f}{ends}"
+
+
+def _of_file(
+    path: Path,
+    judge: InspectorPipeline,
+    aspect: str,
+    rivals: Rivals | None,
+    config: Config,
+    checked: list[Errors],
+) -> dict[str, Any]:
+    found = marked(read_records(path, ("question",)), str(path), config.seed)
+    questions = judge.model.seen_questions
+    fitted_on = frozenset(() if questions is None else questions.tolist())
+    new = [one for one in found if question_number(one.question) not in fitted_on]
+    if not new:
+        raise DataFileError(f"{path} expects questions that the judge was not fitted on, but it was on all of them.")
+    solutions = []
+    for window in windows(_drawn(new, config), WINDOW):
+        explained = [result[EXPLANATION] for result in judge([_pair(one) for one in window], explain=True)]
+        checked += map(sum_errors, explained)
+        solutions += [_explained(one, own[aspect], rivals) for one, own in zip(window, explained, strict=True)]
+    return {"n_seen": len(found) - len(new), **evidence(solutions, config.bootstraps, config.seed)}
 
 
 def _drawn(found: list[Marked], config: Config) -> list[Marked]:
@@ -140,9 +194,7 @@ def _pair(one: Marked) -> dict[str, str]:
     return {"question": one.question, "prediction": one.response}
 
 
-def _explained(
-    one: Marked, own: dict[str, Any], surprise: Callable[[str, str, Sequence[tuple[str, Any]]], Array] | None
-) -> tuple[Marked, dict[str, Array], Index]:
+def _explained(one: Marked, own: dict[str, Any], rivals: Rivals | None) -> tuple[Marked, dict[str, Array], Index]:
     """Say how suspicious each piece of a response is, and in which step it lies; pieces that were cut are left out."""
     if "why_not" in own:
         raise SettingsError(f"A check of highlights expects an aspect that has them, but {own['why_not']}.")
@@ -153,7 +205,7 @@ def _explained(
         "share": -np.array([share or 0.0 for _, share in pieces], dtype=np.float64),
         "late": np.arange(len(pieces), dtype=np.float64),
     }
-    if surprise is not None:
-        suspicion["surprisal"] = surprise(one.question, one.response, pieces)
+    if rivals is not None:
+        suspicion |= rivals(one.question, one.response, pieces)
     kept = read & (steps >= 0)
     return one, {name: values[kept] for name, values in suspicion.items()}, steps[kept]

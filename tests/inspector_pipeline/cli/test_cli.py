@@ -112,7 +112,8 @@ def test_wrong_arguments_end_with_two(args):
     assert stopped.value.code == 2
 
 
-def test_info_describes_a_judge(folder, capsys, backbone_dir):
+def test_info_describes_a_judge(folder, capsys, backbone_dir, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
     assert main(["info", str(folder)]) == 0
     out = capsys.readouterr().out
     for words in (
@@ -130,9 +131,16 @@ def test_info_describes_a_judge(folder, capsys, backbone_dir):
         assert words in out, words
 
 
-def test_info_of_the_embedded_judge(capsys):
+def test_info_of_the_embedded_judge(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["info"]) == 0
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "4000")
+    assert main(["info"]) == 0
+    wide = capsys.readouterr().out
+    assert "".join(out.split()) == "".join(wide.split())
+    out = wide
     assert out.startswith("cannot see    It does not check a solution. Of a right and a wrong")
     assert "SmolLM2-135M-Instruct-Q4_1" in out and out.count("surface baseline") == 6
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inspector_cli.filter import filter_scored
 from inspector_cli.main import main
-from inspector_cli.printable import HARMFUL, PrintableParser, log_to_terminal, printable, printable_json, say
+from inspector_cli.printable import HARMFUL, PrintableParser, folded, log_to_terminal, printable, printable_json, say
 from inspector_cli.score import _print_rows
 from inspector_cli.table import show_table
 
@@ -34,6 +34,15 @@ def test_escapes_say_what_stood_there_and_ordinary_text_stays():
     )
     text = "naïve — 日本語　全角, हिन्दी, עברית, العربية, 👩‍👧, x\u00a0y, \\x1b"
     assert printable(text) == text and printable(12) == "12"
+
+
+def test_lines_end_where_the_terminal_does(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    assert folded("one two three\n\nfour-five-six seventeen", 10) == (
+        "one two three\n          \n          four-five-six\n          seventeen"
+    )
+    assert folded("x" * 25, 4).split() == ["x" * 25] and folded("全" * 20, 10).split() == ["全" * 10] * 2
+    assert folded("", 10) == ""
 
 
 def test_a_message_cannot_pass_for_two(capsys):

@@ -1,12 +1,13 @@
 """Figures of highlights: by hand, and of a simulation whose truth is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from inspector_training.evaluation.highlights import chance_figures, evidence, marked, solution_figures
-from inspector_training.score_tokens.surprisal import Surprisal
+from inspector_training.evaluation.rivals import Rivals
 from inspector_training.stages import explain_check
 from support.models import PAIRS, aspect, feature
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -51,9 +52,16 @@ def test_marks_are_those_of_the_rows_or_of_the_changed_line():
     (one,) = marked([{"id": 1, "question": "?", "steps": ["Ab", "cde"], "first_mistake": 1}], "rows")
     assert one.response == "Ab\ncde" and [one.response[a:b] for a, b in one.steps] == ["Ab", "cde"]
     assert one.steps_of([("A", 0), ("b", 0), ("\nc", 0), ("de", 0)]).tolist() == [0, 0, 1, 1]
-    texts = {"worked": "a = 1\nb = 2\nc", "step": "a = 1\nb = 7\nc"}
+    texts = {"worked": "1. a = 1. So b = 2.\nb = 3", "step": "1. a = 1. So b = 7.\nb = 3"}
     planted = [{"id": "x", "question": "?", "form": form, "prediction": text} for form, text in texts.items()]
-    assert [(each.wrong, each.response) for each in marked(planted, "rows")] == [(1, texts["step"])]
+    (one,) = marked(planted, "rows")
+    assert [one.response[a:b] for a, b in one.steps] == ["1. a = 1.", "So b = 7.", "b = 3"] and one.wrong == 1
+    gold = {"question": "How many?", "answer": "It is 2+3=<<2+3=5>>5.\nSo 5*2=<<5*2=10>>10.\n#### 10"}
+    (one,) = marked([gold, {"question": "?", "answer": "Nobody knows.\n#### 1"}], "rows")
+    lines = one.response.split("\n")
+    assert len(lines) == 3 and lines[2].startswith("The answer is ")
+    assert [line for line in lines[: one.wrong]] == ["It is 2+3=5.", "So 5*2=10."][: one.wrong]
+    assert "2+3=5." not in lines[0] or "5*2=10." not in lines[1]
     with pytest.raises(DataFileError, match="expects rows with steps and first_mistake"):
         marked([{"id": 1, "question": "?"}, {"id": 2, "question": "?", "steps": ["a"], "first_mistake": None}], "rows")
     with pytest.raises(DataFileError, match="row 0 expects first_mistake below 2"):
@@ -76,39 +84,58 @@ def judge_of_a_language_model(make_judge, language_model, tmp_path):
     return make_judge(aspects, backbone_id=str(tmp_path / "lm"))
 
 
-def test_surprisal_is_the_models_own_loss(judge_of_a_language_model, language_model):
+def test_rivals_are_the_models_own_loss_and_its_own_attention(judge_of_a_language_model, language_model):
     judge = load_judge(judge_of_a_language_model)
-    surprisal = Surprisal(judge)
+    rivals = Rivals(judge)
     pair = PAIRS[0]
-    own = surprisal.of_tokens(pair["question"], pair["prediction"])
+    own = rivals.of_tokens(pair["question"], pair["prediction"])
     ids = torch.tensor([judge.encode(pair)["chat"].input_ids])
-    assert len(own) == ids.shape[1] and own[0] == 0
+    assert len(own["surprisal"]) == ids.shape[1] and own["surprisal"][0] == 0
+    language_model.set_attn_implementation("eager")
     with torch.inference_mode():
-        loss = language_model(ids, labels=ids).loss
-    assert sum(own) / (len(own) - 1) == pytest.approx(float(loss), abs=1e-4)
+        told = language_model(ids, labels=ids, output_attentions=True)
+    assert sum(own["surprisal"]) / (ids.shape[1] - 1) == pytest.approx(float(told.loss), abs=1e-4)
+    expected = torch.stack([layer[0, :, -1].mean(dim=0) for layer in told.attentions]).mean(dim=0)
+    assert own["attention"] == pytest.approx(expected.tolist(), abs=1e-6) and sum(own["attention"]) == pytest.approx(1)
     pieces = judge(pair, explain=True)["explanation"]["ok"]["response"]
     start, end = judge.encode(pair)["chat"].response
-    assert surprisal(pair["question"], pair["prediction"], pieces).sum() == pytest.approx(sum(own[start:end]), abs=1e-4)
+    for name, found in rivals(pair["question"], pair["prediction"], pieces).items():
+        assert found.sum() == pytest.approx(sum(own[name][start:end]), abs=1e-4)
 
 
-def test_the_stage_writes_figures_and_a_table(judge_of_a_language_model, tmp_path):
+def test_the_stage_writes_figures_and_tables(judge_of_a_language_model, tmp_path):
     rows = tmp_path / "steps.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in STEPS))
-    config = explain_check.Config((rows,), tmp_path / "out", str(judge_of_a_language_model), "ok", bootstraps=20)
-    part = explain_check.run(config)
-    assert (
-        part["n"] == 6
-        and part["aspect"] == "ok"
-        and set(part["figures"]["first"])
-        == {
-            "chance",
-            "share",
-            "late",
-            "surprisal",
-        }
+    gold = {"question": "How many?", "answer": "She has 2 + 3 = <<2+3=5>>5 of them.\n#### 5"}
+    (tmp_path / "gold.jsonl").write_text(json.dumps(gold) + "\n")
+    config = explain_check.Config(
+        tmp_path / "out", (rows, tmp_path / "gold.jsonl"), judge=str(judge_of_a_language_model), bootstraps=20
     )
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["highlights"] == part
-    assert "| first: the most suspicious piece" in (tmp_path / "out" / "highlights.md").read_text()
+    found = explain_check.run(config)
+    part = found["sets"]["steps"]
+    assert part["n"] == 6 and found["aspect"] == "ok" and found["sets"]["gold"]["n"] == 1
+    assert set(part["figures"]["first"]) == {"chance", "share", "late", "surprisal", "attention"}
+    assert found["sums"]["values"] == 7 and found["sums"]["largest_error"] < 1e-5
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == {"highlights": found}
+    table = (tmp_path / "out" / "highlights.md").read_text()
+    assert "| first: the most suspicious piece" in table and "7 decision values of 7 pairs" in table
     assert explain_check.run(config) == {}
     with pytest.raises(SettingsError, match="states pooled by min"):
-        explain_check.run(explain_check.Config((rows,), tmp_path / "b", str(judge_of_a_language_model), "low"))
+        explain_check.run(replace(config, aspect="low", output=tmp_path / "b"))
+    with pytest.raises(SettingsError, match="expects rows or scored, but got both"):
+        explain_check.run(replace(config, scored=(rows,)))
+
+
+def test_explained_rows_add_up_and_those_that_do_not_are_told(tmp_path):
+    own = {
+        "value": 1.0,
+        "constant": 0.5,
+        "question": [],
+        "response": [["a", 0.25], ["b", None]],
+        "template": [["c", 0.25]],
+    }
+    rows = [{"explanation": {"ok": own, "low": {"why_not": "min"}}}, {"explanation": {"ok": {**own, "value": -2.0}}}]
+    path = tmp_path / "scored.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = explain_check.run(explain_check.Config(tmp_path / "sums", scored=(path,)))
+    assert found == {"sums": {"pairs": 2, "values": 2, "largest_error": 3.0, "largest_value": 2.0}}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from inspector_cli.main import main
 from inspector_training.evaluation.metrics import Resamples, interval
+from inspector_training.reports.gallery import gallery
 from inspector_training.reports.page import embedded, judge_page, scored_page
 from inspector_training.reports.rows import read_scored, shown_rows
 from inspector_training.reports.scored import Asked
@@ -19,6 +20,7 @@ from support.models import PAIRS, aspect, feature
 from support.scored_rows import HOSTILE, scored_rows, write_rows
 
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
+from inspector_pipeline.errors import DataFileError
 
 ALL = Asked({"correctness": "correct"}, "generator")
 VOID = {"meta", "img", "input", "link", "br"}
@@ -179,11 +181,47 @@ def test_other_formats_give_the_same_numbers(kind, rows, place, tmp_path):
 def test_a_judges_page_says_whether_highlights_point_at_mistakes(make_judge):
     folder = make_judge([aspect("clarity", [feature(3)])])
     found = {"value": 0.4321, "low": 0.4, "high": 0.5}
-    figures = {"first": {"chance": 0.25, "share": found, "late": found}}
-    results = {"aspects": {}, "highlights": {"n": 7, "aspect": "clarity", "figures": figures}}
+    sets = {"<b>planted": {"n": 7, "figures": {"first": {"chance": 0.25, "share": found, "late": found}}}}
+    results = {"aspects": {}, "highlights": {"aspect": "clarity", "sets": sets, "sums": {}}}
     (folder / "results.json").write_text(json.dumps(results))
     words = Page(judge_page(folder)).words
-    assert "Of 7 solutions" in words and "0.250" in words and "0.432 (0.400 to 0.500)" in words
+    assert "<b>planted: 7 solutions" in words and "0.250" in words and "0.432 (0.400 to 0.500)" in words
+    ((name, backbone, judged, matched, pointed, blind),) = gallery({"\x1b[31mred": folder})
+    assert name == "\\x1b[31mred" and judged == "clarity not evaluated" and matched == "–" and blind == "not said"
+    assert pointed == "<b>planted 0.432 (0.400 to 0.500) (0.250)" and backbone.endswith("layers")
+    (folder / "results.json").write_text('{"matched": []}')
+    with pytest.raises(DataFileError, match="expects results of the evaluate stage"):
+        gallery({"one": folder})
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        '{"aspects": []}',
+        '{"aspects": {"clarity": {"auroc": 1}}}',
+        '{"unfamiliar": {"others": {"a": 3}}}',
+        '{"notes": 3}',
+        '{"highlights": {"sets": {"a": {}}}}',
+        '{"degenerate": {"forms": {"a": {"above": {}}}}}',
+        '{"judge": [1]}',
+        "[]",
+    ],
+)
+def test_results_of_something_else_are_told_in_one_line(results, make_judge, capsys, tmp_path):
+    folder = make_judge([aspect("clarity", [feature(3)])])
+    (folder / "results.json").write_text(results)
+    assert main(["report", str(folder), "--output", str(tmp_path / "page.html")]) == 1
+    assert "expects" in capsys.readouterr().err and not (tmp_path / "page.html").exists()
+
+
+def test_the_gallery_has_the_released_judges_figures():
+    ((_, _, judged, matched, _, blind),) = gallery({"embedded": EMBEDDED_JUDGE})
+    results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
+    own = results["aspects"]["correctness"]
+    assert f"correctness {own['auroc']['value']:.3f} (" in judged
+    assert f"beside {own['surface']['auroc']['value']:.3f}" in judged
+    assert f"{results['matched']['correctness']['same_question']['value']:.3f}" in matched
+    assert "It does not check a solution." in blind
 
 
 def test_a_judge_is_reported_from_its_results(tmp_path, monkeypatch):
@@ -193,6 +231,10 @@ def test_a_judge_is_reported_from_its_results(tmp_path, monkeypatch):
     results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
     assert page.stack == [] and len(page.images) == 3 and not page.scripts
     assert "It does not check a solution." in page.words
+    assert f"math_l5_features{results['unfamiliar']['others']['math_l5_features']['rows']}" in page.words.replace(
+        " ", ""
+    )
+    assert "Not measured, or not in its results.json: learning curve" in page.words
     assert f"{results['aspects']['factuality']['auroc']['value']:.3f}" in page.words
     assert f"{results['degenerate']['forms']['echo']['above']['value']:.3f}" in page.words
 
@@ -203,6 +245,19 @@ FAULTS = {
     "no aspect": ([], ["--label", "grace=correct"], "--label expects an aspect of clarity, correctness"),
     "no page": ([], ["--output", "x.pdf"], "--output expects a .html file"),
 }
+
+
+PIECES = {"correctness": {"response": [["a"]], "question": []}}
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [("explanation", "{"), ("explanation", [1]), ("explanation", PIECES), ("probabilities", "{"), ("probabilities", 3)],
+)
+def test_a_cell_of_something_else_is_told_by_its_row(column, cell, rows, tmp_path, capsys):
+    path = write_rows(tmp_path / "in.jsonl", [{**rows[20], column: cell}])
+    assert main(["report", str(path)]) == 1
+    assert re.search(rf"(row 0|in.jsonl:1), {column}, expects", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("case", FAULTS)
