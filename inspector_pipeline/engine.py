@@ -10,7 +10,7 @@ output.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -102,6 +102,7 @@ class FeatureReader:
 
     Attributes:
         is_packed: Whether passes run in packs; else in padded batches.
+        on_pass: Told after each pass of the tokens of the pairs that it read, shared ones of each of them; or None.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class FeatureReader:
         self.encoders = encoders
         self.rms_norm_eps = rms_norm_eps
         self.pad_id = pad_id
+        self.on_pass: Callable[[int], None] | None = None
         self.features: dict[str, list[Feature]] = {}
         for feature in dict.fromkeys(features):
             self.features.setdefault(feature.reading, []).append(feature)
@@ -197,7 +199,14 @@ class FeatureReader:
         for rows, shared in ((opened, opening), (others, None)):
             tree = prefix_tree([row.pair.input_ids for row in rows], len(shared.ids) if shared else 0, min_shared)
             for one in pack(tree, token_budget(self.backbone.device)):
-                self._read_pack(family, one, [rows[i] for i in one.sequences], shared, target)
+                members = [rows[i] for i in one.sequences]
+                self._read_pack(family, one, members, shared, target)
+                self._tell(row.pair for row in members)
+
+    def _tell(self, pairs: Iterable[EncodedPair]) -> None:
+        """Say that a pass has read these."""
+        if self.on_pass is not None:
+            self.on_pass(sum(len(pair.input_ids) for pair in pairs))
 
     def _read_pack(
         self,
@@ -282,6 +291,7 @@ class FeatureReader:
                     projected = shares.project(states[feature.layer], feature, self.rms_norm_eps, self.final_norm)
                     for own, i in zip(projected, batch, strict=True):
                         shares.add(i, feature, own[: len(pairs[i].input_ids)], pairs[i].response)
+            self._tell(pairs[i] for i in batch)
 
 
 # Rows of a window, its columns so far, and what gets tokens' shares, where they are asked for.
