@@ -2,10 +2,12 @@
 
 import json
 import logging
+import math
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,6 +16,7 @@ from support.models import PAIRS, aspect, feature
 from support.server import ask, memory_of, request, serving, serving_process, started, told
 
 from inspector_pipeline import load_judge
+from inspector_pipeline.devices import token_budget
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.serving import batcher
 from inspector_pipeline.serving.gate import Limits
@@ -135,6 +138,33 @@ def test_requests_whose_client_has_gone_are_not_scored(judge, scoring):
         assert first.result()[0] == last.result()[0] == 200
         assert scoring.pairs == PAIRS * 2
         assert metric(port, 'inspector_requests_total{code="499"}') == 8 and metric(port, "inspector_held_bytes") == 0
+
+
+def test_requests_take_turns_and_a_window_is_a_few_passes(judge, scoring, monkeypatch):
+    many = {"pairs": [{"question": f"m{i}", "prediction": "p"} for i in range(200)]}
+    few = {"pairs": [{"question": "few", "prediction": "p"}] * 2}
+    with serving(judge) as (port, _), ThreadPoolExecutor(3) as clients:
+        first = clients.submit(ask, port, "/score", {"pairs": PAIRS})
+        until(lambda: len(scoring.pairs) == 3)
+        large = clients.submit(ask, port, "/score", many)
+        until(lambda: ask(port, "/health")[1]["waiting"] == 203)
+        small = clients.submit(ask, port, "/score", few)
+        until(lambda: ask(port, "/health")[1]["waiting"] == 205)
+        monkeypatch.setattr(batcher, "WINDOW_ROWS", 20)
+        scoring.go.set()
+        assert [one.result()[0] for one in (first, small, large)] == [200] * 3
+    asked = [pair["question"] for pair in scoring.pairs]
+    assert asked[3 + batcher.TURN : 5 + batcher.TURN] == ["few"] * 2
+    assert [one for one in asked[3:] if one != "few"] == [pair["question"] for pair in many["pairs"]]
+
+
+def test_a_window_is_as_long_as_a_few_passes(judge):
+    own = batcher.Batcher(judge, 999, lambda *_: None)
+    long = {"question": "q", "prediction": "a " * 999}
+    passes = batcher.WINDOW_PASSES * token_budget(judge.device) / judge.model.config.max_length
+    own._queue.append(deque((long, None) for _ in range(200)))
+    own._fill_window()
+    assert len(own._window) == math.ceil(passes) and len(own._queue[0]) == 200 - len(own._window)
 
 
 def test_what_waits_is_bounded_in_bytes_and_large_halves_make_room_for_small_wholes(judge, scoring):
