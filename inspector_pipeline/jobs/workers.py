@@ -108,16 +108,17 @@ def _follow(receivers: Sequence[Connection], tallies: Sequence[Tally], bar: Prog
     """
     of = dict(zip(receivers, tallies, strict=True))
     while of:
-        for receiver in wait([*of]):
+        ready = wait([*of])
+        for receiver in [one for one in of if one in ready]:
             try:
-                told = receiver.recv()  # type: ignore[union-attr]
+                told = receiver.recv()
             except EOFError:
-                del of[receiver]  # type: ignore[arg-type]
+                del of[receiver]
                 continue
             if isinstance(told, InspectorError):
                 raise told
             name, *values = told
-            new = getattr(of[receiver], name)(*values)  # type: ignore[index]
+            new = getattr(of[receiver], name)(*values)
             bar.moved(new or 0)
 
 

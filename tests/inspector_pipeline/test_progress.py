@@ -4,14 +4,13 @@ import os
 import pty
 import re
 import select
-import subprocess
 import sys
 import time
 
 import pytest
 from support.models import PAIRS, aspect, feature
 
-from inspector_pipeline import load_judge
+from inspector_pipeline import load_judge, progress
 from inspector_pipeline.progress import Bar, Progress, Sizes, Tally
 
 
@@ -87,27 +86,22 @@ def test_a_list_of_pairs_moves_with_each_pass(make_judge, monkeypatch):
     assert seen[-1][0] == 3
 
 
-SLOW = """
-import time
-from inspector_pipeline.progress import Bar
-with Bar(total=3, desc="slow") as bar:
-    print("begun", flush=True)
-    time.sleep(2.3)
-"""
-
-
-def test_on_a_terminal_no_second_is_silent():
+def test_on_a_terminal_no_tick_is_silent_while_a_pass_takes_long(monkeypatch):
+    assert progress.TICK_S <= 1
+    monkeypatch.setattr(progress, "TICK_S", 0.1)
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=theirs)
-    os.close(theirs)
-    process.stdout.readline()
     began, drawn = time.monotonic(), []
-    while time.monotonic() - began < 2.2:
-        if select.select([ours], [], [], 0.1)[0] and b"slow" in os.read(ours, 4096):
-            drawn.append(time.monotonic() - began)
-    process.communicate()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Bar(total=3, desc="slow", unit=" rows"):
+            while time.monotonic() - began < 0.95:
+                if select.select([ours], [], [], 0.02)[0] and b"slow" in os.read(ours, 4096):
+                    drawn.append(time.monotonic() - began)
+        monkeypatch.undo()
+        terminal.flush()
+        assert os.read(ours, 4096).endswith(b"\n")
     os.close(ours)
-    assert len(drawn) >= 2 and max(b - a for a, b in zip(drawn, drawn[1:], strict=False)) < 1.3
+    assert len(drawn) > 4 and max(b - a for a, b in zip(drawn, drawn[1:], strict=False)) < 0.4
 
 
 def test_elsewhere_it_is_a_few_plain_lines(capsys):

@@ -6,7 +6,6 @@ import json
 import random
 import shlex
 import shutil
-import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from inspector_cli.main import main
 from jsonschema import Draft202012Validator
 from support.models import PAIRS, aspect, feature
 from support.paths import ROOT
-from support.server import STARTED_WITHIN, ask, serving, serving_process
+from support.server import ask, serving
 
 from inspector_pipeline import PairTemplate, load_judge
 from inspector_pipeline.errors import SettingsError
@@ -332,11 +331,3 @@ def test_a_blank_key_is_refused(folder, monkeypatch, capsys):
 def test_limits_that_contradict_each_other():
     with pytest.raises(SettingsError, match="queue >= pairs"):
         Limits(pairs=10, queue=9)
-
-
-def test_the_command_ends_well_on_sigterm(folder):
-    with serving_process(folder) as (port, server):
-        assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
-        server.send_signal(signal.SIGTERM)
-        _, error = server.communicate(timeout=STARTED_WITHIN)
-    assert "Traceback" not in error and server.returncode in (0, -signal.SIGTERM)
