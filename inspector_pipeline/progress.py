@@ -6,6 +6,7 @@ said to be nearly done when half of its rows are. On a terminal a bar is drawn a
 elsewhere it is a plain line twice a minute.
 """
 
+import os
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ EVERY_S = 0.5
 EVERY_S_IN_A_LOG = 30.0
 TICK_S = 1.0  # in which a bar on a terminal is drawn anew, whatever happens
 RATE_S = 120.0  # over which speed is measured
+COLUMNS = 80
 CHARACTERS = 4  # of a token, about
 
 T = TypeVar("T")
@@ -36,6 +38,7 @@ class Bar(tqdm):
         self.is_plain = not sys.stderr.isatty()
         seconds = EVERY_S_IN_A_LOG if self.is_plain else EVERY_S
         self._ended = threading.Event()
+        kwargs.setdefault("ncols", None if self.is_plain else _columns())
         super().__init__(*args, mininterval=seconds, miniters=1, file=sys.stderr, **kwargs)
         if not self.is_plain and not self.disable:
             threading.Thread(target=self._tick, name="progress", daemon=True).start()
@@ -63,11 +66,19 @@ class Bar(tqdm):
     def close(self) -> None:
         """Draw it for the last time."""
         self._ended.set()
-        if self.is_plain and not self.disable and self.leave:
+        if self.is_plain and not self.disable:
             if time.time() >= self.start_t + self.delay:
                 self.refresh()
             self.leave = False
         super().close()
+
+
+def _columns() -> int:
+    """Return how wide the terminal is; one that does not say so is taken for a usual one."""
+    try:
+        return (os.get_terminal_size(sys.stderr.fileno()).columns or COLUMNS) - 1
+    except (OSError, ValueError):
+        return COLUMNS - 1
 
 
 # tqdm's own lock is shared by all processes that were forked from one, and a killed one would never give it back.

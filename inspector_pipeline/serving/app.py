@@ -194,7 +194,9 @@ def _add_states(app: FastAPI, service: _Service) -> None:
         is_ready = not (batcher.ended or bodies.ending)
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
-    told = {200: {"description": "Prometheus' text", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+    told: dict[int | str, dict[str, Any]] = {
+        200: {"description": "Prometheus' text", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    }
 
     @app.get("/metrics", response_class=Response, responses=told)
     async def show_metrics() -> Response:

@@ -122,6 +122,7 @@ def predictions(
         bounds: Aspect -> its lowest and its highest class; None for a preference, whose probability is taken.
         request: Says how many, and whether scores are those expected, and not between 0 and 1.
     """
+    most = request.parameters.top_k if request.parameters is not None else None
     found = []
     for name, expected in result["expected"].items():
         own = bounds[name]
@@ -129,7 +130,7 @@ def predictions(
             [*result["probabilities"][name].values()][-1] if own is None else (expected - own[0]) / (own[1] - own[0])
         )
         found.append({"label": name, "score": expected if request.is_raw else share})
-    return sorted(found, key=lambda one: -one["score"])[: request.parameters and request.parameters.top_k]
+    return sorted(found, key=lambda one: -one["score"])[:most]
 
 
 def _pair(item: Any, alone: bool) -> Row:

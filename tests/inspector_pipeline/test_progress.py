@@ -67,7 +67,7 @@ def test_speed_and_time_left_are_those_of_tokens(monkeypatch):
         bar.passed(100)  # 10 tokens/s: 10 of 40 pairs, of 10 tokens each
         found = bar.format_dict
         assert found["rate"] == 10 and (found["n"], found["total"]) == (100, 400)
-        line = bar.format_meter(**{**found, "elapsed": 10.0, "ncols": 0})
+        line = bar.format_meter(**{**found, "elapsed": 10.0})
         assert line.startswith("score:  25%|") and line.endswith("10/40 [00:10<00:30, 1.00 pairs/s, 10 tokens/s]")
 
 
@@ -76,7 +76,7 @@ def test_a_list_of_pairs_moves_with_each_pass(make_judge, monkeypatch):
     seen = []
     monkeypatch.setattr(Progress, "moved", lambda bar, tokens: seen.append((bar.tallies[0].done, tokens)))
     monkeypatch.setattr("inspector_pipeline.engine.token_budget", lambda _: 100)
-    pairs = [{"question": f"What is {i}?", "prediction": "no " * i} for i in range(30)]
+    pairs = [{"question": f"What is {i}?", "prediction": "no " * (i + 1)} for i in range(30)]
     judge(pairs, batch_size=15)
     assert len(seen) > 12 and [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[-1][0] == 30
     assert sum(tokens for _, tokens in seen) == sum(

@@ -560,7 +560,7 @@ def test_the_bar_says_rows_pairs_tokens_and_the_time_that_is_left(make_judge, to
     )  # whole lines, since it is no terminal
     pairs = [int(number) for _, number in found]
     assert pairs == sorted(pairs) and pairs[-1] == 261 and len(set(pairs)) > 4  # each pass, and not each window
-    assert all(abs(int(percent) - 100 * number / 261) < 9 for percent, number in found) and found[-1][0] == "100"
+    assert all(abs(int(percent) - 100 * int(number) / 261) < 9 for percent, number in found) and found[-1][0] == "100"
     run(judge, source, tmp_path / "out")
     assert re.findall(r"shard 0/1: 100%\|.* 261/261 \[", capsys.readouterr().err)
 
@@ -666,13 +666,12 @@ def test_a_stretch_without_a_break_is_rejected_alone(judge, tmp_path, monkeypatc
 
 def test_workers_write_what_one_process_writes_and_draw_one_bar(judge, tmp_path, capsys, monkeypatch):
     source = write_lines(tmp_path / "in.jsonl", [*made_rows(2 * WINDOW_ROWS + 9), {"question": "q"}])
-    options = {"part_rows": WINDOW_ROWS}
-    one = run(judge, source, tmp_path / "one", **options)
-    assert run(judge, source, tmp_path / "two", workers=2, **options) == one and one["rejected"] == 1
+    one = run(judge, source, tmp_path / "one")
+    assert run(judge, source, tmp_path / "two", workers=2) == one and one["rejected"] == 1
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     assert re.search(r"^2 workers: 100%\|.* 522/522 \[.* tokens/s\]$", capsys.readouterr().err, re.M)
     (tmp_path / "two" / "part-000001.jsonl").unlink()
-    assert run(judge, source, tmp_path / "two", workers=2, **options) == one  # goes on, with as many as it likes
+    assert run(judge, source, tmp_path / "two", workers=2) == one  # goes on, with as many as it likes
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
     def broken(*_, **__):
@@ -680,7 +679,7 @@ def test_workers_write_what_one_process_writes_and_draw_one_bar(judge, tmp_path,
 
     monkeypatch.setattr(judge, "score_encoded", broken)
     with pytest.raises(DataFileError, match="the disk is full"):
-        run(judge, source, tmp_path / "three", workers=2, **options)
+        run(judge, source, tmp_path / "three", workers=2)
     assert not [*(tmp_path / "three").glob("part-*")]
 
 
@@ -695,19 +694,18 @@ def test_by_default_a_job_is_divided_where_that_is_faster(monkeypatch, gain, par
 
 def test_a_job_goes_on_in_the_threads_that_it_was_begun_with(judge, tmp_path, monkeypatch):
     source = write_lines(tmp_path / "in.jsonl", made_rows(WINDOW_ROWS + 9))
-    options = {"part_rows": WINDOW_ROWS, "workers": None}
     asked, threads = [], torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        run(judge, source, tmp_path / "one", **options)
+        run(judge, source, tmp_path / "one", workers=None)
         assert threads_of(tmp_path / "one") == 1 and threads_of(tmp_path) is None
         monkeypatch.setattr("inspector_pipeline.jobs.score.run_workers", lambda _, tallies: asked.append(len(tallies)))
         torch.set_num_threads(2)
-        run(judge, source, tmp_path / "one", **options)
+        run(judge, source, tmp_path / "one", workers=None)
         assert asked == [2] and torch.get_num_threads() == 2
-        run(judge, source, tmp_path / "two", **options)  # and one process by default
+        run(judge, source, tmp_path / "two", workers=None)  # and one process by default
         assert threads_of(tmp_path / "two") == 2 and asked == [2]
         with pytest.raises(DataFileError, match="set OMP_NUM_THREADS=2 to go on"):
-            run(judge, source, tmp_path / "two", **{**options, "workers": 2})
+            run(judge, source, tmp_path / "two", workers=2)
     finally:
         torch.set_num_threads(threads)
