@@ -10,7 +10,7 @@ output.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -107,6 +107,7 @@ class FeatureReader:
         is_packed: Whether passes run in packs; else in padded batches.
         is_int8: Whether the backbone runs in whole numbers. Then pairs are cut into pieces of their own, and a pair's
             features are the same to the last digit in any company.
+        on_pass: Told after each pass of the tokens of the pairs that it read, shared ones of each of them; or None.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class FeatureReader:
         self.encoders = encoders
         self.rms_norm_eps = rms_norm_eps
         self.pad_id = pad_id
+        self.on_pass: Callable[[int], None] | None = None
         self.features: dict[str, list[Feature]] = {}
         for feature in dict.fromkeys(features):
             self.features.setdefault(feature.reading, []).append(feature)
@@ -215,7 +217,14 @@ class FeatureReader:
         for rows, shared in ((opened, opening), (others, None)):
             tree = self._tree(family, rows, len(shared.ids) if shared else 0, share_prefixes)
             for one in pack(tree, token_budget(self.backbone.device)):
-                self._read_pack(family, one, [rows[i] for i in one.sequences], shared, target)
+                members = [rows[i] for i in one.sequences]
+                self._read_pack(family, one, members, shared, target)
+                self._tell(row.pair for row in members)
+
+    def _tell(self, pairs: Iterable[EncodedPair]) -> None:
+        """Say that a pass has read these."""
+        if self.on_pass is not None:
+            self.on_pass(sum(len(pair.input_ids) for pair in pairs))
 
     def _tree(self, family: _Family, rows: Sequence[_Row], start: int, share_prefixes: bool) -> PrefixTree:
         """Say what pairs share; in whole numbers, by where each pair's own parts end."""
@@ -309,6 +318,7 @@ class FeatureReader:
                     projected = shares.project(states[feature.layer], feature, self.rms_norm_eps, self.final_norm)
                     for own, i in zip(projected, batch, strict=True):
                         shares.add(i, feature, own[: len(pairs[i].input_ids)], pairs[i].response)
+            self._tell(pairs[i] for i in batch)
 
 
 # Rows of a window, its columns so far, and what gets tokens' shares, where they are asked for.

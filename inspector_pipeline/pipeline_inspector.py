@@ -15,6 +15,7 @@ from .engine import WINDOW_ROWS, FeatureReader, windows
 from .errors import BackboneError, PairError
 from .explain import Explainer, Explanations
 from .familiarity import FactFinder, PairFacts, why_unfamiliar
+from .progress import Progress, Sizes, Tally
 from .results import EXPLANATION, SETS
 from .rows import SAMPLE_ROWS, RowReader
 from .template import EXPECTED, EncodedPair, PairEncoder, PairTokenizer, check_pair
@@ -114,7 +115,7 @@ class InspectorPipeline(Pipeline):
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"batch_size expects a positive whole number or None, but got {batch_size!r}.")
-        options = {"share_prefixes": share_prefixes, "explain": explain}
+        options: dict[str, Any] = {"share_prefixes": share_prefixes, "explain": explain}
         keep = {"keep_places": True} if explain else {}
         reader = self.row_reader(columns, strict=strict, several=False)
         if isinstance(inputs, Mapping):
@@ -125,8 +126,11 @@ class InspectorPipeline(Pipeline):
                 inputs = [reader.read(row) if isinstance(row, Mapping) else row for row in inputs]
             for index, pair in enumerate(inputs):
                 check_pair(pair, index, self.encode.keys)
-            results = self.get_iterator(inputs, num_workers, batch_size, {"checked": True, **keep}, options, {})
-            return list(hf_logging.tqdm(results, total=len(inputs), desc="score", unit="pair", delay=_PROGRESS_DELAY_S))
+            tally = Tally(len(inputs), [*map(Sizes(self.encode), inputs)])
+            is_silent = not hf_logging.is_progress_bar_enabled()
+            with Progress("score", tally, delay=_PROGRESS_DELAY_S, disable=is_silent) as bar:
+                options["progress"] = bar
+                return list(self.get_iterator(inputs, num_workers, batch_size, {"checked": True, **keep}, options, {}))
         if type(inputs).__module__.split(".")[0] == "pandas":
             raise PairError("A judge expects rows as dicts, but got a pandas object. Pass df.to_dict('records').")
         if isinstance(inputs, (str, bytes, tuple, set)) or not (
@@ -159,8 +163,9 @@ class InspectorPipeline(Pipeline):
 
     def _forward(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
         """Run the judge on a window of encoded pairs; what comes back is on the host, as plain numbers."""
-        explanations = input_tensors["explanations"]
-        features = self.reader(
+        explanations, reader = input_tensors["explanations"], self.reader
+        reader.on_pass = input_tensors["on_pass"]
+        features = reader(
             input_tensors["pairs"],
             share_prefixes=input_tensors["share_prefixes"],
             shares=explanations and explanations.shares,
@@ -270,11 +275,21 @@ class InspectorPipeline(Pipeline):
             pairs = (encode(row, index) for index, row in enumerate(rows))
         ahead = windows(pairs, batch_size or WINDOW_ROWS)
         # Rows that are read by number can be read ahead; reading a stream ahead would disturb its owner.
+        progress: Progress | None = forward_params.get("progress")
+        options = {key: value for key, value in forward_params.items() if key != "progress"}
         for window in _one_ahead(ahead) if sized else ahead:
-            yield from self.score_encoded(window, **forward_params)
+            if progress is not None:
+                progress.begin(len(window), sum(len(one.input_ids) for pair in window for one in pair.values()))
+                options["on_pass"] = progress.passed
+            yield from self.score_encoded(window, **options)
 
     def score_encoded(
-        self, window: list[dict[str, EncodedPair]], *, share_prefixes: bool = True, explain: bool = False
+        self,
+        window: list[dict[str, EncodedPair]],
+        *,
+        share_prefixes: bool = True,
+        explain: bool = False,
+        on_pass: Callable[[int], None] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Score pairs that `encode` gave, together.
 
@@ -282,6 +297,7 @@ class InspectorPipeline(Pipeline):
             window: At most a few hundred pairs, all of which are in memory at once.
             share_prefixes: As in a call.
             explain: As in a call; the pairs were encoded with `keep_places`.
+            on_pass: Told after each pass of the tokens of the pairs that it read.
 
         Yields:
             A result a pair, in order. They depend on nothing but this window.
@@ -290,7 +306,8 @@ class InspectorPipeline(Pipeline):
             BackboneError: A pair's states are not finite.
         """
         explanations = Explanations(Explainer(self.model)) if explain else None
-        output = self.forward({"pairs": window, "share_prefixes": share_prefixes, "explanations": explanations})
+        inputs = {"pairs": window, "share_prefixes": share_prefixes, "explanations": explanations, "on_pass": on_pass}
+        output = self.forward(inputs)
         output["probabilities"] = zip(*output["probabilities"], strict=True)
         output["truncated"] = [any(encoded.truncated for encoded in pair.values()) for pair in window]
         unknown = PairFacts(None, None)

@@ -19,7 +19,7 @@ from .arguments import (
     shard,
     share,
 )
-from .judge import check_judge_options, load
+from .judge import check_judge_options, load, needed_keys
 from .printable import printable_json, say
 from .table import show_explanations, show_table
 from .uncertain import add_options as add_options_of_doubt
@@ -27,6 +27,7 @@ from .uncertain import check_options as check_options_of_doubt
 from .uncertain import escalate
 
 STDIO = "-"
+READING_DELAY_S = 2.0  # a quick read shows no bar
 ARROW = (".parquet", ".arrow")
 OF_EXPLANATIONS = (".json", ".jsonl")
 
@@ -73,6 +74,12 @@ def score(parser: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--shard", type=shard, default=(0, 1), metavar="I/N", help="score share I of N, from 0; one folder"
     )
+    job.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="processes of one core each (default: what is faster on this many cores; 1: one process of all cores)",
+    )
     job.add_argument("--output-format", choices=("jsonl", "parquet"), help="of the parts (default: the input's kind)")
     job.add_argument(
         "--part-rows",
@@ -96,7 +103,7 @@ def _is_job(args: argparse.Namespace) -> bool:
     output = args.output or ""
     to_folder = output.endswith("/") or (output not in ("", STDIO) and Path(output).is_dir())
     many = args.split is not None or Path(args.input).is_dir() or _is_glob(args.input)
-    of_jobs = ("subset", "where", "limit", "output_format", "part_rows")
+    of_jobs = ("subset", "where", "limit", "output_format", "part_rows", "workers")
     if not to_folder and (many or any(getattr(args, name) for name in of_jobs) or args.shard != (0, 1)):
         raise ValueError(
             "--output expects a folder, which ends in / or exists, for datasets, folders, globs and the options of big "
@@ -126,7 +133,19 @@ def _score_job(args: argparse.Namespace) -> int:
 
     if args.escalate is not None and args.shard != (0, 1):
         raise ValueError("--escalate expects a whole job. Give it in one more call, without --shard.")
-    same = ("input", "output", "split", "subset", "where", "limit", "shard", "prefix", "batch_size", "strict")
+    same = (
+        "input",
+        "output",
+        "split",
+        "subset",
+        "where",
+        "limit",
+        "shard",
+        "prefix",
+        "batch_size",
+        "strict",
+        "workers",
+    )
     settings = {name: getattr(args, name) for name in (*same, "abstain", "explain")} | (
         {"part_rows": args.part_rows} if args.part_rows else {}
     )
@@ -149,6 +168,7 @@ def _score_file(args: argparse.Namespace) -> int:
 
     from inspector_pipeline.api.load import keep_top
     from inspector_pipeline.files.tables import check_target, file_source, read_rows, write_rows
+    from inspector_pipeline.progress import Bar
     from inspector_pipeline.results import ABSTAINED, FlatColumns, rank_field
     from inspector_pipeline.rows import RowReader
     from inspector_pipeline.template import check_pair
@@ -157,8 +177,10 @@ def _score_file(args: argparse.Namespace) -> int:
         check_target(args.output)
         _check_holds_explanations(args)
     check_judge_options(args)
-    rows = read_rows(args.input)
-    keys = _needed_keys(args.judge, args.revision)
+    with Bar(desc="reading the input", unit=" rows", delay=READING_DELAY_S) as bar:  # stdin may take its time
+        rows = read_rows(args.input)
+        bar.n = len(rows)
+    keys = needed_keys(args.judge, args.revision)
     where = "The input" if args.input == STDIO else args.input
     reader = RowReader(columns_of(args.column), keys, strict=args.strict, where=where)
     if not rows and args.input != STDIO:
@@ -316,17 +338,6 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     held = io.BytesIO()
     write_jsonl(rows, held)
     sys.stdout.write(printable_json(held.getvalue().decode("utf-8")))
-
-
-def _needed_keys(judge: str | None, revision: str | None) -> tuple[str, ...]:
-    """Return the texts that pairs need, before a judge is loaded; the embedded one needs both."""
-    from inspector_pipeline.api.load import holds_classifiers, judge_name
-    from inspector_pipeline.configuration_inspector import InspectorConfig
-    from inspector_pipeline.template import PAIR_KEYS, needed_keys
-
-    if judge is None or holds_classifiers(judge):
-        return PAIR_KEYS
-    return needed_keys(InspectorConfig.from_pretrained(judge_name(judge), revision=revision).parsed_readings.values())
 
 
 def default_output(source: str, config: Any) -> str:

@@ -31,7 +31,10 @@ def serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen at (8000)")
     parser.add_argument(
-        "--access-log", action="store_true", help="a JSON line for each request on stderr, without texts"
+        "--access-log",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a JSON line for each request on stderr, without texts (default)",
     )
     for option, name, default, unit, described in LIMITS:
         parser.add_argument(
@@ -44,10 +47,12 @@ def _serve(args: argparse.Namespace) -> None:
 
     from inspector_pipeline.serving.app import make_config
     from inspector_pipeline.serving.gate import Limits
+    from inspector_pipeline.serving.logs import log_json_lines
 
     check_judge_options(args)
     limits = Limits(**{name: getattr(args, name) for _, name, *_ in LIMITS})
     key = _api_key()
+    log_json_lines()
     config = make_config(load(args), limits, host=args.host, port=args.port, access_log=args.access_log, api_key=key)
     uvicorn.Server(config).run()
 

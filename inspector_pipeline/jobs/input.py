@@ -13,14 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..columns import Late
+from ..engine import WINDOW_ROWS
 from ..errors import DataFileError, PairError
 from ..files.arrow import kept_types
 from ..files.entries import Entry, Row, cut
 from ..files.tables import Source
 from ..names import QUESTION, QUESTION_TURNS, normal
+from ..progress import Sizes, counted
 from ..rows import SAMPLE_ROWS, SOURCE_PART, RowReader, missing_column
 from ..template import PAIR_KEYS, check_pair
-from .progress import counted
 from .where import Where
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # which UTF-8 cannot hold
@@ -198,20 +199,23 @@ class Survey:
         columns: The columns' names, in order of appearance.
         schema: The columns' types, for output in Parquet.
         as_json: Columns of no single type; Parquet gets their values as JSON text.
+        sizes: Of each window of rows, how long they are (`progress.Sizes`).
     """
 
     rows: int
     columns: tuple[str, ...]
     schema: pa.Schema
     as_json: tuple[str, ...] = ()
+    sizes: Sequence[int] = ()
 
 
-def survey_input(job_input: JobInput, *, typed: bool) -> Survey:
+def survey_input(job_input: JobInput, *, typed: bool, size_of: Sizes) -> Survey:
     """Read the whole input once.
 
     Args:
         job_input: The input.
         typed: Whether types are wanted of text files, whose columns have none of their own.
+        size_of: How long a pair is.
 
     Raises:
         DataFileError: A CSV file's header lacks a column, Arrow sources differ in their columns' types, or --where
@@ -221,9 +225,11 @@ def survey_input(job_input: JobInput, *, typed: bool) -> Survey:
     schemas = [source.schema for source in job_input.sources if source.schema is not None]
     if schemas:
         columns = dict.fromkeys(name for schema in schemas for name in schema.names)
-        found = Survey(sum(1 for _ in counted(job_input)), tuple(columns), unified(schemas))
+        windows = [(len(rows), sum(map(size_of, map(job_input.pair, rows)))) for rows in cut_counted(job_input)]
+        sizes = [size for _, size in windows]
+        found = Survey(sum(rows for rows, _ in windows), tuple(columns), unified(schemas), sizes=sizes)
     else:
-        found = _survey_text(job_input, typed)
+        found = _survey_text(job_input, typed, size_of)
     where = job_input.where
     if where is not None and where.unseen:
         raise DataFileError(f"--where expects columns of the input, but no row has {sorted(where.unseen)[0]!r}.")
@@ -246,23 +252,29 @@ def unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
         ) from error
 
 
-def _survey_text(job_input: JobInput, typed: bool) -> Survey:
+def cut_counted(job_input: JobInput) -> Iterator[list[Entry]]:
+    """Read an input in windows, and say how many rows there are."""
+    return cut(counted(job_input), WINDOW_ROWS)
+
+
+def _survey_text(job_input: JobInput, typed: bool, size_of: Sizes) -> Survey:
     types: dict[str, pa.DataType | None] = {}  # None for a column of no single type
     own = unified([source.types for source in job_input.sources if source.types is not None] or [pa.schema([])])
     known_types = dict(zip(own.names, own.types, strict=True))
-    n_rows = 0
-    for sample in cut(counted(job_input), SAMPLE_ROWS):
+    n_rows, sizes = 0, []
+    for sample in cut_counted(job_input):
         n_rows += len(sample)
+        sizes.append(sum(map(size_of, map(job_input.pair, sample))))
         rows = [entry.row for entry in sample if entry.row is not None and entry.fault is None]
         for name in dict.fromkeys(name for row in rows for name in row):
             known = types.setdefault(name, known_types.get(name, pa.null()))
             if typed and known is not None and name not in known_types:
                 types[name] = _merged_type(known, [row.get(name) for row in rows])
     if not typed:
-        return Survey(n_rows, tuple(types), pa.schema([]))
+        return Survey(n_rows, tuple(types), pa.schema([]), sizes=sizes)
     kept = {name: kind for name, kind in types.items() if kind is not None and is_parquet(kind)}
     schema = pa.schema([(name, kept.get(name, pa.string())) for name in types])
-    return Survey(n_rows, tuple(types), schema, tuple(name for name in types if name not in kept))
+    return Survey(n_rows, tuple(types), schema, tuple(name for name in types if name not in kept), sizes)
 
 
 def _merged_type(known: pa.DataType, values: list[Any]) -> pa.DataType | None:

@@ -26,7 +26,7 @@ WAIT_S = 0.1
 OWN = "inspector-pipeline"
 PACKAGES = (OWN, "torch", "transformers", "tokenizers", "pyarrow")
 # Where things are; shards of one job share their folder; and rows are marked once all are scored.
-NOT_SETTINGS = ("input", "output", "shard", "strict", "abstain")
+NOT_SETTINGS = ("input", "output", "shard", "strict", "abstain", "workers")
 ADDED_SETTINGS = ("explain",)  # to the first ones: left out where they are off, so that older jobs go on
 NO_WEIGHTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
@@ -130,6 +130,16 @@ def is_older_job(folder: Path) -> bool:
     """
     path = folder / MANIFEST
     return path.is_file() and "columns" not in read_manifest(path)
+
+
+def threads_of(folder: Path) -> int | None:
+    """Return the threads of torch that a folder's job was begun with; None where it holds none, or does not say it.
+
+    Raises:
+        DataFileError: Its manifest is none.
+    """
+    path = folder / MANIFEST
+    return read_manifest(path).get("threads") if path.is_file() else None
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

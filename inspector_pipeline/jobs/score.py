@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import torch
 
 from ..api.load import evidence_path
 from ..engine import WINDOW_ROWS
@@ -17,17 +18,18 @@ from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, cut, json_line
 from ..files.sources import find_sources, skipped_files
 from ..pipeline_inspector import InspectorPipeline
+from ..progress import Progress, Sizes, Tally
 from ..results import ABSTAINED, ADDED_COLUMNS, FlatColumns
 from ..rows import RowReader, check_columns
 from .abstain import mark_abstained
 from .drift import Drift
 from .flags import Flags
 from .input import JobInput, is_parquet, settled, survey_input
-from .manifest import check_finished, is_older_job, job_manifest, settle_manifest, write_json
+from .manifest import check_finished, is_older_job, job_manifest, settle_manifest, threads_of, write_json
 from .output import REJECTS, JsonlWriter, ParquetWriter, Parts, reject_row, whole_file
-from .progress import Progress
 from .where import Where
 from .window import arrow_schema, score_window
+from .workers import Relay, default_workers, run_workers
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class ScoreJob:
         strict: Whether a reference or a context that the judge does not read is an error.
         abstain: Share of the rows to mark as those with the largest expected error, once all are scored; 0 marks none.
         explain: Whether each row gets what its tokens add to its scores; into JSON Lines only.
+        workers: Processes of one thread each that score parts side by side, on a CPU; 1 is this one, with all threads,
+            and None what is faster (`workers.default_workers`), unless the job was begun otherwise.
     """
 
     input: str
@@ -72,6 +76,7 @@ class ScoreJob:
     strict: bool = False
     abstain: float = 0.0
     explain: bool = False
+    workers: int | None = 1
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -155,7 +160,8 @@ class _Run:
             keys=keys,
             is_read=is_read,
         )
-        self.survey = survey_input(self.input, typed=is_text and self.format == "parquet")
+        typed = is_text and self.format == "parquet"
+        self.survey = survey_input(self.input, typed=typed, size_of=Sizes(judge.encode))
         self._check_columns(is_text)
 
     def _check_columns(self, is_text: bool) -> None:
@@ -185,30 +191,46 @@ class _Run:
 
     def run(self) -> dict[str, Any]:
         """Score what is not scored yet."""
-        job, folder, rows = self.job, self.parts.folder, self.survey.rows
+        folder = self.parts.folder
         try:
             (folder / REJECTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataFileError(
                 f"{folder} expects to be a folder that can be written, but: {error.strerror}."
             ) from error
+        workers = self._workers()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1 if workers > 1 else threads)
+        try:
+            return self._run(workers)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _workers(self) -> int:
+        """Say in how many processes the parts are scored."""
+        job, parts = self.job, -(-self.survey.rows // self.job.part_rows)
+        if job.shard != (0, 1) or self.judge.device.type != "cpu":
+            return 1
+        if job.workers is not None:
+            return max(1, min(job.workers, parts))
+        cores, begun = torch.get_num_threads(), threads_of(self.parts.folder)
+        if begun is None:
+            return default_workers(parts, cores)
+        return max(1, min(cores, parts)) if begun == 1 else 1  # it goes on in the threads that it was begun with
+
+    def _run(self, workers: int) -> dict[str, Any]:
+        job, folder, rows = self.job, self.parts.folder, self.survey.rows
         columns = None if self.is_older else self.added.names
         settle_manifest(folder, job_manifest(job, self.judge, self.input.sources, self.survey, columns))
         self.parts.check_names(max(1, -(-rows // job.part_rows)))
         index, of = job.shard
-        starts = range(index * job.part_rows, rows, of * job.part_rows)
-        mine = sum(min(job.part_rows, rows - start) for start in starts)
+        if workers > 1:
+            run_workers(self._work, [self._tally(number, workers) for number in range(workers)])
         counts: dict[str, Any] = {"scored": 0, "rejected": 0}
         evidence = Drift.of(evidence_path(self.judge.model), self.input.key_columns, job.prefix)
         flags = Flags(job.prefix, drift=evidence)
-        with Progress(mine, f"shard {index}/{of}") as progress:
-            for part, windows in self._my_parts():
-                if self.parts.path(part).is_file():
-                    self.parts.check(part)
-                    progress.skip(sum(len(window) for window in windows))
-                else:
-                    self.parts.forget(part)
-                    self._write_part(part, windows, progress)
+        with Progress(f"shard {index}/{of}", self._tally(index, of), disable=workers > 1) as progress:
+            for part in self._done_parts(index, of, progress):
                 expected = min(job.part_rows, rows - part * job.part_rows)
                 for key, number in self.parts.counts(part, expected, flags).items():
                     counts[key] += number
@@ -224,44 +246,70 @@ class _Run:
         write_json(folder / ("_summary.json" if of == 1 else f"_summary-{index}-of-{of}.json"), counts)
         return counts
 
+    def _done_parts(self, index: int, of: int, progress: Progress | Relay) -> Iterator[int]:
+        """Score the parts of a share that are not there yet; gives each once it is there."""
+        for part, windows in self._my_parts(index, of):
+            if self.parts.path(part).is_file():
+                self.parts.check(part)
+                progress.skip(sum(len(window) for window in windows))
+            else:
+                self.parts.forget(part)
+                self._write_part(part, windows, progress)
+            yield part
+
+    def _work(self, number: int, of: int, relay: Relay) -> None:
+        """Do the parts of one of several workers."""
+        for part in self._done_parts(number, of, relay):
+            self.parts.seal(part)
+
+    def _tally(self, index: int, of: int) -> Tally:
+        """Return what there is to do in a share, window by window."""
+        job, survey = self.job, self.survey
+        starts = range(index * job.part_rows, survey.rows, of * job.part_rows)
+        size = job.part_rows // WINDOW_ROWS
+        sizes = [one for start in starts for one in survey.sizes[start // WINDOW_ROWS :][:size]]
+        return Tally(sum(min(job.part_rows, survey.rows - start) for start in starts), sizes, WINDOW_ROWS)
+
     def _check_unchanged(self) -> None:
         for source in self.input.begun:
             source.check_unchanged()
         del self.input.begun[:-1]  # the last one may not be at its end
 
-    def _my_parts(self) -> Iterator[tuple[int, Iterator[list[Entry]]]]:
+    def _my_parts(self, index: int, of: int) -> Iterator[tuple[int, Iterator[list[Entry]]]]:
         """Deal out the parts; each comes as a stream of its windows, which ends before the next one comes."""
-        index, of = self.job.shard
         windows = cut(self.input, WINDOW_ROWS) if self.survey.rows else iter([[]])  # without rows it is one part
         size = self.job.part_rows // WINDOW_ROWS
         for part, group in groupby(enumerate(windows), key=lambda numbered: numbered[0] // size):
             if part % of == index:
                 yield part, (window for _, window in group)
 
-    def _write_part(self, index: int, windows: Iterator[list[Entry]], progress: Progress) -> None:
+    def _write_part(self, index: int, windows: Iterator[list[Entry]], progress: Progress | Relay) -> None:
         with ExitStack() as files:
             file = files.enter_context(whole_file(self.parts.path(index)))
             is_jsonl = self.format == "jsonl"
             writer = JsonlWriter(file) if is_jsonl else ParquetWriter(file, self.survey, self.added)
             rejects: BinaryIO | None = None
             for window in windows:
-                rejected, tokens = self._write_window(window, writer)
+                rejected = self._write_window(window, writer, progress)
                 if rejected and rejects is None:  # entered later, so closed earlier: before the part is whole
                     rejects = files.enter_context(whole_file(self.parts.rejects_path(index)))
                 if rejects is not None:
                     rejects.writelines(json_line(reject_row(entry)) for entry in rejected)
-                progress.add(len(window), tokens)
+            progress.end()
             writer.close()
             self._check_unchanged()  # while the part is not there yet
 
-    def _write_window(self, window: list[Entry], writer: JsonlWriter | ParquetWriter) -> tuple[list[Entry], int]:
-        """Score and write one window; returns what was rejected, and how many tokens were read."""
+    def _write_window(
+        self, window: list[Entry], writer: JsonlWriter | ParquetWriter, progress: Progress | Relay
+    ) -> list[Entry]:
+        """Score and write one window; returns what was rejected."""
         sound = [entry for entry in window if entry.fault is None]
         for entry, misfit in zip(sound, writer.misfits(sound), strict=True):
             entry.fault = misfit
         sound = [entry for entry in sound if entry.fault is None]
         pairs = [self.input.pair(entry) for entry in sound]
-        outcomes = score_window(self.judge, pairs, self.job.batch_size, explain=self.job.explain)
+        options: dict[str, Any] = {"explain": self.job.explain, "progress": progress, "rows": len(window)}
+        outcomes = score_window(self.judge, pairs, self.job.batch_size, **options)
         scored = []
         for entry, outcome in zip(sound, outcomes, strict=True):
             entry.fault = outcome.reason
@@ -269,7 +317,7 @@ class _Run:
                 values = self.columns.values(outcome.result)
                 scored.append((entry, {name: values[name] for name in self.added.names}))
         writer.write([entry for entry, _ in scored], [values for _, values in scored])
-        return [entry for entry in window if entry.fault is not None], sum(outcome.tokens for outcome in outcomes)
+        return [entry for entry in window if entry.fault is not None]
 
 
 def summary_of(counts: dict[str, Any], folder: str) -> str:

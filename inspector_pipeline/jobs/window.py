@@ -11,8 +11,10 @@ from ..engine import WINDOW_ROWS, windows
 from ..errors import BackboneError, PairError
 from ..files.entries import Row
 from ..pipeline_inspector import InspectorPipeline
+from ..progress import Progress
 from ..results import FlatColumns, level_kind
 from ..template import EncodedPair
+from .workers import Relay
 
 ARROW_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 
@@ -42,7 +44,13 @@ def arrow_schema(columns: FlatColumns) -> pa.Schema:
 
 
 def score_window(
-    judge: InspectorPipeline, pairs: Sequence[Any], batch_size: int | None = None, *, explain: bool = False
+    judge: InspectorPipeline,
+    pairs: Sequence[Any],
+    batch_size: int | None = None,
+    *,
+    explain: bool = False,
+    progress: Progress | Relay | None = None,
+    rows: int | None = None,
 ) -> list[Outcome]:
     """Score the pairs of one window.
 
@@ -51,6 +59,8 @@ def score_window(
         pairs: At most `WINDOW_ROWS` pairs; those that cannot be scored may be among them.
         batch_size: Pairs that are scored together; None is all of them.
         explain: Whether results come with explanations.
+        progress: Told of the pairs and of each pass.
+        rows: How many the pairs count for there, with those that are not among them any more; None is as many.
 
     Returns:
         One outcome a pair, in order. They depend on nothing but this window's pairs.
@@ -64,6 +74,9 @@ def score_window(
         except PairError as error:
             outcomes.append(Outcome(None, str(error)))
     score = partial(judge.score_encoded, explain=True) if explain else judge.score_encoded
+    if progress is not None:
+        progress.begin(len(pairs) if rows is None else rows, sum(outcome.tokens for outcome in outcomes))
+        score = partial(score, on_pass=progress.passed)
     for index, found in zip(sound, _results(score, list(sound.values()), batch_size), strict=True):
         tokens = outcomes[index].tokens
         outcomes[index] = Outcome(None, found, tokens) if isinstance(found, str) else Outcome(found, None, tokens)

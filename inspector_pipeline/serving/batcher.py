@@ -8,16 +8,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
+from ..devices import token_budget
 from ..engine import WINDOW_ROWS
 from ..files.entries import Row
 from ..jobs.window import Outcome, score_window
 from ..pipeline_inspector import InspectorPipeline
+from ..progress import CHARACTERS, Sizes
 
 logger = logging.getLogger(__name__)
 
 SMOOTHING = 0.2  # of the measured speed
 FIRST_GUESS = 50.0  # pairs a second, before anything was measured
+TURN = 16  # pairs that a request is given at a time, while others wait
+WINDOW_PASSES = 4  # of which a window is at most, about: enough for full passes, few enough that nobody waits long
 
 PairAndAnswer = tuple[Row, asyncio.Future[Outcome]]
 
@@ -36,9 +41,10 @@ class ScoringFailedError(Exception):
 
 
 class Batcher:
-    """Scores pairs of many requests, as many at a time as wait, up to a window.
+    """Scores pairs of many requests, as many at a time as wait, up to a few passes.
 
-    Nothing waits for company: while a window is scored, the pairs of the next one gather.
+    Nothing waits for company: while a window is scored, the pairs of the next one gather. Requests take turns, so that
+    a small one does not wait for all pairs of a large one.
     """
 
     def __init__(
@@ -55,7 +61,9 @@ class Batcher:
         self.max_queue = max_queue
         self.ended = False  # nothing can be scored any more
         self._on_window = on_window
-        self._queue: deque[PairAndAnswer] = deque()
+        self._size = Sizes(judge.encode)
+        self._most = WINDOW_PASSES * CHARACTERS * token_budget(judge.device)
+        self._queue: deque[deque[PairAndAnswer]] = deque()  # of requests
         self._window: list[PairAndAnswer] = []  # that is being scored
         self._arrived = asyncio.Event()
         self._speed = FIRST_GUESS
@@ -63,7 +71,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """How many pairs wait or are being scored."""
-        return sum(not answer.done() for _, answer in (*self._window, *self._queue))
+        return sum(not answer.done() for _, answer in chain(self._window, *self._queue))
 
     @property
     def retry_after(self) -> int:
@@ -83,13 +91,13 @@ class Batcher:
             raise QueueFullError(self.retry_after)
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in pairs]
-        self._queue.extend(zip(pairs, answers, strict=True))
+        own = deque(zip(pairs, answers, strict=True))
+        self._queue.append(own)
         self._arrived.set()
         try:
             return await asyncio.gather(*answers)
-        except asyncio.CancelledError:
-            self._queue = deque(waiting for waiting in self._queue if not waiting[1].done())
-            raise
+        finally:
+            own.clear()
 
     async def run(self) -> None:
         """Score until cancelled; what waits when it ends, for whatever reason, is told so."""
@@ -103,14 +111,24 @@ class Batcher:
             thread.shutdown(wait=False)  # a server that ends waits for no window that nobody waits for
             if not isinstance(sys.exception(), asyncio.CancelledError):
                 logger.error("The server scores no more, and must be started again.", exc_info=True)
-            _fail([*self._window, *self._queue], "The server has stopped scoring.")
+            _fail(chain(self._window, *self._queue), "The server has stopped scoring.")
+
+    def _fill_window(self) -> None:
+        """Take pairs of the requests in turn, until there are as many as a few passes take."""
+        size = 0
+        while self._queue and size < self._most and len(self._window) < WINDOW_ROWS:
+            own = self._queue.popleft()
+            for _ in range(min(TURN, len(own), WINDOW_ROWS - len(self._window))):
+                self._window.append(own.popleft())
+                size += self._size(self._window[-1][0])
+                if size >= self._most:
+                    break
+            if own:
+                self._queue.append(own)
 
     async def _score_window(self, thread: ThreadPoolExecutor) -> None:
-        """Score the pairs that came first; those of requests that nobody waits for any more are left out."""
-        while self._queue and len(self._window) < WINDOW_ROWS:
-            pair, answer = self._queue.popleft()
-            if not answer.done():
-                self._window.append((pair, answer))
+        """Score the next pairs."""
+        self._fill_window()
         if not self._window:
             self._arrived.clear()
             return

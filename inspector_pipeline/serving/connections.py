@@ -1,12 +1,16 @@
 """Connections that are bounded in number and in time; what their limits are is read from the app's lifespan state."""
 
 import asyncio
+import json
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .problems import content
+
+_BODY = json.dumps(content(429, "Too many connections are open. Come again in 5 s.")).encode()
 FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\nConnection: close\r\n"
-    b'Content-Length: 63\r\n\r\n{"detail":"Too many connections are open. Come again in 5 s."}\n'
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nRetry-After: 5\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
 )
 
 

@@ -7,21 +7,21 @@ so many halves of large bodies cannot keep small requests out. A request whose c
 
 import asyncio
 import hmac
-import json
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
-from typing import Any
 
-from fastapi import HTTPException
-from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import SettingsError
+from .logs import written
+from .problems import refusal
 
 DRAIN_S = 10.0  # how long a refused body is read and forgotten: who is cut off while sending never sees the answer
+DRAIN_PAUSE_S = 0.005  # between pieces of refused bodies, all together: reading them takes no time from others
 LAST_READ_S = 1.0  # how long bodies may still arrive once the server shuts down
 GONE = 499  # logged and counted where nobody waits for an answer any more
 CLOSE = {"Connection": "close"}
@@ -101,6 +101,7 @@ class Bodies:
         self.limits = limits
         self.retry_after = retry_after
         self.held: set[_Body] = set()
+        self._drain = asyncio.Lock()  # that refused bodies take turns
         self.ending = False
 
     @property
@@ -115,17 +116,20 @@ class Bodies:
             The body, or None where the client has gone.
 
         Raises:
-            HTTPException: 413 it is too large, 408 it did not arrive in time, 503 there is no room for it or the server
-                ends; the connection must be closed.
+            HTTPException: 413 it is too large, 408 it did not arrive in time, 429 there is no room for it, 503 the
+                server ends; the connection must be closed.
         """
         too_large = HTTPException(
             413, f"A request expects a body of at most {self.limits.body_bytes} bytes. Send fewer pairs.", CLOSE
         )
         try:
-            if b"expect" in headers and int(headers.get(b"content-length", b"0")) > self.limits.body_bytes:
+            is_large = int(headers.get(b"content-length", b"0")) > self.limits.body_bytes
+            if is_large and b"expect" in headers:
                 raise too_large
             async with asyncio.timeout(self.limits.read_s) as body.timeout:
                 more = True
+                if is_large:
+                    body.refuse(too_large)  # nothing of it is kept
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -137,6 +141,9 @@ class Bodies:
                         if body.size > self.limits.body_bytes:
                             body.refuse(too_large)
                         self._make_room()
+                    elif more:
+                        async with self._drain:
+                            await asyncio.sleep(DRAIN_PAUSE_S)
         except TimeoutError:
             late = f"A request expects its body within {self.limits.read_s} s. Send it faster, or fewer pairs."
             body.refusal = body.refusal or body.late or HTTPException(408, late, CLOSE)
@@ -153,7 +160,7 @@ class Bodies:
             largest = max((body for body in self.held if body.arriving), key=lambda body: body.size)
             seconds = self.retry_after()
             full = f"The server holds as many bytes of requests as it may. Come again in {seconds} s."
-            largest.refuse(HTTPException(503, full, {"Retry-After": str(seconds), **CLOSE}))
+            largest.refuse(HTTPException(429, full, {"Retry-After": str(seconds), **CLOSE}))
 
     def stop(self) -> None:
         """Refuse what has not arrived in a moment: the server ends."""
@@ -215,11 +222,12 @@ class Gate:
         try:
             await self._answer(body, scope, receive_counted, send_noted)
         except (HTTPException, asyncio.CancelledError) as error:  # uvicorn cancels what it has waited for long enough
-            refusal = error if isinstance(error, HTTPException) else _ending()
+            told = error if isinstance(error, HTTPException) else _ending()
             if status == GONE:  # else an answer is under way, and the connection is closed instead
-                answer = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
-                await answer(scope, receive, send_noted)
+                await refusal(told.status_code, told.detail, told.headers)(scope, receive, send_noted)
         finally:
+            if sys.exception() is not None and status == GONE:  # the server's fault, which uvicorn answers and logs
+                status = 500
             self.bodies.held.discard(body)
             self.on_answer(scope["path"], status)
             if self.access_log is not None:
@@ -254,7 +262,7 @@ class Gate:
                 work.result()
             elif not done:
                 late = f"The request could not be answered within {seconds} s. Send it again, or fewer pairs."
-                raise HTTPException(503, late, {"Retry-After": str(self.bodies.retry_after()), **CLOSE})
+                raise HTTPException(504, late, {"Retry-After": str(self.bodies.retry_after()), **CLOSE})
         finally:
             gone.cancel()
             work.cancel()
@@ -267,14 +275,14 @@ def _ending() -> HTTPException:
 def _line(scope: Scope, status: int, size: int, seconds: float) -> str:
     """Describe a request in JSON: of what its sender wrote only its method and, where it is one of ours, its path."""
     client, path = scope.get("client"), scope["path"]
-    line: dict[str, Any] = {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "client": client[0] if client else None,
-        "method": scope["method"][:16],
-        "path": path if path in {getattr(route, "path", None) for route in scope["app"].routes} else None,
-        "status": status,
-        "bytes": size,
-        "pairs": scope.get("state", {}).get("pairs"),
-        "seconds": round(seconds, 4),
-    }
-    return json.dumps(line)
+    return written(
+        {
+            "client": client[0] if client else None,
+            "method": scope["method"][:16],
+            "path": path if path in {getattr(route, "path", None) for route in scope["app"].routes} else None,
+            "status": status,
+            "bytes": size,
+            "pairs": scope.get("state", {}).get("pairs"),
+            "seconds": round(seconds, 4),
+        }
+    )

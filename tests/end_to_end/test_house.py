@@ -15,7 +15,7 @@ IMPORT_NAMES = {"inspector_training": "training", "inspector_cli": "inspector_pi
 SHIPPED = [path for path in FILES if path.parent.name == "inspector_pipeline" and path.name != "__init__.py"]
 STAGES = Path("training/stages")
 # What every judge's repo may import: torch and transformers, and what these bring along.
-LIBRARIES = {"torch", "transformers", "huggingface_hub", "safetensors", "tokenizers", "numpy"}
+LIBRARIES = {"torch", "transformers", "huggingface_hub", "safetensors", "tokenizers", "numpy", "tqdm"}
 MOST_FLOORS = 10
 MOST_FLOORS_SHIPPED = 5
 

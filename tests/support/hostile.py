@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -99,4 +100,5 @@ def hostile(port, number):
 
 
 if __name__ == "__main__":
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # that it writes to closed connections is the point
     asyncio.run(main(*map(int, sys.argv[1:])))

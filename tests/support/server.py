@@ -60,6 +60,7 @@ def serving_process(folder, *options, environment=None):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "inspector_cli.main", "serve", str(folder), "--device", "cpu", "--port", str(port)]
+    command += ["--no-access-log"]  # nobody reads the pipe until the end, unless the options say otherwise
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     server = subprocess.Popen([*command, *map(str, options)], env=environment, stderr=subprocess.PIPE, text=True)
     try:

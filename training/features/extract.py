@@ -22,6 +22,7 @@ from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.int8 import STATE_ERROR, TORCH_INT8, round_linears
+from inspector_pipeline.progress import Progress, Tally
 from inspector_pipeline.template import EncodedPair, PairTokenizer
 from inspector_pipeline.truncation import decoder_layers, take_final_norm
 
@@ -38,6 +39,7 @@ STATS_FILE = "stats.json"
 ERROR_PAIRS = 16  # on which another engine is compared with float32
 
 Columns = dict[str, NDArray[np.float32]]  # column -> (rows, width)
+ReaderOf = Callable[[PairTokenizer, str, Callable[[int], None]], Callable[[list[EncodedPair]], Columns]]
 
 
 def extract(config: ExtractConfig) -> None:
@@ -122,20 +124,22 @@ def _read_states(
         encoded = [encoder(**pairs[row].texts) for row in shard.rows[:ERROR_PAIRS]]
         plain = {key: value for key, value in made_from.backbone.items() if key != "engine"}
         exact = _reader_maker(load_layers(replace(made_from, backbone=plain)), made_from, tokenizer)
-        stats[STATE_ERROR] = _relative_error(*(make(encoder, name)(encoded) for make in (reader_of, exact)))
+        both = (make(encoder, name, lambda _: None)(encoded) for make in (reader_of, exact))
+        stats[STATE_ERROR] = _relative_error(*both)
     return {**stats, "device": str(backbone.device)}
 
 
-def _reader_maker(
-    backbone: PreTrainedModel, made_from: Fingerprint, tokenizer: PreTrainedTokenizerBase
-) -> Callable[[PairTokenizer, str], Callable[[list[EncodedPair]], Columns]]:
+def _reader_maker(backbone: PreTrainedModel, made_from: Fingerprint, tokenizer: PreTrainedTokenizerBase) -> ReaderOf:
     """Return what makes, for a reading, what turns encoded pairs into columns."""
     final_norm = take_final_norm(backbone)
 
-    def reader_of(encoder: PairTokenizer, name: str) -> Callable[[list[EncodedPair]], Columns]:
+    def reader_of(
+        encoder: PairTokenizer, name: str, on_pass: Callable[[int], None]
+    ) -> Callable[[list[EncodedPair]], Columns]:
         features = [Feature(name, *column) for column in made_from.columns]
         eps, pad_id = norm_eps(backbone.config), tokenizer.pad_token_id or 0
         reader = FeatureReader(backbone, final_norm, features, {name: encoder}, rms_norm_eps=eps, pad_id=pad_id)
+        reader.on_pass = on_pass
         return partial(_read_window, reader, name)
 
     return reader_of
@@ -171,7 +175,7 @@ def fill_shards(
     pairs: Sequence[LabelledPair],
     made_from: Fingerprint,
     tokenizer: PreTrainedTokenizerBase,
-    reader_of: Callable[[PairTokenizer, str], Callable[[list[EncodedPair]], Columns]],
+    reader_of: ReaderOf,
     *,
     label: str,
 ) -> dict[str, Any]:
@@ -182,24 +186,28 @@ def fill_shards(
         pairs: All pairs of the folder.
         made_from: The folder's fingerprint.
         tokenizer: The backbone's.
-        reader_of: Of a reading, given its tokenizer and name, makes what turns encoded pairs into columns.
+        reader_of: Of a reading, given its tokenizer, its name and what is told of each pass's tokens, makes what turns
+            encoded pairs into columns.
         label: Of the progress bar.
 
     Returns:
         How many rows and tokens were read, in how many seconds, and tokens per second.
     """
-    n_rows = sum(len(shard.rows) for shards in missing.values() for shard in shards)
-    n_tokens, start = 0, time.monotonic()
-    with hf_logging.tqdm(total=n_rows, desc=label, unit="pair") as bar:
+    rows = [row for shards in missing.values() for shard in shards for row in shard.rows]
+    n_rows, n_tokens, start = len(rows), 0, time.monotonic()
+    sizes = [sum(len(text) for text in pairs[row].texts.values() if isinstance(text, str)) for row in rows]
+    is_silent = not hf_logging.is_progress_bar_enabled()
+    with Progress(label, Tally(n_rows, sizes), disable=is_silent) as bar:
         for name, shards in missing.items():
             encoder = PairTokenizer(made_from.readings[name], tokenizer, made_from.max_length)
-            read = reader_of(encoder, name)
+            read = reader_of(encoder, name, bar.passed)
             for shard in shards:
                 encoded = [encoder(**pairs[row].texts) for row in shard.rows]
+                tokens = sum(len(pair.input_ids) for pair in encoded)
+                bar.begin(len(encoded), tokens)
                 shard.write(read(encoded), made_from.digest)
-                n_tokens += sum(len(pair.input_ids) for pair in encoded)
-                bar.update(len(encoded))
-                bar.set_postfix_str(f"{n_tokens / (time.monotonic() - start):.0f} tokens/s")
+                bar.end()
+                n_tokens += tokens
     seconds = time.monotonic() - start
     logger.info("Read %d pairs, %d tokens, %.0f tokens/s.", n_rows, n_tokens, n_tokens / seconds)
     speed = round(n_tokens / seconds, 1)

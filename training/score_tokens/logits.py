@@ -23,6 +23,7 @@ from inspector_pipeline.engine import FeatureReader, windows
 from inspector_pipeline.errors import BackboneError, DataFileError, SettingsError
 from inspector_pipeline.heads import ScoreTokens, probe_key
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
+from inspector_pipeline.progress import Progress, Tally
 from inspector_pipeline.template import EncodedPair
 from inspector_pipeline.wheel_backbone import is_wheel_id
 
@@ -64,13 +65,17 @@ def logits_of_encoded(judge: InspectorPipeline, aspect: str, encoded: Sequence[E
         pad_id=judge.tokenizer.pad_token_id or 0,
     )
     found = np.zeros((len(encoded), len(features), len(head.levels)))
-    with hf_logging.tqdm(total=len(encoded), desc=f"read {aspect}", unit="pair", delay=2.0) as bar:
+    tokens = [len(pair.input_ids) for pair in encoded]
+    is_silent = not hf_logging.is_progress_bar_enabled()
+    with Progress(f"read {aspect}", Tally(len(encoded), tokens), delay=2.0, disable=is_silent) as bar:
+        reader.on_pass = bar.passed
         for window in windows(range(len(encoded)), WINDOW):
+            bar.begin(len(window), sum(tokens[i] for i in window))
             with torch.inference_mode():
                 states = reader([{reading: encoded[i]} for i in window])
                 stacked = torch.stack([states[feature] for feature in features], dim=1).to(head.weight.device)
                 found[window] = head.layer_logits(stacked).cpu().numpy()
-            bar.update(len(window))
+            bar.end()
     return found
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from inspector_cli.main import main
 from support.jobs import ADDED, contents, made_rows, parts, rejects, run, write_lines
 from support.models import aspect, chat_reading, feature
@@ -18,8 +19,10 @@ from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.jobs.filter import FilterJob, filter_job
+from inspector_pipeline.jobs.manifest import threads_of
 from inspector_pipeline.jobs.where import Where
 from inspector_pipeline.jobs.window import score_window
+from inspector_pipeline.jobs.workers import default_workers
 
 
 @pytest.fixture(scope="session")
@@ -546,12 +549,20 @@ def test_the_bar_says_rows_pairs_tokens_and_the_time_that_is_left(make_judge, to
     encoded = [judge.encode(row) for row in rows]
     counts = [sum(len(reading.input_ids) for reading in one.values()) for one in encoded]
     assert [outcome.tokens for outcome in score_window(judge, rows[:9])] == counts[:9]
-    monkeypatch.setattr("inspector_pipeline.jobs.progress.EVERY_S_IN_A_LOG", 0.0)
-    run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")
-    error = capsys.readouterr().err.replace("\r", "\n")
+    monkeypatch.setattr("inspector_pipeline.progress.EVERY_S_IN_A_LOG", 0.0)
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    run(judge, source, tmp_path / "out")
+    error = capsys.readouterr().err
     assert "reading the input: 0 rows" in error and "reading the input: 261 rows" in error
     postfix = r"\[\d+:\d+<\d+:\d+, +[\d.]+ pairs/s, [1-9][\d,]* tokens/s\]"
-    assert set(re.findall(rf"shard 0/1: .* (\d+)/261 {postfix}", error)) == {"256", "261"}
+    found = re.findall(
+        rf"^shard 0/1: +(\d+)%\|.* (\d+)/261 {postfix}$", error, re.M
+    )  # whole lines, since it is no terminal
+    pairs = [int(number) for _, number in found]
+    assert pairs == sorted(pairs) and pairs[-1] == 261 and len(set(pairs)) > 4  # each pass, and not each window
+    assert all(abs(int(percent) - 100 * int(number) / 261) < 9 for percent, number in found) and found[-1][0] == "100"
+    run(judge, source, tmp_path / "out")
+    assert re.findall(r"shard 0/1: 100%\|.* 261/261 \[", capsys.readouterr().err)
 
 
 def test_the_command(folder, tmp_path, capsys):
@@ -651,3 +662,50 @@ def test_a_stretch_without_a_break_is_rejected_alone(judge, tmp_path, monkeypatc
     assert [row["id"] for row in parts(tmp_path / "out")] == [0, 2]
     (one,) = rejects(tmp_path / "out")
     assert one["row"] == rows[1] and "a space, or a mark after a letter, at least every 20000" in one["reason"]
+
+
+def test_workers_write_what_one_process_writes_and_draw_one_bar(judge, tmp_path, capsys, monkeypatch):
+    source = write_lines(tmp_path / "in.jsonl", [*made_rows(2 * WINDOW_ROWS + 9), {"question": "q"}])
+    one = run(judge, source, tmp_path / "one")
+    assert run(judge, source, tmp_path / "two", workers=2) == one and one["rejected"] == 1
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert re.search(r"^2 workers: 100%\|.* 522/522 \[.* tokens/s\]$", capsys.readouterr().err, re.M)
+    (tmp_path / "two" / "part-000001.jsonl").unlink()
+    assert run(judge, source, tmp_path / "two", workers=2) == one  # goes on, with as many as it likes
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+    def broken(*_, **__):
+        raise DataFileError("the disk is full")
+
+    monkeypatch.setattr(judge, "score_encoded", broken)
+    with pytest.raises(DataFileError, match="the disk is full"):
+        run(judge, source, tmp_path / "three", workers=2)
+    assert not [*(tmp_path / "three").glob("part-*")]
+
+
+@pytest.mark.parametrize(
+    ("gain", "parts_and_workers"), [(1.0, {100: 1}), (1.1, {1: 1, 2: 2, 3: 1, 4: 2, 9: 1, 11: 2, 100: 2})]
+)
+def test_by_default_a_job_is_divided_where_that_is_faster(monkeypatch, gain, parts_and_workers):
+    monkeypatch.setattr("inspector_pipeline.jobs.workers.WORKERS_GAIN", gain)
+    assert {parts: default_workers(parts, 2) for parts in parts_and_workers} == parts_and_workers
+    assert default_workers(100, 1) == 1
+
+
+def test_a_job_goes_on_in_the_threads_that_it_was_begun_with(judge, tmp_path, monkeypatch):
+    source = write_lines(tmp_path / "in.jsonl", made_rows(WINDOW_ROWS + 9))
+    asked, threads = [], torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        run(judge, source, tmp_path / "one", workers=None)
+        assert threads_of(tmp_path / "one") == 1 and threads_of(tmp_path) is None
+        monkeypatch.setattr("inspector_pipeline.jobs.score.run_workers", lambda _, tallies: asked.append(len(tallies)))
+        torch.set_num_threads(2)
+        run(judge, source, tmp_path / "one", workers=None)
+        assert asked == [2] and torch.get_num_threads() == 2
+        run(judge, source, tmp_path / "two", workers=None)  # and one process by default
+        assert threads_of(tmp_path / "two") == 2 and asked == [2]
+        with pytest.raises(DataFileError, match="set OMP_NUM_THREADS=2 to go on"):
+            run(judge, source, tmp_path / "two", workers=2)
+    finally:
+        torch.set_num_threads(threads)

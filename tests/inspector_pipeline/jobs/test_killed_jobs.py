@@ -53,13 +53,14 @@ def test_jobs_killed_at_random_moments_write_what_one_run_writes(make_judge, tmp
 
 HELD_BY_THE_KILLED = """
 import os, signal
-from inspector_pipeline.jobs.progress import Progress
-bar = Progress(1, "shard 0/1")
+from inspector_pipeline.progress import Progress, Tally
+bar = Progress("shard 0/1", Tally(1, [1]))
+bar.begin(1, 1)
 if os.fork() == 0:
     bar.get_lock().acquire()
     os.kill(os.getpid(), signal.SIGKILL)
 os.wait()
-bar.add(1, 1)
+bar.passed(1)
 """
 
 

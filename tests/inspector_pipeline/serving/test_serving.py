@@ -1,16 +1,23 @@
 """The server over real HTTP on loopback."""
 
+import ast
 import http.client
 import json
 import random
-import signal
+import shlex
+import shutil
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 from inspector_cli.main import main
+from jsonschema import Draft202012Validator
 from support.models import PAIRS, aspect, feature
-from support.server import STARTED_WITHIN, ask, serving, serving_process
+from support.paths import ROOT
+from support.server import ask, serving
 
 from inspector_pipeline import PairTemplate, load_judge
 from inspector_pipeline.errors import SettingsError
@@ -83,6 +90,11 @@ def test_a_judge_of_questions_is_served_questions_alone(make_judge):
     questions = [{"question": pair["question"]} for pair in PAIRS]
     expected = as_json(judge(questions))
     with serving(judge) as (port, _):
+        asked = [[one["question"]] for one in questions]
+        status, answer, _ = ask(port, "/predict", {"inputs": asked, "raw_scores": True})
+        assert status == 200 and [one[0]["score"] for one in answer] == pytest.approx(
+            [one["expected"]["known"] for one in expected], abs=1e-4
+        )
         for pairs in (questions, PAIRS, [{**one, "prediction": None} for one in questions]):
             status, answer, _ = ask(port, "/score", {"pairs": pairs})
             assert status == 200 and same(answer["results"], expected)
@@ -110,6 +122,7 @@ def test_a_server_that_has_failed_leaves_nobody_waiting_and_says_so(judge, monke
     assert "no room for metrics" in caplog.text
 
 
+POLICY = "content-security-policy"
 BAD = {
     "no JSON": (b"{", 422, "JSON"),
     "no UTF-8": (b'{"pairs": [{"question": "\xff", "prediction": "p"}]}', 400, ""),
@@ -172,10 +185,11 @@ def test_a_full_queue_says_when_to_come_again(judge):
         with ThreadPoolExecutor(12) as clients:
             answers = list(clients.map(lambda _: ask(port, "/score", pairs), range(24)))
         codes = [status for status, _, _ in answers]
-        assert set(codes) == {200, 503}
+        assert set(codes) == {200, 429}
         for status, answer, headers in answers:
-            if status == 503:
+            if status == 429:
                 assert int(headers["Retry-After"]) >= 1 and "Come again" in answer["detail"]
+                assert answer["error"] == answer["detail"] and answer["error_type"] == "Overloaded"
             else:
                 assert len(answer["results"]) == 64
         assert ask(port, "/score", pairs)[0] == 200  # and there is room again
@@ -193,12 +207,40 @@ def test_shutting_down_finishes_what_was_accepted(judge):
     assert all(len(answer["results"]) == 200 for _, answer, _ in answers)
 
 
-def test_the_api_describes_itself(judge):
-    with serving(judge) as (port, _):
-        _, schema, _ = ask(port, "/openapi.json")
-    answers = schema["paths"]["/score"]["post"]["responses"]
-    assert {"200", "400", "413", "422", "503"} <= answers.keys()
-    assert {"Pair", "Result", "ScoreRequest", "ScoreResponse"} <= schema["components"]["schemas"].keys()
+def of_api(description, schema):
+    return Draft202012Validator({**schema, "components": description["components"]})
+
+
+def test_the_api_describes_itself_as_it_is(judge):
+    with serving(judge, pairs=2, api_key="k") as (port, _):
+        key = {"Authorization": "Bearer k"}
+        _, description, _ = ask(port, "/openapi.json")
+        assert description["openapi"].startswith("3.1")
+        for path in ("/score", "/predict", "/"):
+            (operation,) = description["paths"][path].values()
+            answers = operation["responses"]
+            assert {"200", "400", "401", "413", "422", "429", "503", "504"} <= answers.keys()
+            assert "Retry-After" in answers["429"]["headers"] and operation["security"] == [{"ApiKey": []}]
+            body = operation["requestBody"]["content"]["application/json"]["schema"]
+            schema = description["components"]["schemas"][body["$ref"].rpartition("/")[2]]
+            for example in schema["examples"]:  # is valid, and gets a valid answer
+                of_api(description, body).validate(example)
+                status, answer, _ = ask(port, path, example, key)
+                assert status == 200, (path, example, answer)
+                of_api(description, answers["200"]["content"]["application/json"]["schema"]).validate(answer)
+        rows = {"pairs": [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}]}
+        of_api(description, {"$ref": "#/components/schemas/ScoreRequest"}).validate(rows)
+        assert ask(port, "/score", rows, key)[0] == 200
+        for status, answer, _ in (
+            ask(port, "/score", b"{", key),
+            ask(port, "/score", rows),
+            ask(port, "/no", None, key),
+        ):
+            assert status in (422, 401, 404)
+            of_api(description, {"$ref": "#/components/schemas/Problem"}).validate(answer)
+        status, page, headers = ask(port, "/docs")
+        assert status == 200 and "<script" not in page and "default-src 'none'" in headers[POLICY]
+        assert all(f"<h2>POST {path}</h2>" in page for path in ("/score", "/predict", "/"))
 
 
 PREDICT = {
@@ -223,9 +265,51 @@ def test_clients_of_classifiers_are_answered_in_their_shape(judge):
                 assert [one["score"] for one in labels] == sorted((one["score"] for one in labels), reverse=True)
         _, (labels, *_), _ = ask(port, "/predict", {"inputs": pairs})
         assert all(0 <= one["score"] <= 1 for one in labels)
-        for inputs in ("alone", ["a", "b", "c"], [["a"]], [{"text": "a"}], []):
+        for inputs in ("alone", ["a", "b", "c"], [["a"]], [["a"], ["b"]], [{"text": "a"}], []):
             status, answer, _ = ask(port, "/predict", {"inputs": inputs})
-            assert status == 422, (inputs, answer)
+            assert status == 422 and answer["error"] == answer["detail"], (inputs, answer)
+        long = [["q", "a " * 200], pairs[0]]
+        assert ask(port, "/predict", {"inputs": long, "truncate": True})[0] == 200
+        status, answer, _ = ask(port, "/predict", {"inputs": long, "truncate": False})
+        assert status == 413 and "at most 96 tokens, but pair 0 is longer" in answer["error"]
+
+
+def readme(mark, language):
+    """Return the block that follows a mark of the README."""
+    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n```{language}\n")
+    block, fence, _ = rest.partition("```")
+    assert fence
+    return block
+
+
+def test_the_lines_of_the_readme_ask_a_server(judge, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # as tests are; the server is on loopback
+    pair = {"question": "6 times 7?", "prediction": "It is 42."}
+    result = as_json(judge(pair))
+    shares = {name: (value - 1) / 4 for name, value in result["expected"].items()}
+    with serving(judge) as (port, _):
+        place = f"localhost:{port}"
+        for client in ("curl",) if shutil.which("curl") else ():
+            words = shlex.split(readme("serve", "bash").replace("localhost:8000", place))
+            assert words[0] == client
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+            assert same(json.loads(done.stdout)["results"], [result])
+        (line,) = ast.parse(readme("client", "python").replace("localhost:8000", place)).body[1:]
+        labels = asked_by_hub_client(line)
+        assert {one.label: one.score for one in labels} == pytest.approx(shares, abs=1e-4)
+        client = InferenceClient(f"http://{place}")
+        (best,) = client.text_classification({"text": pair["question"], "text_pair": pair["prediction"]}, top_k=1)
+        assert best.label == labels[0].label
+        raw = client.text_classification([pair["question"], pair["prediction"]], function_to_apply="none")
+        assert {one.label: one.score for one in raw} == pytest.approx(result["expected"], abs=1e-4)
+        with pytest.raises(HfHubHTTPError, match="422"):
+            client.text_classification("no response")
+
+
+def asked_by_hub_client(line):
+    """Evaluate the README's line that asks by the Hub's client."""
+    code = compile(ast.Expression(line.value), "README.md", "eval")
+    return eval(code, {"InferenceClient": InferenceClient})
 
 
 def test_where_a_key_is_set_it_is_wanted_before_a_body_is_read(judge):
@@ -248,11 +332,3 @@ def test_a_blank_key_is_refused(folder, monkeypatch, capsys):
 def test_limits_that_contradict_each_other():
     with pytest.raises(SettingsError, match="queue >= pairs"):
         Limits(pairs=10, queue=9)
-
-
-def test_the_command_ends_well_on_sigterm(folder):
-    with serving_process(folder) as (port, server):
-        assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
-        server.send_signal(signal.SIGTERM)
-        _, error = server.communicate(timeout=STARTED_WITHIN)
-    assert "Traceback" not in error and server.returncode in (0, -signal.SIGTERM)
