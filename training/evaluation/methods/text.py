@@ -138,7 +138,7 @@ class Surface:
         )
         options = {"n_estimators": self.trees, "min_samples_leaf": 3, "class_weight": "balanced"}
         forest, scale = RandomForestClassifier(**options, random_state=seed), np.array(classes)
-        by_good, by_score = _fitted(forest, train, train_scores, test, classes)
+        by_good, by_score = fitted_both(forest, train, train_scores, test, classes)
         prior = is_good(train_scores, classes).mean()
         weighed = by_good * np.array([1 - prior, prior])  # from equally frequent classes to these (Saerens 2002)
         good_probability = (weighed / weighed.sum(axis=1, keepdims=True))[:, 1]
@@ -197,12 +197,12 @@ class TfIdf:
         ]
         regression = LogisticRegression(C=self.inverse_penalty, max_iter=2000)
         model, scale = make_pipeline(ColumnTransformer(columns), regression), np.array(classes)
-        by_good, by_score = _fitted(model, train, train_scores, test, classes)
+        by_good, by_score = fitted_both(model, train, train_scores, test, classes)
         good = by_good[:, 1]
         return Predictions(by_score @ scale, good, good, scale[by_score.argmax(axis=1)])
 
 
-def _fitted(model: Any, train: Array, scores: NDArray[Any], rows: Array, classes: list[Any]) -> tuple[Array, Array]:
+def fitted_both(model: Any, train: Array, scores: NDArray[Any], rows: Array, classes: list[Any]) -> tuple[Array, Array]:
     """Fit a classifier on good labels against others, and on the scores: probabilities (rows, 2), (rows, classes)."""
     good = is_good(scores, classes).astype(np.int64)
     by_good = fitted_probabilities(model, train, good, rows, [0, 1])
