@@ -110,13 +110,14 @@ Form = Callable[[str, Fraction, Fraction | None, random.Random], str | None]
 FORMS: dict[str, Form] = {"rephrased": rephrased, "unextractable": unextractable, "planted": planted}
 
 
-def restated_rows(rows: Iterable[Row], forms: Sequence[str], per_row: int, seed: int) -> list[Row]:
+def restated_rows(rows: Iterable[Row], forms: Sequence[str], per_row: int | None, seed: int) -> list[Row]:
     """Give each verified answer as it is, and in other forms.
 
     Args:
         rows: Labelled rows with `final`, what the prediction states, `answer`, the right answer, and generator.
         forms: Which of `FORMS` to make.
-        per_row: How many of them each row gives, at most, drawn.
+        per_row: How many of them each row gives, at most, drawn, beside the row as it is; None for one in all, which may
+            be the row as it is.
         seed: Of all chance.
 
     Returns:
@@ -131,11 +132,13 @@ def restated_rows(rows: Iterable[Row], forms: Sequence[str], per_row: int, seed:
     found = []
     for row in rows:
         row = {**row, "reference": str(row["answer"])}
-        found.append({**row, FORM: PLAIN})
         name = ":".join(map(str, response_key(row)))
-        order = sorted(forms, key=lambda form: random.Random(f"{seed}:{name}:{form}").random())
-        made = [(form, _made(row, form, stated, seed)) for form in order]
-        found += [{**row, "prediction": text, FORM: form} for form, text in made if text is not None][:per_row]
+        drawn = [*forms, PLAIN] if per_row is None else forms
+        order = sorted(drawn, key=lambda form: random.Random(f"{seed}:{name}:{form}").random())
+        made = [(form, row["prediction"] if form == PLAIN else _made(row, form, stated, seed)) for form in order]
+        others = [{**row, "prediction": text, FORM: form} for form, text in made if text is not None]
+        plain = {**row, FORM: PLAIN}
+        found += (others or [plain])[:1] if per_row is None else [plain, *others[:per_row]]
     return found
 
 
