@@ -116,8 +116,8 @@ def restated_rows(rows: Iterable[Row], forms: Sequence[str], per_row: int | None
     Args:
         rows: Labelled rows with `final`, what the prediction states, `answer`, the right answer, and generator.
         forms: Which of `FORMS` to make.
-        per_row: How many of them each row gives, at most, drawn, beside the row as it is; None for one in all, which may
-            be the row as it is.
+        per_row: How many of them each row gives, at most, drawn, beside the row as it is; None for one in all, which
+            may be the row as it is.
         seed: Of all chance.
 
     Returns:

@@ -34,8 +34,8 @@ class Config:
         rows: Files of labelled rows of the contrast stage.
         output: The rows, JSON Lines, with `reference` and `form`.
         forms: Which forms to make.
-        per_row: How many of them a row gives at most, drawn, beside the row as it is; where it is not given, one in all,
-            which may be the row as it is.
+        per_row: How many of them a row gives at most, drawn, beside the row as it is; where it is not given, one in
+            all, which may be the row as it is.
         seed: Of all chance.
     """
 

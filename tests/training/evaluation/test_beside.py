@@ -32,7 +32,7 @@ def test_overlap_counts_what_is_shared():
     assert overlap("It is 18, not 17.", "", "18")[-3:] == (1, 1, 0)
     assert overlap("It is 17.", "", "18")[-3:] == (0, 0, 0) and overlap("", "", "")[:2] == (0, 0)
     assert overlap("so x^2", "", "x^2")[-3:] == (1, 0, 0)
-    assert longest_run("a b a b c".split(), "b a b d".split()) == 3
+    assert longest_run(["a", "b", "a", "b", "c"], ["b", "a", "b", "d"]) == 3
 
 
 @pytest.mark.parametrize(
