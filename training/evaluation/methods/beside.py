@@ -4,7 +4,7 @@ They stand beside judges whose readings hold a context or a reference: what anyb
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ from ...rows.answers import as_number, find_numbers, mentions, stated_answer
 from ...rows.correctness import TIMEOUT
 from ...rows.records import LabelledPair
 from ..metrics import Predictions
-from .text import BASELINES, fitted_both
+from .text import BASELINES, Baseline, fitted_both
 
 _WORD = re.compile(r"\w+")
 LONG_WORD = 5  # letters; shorter ones stand in any text
@@ -97,7 +97,7 @@ class MathVerify:
         return matched(test_pairs, classes, verified)
 
 
-def matched(pairs: Sequence[LabelledPair], classes: list[Any], rule: Any) -> Predictions:
+def matched(pairs: Sequence[LabelledPair], classes: list[Any], rule: Callable[[str, str], bool]) -> Predictions:
     """Give the best score where a rule of (response, reference) holds, else the worst; P(good) is not said."""
     found = np.array([rule(pair.prediction, pair.reference or "") for pair in pairs], dtype=np.float64)
     score = np.where(found > 0, max(classes), min(classes))
@@ -181,12 +181,13 @@ def longest_run(said: Sequence[str], given: Sequence[str]) -> int:
     return longest
 
 
-def baselines_for(slots: Iterable[str]) -> tuple[Any, ...]:
+def baselines_for(slots: Iterable[str]) -> tuple[Baseline, ...]:
     """Choose the baselines of texts alone, and those of what a judge's readings hold beside a pair.
 
     Args:
         slots: Of the readings: context, reference, both or none.
     """
-    slots = set(slots)
-    beside = [Overlap()] if slots else []
-    return (*BASELINES, *beside, *([ExactMatch(), MathVerify()] if "reference" in slots else []))
+    held = set(slots)
+    beside: tuple[Baseline, ...] = (Overlap(),) if held else ()
+    against: tuple[Baseline, ...] = (ExactMatch(), MathVerify()) if "reference" in held else ()
+    return (*BASELINES, *beside, *against)

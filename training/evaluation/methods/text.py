@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,7 +231,28 @@ def fitted_probabilities(model: Any, train: Array, labels: NDArray[Any], test: A
     return probabilities
 
 
-Baseline = Majority | Length | Surface | TfIdf
+class Baseline(Protocol):
+    """What fits an aspect's labels of some pairs and predicts others; `Majority.predict` says how."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the table."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in a few words."""
+
+    def predict(
+        self,
+        train_pairs: Sequence[LabelledPair],
+        train_scores: NDArray[Any],
+        test_pairs: Sequence[LabelledPair],
+        classes: list[Any],
+        seed: int,
+    ) -> Predictions:
+        """Predict as `Majority.predict` says."""
+
+
 BASELINES: tuple[Baseline, ...] = (Majority(), Length(), Surface(), TfIdf())
 TEXT_BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in BASELINES}
 
