@@ -25,7 +25,7 @@ from ..probing.table import Array, Index, Labels, TooFewLabelsError
 from ..rows.records import LabelledPair
 from ..runs.manifest import Manifest
 from .methods.base import Fold, Method
-from .methods.beside import baselines_for
+from .methods.beside import beside_baselines
 from .methods.embedded import EmbeddedMethod, embed
 from .methods.probes import ProbesMethod
 from .methods.text import TEXT_BASELINES, TextMethod
@@ -176,9 +176,8 @@ def methods_of(
     found: dict[str, tuple[Callable[[], Method], Any]] = {
         name: (partial(ProbesMethod, name, design, search), search) for name, search in searches.items()
     }
-    beside = {one.name: one for one in baselines_for(task.features.slots) if one.name not in TEXT_BASELINES}
-    texts = {**{name: TEXT_BASELINES[name] for name in TEXTS}, **beside}
-    found |= {name: (partial(TextMethod, one, pairs, seed), name) for name, one in texts.items()}
+    texts = (*(TEXT_BASELINES[name] for name in TEXTS), *beside_baselines(task.features.slots))
+    found |= {one.name: (partial(TextMethod, one, pairs, seed), one.name) for one in texts}
     for name, folder in embeddings.items():
         found[name] = (partial(_embedded, name, folder, pairs, task, cache), {"embeddings": Path(folder).name})
     return found

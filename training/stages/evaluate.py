@@ -25,7 +25,7 @@ from ..evaluation.crossval import CrossValidation
 from ..evaluation.evidence import by_generator, judge_evidence, protocol, set_evidence
 from ..evaluation.fitted_on import fitted_on
 from ..evaluation.matched import generator_groups, generators_of, matched_evidence, without_generators
-from ..evaluation.methods.beside import baselines_for
+from ..evaluation.methods.beside import beside_baselines
 from ..evaluation.methods.probes import ProbesMethod, identities
 from ..evaluation.methods.text import BASELINES, TextMethod
 from ..evaluation.metrics import METRICS, shown
@@ -176,7 +176,7 @@ def _evaluate_levels(
         else []
     )
     judge = ProbesMethod(JUDGE, design, config.search)
-    baselines = baselines_for(features.slots)
+    baselines = (*BASELINES, *beside_baselines(features.slots))
     texts = {one.name: TextMethod(one, design.data.pairs, config.seed) for one in baselines}
     folds, samples = validation.divided, validation.resamples(config.bootstraps)
     predictions = {method.name: validation.predict(method, folds) for method in (judge, *texts.values())}

@@ -21,7 +21,7 @@ from ...rows.answers import as_number, find_numbers, mentions, stated_answer
 from ...rows.correctness import TIMEOUT
 from ...rows.records import LabelledPair
 from ..metrics import Predictions
-from .text import BASELINES, Baseline, fitted_both
+from .fitting import Baseline, fitted_both
 
 _WORD = re.compile(r"\w+")
 LONG_WORD = 5  # letters; shorter ones stand in any text
@@ -181,13 +181,12 @@ def longest_run(said: Sequence[str], given: Sequence[str]) -> int:
     return longest
 
 
-def baselines_for(slots: Iterable[str]) -> tuple[Baseline, ...]:
-    """Choose the baselines of texts alone, and those of what a judge's readings hold beside a pair.
+def beside_baselines(slots: Iterable[str]) -> tuple[Baseline, ...]:
+    """Choose the baselines of what a judge's readings hold beside a pair.
 
     Args:
         slots: Of the readings: context, reference, both or none.
     """
     held = set(slots)
-    beside: tuple[Baseline, ...] = (Overlap(),) if held else ()
     against: tuple[Baseline, ...] = (ExactMatch(), MathVerify()) if "reference" in held else ()
-    return (*BASELINES, *beside, *against)
+    return (Overlap(), *against) if held else ()
