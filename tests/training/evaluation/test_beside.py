@@ -44,6 +44,8 @@ def test_overlap_counts_what_is_shared():
         (r"So \boxed{\frac{1}{2}}.", r"\frac{1}{2}", True, True),
         ("The answer is 17.", "18", False, False),
         ("No idea.", "18", False, False),
+        ("So she makes $18", "18", True, True),
+        ("The answer is 18. It is not 17.", "18", True, False),
     ],
 )
 def test_answers_are_held_against_references(response, reference, exact, equal):

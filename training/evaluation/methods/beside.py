@@ -17,13 +17,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from ...rows.answers import as_number, find_numbers, mentions, stated_answer
+from ...rows.answers import as_number, find_numbers, last_boxed, mentions
 from ...rows.correctness import TIMEOUT
 from ...rows.records import LabelledPair
 from ..metrics import Predictions
 from .fitting import Baseline, fitted_both
 
 _WORD = re.compile(r"\w+")
+_STATED = re.compile(r"\banswer is:?\s*(\S.*?)(?:\.(?=\s|$)|\n|$)", re.IGNORECASE)
 LONG_WORD = 5  # letters; shorter ones stand in any text
 LAST = 2  # numbers of a response that are compared with the reference
 
@@ -61,10 +62,10 @@ class Overlap:
 
 @dataclass(frozen=True)
 class ExactMatch:
-    """Gives a response the best score where the answer that it states is, as text, its reference; else the worst."""
+    """Gives a response the best score where the answer that it writes is, as text, its reference; else the worst."""
 
     name: str = "exact_match"
-    description: str = "whether the stated final answer is the reference, letter by letter; nothing is fitted"
+    description: str = "whether the written final answer is the reference, letter by letter; nothing is fitted"
 
     def predict(
         self,
@@ -106,13 +107,18 @@ def matched(pairs: Sequence[LabelledPair], classes: list[Any], rule: Callable[[s
 
 @lru_cache(maxsize=100_000)
 def exactly_matches(response: str, reference: str) -> bool:
-    """Whether the final answer that a response states is the reference, white space, $ and commas aside."""
-    stated = stated_answer(response)
-    return stated is not None and _plain(stated.text) == _plain(reference)
+    """Whether what a response writes as its answer is the reference, letter by letter, white space, $ and commas aside.
+
+    That is what stands in its last box, else after its last "answer is", else its last number.
+    """
+    numbers = find_numbers(response)
+    last = response[numbers[-1].start : numbers[-1].end] if numbers else ""
+    written = last_boxed(response) or next(reversed(_STATED.findall(response)), last)
+    return bool(written) and _plain(written) == _plain(reference)
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[\s$,]", "", text).rstrip(".")
+    return re.sub(r"[\s$,*]", "", text).rstrip(".")
 
 
 @lru_cache(maxsize=100_000)
