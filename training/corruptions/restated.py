@@ -31,9 +31,9 @@ REMARKS = (
     "There were {a} things to keep in mind and {b} to look up.",
 )
 REJECTIONS = (
-    "It is not {}, as one may think at first.",
-    "One could take it for {}, but that is a mistake.",
-    "Somebody told me that it is {}, which is wrong.",
+    "It would be a mistake to think that the answer is {}.",
+    "One may think that the answer is {}, but that is wrong.",
+    "Somebody told me that the answer is {}, which is wrong.",
 )
 UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),

@@ -45,7 +45,7 @@ def test_overlap_counts_what_is_shared():
         ("The answer is 17.", "18", False, False),
         ("No idea.", "18", False, False),
         ("So she makes $18", "18", True, True),
-        ("The answer is 18. It is not 17.", "18", True, False),
+        ("The answer is 18. It is not 17.", "18", True, True),
     ],
 )
 def test_answers_are_held_against_references(response, reference, exact, equal):
