@@ -24,7 +24,7 @@ from ..metrics import Predictions
 from .fitting import Baseline, fitted_both
 
 _WORD = re.compile(r"\w+")
-_STATED = re.compile(r"\banswer is:?\s*(\S.*?)(?:\.(?=\s|$)|\n|$)", re.IGNORECASE)
+_STATED = re.compile(r"\banswer is:?\s*(\S.*?)(?:[.,](?=\s|$)|\n|$)", re.IGNORECASE)
 LONG_WORD = 5  # letters; shorter ones stand in any text
 LAST = 2  # numbers of a response that are compared with the reference
 
