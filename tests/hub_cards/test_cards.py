@@ -236,7 +236,7 @@ def test_a_judge_with_slots_shows_a_pair_that_fills_them_and_what_others_reach_o
     text = JudgeCard(judge_config(readings={"rubric": reading}), results, judge="org/judge").render()
     assert '"prediction": "6 x 7 = 42. The answer is 42.", "reference": "42", "context": "6 x 7 is 42."})' in text
     assert "| aspect | of | judge | overlap |" in text
-    row = "| clarity | {} | .900 (.850 to .950) | .800 (.750 to .850) |"
+    row = "| clarity | {} | 0.900 (0.850 to 0.950) | 0.800 (0.750 to 0.850) |"
     assert all(row.format(of) in text for of in ("mean of the generators", "all together", "gpt\\|2"))
 
 
