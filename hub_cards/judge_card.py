@@ -1,5 +1,6 @@
 """The card of a judge: its evidence, cost, data and limits, each from its files; what is absent is said to be."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from .backbone_license import base_model, known_license
 from .cards import render
 from .evidence import LAGER_PAPER, PAPER, PAPER_URL, DataSource, Intervals, compared_metrics, data_sources
 from .markdown import Markdown
-from .measured import calibration_table, degenerate_table, matched_table, ranking_table, use_table
+from .measured import calibration_table, degenerate_table, matched_table, ranking_table, unseen_table, use_table
 
 PLOTS = {
     "layer_curve.png": "Quality by depth.",
@@ -29,6 +30,8 @@ BACKBONE_CITATIONS = {  # by what the Hub ids of a family begin with
     "HuggingFaceTB/SmolLM2": "Ben Allal et al., SmolLM2, arXiv 2502.02737.",
     "Qwen/Qwen3": "Qwen Team, Qwen3 Technical Report, arXiv 2505.09388.",
 }
+EXAMPLE = {"question": "What is 6 x 7?", "prediction": "6 x 7 = 42. The answer is 42."}
+BESIDE = {"reference": "42", "context": "6 x 7 is 42."}
 RUBRIC_LINE = re.compile(r"^\s*(\d+)\s*[—–:.-]\s*(\S.*)$", re.MULTILINE)
 
 
@@ -189,6 +192,18 @@ class JudgeCard:
         """A table: what it tells of right and wrong answers to one question; none where that was not measured."""
         part = self.results.get("matched")
         return matched_table(part) if part else None
+
+    @property
+    def unseen(self) -> Markdown | None:
+        """A table: what it and others tell of generators that no fit saw; none where that was not measured."""
+        part = self.results.get("unseen_generators")
+        return unseen_table(part) if part else None
+
+    @property
+    def example(self) -> Markdown:
+        """A pair as the snippet writes it, with what its readings hold beside question and response."""
+        held = dict.fromkeys(slot for reading in self.config.parsed_readings.values() for slot in reading.slots)
+        return Markdown(json.dumps({**EXAMPLE, **{slot: BESIDE[slot] for slot in held}}))
 
     @property
     def calibration(self) -> Markdown | None:

@@ -69,6 +69,26 @@ def matched_table(part: Part) -> Markdown:
     return Markdown("\n".join(lines))
 
 
+def unseen_table(part: Part) -> Markdown:
+    """Write the part `unseen_generators` of results.json: AUROC on generators that no fit saw, beside others.
+
+    Args:
+        part: Aspect -> `mean` over generators, `pooled` over all rows, `by_generator` and `by_form`, each with `auroc`,
+            other methods' beside it, and paired gains.
+    """
+    gain = "gain_over_"
+    methods = [key.removeprefix(gain) for key in next(iter(part.values()))["pooled"] if key.startswith(gain)]
+    methods = [method for method in methods if method != "majority"]
+    lines = [f"| aspect | of | judge | {' | '.join(map(words, methods))} |", "|---" * (len(methods) + 3) + "|"]
+    for name, entry in part.items():
+        parts = {"mean of the generators": entry["mean"], "all together": entry["pooled"]}
+        for of, own in {**parts, **entry["by_generator"], **entry["by_form"]}.items():
+            others = (_shown(own.get(method, {}).get("auroc")) for method in methods)
+            if own:
+                lines.append(f"| {words(name)} | {words(of)} | {_shown(own['auroc'])} | {' | '.join(others)} |")
+    return Markdown("\n".join(lines))
+
+
 def use_table(part: Part) -> Markdown:
     """Write the part `use` of results.json as lines of Markdown, a row for each way of choosing.
 

@@ -224,6 +224,22 @@ def test_a_judge_that_does_not_beat_surface_says_so():
     assert "does not reliably beat the surface baseline" in text and "it beats the surface baseline" not in text
 
 
+def test_a_judge_with_slots_shows_a_pair_that_fills_them_and_what_others_reach_on_unseen_generators():
+    reading = {"prefix": "{context}\n", "middle": "\nA: ", "suffix": "\n{reference}", "add_special_tokens": True}
+    beside = {
+        "auroc": interval(0.9),
+        "overlap": {"auroc": interval(0.8)},
+        "gain_over_overlap": {"auroc": interval(0.1)},
+    }
+    part = {"mean": beside, "pooled": beside, "by_generator": {"gpt|2": beside}, "by_form": {}}
+    results = {**full_results(), "unseen_generators": {"clarity": part}}
+    text = JudgeCard(judge_config(readings={"rubric": reading}), results, judge="org/judge").render()
+    assert '"prediction": "6 x 7 = 42. The answer is 42.", "reference": "42", "context": "6 x 7 is 42."})' in text
+    assert "| aspect | of | judge | overlap |" in text
+    row = "| clarity | {} | 0.900 (0.850 to 0.950) | 0.800 (0.750 to 0.850) |"
+    assert all(row.format(of) in text for of in ("mean of the generators", "all together", "gpt\\|2"))
+
+
 def test_meanings_come_from_the_results_or_the_aspects_own_rubric():
     clarity, truth = full_card().aspects
     assert clarity.meanings == {"3": "Understandable.", "4": "Mostly clear.", "5": "Clear | short."}

@@ -25,6 +25,7 @@ from ..probing.table import Array, Index, Labels, TooFewLabelsError
 from ..rows.records import LabelledPair
 from ..runs.manifest import Manifest
 from .methods.base import Fold, Method
+from .methods.beside import beside_baselines
 from .methods.embedded import EmbeddedMethod, embed
 from .methods.probes import ProbesMethod
 from .methods.text import TEXT_BASELINES, TextMethod
@@ -175,7 +176,8 @@ def methods_of(
     found: dict[str, tuple[Callable[[], Method], Any]] = {
         name: (partial(ProbesMethod, name, design, search), search) for name, search in searches.items()
     }
-    found |= {name: (partial(TextMethod, TEXT_BASELINES[name], pairs, seed), name) for name in TEXTS}
+    texts = (*(TEXT_BASELINES[name] for name in TEXTS), *beside_baselines(task.features.slots))
+    found |= {one.name: (partial(TextMethod, one, pairs, seed), one.name) for one in texts}
     for name, folder in embeddings.items():
         found[name] = (partial(_embedded, name, folder, pairs, task, cache), {"embeddings": Path(folder).name})
     return found
@@ -184,15 +186,16 @@ def methods_of(
 def _embedded(name: str, folder: str, pairs: Sequence[LabelledPair], task: Task, cache: Path) -> Method:
     """Embed the texts of a task's labelled rows once, and keep the vectors."""
     path, used = cache / task.name / f"{name}.npy", np.unique(task.labels.pair)
-    texts = [text for key in ("question", "prediction") for text in (getattr(pairs[i], key) for i in used)]
+    keys = ("question", "prediction", *task.features.slots)
+    texts = [text for key in keys for text in (getattr(pairs[i], key) or "" for i in used)]
     vectors = np.load(path) if path.is_file() else None
     if vectors is None or len(vectors) != len(texts):
         vectors = embed(folder, texts)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, vectors)
-    whole = np.zeros((2, len(pairs), vectors.shape[1]), dtype=np.float32)
-    whole[:, used] = vectors.reshape(2, len(used), -1)
-    return EmbeddedMethod(name, pairs, whole.reshape(2 * len(pairs), -1))
+    whole = np.zeros((len(keys), len(pairs), vectors.shape[1]), dtype=np.float32)
+    whole[:, used] = vectors.reshape(len(keys), len(used), -1)
+    return EmbeddedMethod(name, pairs, whole.reshape(len(keys) * len(pairs), -1))
 
 
 def curve_of(task: Task, values: Mapping[str, Mapping[int, Array]], bootstraps: int, seed: int) -> list[dict[str, Any]]:

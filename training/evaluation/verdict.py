@@ -9,6 +9,9 @@ CHEAPER = {  # cheapest first
     "length": "length alone",
     "surface": "surface features (lengths, counts, word overlap)",
     "tfidf": "TF-IDF with logistic regression",
+    "overlap": "words and numbers shared with the context or the reference",
+    "exact_match": "comparing the stated answer with the reference",
+    "math_verify": "math-verify against the reference",
 }
 PREFERENCE = "preference"  # an aspect's part with the evidence of comparisons
 CHANCE = 0.5

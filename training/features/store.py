@@ -88,6 +88,11 @@ class Fingerprint:
         )
         return tuple(dict.fromkeys(found))
 
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What its readings hold beside question and response: a reference, a context, both or none."""
+        return tuple(dict.fromkeys(slot for reading in self.readings.values() for slot in reading.slots))
+
     def differences(self, other: "Fingerprint") -> list[str]:
         """Name the fields, other than those that say which features of each pair are held, in which two differ."""
         return [key for key, own in vars(self).items() if key not in CHOSEN_FEATURES and own != getattr(other, key)]

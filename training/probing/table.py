@@ -151,16 +151,21 @@ class Rows:
 
 
 def question_names(pairs: Sequence[LabelledPair]) -> list[str]:
-    """Name each pair's question by the first id that it, or a pair of the same text or id, carries.
+    """Name each pair's question by the first id that it, or a pair of the same text, context or id, carries.
 
-    One text may stand under several ids, and one id may hold a question in several wordings: what shares either is
-    one question, on one side of every fold.
+    One text may stand under several ids, one id may hold a question in several wordings, and several questions may
+    rest on one context: what shares any of these is one question, on one side of every fold.
     """
     ids = np.unique([str(pair.id) for pair in pairs], return_inverse=True)[1]
-    texts = np.unique([question_id(pair.question) for pair in pairs], return_inverse=True)[1]
-    n = int(ids.max(initial=-1)) + 1
-    links = coo_array((np.ones(len(pairs)), (ids, n + texts)), shape=(n + len(pairs), n + len(pairs)))
-    component = connected_components(links, directed=False)[1][ids]
+    places: dict[tuple[str, str], int] = {}
+    n, links = int(ids.max(initial=-1)) + 1, list[tuple[int, int]]()
+    for own, pair in zip(ids.tolist(), pairs, strict=True):
+        shared = [("text", pair.question), *([("context", pair.context)] if isinstance(pair.context, str) else [])]
+        links += [(own, n + places.setdefault((kind, question_id(text)), len(places))) for kind, text in shared]
+    size = n + len(places)
+    rows, columns = np.array(links, dtype=np.int64).reshape(-1, 2).T
+    linked = coo_array((np.ones(len(links)), (rows, columns)), shape=(size, size))
+    component = connected_components(linked, directed=False)[1][ids]
     first: dict[int, str] = {}
     return [first.setdefault(int(number), str(pair.id)) for number, pair in zip(component, pairs, strict=True)]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
+from inspector_pipeline.names import as_text
 
 from .scales import is_blank as is_blank
 from .scales import parse_label as parse_label
@@ -18,6 +19,7 @@ from .scales import rater_columns
 logger = logging.getLogger(__name__)
 
 TEXTS = ("answer", "final_answer")
+BESIDE = ("reference", "context")
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -38,6 +40,8 @@ class Columns:
         sample: Which of the question's responses; without it, they are counted from 0.
         generator: What wrote the response.
         domain: What the question is about.
+        reference: A right answer, for a reading with a slot for it.
+        context: What the response should rest on, for a reading with a slot for it.
         label: Aspect -> column of its labels, made by people or by anything else; of several raters, their columns
             joined by `+`. With it, the rows are labelled.
         question_only: Whether the labels are of the questions themselves; there is no response then.
@@ -51,6 +55,8 @@ class Columns:
     sample: str | None = None
     generator: str | None = None
     domain: str | None = None
+    reference: str | None = None
+    context: str | None = None
     label: dict[str, str] = field(default_factory=dict)
     question_only: bool = False
 
@@ -120,6 +126,11 @@ def map_row(source: Row, columns: Mapping[str, str]) -> Row:
     for name in TEXTS:
         if name in columns and not is_blank(source.get(columns[name])):
             row[name] = _text(source, columns[name], name, numbers=True)
+    for name in BESIDE:
+        if name in columns and not is_blank(source.get(columns[name])):
+            value = as_text(source[columns[name]])
+            named = columns[name] != name  # what only happens to be called so may be of any kind
+            row[name] = _text({name: value}, name, name) if named or isinstance(value, str) else _plain(value)
     if "prediction" in columns:
         if "sample" in columns:
             row["sample"] = _sample(source.get(columns["sample"]))

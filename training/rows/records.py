@@ -36,8 +36,9 @@ from inspector_pipeline.files.tables import Row, read_rows
 from inspector_pipeline.template import is_blank
 
 BESIDE = ("reference", "context", "question_turns")  # what a reading may hold besides question and response
-OPTIONAL = ("weights", "sample", "generator", "auxiliary", "comparisons", *BESIDE)
-FILLED = ("comparisons", *BESIDE)  # that are written where there is something
+FORM = "form"  # which rule a row was made by, as evidence is told apart by it
+OPTIONAL = ("weights", "sample", "generator", "auxiliary", "comparisons", FORM, *BESIDE)
+FILLED = ("comparisons", FORM, *BESIDE)  # that are written where there is something
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
 LONGEST_USUAL = 5
 
@@ -56,6 +57,7 @@ class LabelledPair:
         generator: What wrote the response.
         auxiliary: Whether the row serves training only, and is never scored in an evaluation.
         comparisons: With other responses to the question; see rows/compared.py.
+        form: Which rule the row was made by, where it was.
         reference: A right answer, for readings with a slot for it.
         context: What the response should rest on, for readings with a slot for it.
         question_turns: The question as a conversation, where it is one.
@@ -70,6 +72,7 @@ class LabelledPair:
     generator: str | None = None
     auxiliary: bool = False
     comparisons: list[dict[str, Any]] = field(default_factory=list)
+    form: str | None = None
     reference: str | None = None
     context: str | None = None
     question_turns: list[dict[str, str]] | None = None

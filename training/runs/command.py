@@ -30,6 +30,7 @@ STAGES = (  # in the order of the work
     "correctness",
     "known_questions",
     "contrast",
+    "restate",
     "corrupt",
     "degenerate",
     "audit",

@@ -25,11 +25,13 @@ from ..evaluation.crossval import CrossValidation
 from ..evaluation.evidence import by_generator, judge_evidence, protocol, set_evidence
 from ..evaluation.fitted_on import fitted_on
 from ..evaluation.matched import generator_groups, generators_of, matched_evidence, without_generators
+from ..evaluation.methods.beside import beside_baselines
 from ..evaluation.methods.probes import ProbesMethod, identities
 from ..evaluation.methods.text import BASELINES, TextMethod
 from ..evaluation.metrics import METRICS, shown
 from ..evaluation.out_of_fold import SET, out_of_fold_rows
 from ..evaluation.preferences import DEFINITIONS, preference_evidence
+from ..evaluation.unseen import unseen_evidence, unseen_lines
 from ..evaluation.verdict import verdict
 from ..features.store import FeatureSet, concatenate, load_features
 from ..probing.kernels import Design
@@ -66,6 +68,7 @@ class Config:
         repeats: Repetitions with other folds.
         bootstraps: Resamples of the questions for the intervals.
         generator_groups: Groups into which generators are divided, to leave each out of the fit in turn; 0 for none.
+        unseen: Whether to measure baselines and rival, too, on generators that no fit saw, and on all of their rows.
         learning_curve: Shares of the training questions to fit on, one repeat each; none to leave the curve out.
         seed: Of folds, forests and resamples.
         candidates_tried: How many other settings people looked at on this data before; said in the evidence.
@@ -85,6 +88,7 @@ class Config:
     repeats: int = 3
     bootstraps: int = 1000
     generator_groups: int = 4
+    unseen: bool = False
     learning_curve: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7)
     seed: int = 731
     candidates_tried: int = 0
@@ -172,12 +176,14 @@ def _evaluate_levels(
         else []
     )
     judge = ProbesMethod(JUDGE, design, config.search)
-    texts = {one.name: TextMethod(one, design.data.pairs, config.seed) for one in BASELINES}
+    baselines = (*BASELINES, *beside_baselines(features.slots))
+    texts = {one.name: TextMethod(one, design.data.pairs, config.seed) for one in baselines}
     folds, samples = validation.divided, validation.resamples(config.bootstraps)
     predictions = {method.name: validation.predict(method, folds) for method in (judge, *texts.values())}
     of_rival = {rival.name: validation.predict(rival, [fold.that_counts() for fold in folds]) for rival in rivals}
     results = judge_evidence({**predictions, **of_rival}, labels, samples)
-    results |= {"protocol": _protocol(config, judge.choices[: len(folds)]), "candidates_tried": config.candidates_tried}
+    results |= {"protocol": _protocol(config, judge.choices[: len(folds)], baselines)}
+    results["candidates_tried"] = config.candidates_tried
     results["fitted_on"] = fitted_on(design.data.pairs, labels, predictions[judge.name])
     generators = generators_of(labels, design.data.pairs)
     for name, own in by_generator(predictions[JUDGE], labels, generators, samples).items():
@@ -186,6 +192,11 @@ def _evaluate_levels(
     once = [fold for fold in folds if fold.repeat == 0]
     new = without_generators(once, generators, groups) if len(groups) else []
     unseen = validation.predict(judge, new) if new else None
+    if config.unseen and unseen is not None:
+        others = {one.name: validation.predict(one, [fold.that_counts() for fold in new]) for one in rivals}
+        others |= {name: validation.predict(one, new) for name, one in texts.items()}
+        told = (labels, generators, design.data.pairs, config.bootstraps, config.seed)
+        results["unseen_generators"] = unseen_evidence({JUDGE: unseen, **others}, *told)
     matched = matched_evidence(predictions, labels, generators, config.bootstraps, config.seed, unseen)
     if matched:
         results["matched"] = matched
@@ -271,7 +282,7 @@ def _rival_design(judge: Design, pairs: Sequence[LabelledPair], features: Featur
     return Design(features, judge.labels)
 
 
-def _protocol(config: Config, choices: Sequence[Choice]) -> dict[str, Any]:
+def _protocol(config: Config, choices: Sequence[Choice], baselines: Sequence[Any] = BASELINES) -> dict[str, Any]:
     folds = f"{config.folds} folds x {config.repeats} repeats, by question id over all aspects, stratified by label"
     chosen: dict[str, list[Any]] = {
         "depths_chosen": [choice.depth for choice in choices],
@@ -282,7 +293,7 @@ def _protocol(config: Config, choices: Sequence[Choice]) -> dict[str, Any]:
     fits = {"search": asdict(config.search), "rival": asdict(config.rival) if config.rival else None}
     return {
         **protocol(folds, list(CHOSEN), list(METRICS), config.bootstraps),
-        "baselines": {baseline.name: baseline.description for baseline in BASELINES},
+        "baselines": {baseline.name: baseline.description for baseline in baselines},
         **{name: {str(one): own.count(one) for one in sorted(set(own))} for name, own in chosen.items()},
         "settings": {**fits, **{name: getattr(config, name) for name in ("folds", "repeats", "bootstraps", "seed")}},
     }
@@ -305,6 +316,8 @@ def report(results: Mapping[str, Any]) -> str:
                 gain = entry[f"gain_over_{other}"]["auroc"]
                 line += f"   {other} {entry[other]['auroc']['value']:.3f}, gain {shown(gain)}"
         lines.append(line)
+    for name, entry in results.get("unseen_generators", {}).items():
+        lines += [f"{name:<22} on generators never seen: {line}" for line in unseen_lines(entry)]
     for name, entry in results.get("matched", {}).items():
         lines.append(
             f"{name:<22} of {entry['n_questions']} questions answered by {entry['n_generators']} generators: AUROC "

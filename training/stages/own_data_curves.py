@@ -9,7 +9,7 @@ curves.json, curves.md, and what each method predicted, so that a stopped run go
 """
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,15 @@ class TaskConfig:
         features: Folders of the extract stage.
         aspect: Whose labels are learnt.
         good: From which level on labels are good; the usual rule where not given.
+        reading: Which reading judges take, where it is none of the search's.
+        without: Variants that are left out, as one with a prior whose judge saw these rows, or reads another reading.
     """
 
     features: tuple[str, ...]
     aspect: str
     good: float | None = None
+    reading: str | None = None
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,11 @@ def run(config: Config) -> None:
         DataFileError: A task has too few labels.
         BackboneError: A folder holds no embedding model.
     """
+    unknown = {name for task in config.tasks.values() for name in task.without} - config.variants.keys()
+    if unknown:
+        raise DataFileError(
+            f"without expects some of {', '.join(config.variants) or 'no'} variants, but got {min(unknown)}."
+        )
     if not config.tasks or not config.sizes or min(config.sizes) < 2 or config.draws < 1:
         raise DataFileError("own_data_curves expects a task, sizes of two or more and one draw or more, but got fewer.")
     output = Path(config.output)
@@ -102,7 +111,10 @@ def _curve(name: str, task: TaskConfig, config: Config, drawn: Drawn) -> dict[st
     features = concatenate([load_features(folder) for folder in task.features])
     sizes = {"n_test": config.n_test, "n_train": max(config.sizes)}
     divided = Task.of(name, features, task.aspect, **sizes, seed=config.seed, good=task.good)
-    searches = {JUDGE: config.search, **config.variants}
+    kept = {name: one for name, one in config.variants.items() if name not in task.without}
+    searches = {JUDGE: config.search, **kept}
+    if task.reading is not None:
+        searches = {name: replace(one, readings=(task.reading,)) for name, one in searches.items()}
     methods = methods_of(divided, searches, config.embeddings, config.seed, drawn.folder)
     values = {method: drawn.values(divided, method, *built) for method, built in methods.items()}
     return {

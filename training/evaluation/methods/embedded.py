@@ -89,15 +89,15 @@ class EmbeddedMethod(Method):
     Args:
         name: Its name in the table.
         pairs: All pairs.
-        vectors: (2 x pairs, width): of all questions, then of all responses.
+        vectors: (texts of a pair x pairs, width): of all questions, then of all responses, then of what stands beside.
     """
 
     budget = f"{len(INVERSE_PENALTIES)} penalties in {INNER_FOLDS} inner folds"
 
     def __init__(self, name: str, pairs: Sequence[LabelledPair], vectors: NDArray[np.float32]) -> None:
-        """Put both embeddings of a pair side by side."""
+        """Put a pair's embeddings side by side."""
         self.name, self.description = name, f"logistic regression on {name} embeddings of question and response"
-        self.x = np.hstack([vectors[: len(pairs)], vectors[len(pairs) :]]).astype(np.float64)
+        self.x = np.hstack(np.split(vectors, max(1, len(vectors) // len(pairs)))).astype(np.float64)
 
     def fit(self, fold: Fold) -> Callable[[Labels], Predicted]:
         """Fit on the training rows that are not auxiliary, each aspect by itself."""

@@ -20,8 +20,9 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from ...probing.table import Labels, TooFewLabelsError
 from ...rows.records import LabelledPair, is_good
-from ..metrics import Array, Predictions
+from ..metrics import Predictions
 from .base import Fold, Method, Predicted
+from .fitting import Baseline, fitted_both, fitted_probabilities
 
 TOKEN = r"\w+|[^\w\s]"  # signs are words too: an equals sign says more of mathematics than most words
 
@@ -138,7 +139,7 @@ class Surface:
         )
         options = {"n_estimators": self.trees, "min_samples_leaf": 3, "class_weight": "balanced"}
         forest, scale = RandomForestClassifier(**options, random_state=seed), np.array(classes)
-        by_good, by_score = _fitted(forest, train, train_scores, test, classes)
+        by_good, by_score = fitted_both(forest, train, train_scores, test, classes)
         prior = is_good(train_scores, classes).mean()
         weighed = by_good * np.array([1 - prior, prior])  # from equally frequent classes to these (Saerens 2002)
         good_probability = (weighed / weighed.sum(axis=1, keepdims=True))[:, 1]
@@ -197,41 +198,11 @@ class TfIdf:
         ]
         regression = LogisticRegression(C=self.inverse_penalty, max_iter=2000)
         model, scale = make_pipeline(ColumnTransformer(columns), regression), np.array(classes)
-        by_good, by_score = _fitted(model, train, train_scores, test, classes)
+        by_good, by_score = fitted_both(model, train, train_scores, test, classes)
         good = by_good[:, 1]
         return Predictions(by_score @ scale, good, good, scale[by_score.argmax(axis=1)])
 
 
-def _fitted(model: Any, train: Array, scores: NDArray[Any], rows: Array, classes: list[Any]) -> tuple[Array, Array]:
-    """Fit a classifier on good labels against others, and on the scores: probabilities (rows, 2), (rows, classes)."""
-    good = is_good(scores, classes).astype(np.int64)
-    by_good = fitted_probabilities(model, train, good, rows, [0, 1])
-    return by_good, fitted_probabilities(model, train, scores, rows, classes)
-
-
-def fitted_probabilities(model: Any, train: Array, labels: NDArray[Any], test: Array, classes: list[Any]) -> Array:
-    """Fit a scikit-learn classifier and predict.
-
-    Args:
-        model: The classifier; it is not needed where only one class is seen, which then is certain.
-        train: (train rows, features).
-        labels: (train rows,).
-        test: (test rows, features).
-        classes: All classes, ascending.
-
-    Returns:
-        (test rows, classes); 0 for a class that was not seen.
-    """
-    seen, place = np.unique(labels, return_inverse=True)
-    if labels.dtype.kind == "f":  # which scikit-learn takes for a regression's target
-        labels = place
-    probabilities = np.zeros((len(test), len(classes)))
-    certain = len(seen) == 1
-    probabilities[:, np.searchsorted(classes, seen)] = 1.0 if certain else model.fit(train, labels).predict_proba(test)
-    return probabilities
-
-
-Baseline = Majority | Length | Surface | TfIdf
 BASELINES: tuple[Baseline, ...] = (Majority(), Length(), Surface(), TfIdf())
 TEXT_BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in BASELINES}
 
