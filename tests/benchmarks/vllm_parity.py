@@ -29,23 +29,7 @@ from inspector_pipeline.api.export import export_sequence_classification
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, local_backbone
 
 CLASSES = (1, 2, 3, 4, 5)
-WORDS = [
-    "the",
-    "answer",
-    "is",
-    "four",
-    "because",
-    "two",
-    "and",
-    "two",
-    "make",
-    "it",
-    "so",
-    "yes",
-    "no",
-    "seven",
-    "prime",
-]
+WORDS = ["the", "answer", "is", "four", "because", "two", "make", "it", "so", "yes", "no", "prime"]
 STARTED_WITHIN = 300  # seconds
 
 
@@ -67,9 +51,8 @@ def write_judge(folder, layers):
 
 def made_pairs(n):
     """Make pairs of growing length."""
-    return [
-        {"question": f"What is {i} + 2?", "prediction": " ".join(WORDS[: 1 + i % 14] * (1 + i // 14))} for i in range(n)
-    ]
+    texts = [" ".join(WORDS[: 1 + i % 12] * (1 + i // 12)) for i in range(n)]
+    return [{"question": f"What is {i} + 2?", "prediction": text} for i, text in enumerate(texts)]
 
 
 @torch.inference_mode()
