@@ -214,11 +214,11 @@ def _candidates(config: Config, pairs: list[LabelledPair], labels: Labels) -> It
     methods = Path(config.output) / METHODS
     for name, encoder in (("encoder", config.encoder), ("encoder_frozen", config.encoder_frozen)):
         if encoder is not None:
-            shared = (encoder, pairs, labels, sample, methods / name)
-            yield Candidate(name, encoder, (), partial(encoder_method, *shared, frozen=name != "encoder"))
+            options: dict[str, Any] = {"keep": methods / name, "frozen": name != "encoder"}
+            yield Candidate(name, encoder, (), partial(encoder_method, encoder, pairs, labels, sample, **options))
     if config.lora is not None:
-        shared = (config.lora, pairs, labels, sample, methods / "lora")
-        yield Candidate("lora", config.lora, (), partial(lora_method, *shared))
+        build = partial(lora_method, config.lora, pairs, labels, sample, methods / "lora")
+        yield Candidate("lora", config.lora, (), build)
 
 
 def _score_tokens(
@@ -241,7 +241,8 @@ def _score_tokens(
     for variant in tokens.variants:
         described = {"variant": variant, "tuning": repr(tuning)}
         yield Candidate(f"lager_{variant}", described, inputs, partial(lager, variant))
-    prompting = {**({"generated": tokens.generated} if tokens.generated else {}), **tokens.prompted}
+    zero_shot = {} if tokens.generated is None else {"generated": tokens.generated}
+    prompting: dict[str, GeneratedConfig] = {**zero_shot, **tokens.prompted}
     rubrics = chosen_rubrics(tokens.aspects, tokens.scale, tokens.custom_aspects) if prompting else []
     asked = [rubric for rubric in rubrics if rubric.name in labels.names]
     for name, own in prompting.items():

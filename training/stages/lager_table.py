@@ -178,10 +178,10 @@ def _of_pairs(config: Config) -> ScoredLogits:
     table = counted_table(pairs, UNCOUNTED)
     if config.aspect not in table.names:
         raise DataFileError(f"{config.pairs} expects labels of {config.aspect!r}, but has {', '.join(table.names)}.")
-    labels = table.take(np.flatnonzero(table.aspect == table.names.index(config.aspect)))
+    labels = table.take(np.flatnonzero(table.aspect == table.names.index(str(config.aspect))))
     try:
         with safe_open(config.logits, framework="numpy") as file:
-            values = np.asarray(file.get_tensor(config.aspect), dtype=float)
+            values = np.asarray(file.get_tensor(str(config.aspect)), dtype=float)
     except (SafetensorError, OSError) as error:
         raise DataFileError(
             f"{config.logits} expects a comparison's score-token logits of {config.aspect}, but: {error}."

@@ -37,7 +37,8 @@ from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.settings import SearchConfig
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair, read_records
-from inspector_training.score_tokens.logits import LayerLogits
+from inspector_training.score_tokens import logits
+from inspector_training.score_tokens.logits import LayerLogits, LogitsSettings, cached_layer_logits
 from inspector_training.score_tokens.weights import TuningConfig
 from inspector_training.stages.compare import LAGER_VARIANTS, ScoreTokensConfig, prepare
 from inspector_training.stages.compare import Config as CompareConfig
@@ -50,6 +51,7 @@ from inspector_training.stages.rubric_rows import run as rubric_rows
 from support.causal import save_causal
 from transformers import BertConfig, BertModel
 
+from inspector_pipeline import load_judge
 from inspector_pipeline.errors import DataFileError, SettingsError
 
 RUBRICS = (Rubric("tone", "How kind it is.", 1, 5), Rubric("wit", "How witty it is.", 1, 5))
@@ -222,6 +224,32 @@ def test_variants_that_are_none_are_refused(labelled, variant):
         LagerMethod(variant, logits, {"adam": TuningConfig()})
 
 
+def test_logits_that_a_killed_run_had_read_are_not_read_again(made, labelled, tmp_path, monkeypatch):
+    settings, path = LogitsSettings(str(made / "lager"), str(made / "labelled.jsonl"), ()), tmp_path / "l.safetensors"
+    table, read, asked = Labels.of(labelled), logits.layer_logits, []
+
+    def dies_at(call):
+        def layer_logits(judge, aspect, pairs):
+            asked.append(len(pairs))
+            if len(asked) == call:
+                raise KeyboardInterrupt
+            return read(judge, aspect, pairs)
+
+        return layer_logits
+
+    monkeypatch.setattr(logits, "WINDOW", 16)  # 16, 16 and 8 pairs of each aspect
+    monkeypatch.setattr(logits, "layer_logits", dies_at(5))
+    with pytest.raises(KeyboardInterrupt):
+        cached_layer_logits(settings, labelled, table, path)
+    monkeypatch.setattr(logits, "layer_logits", dies_at(0))
+    found = cached_layer_logits(settings, labelled, table, path)
+    assert asked == [16, 16, 8, 16, 16, 16, 8] and [one.name for one in tmp_path.glob("*.parts")] == []
+    texts = [(pair.question, pair.prediction) for pair in labelled]
+    judge = load_judge(made / "lager", dtype="stored")
+    for name, values in found.values.items():
+        np.testing.assert_allclose(values, read(judge, name, texts), atol=1e-4)
+
+
 def test_features_of_other_pairs_are_refused(config, tmp_path):
     rows = read_records(config.pairs)
     fewer = tmp_path / "fewer.jsonl"
@@ -290,8 +318,8 @@ def test_passes_are_bounded_by_their_tokens(tmp_path):
         assert found.per_device_train_batch_size * found.gradient_accumulation_steps == 16
 
 
-def make(name, made, labelled, keep=None):
-    labels, training = Labels.of(labelled), TrainingConfig(epochs=1, learning_rate=1e-2)
+def make(name, made, labelled, labels, keep=None):
+    training = TrainingConfig(epochs=1, learning_rate=1e-2)
     if name == "lora":
         return lora_method(LoraConfig(str(made / "backbone"), None, training=training), labelled, labels, 4, keep)
     config = EncoderConfig(str(made / "encoder"), training=training)
@@ -302,20 +330,21 @@ def make(name, made, labelled, keep=None):
 def test_a_model_that_was_kept_is_loaded_again_and_not_trained_again(
     made, labelled, config, tmp_path, name, monkeypatch
 ):
-    fold = prepare(config)[0].validation.divided[0]
-    first = make(name, made, labelled, tmp_path / name)
+    validation = prepare(config)[0].validation
+    fold, shared = validation.divided[0], (name, made, labelled, validation.labels, tmp_path / name)
+    first = make(*shared)
     expected = {a: found.expected for a, (_, found) in enumerate(first.fit(fold)(fold.test))}
     for trainer in ("train", "fit_heads"):
         monkeypatch.setattr(finetuned, trainer, lambda *_: pytest.fail("trained again"))
-    again = make(name, made, labelled, tmp_path / name)
+    again = make(*shared)
     for a, (_, found) in enumerate(again.fit(fold)(fold.test)):
         np.testing.assert_allclose(found.expected, expected[a], atol=1e-5)
     assert again.steps == first.steps and again.cost({}).parameters > 1000
     (folder,) = (tmp_path / name).iterdir()
     tested = [labelled[i] for i in np.unique(fold.test.pair)]
     scored = load_classifier(folder)([{"question": pair.question, "prediction": pair.prediction} for pair in tested])
-    assert list(scored[0]) == ["tone", "wit", "correctness"][: len(scored[0])]
-    for a, aspect in enumerate(("tone", "wit")):
+    assert [*scored[0]] == ["tone", "wit"]
+    for a, aspect in enumerate(scored[0]):
         own = [sum(int(score) * share for score, share in one[aspect].items()) for one in scored]
         np.testing.assert_allclose(own, expected[a], atol=1e-5)
     with pytest.raises(pytest.fail.Exception, match="trained again"):  # other rows are another model
@@ -331,7 +360,8 @@ def test_a_frozen_body_gets_the_logistic_regressions_of_scikit_learn(made, label
     from sklearn.preprocessing import StandardScaler
 
     two = [replace(pair, scores={**pair.scores, "pass": int(pair.scores["tone"] > 3)}) for pair in labelled]
-    labels, method = Labels.of(two), make("encoder_frozen", made, two)
+    labels = Labels.of(two)
+    method = make("encoder_frozen", made, two, labels)
     model, encoded = method.build(), [method.encode(pair) for pair in two]
     fit_heads(model, encoded, labels)
     states, found = pooled_states(model, encoded).double().numpy(), predict(model, encoded)
@@ -350,12 +380,12 @@ def test_examples_of_the_training_rows_stand_before_the_question(made, labelled,
     prompted = PromptedConfig(max_new_tokens=3, shots=2)
     shared = (prompted, str(made / "lager"), RUBRICS, labelled, labels, 2)
     method = GeneratedMethod(*shared, name="few_shot", keep=tmp_path)
-    encoders = method._encoders(fold.train)
-    text = method.judge.tokenizer.decode(encoders["tone"](**labelled[0].texts).input_ids)
+    encoders, held_out = method._encoders(fold.train), [labelled[i] for i in np.unique(fold.test.pair)]
+    text = method.judge.tokenizer.decode(encoders["tone"](**held_out[0].texts).input_ids)
     own = fold.train.take(np.flatnonzero(fold.train.aspect == 0))
     assert f"Score: {own.score.min()}\n" in text and f"Score: {own.score.max()}\n" in text
-    assert text.count("Question:\n") == 3 and text.index("Score: ") < text.index(labelled[0].question)
-    assert not any(pair.question in text for i, pair in enumerate(labelled[1:], 1) if i in fold.test.pair)
+    assert text.count("Question:\n") == 3 and text.index("Score: ") < text.index(held_out[0].question)
+    assert not any(pair.question in text for pair in held_out[1:])
     list(method.fit(fold)(fold.test))
     monkeypatch.setattr(generated, "generate_replies", lambda *_: pytest.fail("asked again"))
     again = GeneratedMethod(*shared, name="few_shot", keep=tmp_path)
