@@ -5,7 +5,7 @@
 `reference` holds some of the six folders {gsm8k,math,gpqa}_{binary,multi}_clfs; those that are not there are made of
 classifiers fitted on noise. The backbone has Qwen3-1.7B's shape and random weights, so the scores mean nothing: what
 is asked is whether they are the same through pipeline, metric, command, server and Ray, and what memory that takes.
-Each judge has a process of its own (and its Ray actor another), and its memory may be its weights and --beside more.
+Each judge has a process of its own (and its Ray actor another), which may take its weights in float32 and --beside more: the checkpoint is mapped while it is read.
 Rubrics are short here, since a pass costs by its tokens; --rubrics takes a probing set with the published ones. What
 is done stands in the output and is not done again.
 """
@@ -143,7 +143,7 @@ def main():
     parser.add_argument("--output", required=True, help="JSON to write, and to go on with")
     parser.add_argument("--work", default="full_size", help="folder of the backbone and of generated classifiers")
     parser.add_argument("--rubrics", help="probing set or JSON of readings (short ones)")
-    parser.add_argument("--beside", type=float, default=3.0, help="GB that a judge may take beside its weights (3)")
+    parser.add_argument("--beside", type=float, default=4.5, help="GB that a judge may take beside its weights (4.5)")
     parser.add_argument("--judge", choices=FAMILY, help=argparse.SUPPRESS)
     args = parser.parse_args()
     output = Path(args.output)
