@@ -5,9 +5,9 @@
 `reference` holds some of the six folders {gsm8k,math,gpqa}_{binary,multi}_clfs; those that are not there are made of
 classifiers fitted on noise. The backbone has Qwen3-1.7B's shape and random weights, so the scores mean nothing: what
 is asked is whether they are the same through pipeline, metric, command, server and Ray, and what memory that takes.
-Each judge has a process of its own (and its Ray actor another), which may take its weights in float32 and --beside more: the checkpoint is mapped while it is read.
-Rubrics are short here, since a pass costs by its tokens; --rubrics takes a probing set with the published ones. What
-is done stands in the output and is not done again.
+Each judge has a process of its own (and its Ray actor another), which may take its weights in float32 and --beside
+more: the checkpoint is mapped while it is read. Rubrics are short here, since a pass costs by its tokens; --rubrics
+takes a probing set with the published ones. What is done stands in the output and is not done again.
 """
 
 import argparse
