@@ -1,4 +1,4 @@
-"""What every card shares, and the cards of a probing set and of a metric.
+"""What every card shares, and the card of a probing set.
 
 A card is a dataclass of what it says, a template beside this module, and metadata that the Hub reads. A variable that
 the template names and the card lacks is an error; the same card gives the same bytes.
@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from huggingface_hub import CardData, DatasetCardData, SpaceCardData
+from huggingface_hub import CardData, DatasetCardData
 
 from inspector_pipeline.errors import DataFileError
 
-from .evidence import PAPER, DataSource
+from .evidence import DataSource
 from .markdown import environment
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -160,37 +160,3 @@ class ProbingSetCard:
     def render(self) -> str:
         """Render the card as Markdown with metadata."""
         return render("dataset_card.md.jinja", self.metadata(), card=self)
-
-
-@dataclass(frozen=True)
-class MetricCard:
-    """The card of a metric of the `evaluate` library that scores with a judge.
-
-    Attributes:
-        title: Its name, as people read it.
-        description: What it computes, in a sentence or two.
-        judge: The judge that it scores with where none is named.
-        inputs: Argument of `compute` -> what it takes.
-        outputs: Key of the result -> what it is and its range.
-        snippet: Python that runs as it stands.
-        limits: What it does not do, a sentence each.
-        citations: What to cite.
-    """
-
-    title: str
-    description: str
-    judge: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    snippet: str
-    limits: tuple[str, ...] = ()
-    citations: tuple[str, ...] = (PAPER,)
-
-    def metadata(self) -> SpaceCardData:
-        """Build the metadata that the Hub reads: metrics are Spaces there, which `evaluate` hosts with gradio."""
-        tags = ["evaluate", "metric", "inspector-judge"]
-        return SpaceCardData(title=self.title, sdk="gradio", pinned=False, tags=tags)
-
-    def render(self) -> str:
-        """Render the card as Markdown with metadata."""
-        return render("metric_card.md.jinja", self.metadata(), **vars(self))

@@ -43,6 +43,7 @@ EMBEDDED_BACKBONE_REVISION = "0.1.2"
 GGUF = "gguf:"
 NO_REMOTE_CODE = {"trust_remote_code": False}  # where nothing is said transformers asks, and takes a piped "y" for yes
 _CONTENT = re.compile(r"sha256:[0-9a-f]{64}")
+_SHA256 = "sha256:"
 _MANIFEST = "manifest.json"
 _WEIGHTS = "model.safetensors"
 
@@ -168,19 +169,28 @@ def local_gguf(backbone_id: str, revision: str | None = None, depth: int | None 
     Raises:
         BackboneError: The file cannot be found, or is another.
     """
-    content = gguf_revision(backbone_id, revision).removeprefix("sha256:")
+    content = gguf_revision(backbone_id, revision).removeprefix(_SHA256)
     named = {"gguf": backbone_id.removeprefix(GGUF).rpartition("/")[2], "gguf_sha256": content}
     folder = f"gguf-{content[:16]}"
     layers = _layers_of_copies(cache_dir() / folder)
     if layers is None:
-        layers = _gguf_layers(_find_gguf(backbone_id, content))
-    made_from = _Source(folder, named, layers, lambda scratch: _find_gguf(backbone_id, content))
+        layers = _gguf_layers(find_gguf(backbone_id, f"{_SHA256}{content}"))
+    made_from = _Source(folder, named, layers, lambda scratch: find_gguf(backbone_id, f"{_SHA256}{content}"))
     _cached(made_from, layers)  # whole, so that the file is not needed again where more layers are asked for
     return _cached(made_from, min(depth or layers, layers))
 
 
-def _find_gguf(backbone_id: str, content: str) -> Path:
-    """Find a GGUF file by its content and verify it, wherever it was found."""
+def find_gguf(backbone_id: str, revision: str | None) -> Path:
+    """Find a GGUF file by its content and verify it, wherever it was found; see `local_gguf`.
+
+    Args:
+        backbone_id: `gguf:` and a path, or a Hub repo's id and its file.
+        revision: `sha256:` and the file's sha256; None takes the file as it is.
+
+    Raises:
+        BackboneError: The file cannot be found, or is another.
+    """
+    content = gguf_revision(backbone_id, revision).removeprefix(_SHA256)
     name = backbone_id.removeprefix(GGUF)
     by_hand = cache_dir() / name.rpartition("/")[2]
     blobs = sorted(Path(HF_HUB_CACHE).glob(f"models--*/blobs/{content}"))

@@ -8,7 +8,7 @@ from .printable import say
 
 
 def export(parser: argparse.ArgumentParser) -> None:
-    """Write a judge as a plain checkpoint that transformers, vLLM and SGLang run without our code."""
+    """Write a judge as a plain checkpoint that transformers and vLLM run without our code."""
     parser.set_defaults(command=_export)
     parser.add_argument("judge", metavar="JUDGE", help="Hub id or folder of a judge that was fitted for the form")
     parser.add_argument("--to", required=True, choices=("sequence-classification",), help="the form")

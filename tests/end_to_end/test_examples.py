@@ -1,4 +1,8 @@
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -186,3 +190,53 @@ def test_the_harness_runs_a_task_whose_metric_is_a_judge(folder, full_model, tok
     expected = sum(result["expected"]["a"] for result in results) / len(results)
     assert metrics["expected_total,none"] == pytest.approx(expected, abs=1e-4)
     assert metrics["blank,none"] == pytest.approx(1 - len(answered) / 3)
+
+
+def expected_mean(folder, pairs):
+    """The mean total of a judge over the pairs with an answer."""
+    results = load_judge(folder, device="cpu")([pair for pair in pairs if pair["prediction"].strip()])
+    return sum(result["expected"]["a"] for result in results) / len(results)
+
+
+def test_inspect_ai_scores_by_a_judge(folder, tmp_path):
+    """Beside `test`'s own extras: pip install inspect_ai."""
+    inspect_ai = pytest.importorskip("inspect_ai", reason="inspect_ai is not installed")
+    from inspect_ai.model import ModelOutput, get_model
+
+    spec = importlib.util.spec_from_file_location("inspect_judged", HARNESS / "inspect_judged.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pairs = [*PAIRS, {"question": "And then?", "prediction": " "}]
+    model = get_model(
+        "mockllm/model", custom_outputs=[ModelOutput.from_content("m", pair["prediction"]) for pair in pairs]
+    )
+    task = module.judged(str(folder), write(tmp_path / "questions.jsonl", [*pairs, PAIRS[0]]))
+    (log,) = inspect_ai.eval(task, model, log_dir=str(tmp_path / "logs"), display="none", max_samples=1)
+    assert log.status == "success" and len(log.samples) == 4
+    (scored,) = log.results.scores
+    assert scored.metrics["mean"].value == pytest.approx(expected_mean(folder, pairs), abs=1e-4)
+    assert (scored.scored_samples, scored.unscored_samples) == (3, 1)
+
+
+def test_lighteval_scores_by_a_judge(folder, full_model, tokenizer, tmp_path):
+    """Beside `test`'s own extras: pip install lighteval."""
+    pytest.importorskip("lighteval", reason="lighteval is not installed")
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(full_model.config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "questions").mkdir()
+    write(tmp_path / "questions" / "train.jsonl", [{"question": pair["question"]} for pair in PAIRS])
+    command = [sys.executable, "-m", "lighteval", "accelerate", f"model_name={tmp_path / 'model'},batch_size=3"]
+    command += ["inspector_judged", "--custom-tasks", str(HARNESS / "lighteval_judged.py")]
+    command += ["--output-dir", str(tmp_path / "out"), "--save-details"]
+    named = {"INSPECTOR_JUDGE": str(folder), "INSPECTOR_QUESTIONS": str(tmp_path / "questions"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, env={**os.environ, **named}, check=True)
+    (results,) = (tmp_path / "out").rglob("results_*.json")
+    found = json.loads(results.read_text())["results"]["inspector_judged:0"]
+    (details,) = (tmp_path / "out").rglob("details_*.parquet")
+    from datasets import Dataset
+
+    rows = Dataset.from_parquet(str(details))
+    pairs = [{"question": r["doc"]["query"], "prediction": r["model_response"]["text"][0]} for r in rows]
+    assert [pair["question"] for pair in pairs] == [pair["question"] for pair in PAIRS]
+    assert found["expected_total"] == pytest.approx(expected_mean(folder, pairs), abs=1e-3)

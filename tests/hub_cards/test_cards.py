@@ -17,7 +17,7 @@ from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 from support.paths import GOLDEN
 
-from hub_cards.cards import MetricCard, ProbingSetCard, audit_lines, render
+from hub_cards.cards import ProbingSetCard, audit_lines, render
 from hub_cards.evidence import GSM8K_TRAIN, PUBLISHED_LABELS, DataSource, data_sources, evidence_gaps
 from hub_cards.judge_card import JudgeCard
 from hub_cards.markdown import code, prose, quoted, words
@@ -140,20 +140,10 @@ def probing_card(**changes):
     return ProbingSetCard(pairs(), **{**arguments, **changes})
 
 
-METRIC = MetricCard(
-    title="Inspector score",
-    description="The mean score that a judge gives to responses.",
-    judge="the embedded judge",
-    inputs={"predictions": "the responses, a list of str", "references": "the questions, a list of str"},
-    outputs={"total_score": "mean of the total, from the lowest to the highest sum of classes"},
-    snippet="print(1)\n",
-    limits=("It takes one judge at a time.",),
-)
 CARDS = {
     "judge_card.md": full_card,
     "judge_card_bare.md": lambda: JudgeCard(judge_config(fused=False), {}, judge="org/judge"),
     "dataset_card.md": probing_card,
-    "metric_card.md": lambda: METRIC,
 }
 
 
@@ -197,8 +187,8 @@ def test_the_metadata_are_the_hubs_in_both_forms_of_results():
 
 
 def test_a_missing_variable_is_an_error():
-    with pytest.raises(UndefinedError, match="title"):
-        render("metric_card.md.jinja", METRIC.metadata())
+    with pytest.raises(UndefinedError, match="card"):
+        render("dataset_card.md.jinja", probing_card().metadata())
 
 
 def test_todays_results_of_the_embedded_judge_make_a_card():
@@ -331,18 +321,17 @@ def hostile_cards(name, words):
     meanings = {name: {"5": words}}
     texts = {"teacher": words, "license": words, "notes": [words], "audit": {name: {words: words}}}
     dataset = ProbingSetCard([pair], f"org/{words}", sources=sources, meanings=meanings, **texts)
-    metric = MetricCard(words, words, words, {name: words}, {name: words}, f"print({words!r})", (words,), (words,))
-    return {"judge": judge, "dataset": dataset, "metric": metric}
+    return {"judge": judge, "dataset": dataset}
 
 
-@pytest.mark.parametrize("kind", ["judge", "dataset", "metric"])
+@pytest.mark.parametrize("kind", ["judge", "dataset"])
 @pytest.mark.parametrize("words", [*HOSTILE_PARTS, " ".join(HOSTILE_PARTS), LINES])
 def test_no_name_changes_what_a_card_is(kind, words):
     name = words if words.isprintable() and "." not in words else "clarity"
     hostile, plain = (hostile_cards(one, two)[kind].render() for one, two in ((name, words), ("clarity", "plain")))
     assert structure(hostile) == structure(plain)
     read = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", hostile, re.DOTALL)[1])
-    told = {"judge": "base_model", "dataset": "license", "metric": "title"}[kind]
+    told = {"judge": "base_model", "dataset": "license"}[kind]
     assert read[told] == words and read.keys() == yaml.safe_load(plain.split("---\n")[1]).keys()
     assert RepoCard(hostile).data.to_dict().keys() >= read.keys() - {"model-index"}  # as the Hub's client reads it
     assert not set(hostile.split("\n---\n", 1)[1]) & set("\x1b\x85\u2028\u202e\r")

@@ -3,8 +3,10 @@
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
+from gguf import GGMLQuantizationType, GGUFWriter, quantize
 from inspector_training.judges.build import BackboneSpec
 from inspector_training.score_tokens.judge import ScoreStates, build_lager, set_layer_weights
 from inspector_training.score_tokens.logits import layer_logits, load_unembedding
@@ -12,7 +14,7 @@ from inspector_training.score_tokens.prompts import AskedAspect, score_reading
 from inspector_training.score_tokens.weights import ten_scores, uniform_weights
 from support.causal import save_causal
 from support.models import PAIRS, aspect, chat_reading, config_of, feature, random_probes
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from inspector_pipeline import InspectorConfig, InspectorModel, PairTemplate, load_judge
 from inspector_pipeline.errors import BackboneError, JudgeConfigError
@@ -212,6 +214,27 @@ def test_weights_that_do_not_sum_to_one_are_refused(build):
 def test_a_backbone_without_its_head_is_refused(backbone_dir):
     with pytest.raises(BackboneError, match="expect a backbone with an LM head"):
         load_unembedding(str(backbone_dir))  # saved without its head, and not tied
+
+
+def test_a_gguf_file_with_a_head_of_its_own_gives_it(tmp_path, monkeypatch):
+    """Such a file is not tied, and its converted copy keeps no head."""
+    path, config = tmp_path / "untied.gguf", LlamaConfig(tie_word_embeddings=False)
+    weight = np.random.default_rng(0).normal(size=(7, 32)).astype(np.float32)
+    writer = GGUFWriter(path, "llama")
+    quantised = quantize(weight, GGMLQuantizationType.Q8_0)
+    writer.add_tensor("token_embd.weight", np.zeros((7, 32), np.float32))
+    writer.add_tensor("output.weight", quantised, raw_dtype=GGMLQuantizationType.Q8_0)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    config.save_pretrained(tmp_path / "converted")
+    monkeypatch.setattr(
+        "inspector_training.score_tokens.logits.backbone_location", lambda *_: (str(tmp_path / "converted"), {})
+    )
+    found = load_unembedding(f"gguf:{path}")
+    assert found.weight.shape == (7, 32) and not found.bias.any()
+    step = np.abs(weight).max(axis=1, keepdims=True) / 127  # of the quantisation
+    assert (np.abs(found.weight.float().numpy() - weight) <= step / 2 + np.abs(weight) / 200).all()
 
 
 def test_a_head_that_is_more_than_a_matrix_is_refused(causal, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import kendalltau
 
-from .metrics import Array, Interval, interval, resamples, spearman
+from .metrics import Array, Interval, intervals, resamples, spearman
 
 
 def correlations(truth: Array, values: Array, n_resamples: int, seed: int) -> dict[str, Interval]:
@@ -20,11 +20,23 @@ def correlations(truth: Array, values: Array, n_resamples: int, seed: int) -> di
         not, nothing is followed: 0. Where the labels are constant: None.
     """
     rows = np.array([str(i) for i in range(len(truth))])
-    weights = resamples(rows, n_resamples, seed).weights(rows)
+    return intervals(correlation_draws(truth, values, resamples(rows, n_resamples, seed).weights(rows)))
+
+
+def correlation_draws(truth: Array, values: Array, weights: Array) -> dict[str, Array]:
+    """Correlate numbers with labels in every resample, so that those of two sets of values can be paired.
+
+    Args:
+        truth: (rows,) labels.
+        values: (rows,) what is to follow them.
+        weights: (resamples, rows) how often each row was drawn; the first are the rows themselves.
+
+    Returns:
+        spearman, pearson and kendall (tau-b), (resamples,) each; NaN where the labels are constant.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample of one row's copies has no ranks
         found = {"spearman": spearman(truth, values, weights), "pearson": pearson(truth, values, weights)}
-    found["kendall"] = np.array([_kendall(truth, values, draw) for draw in weights])
-    return {name: interval(draws) for name, draws in found.items()}
+    return {**found, "kendall": np.array([_kendall(truth, values, draw) for draw in weights])}
 
 
 def pearson(truth: Array, values: Array, weights: Array) -> Array:

@@ -31,10 +31,12 @@ class Cost:
     Attributes:
         seconds_per_pair: By the clock; None where it was not measured.
         flops_per_pair: By formula; 0 where no model is run.
+        parameters: Of the model that is run, up to the last layer that is read; 0 where none is.
     """
 
     seconds_per_pair: float | None = None
     flops_per_pair: float = 0.0
+    parameters: int = 0
 
 
 def operations(weights: int, width: int, lengths: Iterable[float], *, causal: bool) -> float:
@@ -158,7 +160,7 @@ def passes_cost(
 
     tokens = {name: mean_tokens([pair[name] for pair in encoded()]) for name in readings}
     flops = sum(pass_flops(model.config, tokens[name], depths[name]) for name in readings)
-    return Cost(seconds_each(run, len(pairs)), flops)
+    return Cost(seconds_each(run, len(pairs)), flops, sum(parameter.numel() for parameter in model.parameters()))
 
 
 def judge_cost(folder: str, pairs: Sequence[LabelledPair]) -> Cost:

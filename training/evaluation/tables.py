@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 HEADER = (
     "| method | AUROC (95 %) | Spearman | macro F1 | gain of the judge in AUROC (95 %) | p | s/pair | GFLOP/pair | "
-    "rows | budget |\n|---|---|---|---|---|---|---|---|---|---|\n"
+    "parameters | rows | budget |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
 )
 
 
@@ -41,6 +41,7 @@ def _line(name: str, entry: Mapping[str, Any], is_judge: bool) -> str:
         "" if gain.get("p") is None else f"{gain['p']:.3f}",
         "no model" if not flops else f"{seconds:.3f}",
         "0" if not flops else f"{flops / 1e9:.1f}",
+        f"{entry['parameters'] / 1e6:.1f} M" if entry.get("parameters") else "",
         f"{entry['rows']} of {entry['rows_of']}",
         entry["budget"],
     )

@@ -3,6 +3,7 @@
 Those of all labelled rows are read once and kept on the disk.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from gguf import GGUFReader, dequantize
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as hf_logging
@@ -25,12 +27,13 @@ from inspector_pipeline.heads import ScoreTokens, probe_key
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.progress import Progress, Tally
 from inspector_pipeline.template import EncodedPair
-from inspector_pipeline.wheel_backbone import is_wheel_id
+from inspector_pipeline.wheel_backbone import find_gguf, is_gguf_id, is_wheel_id
 
 from ..probing.table import Array, Index, Labels
 from ..rows.records import LabelledPair
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 
+GGUF_HEAD = "output.weight"  # where a file has none, transformers says that the embeddings are tied
 WINDOW = 64  # pairs whose states are held at a time
 
 
@@ -133,6 +136,8 @@ def load_unembedding(backbone_id: str, revision: str | None = None) -> Unembeddi
         backbone = load_backbone(backbone_id, revision, None if is_wheel_id(backbone_id) else 1, dtype="auto")
         weight = backbone.get_input_embeddings().weight.detach()
         return Unembedding(weight, torch.zeros(len(weight)))
+    if is_gguf_id(backbone_id):
+        return _unembedding_in(find_gguf(backbone_id, revision))
     model, info = AutoModelForCausalLM.from_pretrained(location, dtype="auto", output_loading_info=True, **pinned)
     head = model.get_output_embeddings()
     names = [name for name, module in model.named_modules() if module is head]
@@ -143,6 +148,13 @@ def load_unembedding(backbone_id: str, revision: str | None = None) -> Unembeddi
     bias = getattr(head, "bias", None)
     weight = head.weight.detach().clone()
     return Unembedding(weight, torch.zeros(len(weight)) if bias is None else bias.detach().clone())
+
+
+def _unembedding_in(path: Path) -> Unembedding:
+    """Dequantise the unembedding of a GGUF file, of which converted backbones keep no copy."""
+    (head,) = (tensor for tensor in GGUFReader(path).tensors if tensor.name == GGUF_HEAD)
+    weight = torch.from_numpy(dequantize(head.data, head.tensor_type)).to(torch.bfloat16)
+    return Unembedding(weight, torch.zeros(len(weight)))
 
 
 @dataclass(frozen=True)
@@ -186,13 +198,13 @@ class LogitsSettings:
 
 
 def cached_layer_logits(settings: LogitsSettings, pairs: list[LabelledPair], labels: Labels, path: Path) -> LayerLogits:
-    """Read them, or take what was read before.
+    """Read them, or take what was read before; what a killed run had read is kept in parts of `WINDOW` rows.
 
     Args:
         settings: What they depend on.
         pairs: The rows' pairs.
         labels: The table.
-        path: Where they are kept.
+        path: Where they are kept; parts of it stand in a folder beside it until all are there.
 
     Raises:
         DataFileError: The judge scores none of the labels' aspects.
@@ -203,11 +215,31 @@ def cached_layer_logits(settings: LogitsSettings, pairs: list[LabelledPair], lab
         raise DataFileError(f"{settings.judge} expects to score an aspect of the labels, {', '.join(labels.names)}.")
     manifest = Manifest.of("layer_logits", settings, (settings.pairs, str(Path(settings.judge) / FOLDERS_MANIFEST)))
     if not manifest.vouches_for(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = path.with_suffix(".parts")
+        parts.mkdir(parents=True, exist_ok=True)
         judge = load_judge(Path(settings.judge), dtype="stored")
         texts = [(pair.question, pair.prediction) for pair in pairs]
-        asked = {name: labels.pair[labels.aspect == a] for a, name in enumerate(labels.names) if name in scales}
-        save_file({name: layer_logits(judge, name, [texts[i] for i in own]) for name, own in asked.items()}, path)
+        found = {}
+        for a, name in enumerate(labels.names):
+            if name in scales:
+                own = [texts[i] for i in labels.pair[labels.aspect == a]]
+                found[name] = _in_parts(judge, name, own, manifest, parts / str(a))
+        save_file(found, path)
         manifest.write(path, [path])
+        shutil.rmtree(parts)
     with safe_open(path, framework="numpy") as file:
         return LayerLogits({name: file.get_tensor(name) for name in scales}, scales, labels)
+
+
+def _in_parts(
+    judge: InspectorPipeline, aspect: str, pairs: Sequence[tuple[str, str]], manifest: Manifest, start: Path
+) -> Array:
+    """Read an aspect's logits window by window, each kept as a file whose name begins so, or take what is kept."""
+    found = []
+    for n, window in enumerate(windows(pairs, WINDOW)):
+        part = start.with_name(f"{start.name}-{n}.safetensors")
+        if not manifest.vouches_for(part):
+            save_file({aspect: layer_logits(judge, aspect, window)}, part)
+            manifest.write(part, [part])
+        found.append(load_file(part)[aspect])
+    return np.concatenate(found)

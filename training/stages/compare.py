@@ -25,7 +25,7 @@ from ..evaluation.cost import judge_cost
 from ..evaluation.crossval import METHODS, Candidate, CrossValidation, KeptResults
 from ..evaluation.evidence import comparison_evidence, one_repeat
 from ..evaluation.methods.finetuned import EncoderConfig, LoraConfig, encoder_method, lora_method
-from ..evaluation.methods.generated import GeneratedConfig, GeneratedMethod
+from ..evaluation.methods.generated import GeneratedConfig, GeneratedMethod, PromptedConfig
 from ..evaluation.methods.probes import ProbesConfig, ProbesMethod, open_design
 from ..evaluation.methods.score_tokens import LagerMethod
 from ..evaluation.methods.stacked import CombinedMethod
@@ -64,6 +64,7 @@ class ScoreTokensConfig:
         scale: Theirs.
         custom_aspects: Further aspects of the judge.
         generated: Free generation of a score; null leaves it out.
+        prompted: Name -> further prompting: examples of the training rows, or reasons first.
     """
 
     judge: str
@@ -73,6 +74,7 @@ class ScoreTokensConfig:
     scale: Literal["1-5", "0-1"] = "1-5"
     custom_aspects: tuple[Rubric, ...] = ()
     generated: GeneratedConfig | None = None
+    prompted: dict[str, PromptedConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Config:
         combined: Name of the probes that are stacked with score tokens; null for no such method.
         score_tokens: Methods that read or write score tokens.
         encoder: An encoder to fine-tune.
+        encoder_frozen: An encoder that stays as it is, under logistic regressions.
         lora: Low-rank adapters of the backbone.
         uncounted: Aspects that are left out.
         folds: By question id over all aspects.
@@ -106,6 +109,7 @@ class Config:
     combined: str | None = None
     score_tokens: ScoreTokensConfig | None = None
     encoder: EncoderConfig | None = None
+    encoder_frozen: EncoderConfig | None = None
     lora: LoraConfig | None = None
     uncounted: tuple[str, ...] = UNCOUNTED
     folds: int = 5
@@ -207,10 +211,14 @@ def _candidates(config: Config, pairs: list[LabelledPair], labels: Labels) -> It
         yield Candidate(name, own, (_manifest(own.features),), partial(probes, name, own))
     if config.score_tokens is not None:
         yield from _score_tokens(config, config.score_tokens, pairs, labels, probes)
-    if config.encoder is not None:
-        yield Candidate("encoder", config.encoder, (), partial(encoder_method, config.encoder, pairs, labels, sample))
+    methods = Path(config.output) / METHODS
+    for name, encoder in (("encoder", config.encoder), ("encoder_frozen", config.encoder_frozen)):
+        if encoder is not None:
+            options: dict[str, Any] = {"keep": methods / name, "frozen": name != "encoder"}
+            yield Candidate(name, encoder, (), partial(encoder_method, encoder, pairs, labels, sample, **options))
     if config.lora is not None:
-        yield Candidate("lora", config.lora, (), partial(lora_method, config.lora, pairs, labels, sample))
+        build = partial(lora_method, config.lora, pairs, labels, sample, methods / "lora")
+        yield Candidate("lora", config.lora, (), build)
 
 
 def _score_tokens(
@@ -233,15 +241,19 @@ def _score_tokens(
     for variant in tokens.variants:
         described = {"variant": variant, "tuning": repr(tuning)}
         yield Candidate(f"lager_{variant}", described, inputs, partial(lager, variant))
-    if tokens.generated is not None:
-        rubrics = chosen_rubrics(tokens.aspects, tokens.scale, tokens.custom_aspects)
-        asked = [rubric for rubric in rubrics if rubric.name in labels.names]
-        build = partial(GeneratedMethod, tokens.generated, tokens.judge, asked, pairs, config.timed_pairs)
-        yield Candidate("generated", {"generated": tokens.generated, "rubrics": repr(rubrics)}, inputs, build)
+    zero_shot = {} if tokens.generated is None else {"generated": tokens.generated}
+    prompting: dict[str, GeneratedConfig] = {**zero_shot, **tokens.prompted}
+    rubrics = chosen_rubrics(tokens.aspects, tokens.scale, tokens.custom_aspects) if prompting else []
+    asked = [rubric for rubric in rubrics if rubric.name in labels.names]
+    for name, own in prompting.items():
+        shared = (own, tokens.judge, asked, pairs, labels, config.timed_pairs)
+        build = partial(GeneratedMethod, *shared, name=name, keep=path.parent)
+        yield Candidate(name, {"generated": own, "rubrics": repr(rubrics)}, inputs, build)
     if config.combined is not None:
-        name, own = config.combined, config.probes[config.combined]
-        both = (_manifest(own.features), *inputs)
-        yield Candidate(COMBINED, own, both, lambda: CombinedMethod(COMBINED, probes(name, own), logits(), cost))
+        fitted = config.probes[config.combined]
+        stacked = partial(probes, config.combined, fitted)
+        both = (_manifest(fitted.features), *inputs)
+        yield Candidate(COMBINED, fitted, both, lambda: CombinedMethod(COMBINED, stacked(), logits(), cost))
 
 
 def _manifest(folder: str) -> str:

@@ -1,24 +1,34 @@
-"""Make LAGER's table of ten scores from its own files of logits.
+"""Make LAGER's table of ten scores from its own files of logits, or from those that a comparison has read.
 
     python -m training lager_table --logits flask_logits.json --validation valid_logits.json --output work/table
+    python -m training lager_table --logits work/compare/methods/layer_logits.safetensors --pairs work/general.jsonl \
+        --aspect quality --output work/table
 
-Such a file is a list of rows with `human_score` and, under `df`, the score tokens' `logits` of every layer. The scores
-have their published names; those with tuned weights take a validation file of the same model. What differs from the
-published code: summed probabilities are probabilities as they are, and not put through a softmax once more.
+A file of LAGER's is a list of rows with `human_score` and, under `df`, the score tokens' `logits` of every layer. The
+scores have their published names; those with tuned weights take a validation file of the same model, or of labelled
+pairs are tuned in folds by question on the other folds. Beside each score stands what it has over E-Score, paired.
+What differs from the published code: summed probabilities are probabilities as they are, and not put through a softmax
+once more.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_json
 
-from ..evaluation.correlations import correlations
+from ..evaluation.correlations import correlation_draws
+from ..evaluation.metrics import Interval, interval, intervals, resamples
+from ..probing.settings import UNCOUNTED
+from ..probing.table import Labels, counted_table, question_folds
+from ..rows.records import labelled_pairs, read_records
 from ..runs.manifest import Manifest
 from ..score_tokens.weights import Array, TuningConfig, ten_scores, tune
 
@@ -26,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 STAGE = "lager_table"
 BOOTSTRAPS = 1000
+E_SCORE = "e_score"
 PUBLISHED_NAMES = {
     "direct_score": "last_argmax",
     "e_score": "last_expectation",
@@ -45,22 +56,53 @@ class Config:
     """Settings of the lager_table stage.
 
     Attributes:
-        logits: JSON of a model's logits on scored prompts.
+        logits: JSON of a model's logits on scored prompts, or layer_logits.safetensors of the compare stage.
         output: Folder for results.json and table.md.
-        validation: The same of the prompts to tune the layer weights on; without it there are no tuned scores.
+        validation: The same JSON of the prompts to tune the layer weights on; without it there are no tuned scores.
+        pairs: The labelled rows that the comparison's logits are of.
+        aspect: Which of their aspects.
         scores: The scale, ascending: what each logit stands for.
         layers: Which states are summed: all, or without_last as in the published code.
         tuning: How weights are tuned.
-        seed: Of the intervals' resamples.
+        folds: Of labelled pairs, by question, for tuned weights.
+        seed: Of the folds and of the intervals' resamples.
     """
 
     logits: str
     output: str
     validation: str | None = None
+    pairs: str | None = None
+    aspect: str | None = None
     scores: tuple[int, ...] = (1, 2, 3, 4, 5)
     layers: Literal["all", "without_last"] = "without_last"
     tuning: TuningConfig = field(default_factory=TuningConfig)
+    folds: int = 5
     seed: int = 731
+
+    def __post_init__(self) -> None:
+        """Refuse pairs without their aspect, and two ways to tune.
+
+        Raises:
+            SettingsError: There is one without the other, or both.
+        """
+        if (self.pairs is None) != (self.aspect is None) or (self.pairs and self.validation):
+            raise SettingsError("pairs and aspect expect to be given together, and without a validation file.")
+
+
+class ScoredLogits(NamedTuple):
+    """Logits of scored rows.
+
+    Attributes:
+        values: (rows, layers, scores).
+        truth: (rows,) the scores that people gave.
+        n_null: How many rows are left out, since the model wrote no score.
+        labels: The rows as a table, where they are labelled pairs.
+    """
+
+    values: Array
+    truth: Array
+    n_null: int = 0
+    labels: Labels | None = None
 
 
 def run(config: Config) -> None:
@@ -71,40 +113,93 @@ def run(config: Config) -> None:
         SettingsError: The two files are of models of different depth.
     """
     output = Path(config.output)
-    manifest = Manifest.of(STAGE, config, (config.logits, config.validation))
+    manifest = Manifest.of(STAGE, config, (config.logits, config.validation, config.pairs))
     if manifest.is_done(output):
         return
-    values, truth, n_null = read_logits(config.logits, len(config.scores))
-    levels = np.array(config.scores, dtype=float)
-    summed = values[:, :-1] if config.layers == "without_last" else values
-    weights = _tuned(config, summed.shape[1], levels) if config.validation else None
-    own = np.full(summed.shape[1], 1 / summed.shape[1]) if weights is None else weights
-    found = ten_scores(summed, dict.fromkeys(("logits", "probabilities"), own), levels)
-    alone = ten_scores(values[:, -1:], dict.fromkeys(("logits", "probabilities"), np.ones(1)), levels)
+    rows = _of_pairs(config) if config.pairs else read_logits(config.logits, len(config.scores))
+    found, weights = _ten_scores(config, rows)
+    levels, last = np.array(config.scores, dtype=float), rows.values[:, -1:]
+    alone = ten_scores(last, dict.fromkeys(("logits", "probabilities"), np.ones(1)), levels)
     found |= {name: score for name, score in alone.items() if name.startswith("last")}
-    chosen = {name: ours for name, ours in PUBLISHED_NAMES.items() if weights is not None or "tuned" not in ours}
-    told = {name: correlations(truth, found[ours], BOOTSTRAPS, config.seed) for name, ours in chosen.items()}
-    results: dict[str, Any] = {"n": len(truth), "n_null": n_null, "scores": told}
+    is_tuned = weights is not None or rows.labels is not None
+    chosen = {name: found[ours] for name, ours in PUBLISHED_NAMES.items() if is_tuned or "tuned" not in ours}
+    told = _measured(chosen, rows, config.seed)
+    unit = "rows" if rows.labels is None else "questions"
+    results: dict[str, Any] = {"n": len(rows.truth), "n_null": rows.n_null, "scores": told}
     results |= {"layer_weights": None if weights is None else weights.round(6).tolist()}
-    results |= {"intervals": f"95 %, percentile, {BOOTSTRAPS} resamples of rows"}
+    results |= {"intervals": f"95 %, percentile, {BOOTSTRAPS} resamples of {unit}"}
     output.mkdir(parents=True, exist_ok=True)
     files = [output / "results.json", output / "table.md"]
     write_atomically(files[0], json_text(results))
     write_atomically(files[1], _table(told))
     manifest.write(output, files)
-    logger.info("%d rows, %d without a score:\n%s", len(truth), n_null, _table(told))
+    logger.info("%d rows, %d without a score:\n%s", len(rows.truth), rows.n_null, _table(told))
 
 
-def read_logits(path: str, n_scores: int) -> tuple[Array, Array, int]:
+def _measured(scores: Mapping[str, Array], rows: ScoredLogits, seed: int) -> dict[str, Any]:
+    """Correlate each of the scores with the truth, and with it the paired difference from E-Score's correlation."""
+    groups = np.arange(len(rows.truth)).astype(str) if rows.labels is None else rows.labels.question
+    weights = resamples(groups, BOOTSTRAPS, seed).weights(groups)
+    draws = {name: correlation_draws(rows.truth, own, weights) for name, own in scores.items()}
+    base = draws[E_SCORE]
+    over = {
+        name: {metric: interval(own[metric] - base[metric]) for metric in own}
+        for name, own in draws.items()
+        if name != E_SCORE
+    }
+    told = {name: {"over_e_score": own} for name, own in over.items()}
+    return {name: {**intervals(own), **told.get(name, {})} for name, own in draws.items()}
+
+
+def _ten_scores(config: Config, rows: ScoredLogits) -> tuple[dict[str, Array], Array | None]:
+    """Compute the scores that sum over layers, and return the weights where one set of them serves all rows."""
+    levels = np.array(config.scores, dtype=float)
+    summed = rows.values[:, :-1] if config.layers == "without_last" else rows.values
+    kinds = ("logits", "probabilities")
+    if rows.labels is None:
+        weights = _tuned(config, summed.shape[1], levels) if config.validation else None
+        own = np.full(summed.shape[1], 1 / summed.shape[1]) if weights is None else weights
+        return ten_scores(summed, dict.fromkeys(kinds, own), levels), weights
+    found: dict[str, Array] = {}
+    for fit, out in question_folds(rows.labels, config.folds, config.seed):
+        own = tune(summed[fit], rows.truth[fit], levels, "logits", config.tuning)
+        for name, score in ten_scores(summed[out], dict.fromkeys(kinds, own), levels).items():
+            found.setdefault(name, np.full(len(rows.truth), np.nan))[out] = score
+    return found, None
+
+
+def _of_pairs(config: Config) -> ScoredLogits:
+    """Read the logits of labelled pairs that a comparison has kept.
+
+    Raises:
+        DataFileError: The pairs have no such aspect, or the file holds others.
+    """
+    pairs = labelled_pairs(read_records(str(config.pairs), ("id", "question", "prediction")), unlabelled=True)
+    table = counted_table(pairs, UNCOUNTED)
+    if config.aspect not in table.names:
+        raise DataFileError(f"{config.pairs} expects labels of {config.aspect!r}, but has {', '.join(table.names)}.")
+    labels = table.take(np.flatnonzero(table.aspect == table.names.index(str(config.aspect))))
+    try:
+        with safe_open(config.logits, framework="numpy") as file:
+            values = np.asarray(file.get_tensor(str(config.aspect)), dtype=float)
+    except (SafetensorError, OSError) as error:
+        raise DataFileError(
+            f"{config.logits} expects a comparison's score-token logits of {config.aspect}, but: {error}."
+        ) from error
+    if values.shape[0] != len(labels.score) or values.shape[2] != len(config.scores):
+        raise DataFileError(
+            f"{config.logits} expects logits of {len(labels.score)} labels on {len(config.scores)} scores, but has "
+            f"{values.shape[0]} on {values.shape[2]}. Name the same pairs, and the scale as scores."
+        )
+    return ScoredLogits(values, labels.score.astype(float), labels=labels)
+
+
+def read_logits(path: str, n_scores: int) -> ScoredLogits:
     """Read a file of logits.
 
     Args:
         path: The file.
         n_scores: Scores of the scale.
-
-    Returns:
-        (rows, layers, scores) logits; (rows,) the scores that people gave; and how many rows are left out, since the
-        model wrote no score.
 
     Raises:
         DataFileError: It is no such file.
@@ -117,7 +212,7 @@ def read_logits(path: str, n_scores: int) -> tuple[Array, Array, int]:
     if not known or len({logits.shape for logits, _ in known}) > 1:
         raise DataFileError(f"{path} expects rows with a score, of one number of layers, but has none or several.")
     values = np.stack([logits for logits, _ in known])
-    return values, np.array([score for _, score in known], dtype=float), len(rows) - len(known)
+    return ScoredLogits(values, np.array([score for _, score in known], dtype=float), len(rows) - len(known))
 
 
 def _row(entry: Any, where: str, n_scores: int) -> tuple[Array, float] | None:
@@ -142,7 +237,7 @@ def _row(entry: Any, where: str, n_scores: int) -> tuple[Array, float] | None:
 
 
 def _tuned(config: Config, n_layers: int, levels: Array) -> Array:
-    values, truth, _ = read_logits(str(config.validation), len(config.scores))
+    values, truth, *_ = read_logits(str(config.validation), len(config.scores))
     summed = values[:, :-1] if config.layers == "without_last" else values
     if summed.shape[1] != n_layers:
         raise SettingsError(
@@ -154,11 +249,18 @@ def _tuned(config: Config, n_layers: int, levels: Array) -> Array:
 
 def _table(told: dict[str, Any]) -> str:
     metrics = ("spearman", "pearson", "kendall")
-    lines = [f"| score | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(_cell(found[metric]) for metric in metrics)} |" for name, found in told.items()]
+    header = [*metrics, *(f"{metric} over {E_SCORE}" for metric in metrics)]
+    lines = [f"| score | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
+    for name, found in told.items():
+        over = found.get("over_e_score", {})
+        cells = [_cell(found[metric]) for metric in metrics]
+        cells += [_cell(over[metric], "+") if over else "" for metric in metrics]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(found: dict[str, float | None]) -> str:
+def _cell(found: Interval, sign: str = "") -> str:
     value, low, high = (found[key] for key in ("value", "low", "high"))
-    return "-" if value is None or low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"

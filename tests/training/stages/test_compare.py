@@ -8,28 +8,37 @@ import numpy as np
 import pytest
 import torch
 from inspector_training.evaluation.cost import pass_flops
-from inspector_training.evaluation.methods.finetuned import (
-    EncoderConfig,
-    LoraConfig,
-    PairClassifier,
-    TrainingConfig,
-    encoder_method,
-    lora_method,
-    predict,
-    train,
+from inspector_training.evaluation.kept_classifier import load_classifier
+from inspector_training.evaluation.methods import finetuned, generated
+from inspector_training.evaluation.methods.finetuned import EncoderConfig, LoraConfig, encoder_method, lora_method
+from inspector_training.evaluation.methods.generated import (
+    GeneratedConfig,
+    GeneratedMethod,
+    PromptedConfig,
+    read_last_score,
+    read_score,
 )
-from inspector_training.evaluation.methods.generated import GeneratedConfig, read_score
 from inspector_training.evaluation.methods.probes import ProbesConfig
 from inspector_training.evaluation.methods.score_tokens import LagerMethod
 from inspector_training.evaluation.methods.text import TfIdf
 from inspector_training.evaluation.metrics import METRICS
+from inspector_training.evaluation.pair_classifier import (
+    FROZEN_C,
+    PairClassifier,
+    TrainingConfig,
+    fit_heads,
+    pooled_states,
+    predict,
+    train,
+)
 from inspector_training.evaluation.tables import table
 from inspector_training.features.plan import ExtractConfig
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.settings import SearchConfig
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair, read_records
-from inspector_training.score_tokens.logits import LayerLogits
+from inspector_training.score_tokens import logits
+from inspector_training.score_tokens.logits import LayerLogits, LogitsSettings, cached_layer_logits
 from inspector_training.score_tokens.weights import TuningConfig
 from inspector_training.stages.compare import LAGER_VARIANTS, ScoreTokensConfig, prepare
 from inspector_training.stages.compare import Config as CompareConfig
@@ -42,6 +51,7 @@ from inspector_training.stages.rubric_rows import run as rubric_rows
 from support.causal import save_causal
 from transformers import BertConfig, BertModel
 
+from inspector_pipeline import load_judge
 from inspector_pipeline.errors import DataFileError, SettingsError
 
 RUBRICS = (Rubric("tone", "How kind it is.", 1, 5), Rubric("wit", "How witty it is.", 1, 5))
@@ -88,6 +98,7 @@ def config(made, tmp_path):
         aspects=(),
         custom_aspects=RUBRICS,
         generated=GeneratedConfig(max_new_tokens=3, folds=1),
+        prompted={"few_shot": PromptedConfig(max_new_tokens=3, folds=1, shots=2)},
     )
     training = TrainingConfig(epochs=1)
     return CompareConfig(
@@ -99,6 +110,7 @@ def config(made, tmp_path):
         combined="probes",
         learning_curve=(0.0, 0.02, 0.5),
         encoder=EncoderConfig(str(made / "encoder"), max_length=64, training=training),
+        encoder_frozen=EncoderConfig(str(made / "encoder"), max_length=64),
         lora=LoraConfig(str(made / "backbone"), None, training=training),
         folds=3,
         bootstraps=50,
@@ -111,8 +123,9 @@ def test_all_methods_are_compared(config, tmp_path):
     methods = results["methods"]
     tokens = [f"lager_{variant}" for variant in LAGER_VARIANTS]
     others = ("combined", "majority", "length", "tfidf", "probes", "encoder", "lora", "generated")
+    others = (*others, "encoder_frozen", "few_shot")
     assert set(methods) == {*tokens, *others} and len(tokens) == 11
-    for name in (*tokens, "combined", "majority", "tfidf", "probes", "encoder"):
+    for name in (*tokens, "combined", "majority", "tfidf", "probes", "encoder", "encoder_frozen"):
         assert methods[name]["rows"] == methods[name]["rows_of"] == 80, name
         assert set(methods[name]["aspects"]) == {"tone", "wit"}
         assert methods[name]["mean"]["auroc"]["low"] <= methods[name]["mean"]["auroc"]["high"]
@@ -159,7 +172,14 @@ def test_all_methods_are_compared(config, tmp_path):
 
 def test_what_is_done_is_not_run_again(config, tmp_path):
     few = replace(
-        config, baselines=("tfidf",), score_tokens=None, combined=None, learning_curve=(), lora=None, encoder=None
+        config,
+        baselines=("tfidf",),
+        score_tokens=None,
+        combined=None,
+        learning_curve=(),
+        lora=None,
+        encoder=None,
+        encoder_frozen=None,
     )
     first = compare(few)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "methods").iterdir()}
@@ -202,6 +222,32 @@ def test_variants_that_are_none_are_refused(labelled, variant):
     logits = LayerLogits({}, {}, Labels.of(labelled))
     with pytest.raises(SettingsError, match=rf"A variant of score tokens expects .* but got '{variant}'"):
         LagerMethod(variant, logits, {"adam": TuningConfig()})
+
+
+def test_logits_that_a_killed_run_had_read_are_not_read_again(made, labelled, tmp_path, monkeypatch):
+    settings, path = LogitsSettings(str(made / "lager"), str(made / "labelled.jsonl"), ()), tmp_path / "l.safetensors"
+    table, read, asked = Labels.of(labelled), logits.layer_logits, []
+
+    def dies_at(call):
+        def layer_logits(judge, aspect, pairs):
+            asked.append(len(pairs))
+            if len(asked) == call:
+                raise KeyboardInterrupt
+            return read(judge, aspect, pairs)
+
+        return layer_logits
+
+    monkeypatch.setattr(logits, "WINDOW", 16)  # 16, 16 and 8 pairs of each aspect
+    monkeypatch.setattr(logits, "layer_logits", dies_at(5))
+    with pytest.raises(KeyboardInterrupt):
+        cached_layer_logits(settings, labelled, table, path)
+    monkeypatch.setattr(logits, "layer_logits", dies_at(0))
+    found = cached_layer_logits(settings, labelled, table, path)
+    assert asked == [16, 16, 8, 16, 16, 16, 8] and [one.name for one in tmp_path.glob("*.parts")] == []
+    texts = [(pair.question, pair.prediction) for pair in labelled]
+    judge = load_judge(made / "lager", dtype="stored")
+    for name, values in found.values.items():
+        np.testing.assert_allclose(values, read(judge, name, texts), atol=1e-4)
 
 
 def test_features_of_other_pairs_are_refused(config, tmp_path):
@@ -270,6 +316,97 @@ def test_passes_are_bounded_by_their_tokens(tmp_path):
         found = TrainingConfig(pass_tokens=pass_tokens).arguments(40, 100 if pass_tokens > 200 else 45, str(tmp_path))
         assert found.per_device_train_batch_size == pairs
         assert found.per_device_train_batch_size * found.gradient_accumulation_steps == 16
+
+
+def make(name, made, labelled, labels, keep=None):
+    training = TrainingConfig(epochs=1, learning_rate=1e-2)
+    if name == "lora":
+        return lora_method(LoraConfig(str(made / "backbone"), None, training=training), labelled, labels, 4, keep)
+    config = EncoderConfig(str(made / "encoder"), training=training)
+    return encoder_method(config, labelled, labels, 4, keep, frozen=name == "encoder_frozen")
+
+
+@pytest.mark.parametrize("name", ["encoder", "encoder_frozen", "lora"])
+def test_a_model_that_was_kept_is_loaded_again_and_not_trained_again(
+    made, labelled, config, tmp_path, name, monkeypatch
+):
+    validation = prepare(config)[0].validation
+    fold, shared = validation.divided[0], (name, made, labelled, validation.labels, tmp_path / name)
+    first = make(*shared)
+    expected = {a: found.expected for a, (_, found) in enumerate(first.fit(fold)(fold.test))}
+    for trainer in ("train", "fit_heads"):
+        monkeypatch.setattr(finetuned, trainer, lambda *_: pytest.fail("trained again"))
+    again = make(*shared)
+    for a, (_, found) in enumerate(again.fit(fold)(fold.test)):
+        np.testing.assert_allclose(found.expected, expected[a], atol=1e-5)
+    assert again.steps == first.steps and again.cost({}).parameters > 1000
+    (folder,) = (tmp_path / name).iterdir()
+    tested = [labelled[i] for i in np.unique(fold.test.pair)]
+    scored = load_classifier(folder)([{"question": pair.question, "prediction": pair.prediction} for pair in tested])
+    assert [*scored[0]] == ["tone", "wit"]
+    for a, aspect in enumerate(scored[0]):
+        own = [sum(int(score) * share for score, share in one[aspect].items()) for one in scored]
+        np.testing.assert_allclose(own, expected[a], atol=1e-5)
+    with pytest.raises(pytest.fail.Exception, match="trained again"):  # other rows are another model
+        again.fit(replace(fold, train=fold.train.take(np.arange(20))))
+    (folder / "classifier.json").write_text("{}")
+    with pytest.raises(DataFileError, match="expects the files that its manifest names"):
+        load_classifier(folder)
+
+
+def test_a_frozen_body_gets_the_logistic_regressions_of_scikit_learn(made, labelled):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    two = [replace(pair, scores={**pair.scores, "pass": int(pair.scores["tone"] > 3)}) for pair in labelled]
+    labels = Labels.of(two)
+    method = make("encoder_frozen", made, two, labels)
+    model, encoded = method.build(), [method.encode(pair) for pair in two]
+    fit_heads(model, encoded, labels)
+    states, found = pooled_states(model, encoded).double().numpy(), predict(model, encoded)
+    for a, name in enumerate(labels.names):
+        truth = [pair.scores[name] for pair in two]
+        regression = LogisticRegression(C=FROZEN_C, max_iter=2000)
+        theirs = make_pipeline(StandardScaler(), regression).fit(states, truth).predict_proba(states)
+        np.testing.assert_allclose(found[a], theirs, atol=1e-3)
+    few = labels.take(np.flatnonzero(np.isin(labels.score, [5, 1])))
+    fit_heads(model, encoded, few)  # classes that no training row has get nothing
+    assert predict(model, encoded)[0][:, 1:-1].max() < 1e-6
+
+
+def test_examples_of_the_training_rows_stand_before_the_question(made, labelled, config, tmp_path, monkeypatch):
+    labels, fold = Labels.of(labelled), prepare(config)[0].validation.divided[0]
+    prompted = PromptedConfig(max_new_tokens=3, shots=2)
+    shared = (prompted, str(made / "lager"), RUBRICS, labelled, labels, 2)
+    method = GeneratedMethod(*shared, name="few_shot", keep=tmp_path)
+    encoders, held_out = method._encoders(fold.train), [labelled[i] for i in np.unique(fold.test.pair)]
+    text = method.judge.tokenizer.decode(encoders["tone"](**held_out[0].texts).input_ids)
+    own = fold.train.take(np.flatnonzero(fold.train.aspect == 0))
+    assert f"Score: {own.score.min()}\n" in text and f"Score: {own.score.max()}\n" in text
+    assert text.count("Question:\n") == 3 and text.index("Score: ") < text.index(held_out[0].question)
+    assert not any(pair.question in text for pair in held_out[1:])
+    list(method.fit(fold)(fold.test))
+    monkeypatch.setattr(generated, "generate_replies", lambda *_: pytest.fail("asked again"))
+    again = GeneratedMethod(*shared, name="few_shot", keep=tmp_path)
+    list(again.fit(fold)(fold.test))
+    assert again.failures == method.failures and again.failures["tone"]["of"] > 0
+    with pytest.raises(SettingsError, match="shots expects 0 or more, and 0 with reasoning"):
+        PromptedConfig(shots=1, reasoning=True)
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("It is kind.\nScore: 4", 4),
+        ("Score: 3? No, it is more. Score: **5**.", 5),
+        ("I give it 4 of 5.", None),
+        ("Score: 4.5", None),
+        ("Score: 9", None),
+    ],
+)
+def test_the_last_score_of_a_justified_reply_is_read(reply, score):
+    assert read_last_score(reply, [1, 2, 3, 4, 5]) == score
 
 
 @pytest.mark.parametrize("name", ["encoder", "lora"])

@@ -1,12 +1,14 @@
 """LAGER's own files of logits give its table: ten scores under their published names."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from inspector_training.score_tokens.weights import TuningConfig
 from inspector_training.stages import lager_table
 from inspector_training.stages.lager_table import PUBLISHED_NAMES, Config, read_logits, run
+from safetensors.numpy import save_file
 from scipy.special import softmax
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
@@ -81,3 +83,34 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(DataFileError, match=message):
             read_logits(str(tmp_path / "x.json"), 5)
+
+
+def test_what_a_comparison_has_read_gives_the_table_with_paired_differences_and_weights_out_of_fold(tmp_path):
+    logits, truth = write(tmp_path / "m_logits.json", 0)
+    rows = [
+        {"id": f"q{i // 2}", "question": f"{i // 2}?", "prediction": f"It is {i}.", "scores": {"tone": int(truth[i])}}
+        for i in range(N)
+    ]
+    pairs, kept = tmp_path / "pairs.jsonl", tmp_path / "layer_logits.safetensors"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save_file({"tone": logits}, kept)
+    config = Config(str(kept), str(tmp_path / "out"), pairs=str(pairs), aspect="tone")
+    run(config)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results["scores"]) == list(PUBLISHED_NAMES) and results["n"] == N
+    assert results["layer_weights"] is None and results["intervals"].endswith("resamples of questions")
+    found = {name: one["kendall"]["value"] for name, one in results["scores"].items()}
+    assert found["lager_wo"] == pytest.approx(
+        kendalltau(truth, softmax(logits[:, :-1].mean(axis=1), axis=1) @ LEVELS).statistic, abs=2e-4
+    )
+    assert found["lager_w"] > found["e_score"]
+    over = results["scores"]["lager_w"]["over_e_score"]["kendall"]
+    assert over["value"] == pytest.approx(found["lager_w"] - found["e_score"], abs=2e-4) and over["low"] > 0
+    assert "over_e_score" not in results["scores"]["e_score"] and "| + " not in (tmp_path / "out/table.md").read_text()
+    with pytest.raises(DataFileError, match="expects labels of 'wit', but has tone"):
+        run(replace(config, aspect="wit", output=str(tmp_path / "other")))
+    with pytest.raises(SettingsError, match="pairs and aspect expect to be given together"):
+        replace(config, aspect=None)
+    save_file({"tone": logits[1:]}, kept)
+    with pytest.raises(DataFileError, match=f"expects logits of {N} labels on 5 scores, but has {N - 1} on 5"):
+        run(config)

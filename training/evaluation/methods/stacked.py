@@ -81,7 +81,8 @@ class CombinedMethod(Method):
             return tokens
         probes = self.probes.cost(notes)
         seconds = (probes.seconds_per_pair or 0.0) + (tokens.seconds_per_pair or 0.0)
-        return Cost(seconds, probes.flops_per_pair + tokens.flops_per_pair)
+        flops, parameters = probes.flops_per_pair + tokens.flops_per_pair, max(probes.parameters, tokens.parameters)
+        return Cost(seconds, flops, parameters)
 
     def notes(self) -> dict[str, Any]:
         """What the probes chose, and how much of the stack's weight is theirs, by fold."""
