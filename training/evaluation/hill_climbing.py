@@ -135,7 +135,6 @@ def hill_climbing(
     n_edits: int = 200,
     bootstraps: int = 1000,
     seed: int = 0,
-    keep_flagged: bool = True,
 ) -> dict[str, Any]:
     """Edit wrong solutions, greedily by their score, and see how many reach the median right solution's.
 
@@ -146,7 +145,6 @@ def hill_climbing(
         n_edits: Edits to try on each.
         bootstraps: Resamples of the wrong solutions.
         seed: Of edits and resamples.
-        keep_flagged: Whether an edit may be kept that makes a solution unfamiliar to the judge.
 
     Returns:
         `n` wrong solutions, `n_edits`, `bar`, the median, and with intervals `started`, the share that has it before
@@ -172,7 +170,7 @@ def hill_climbing(
             continue
         values, new_flags = _scores(score, [row for _, _, row in tried])
         for (i, kind, row), new, flag in zip(tried, values, new_flags, strict=True):
-            if new > value[i] and (keep_flagged or not flag):
+            if new > value[i]:
                 best[i], value[i], flags[i] = row, new, flag
                 kept[kind] += 1
     reached = value >= bar

@@ -56,8 +56,6 @@ class Config:
         judge: Folder or Hub id of the judge, for edits of wrong solutions; none are made where it is not given.
         n_climbed: How many wrong solutions to edit.
         n_edits: How many edits to try on each.
-        climb_unflagged: Whether to edit them a second time, keeping no edit that the judge calls unfamiliar, as one
-            would who knows that such rows are dropped.
         bootstraps: Resamples of the questions.
         seed: Of all chance.
     """
@@ -72,7 +70,6 @@ class Config:
     judge: str | None = None
     n_climbed: int = 50
     n_edits: int = 200
-    climb_unflagged: bool = False
     bootstraps: int = 1000
     seed: int = 0
 
@@ -132,8 +129,4 @@ def _climbed(rows: Sequence[Row], source: str, config: Config) -> dict[str, Any]
         said = judged(judge, pairs, config.rank_by)
         return said.value, said.unfamiliar
 
-    options = {"n_edits": config.n_edits, "bootstraps": config.bootstraps, "seed": config.seed}
-    found = hill_climbing(wrong, right, score, **options)
-    if config.climb_unflagged:
-        found["unflagged"] = hill_climbing(wrong, right, score, **options, keep_flagged=False)
-    return found
+    return hill_climbing(wrong, right, score, n_edits=config.n_edits, bootstraps=config.bootstraps, seed=config.seed)
