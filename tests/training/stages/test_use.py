@@ -131,7 +131,8 @@ def test_edits_reach_what_a_judge_can_be_talked_into():
     assert set(flattered["by_edit"]) == set(EDITS) and flattered["reached_familiar"] is None
     fooled = climbed(lambda pair: min(len(pair["prediction"]), 180), flag=True)[0]
     assert fooled["reached"]["value"] == 1 and fooled["reached_familiar"]["value"] == 0
-    assert fooled["started"]["value"] == 0 and fooled["reached_from_below"] == fooled["reached"]
+    assert flattered["reached_from_below"] == flattered["reached"], "all began below"
+    assert 0 < fooled["started"]["value"] < 1 and fooled["reached_from_below"]["value"] == 1
     assert climbed(lambda pair: 0.0, n_edits=1)[0]["reached_from_below"] is None, "all had the bar before"
     answers = {row["question"]: row["answer"] for row in wrong}
     before = {row["question"]: len(answer_places(row["prediction"], row["answer"])) for row in wrong}
