@@ -48,6 +48,8 @@ class CrossValidation:
         repeats: Repetitions with other folds.
         of_others: (rows,) which rows are of other sets: never fitted on, but predicted in the first repeat by the folds
             that hold out their questions, and for questions of theirs alone each by one fold; None without any.
+        generators: (rows,) who wrote each row's response, "" where not known; None where it does not matter.
+        left_out: Groups of generators; each fold's training rows are without one of them, in turn.
     """
 
     labels: Labels
@@ -55,6 +57,8 @@ class CrossValidation:
     seed: int
     repeats: int = 1
     of_others: NDArray[np.bool_] | None = None
+    generators: NDArray[np.str_] | None = None
+    left_out: Sequence[Sequence[str]] = ()
 
     @cached_property
     def divided(self) -> list[Fold]:
@@ -71,7 +75,9 @@ class CrossValidation:
                 of_others = self.labels.take(np.flatnonzero(held_out[known] & others))
                 more = of_others if repeat == 0 and len(of_others.score) else None
                 found.append(Fold(repeat, number, main.take(fit), main.take(out), more))
-        return found
+        if self.generators is None or not self.left_out:
+            return found
+        return [fold.without(self.generators, self.left_out[fold.number % len(self.left_out)]) for fold in found]
 
     def resamples(self, n: int) -> Resamples:
         """Draw questions of the labelled rows anew, so often."""
@@ -198,7 +204,9 @@ class KeptResults:
 
     def _settings(self, candidate: Candidate) -> dict[str, Any]:
         """Collect what a method's predictions depend on beside its inputs."""
-        folds = {"folds": self.validation.folds, "seed": self.validation.seed}
+        folds: dict[str, Any] = {"folds": self.validation.folds, "seed": self.validation.seed}
+        left_out = self.validation.left_out
+        folds |= {"left_out": left_out} if left_out else {}  # what was kept before stays valid
         return {"method": candidate.settings, "name": candidate.name, **folds, "uncounted": self.uncounted}
 
     def _run(self, candidate: Candidate) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from inspector_pipeline.files.entries import Row
 from ..corruptions.degenerate import answer_places
 from ..corruptions.phrases import MASTER_KEYS, TALK
 from ..corruptions.rationale import NUMBER
-from .metrics import Array, interval, resamples, rounded, weighted_mean
+from .metrics import Array, Mask, interval, resamples, rounded, weighted_mean
 
 Scorer = Callable[[list[Row]], tuple[Array, Sequence[bool | None]]]
 """Scores rows with question and prediction: (rows,) higher is better, and whether each is unfamiliar."""
@@ -148,8 +148,9 @@ def hill_climbing(
 
     Returns:
         `n` wrong solutions, `n_edits`, `bar`, the median, and with intervals `started`, the share that has it before
-        any edit, and `reached`, after them; `reached_familiar`, the share that has it and is not flagged as unfamiliar
-        (None where the judge cannot say); `kept`, edits kept a solution; and `by_edit`, how often each kind was kept.
+        any edit, `reached`, after them, and `reached_from_below`, of those alone that had it not before (None where
+        all had it); `reached_familiar`, the share that has it and is not flagged as unfamiliar (None where the judge
+        cannot say); `kept`, edits kept a solution; and `by_edit`, how often each kind was kept.
     """
     best, bar = [dict(row) for row in wrong], float(np.median(score(list(right))[0]))
     value, flags = _scores(score, best)
@@ -182,10 +183,17 @@ def hill_climbing(
         "bar": rounded(bar),
         "started": interval(weighted_mean(started, drawn)),
         "reached": interval(weighted_mean(reached, drawn)),
+        "reached_from_below": None if started.all() else interval(_mean_of(reached, drawn, ~started)),
         "reached_familiar": None if familiar is None else interval(weighted_mean(familiar, drawn)),
         "kept": rounded(kept.total() / len(best)),
         "by_edit": {kind: kept[kind] for kind in EDITS},
     }
+
+
+def _mean_of(values: Mask, weights: Array, kept: Mask) -> Array:
+    """Average the values that are kept; NaN in resamples that hold none of them."""
+    with np.errstate(invalid="ignore"):
+        return weighted_mean(values, weights * kept)
 
 
 def _scores(score: Scorer, rows: list[Row]) -> tuple[Array, list[bool | None]]:

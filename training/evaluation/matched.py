@@ -69,6 +69,59 @@ def without_generators(
     return found
 
 
+def new_generators(folds: Sequence[Fold], generators: NDArray[np.str_]) -> Mask:
+    """Tell which held-out rows, (rows,) of the whole table, are of a generator that their fold's fit never sees."""
+    found = np.zeros(len(generators), dtype=np.bool_)
+    for fold in folds:
+        rows = fold.test.row
+        found[rows] = ~np.isin(generators[rows], generators[fold.train.row])
+    return found
+
+
+def compared_answers(
+    predictions: Mapping[str, Predictions],
+    labels: Labels,
+    generators: NDArray[np.str_],
+    is_new: Mask,
+    judge: str,
+    bootstraps: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare methods on answers to one question; each with the judge on the rows that both predict.
+
+    Args:
+        predictions: Method -> one repeat, of every row of the table.
+        labels: The table.
+        generators: (rows,) as `generators_of` gives them.
+        is_new: (rows,) whether a row's generator was unknown to the fit that predicts it.
+        judge: The method to compare with.
+        bootstraps: Resamples of the questions.
+        seed: Of the resamples.
+
+    Returns:
+        Aspect -> `all` rows, those of `seen` and of `unseen` generators, each where there are some -> method -> counts,
+        `auroc` and `same_question` with intervals, and but for the judge its paired `gain_of_judge`.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    named = (generators != "") & ~labels.auxiliary & (predictions[judge].score[0] != UNSET)
+    for a, aspect in enumerate(labels.names):
+        for part, kept in (("all", is_new | True), ("seen", ~is_new), ("unseen", is_new)):
+            for method, one in predictions.items():
+                rows = np.flatnonzero(named & kept & (labels.aspect == a) & (one.score[0] != UNSET))
+                good, question = labels.positive[rows], labels.question[rows]
+                both = _both_kinds(question, good)
+                if not len(both) or len(np.unique(generators[rows[both]])) < MIN_GENERATORS:
+                    continue
+                theirs, ours = (
+                    Decisions(good[both], values.good[0, rows[both]], question[both], bootstraps, seed)
+                    for values in (one, predictions[judge])
+                )
+                entry = {"n_rows": len(both), "n_questions": len(np.unique(question[both])), **theirs.intervals()}
+                entry |= {} if method == judge else {"gain_of_judge": ours.gains(theirs)}
+                found.setdefault(aspect, {}).setdefault(part, {})[method] = entry
+    return found
+
+
 def matched_evidence(
     predictions: Mapping[str, Predictions],
     labels: Labels,

@@ -10,6 +10,13 @@ HEADER = (
     "| method | AUROC (95 %) | Spearman | macro F1 | gain of the judge in AUROC (95 %) | p | s/pair | GFLOP/pair | "
     "parameters | rows | budget |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
 )
+ANSWERS = ("auroc", "same_question")
+ANSWERS_HEADER = (
+    "| aspect | generators | method | answers | AUROC (95 %) | same question (95 %) | gain of the judge in AUROC "
+    "| in same question |\n|---|---|---|---|---|---|---|---|\n"
+)
+INTERVAL = "{value:.3f} ({low:.3f} to {high:.3f})"
+GAIN = "{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -19,7 +26,22 @@ def table(results: Mapping[str, Any]) -> str:
     lines = [_line(name, methods[name], name == judge) for name in ranked]
     meanings = [f"- `{name}`: {methods[name]['description']}.{_failures(methods[name])}\n" for name in ranked]
     sentences = [_sentence(judge, name, methods[name]) for name in ranked]
-    return "\n".join(["".join(part) for part in ([HEADER, *lines], meanings, sentences)])
+    parts = [[HEADER, *lines], meanings, sentences, answers_table(results.get("matched", {}))]
+    return "\n".join("".join(part) for part in parts)
+
+
+def answers_table(matched: Mapping[str, Any]) -> list[str]:
+    """Write what methods tell of answers to one question as lines of Markdown, by falling AUROC; none without any."""
+    lines = []
+    for aspect, parts in matched.items():
+        for part, methods in parts.items():
+            for name in sorted(methods, key=lambda name: -(methods[name]["auroc"]["value"] or 0)):
+                own = methods[name]
+                gains = own.get("gain_of_judge", {})
+                figures = [_shown(own[figure], INTERVAL) for figure in ANSWERS]
+                figures += [_shown(gains.get(figure), GAIN) if gains else "the judge" for figure in ANSWERS]
+                lines.append(f"| {aspect} | {part} | {name} | {own['n_rows']} | {' | '.join(figures)} |\n")
+    return [ANSWERS_HEADER, *lines] if lines else []
 
 
 def _failures(entry: Mapping[str, Any]) -> str:
@@ -34,10 +56,10 @@ def _line(name: str, entry: Mapping[str, Any], is_judge: bool) -> str:
     seconds, flops = entry["seconds_per_pair"], entry["flops_per_pair"]
     cells = (
         f"**{name}**" if is_judge else name,
-        _shown(mean.get("auroc"), "{value:.3f} ({low:.3f} to {high:.3f})"),
+        _shown(mean.get("auroc"), INTERVAL),
         _shown(mean.get("spearman"), "{value:.3f}"),
         _shown(mean.get("macro_f1"), "{value:.3f}"),
-        "the judge" if is_judge else _shown(gain, "{value:+.3f} ({low:+.3f} to {high:+.3f})"),
+        "the judge" if is_judge else _shown(gain, GAIN),
         "" if gain.get("p") is None else f"{gain['p']:.3f}",
         "no model" if not flops else f"{seconds:.3f}",
         "0" if not flops else f"{flops / 1e9:.1f}",

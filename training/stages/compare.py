@@ -7,11 +7,13 @@
 Every method predicts the rows that a fold holds out, from fits on its training rows alone. The quality of each, the
 gain of the judge over it on the rows that both predict, the seconds and floating-point operations of scoring a pair,
 and the budget that it was given go into results.json, table.md and quality_cost.png; learning curves, where they are
-asked for, into learning_curve.png. A method that is done is not run again.
+asked for, into learning_curve.png. A method that is done is not run again. Where the rows are answers of several
+generators to one question, `matched` says which methods tell the right from the wrong ones, apart for generators that
+a fold's fits never saw where `generator_groups` leaves some out.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -23,7 +25,8 @@ from inspector_pipeline.heads import AGGREGATIONS, SCORE_RULES
 
 from ..evaluation.cost import judge_cost
 from ..evaluation.crossval import METHODS, Candidate, CrossValidation, KeptResults
-from ..evaluation.evidence import comparison_evidence, one_repeat
+from ..evaluation.evidence import Outcome, comparison_evidence, one_repeat
+from ..evaluation.matched import compared_answers, generator_groups, generators_of, new_generators
 from ..evaluation.methods.finetuned import EncoderConfig, LoraConfig, encoder_method, lora_method
 from ..evaluation.methods.generated import GeneratedConfig, GeneratedMethod, PromptedConfig
 from ..evaluation.methods.probes import ProbesConfig, ProbesMethod, open_design
@@ -94,6 +97,8 @@ class Config:
         lora: Low-rank adapters of the backbone.
         uncounted: Aspects that are left out.
         folds: By question id over all aspects.
+        generator_groups: Groups into which generators are divided; each fold's fits see none of one group, in turn, so
+            that its held-out rows are of seen and of unseen generators. 0 for none.
         bootstraps: Resamples of the questions for intervals and tests.
         learning_curve: Shares of the training questions to fit on besides, 0 for no label; none to leave the curve out.
         curve_methods: Methods whose learning curves stand beside each other.
@@ -113,6 +118,7 @@ class Config:
     lora: LoraConfig | None = None
     uncounted: tuple[str, ...] = UNCOUNTED
     folds: int = 5
+    generator_groups: int = 0
     bootstraps: int = 1000
     learning_curve: tuple[float, ...] = ()
     curve_methods: tuple[str, ...] = (
@@ -139,7 +145,9 @@ def run(config: Config) -> dict[str, Any]:
     kept, candidates = prepare(config)
     outcomes, samples = kept.outcomes(candidates, config.timed_pairs), kept.validation.resamples(config.bootstraps)
     results = comparison_evidence(outcomes, kept.validation.labels, config.judge, samples)
+    results["matched"] = _matched(kept, outcomes, config)
     results["protocol"] = {
+        "generator_groups": config.generator_groups,
         "cross_validation": one_repeat(config.folds, config.seed),
         "intervals": f"95 %, percentile, {config.bootstraps} resamples of questions, the same for all methods",
         "tests": "two-sided, the share of resamples on the other side of no difference, doubled; not corrected for the "
@@ -163,6 +171,17 @@ def run(config: Config) -> dict[str, Any]:
     return results
 
 
+def _matched(kept: KeptResults, outcomes: Mapping[str, Outcome], config: Config) -> dict[str, Any]:
+    """Compare the methods on answers to one question; empty where no generators are named."""
+    validation = kept.validation
+    if validation.generators is None:
+        return {}
+    predictions = {name: one.predictions for name, one in outcomes.items()}
+    is_new = new_generators(validation.divided, validation.generators)
+    named = (validation.labels, validation.generators, is_new, config.judge)
+    return compared_answers(predictions, *named, config.bootstraps, config.seed)
+
+
 def prepare(config: Config) -> tuple[KeptResults, list[Candidate]]:
     """Read the pairs and name the methods, none of which is loaded yet.
 
@@ -173,6 +192,7 @@ def prepare(config: Config) -> tuple[KeptResults, list[Candidate]]:
     """
     pairs = labelled_pairs(read_records(config.pairs, ("id", "question", "prediction")), unlabelled=True)
     labels = counted_table(pairs, config.uncounted)
+    generators = generators_of(labels, pairs)
     candidates = list(_candidates(config, pairs, labels))
     names = [one.name for one in candidates]
     if config.judge not in names or len(set(names)) != len(names):
@@ -182,10 +202,16 @@ def prepare(config: Config) -> tuple[KeptResults, list[Candidate]]:
         )
     if not all(0 <= share < 1 for share in config.learning_curve):
         raise SettingsError(f"learning_curve expects shares from 0 to below 1, but got {config.learning_curve}.")
+    left_out = generator_groups(generators, config.generator_groups, config.seed)
+    if config.generator_groups and not left_out:
+        raise SettingsError(
+            f"generator_groups expects at least 2 groups and rows of as many generators, but got "
+            f"{config.generator_groups} groups and {len(set(generators.tolist()) - {''})} generators."
+        )
     unknown = [name for name in config.curve_methods if name not in names]
     if config.learning_curve and unknown:
         raise SettingsError(f"curve_methods expects methods that are compared, but got {unknown[0]!r}.")
-    validation = CrossValidation(labels, config.folds, config.seed)
+    validation = CrossValidation(labels, config.folds, config.seed, generators=generators, left_out=left_out)
     return KeptResults(Path(config.output) / METHODS, validation, config.pairs, config.uncounted), candidates
 
 

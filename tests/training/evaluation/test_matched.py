@@ -7,12 +7,15 @@ import pytest
 from inspector_training.evaluation.crossval import CrossValidation
 from inspector_training.evaluation.matched import (
     Decisions,
+    compared_answers,
     generator_groups,
     generators_of,
     matched_evidence,
+    new_generators,
     without_generators,
 )
-from inspector_training.evaluation.metrics import Predictions
+from inspector_training.evaluation.metrics import UNSET, Predictions
+from inspector_training.evaluation.tables import answers_table
 from inspector_training.probing.kernels import Design
 from inspector_training.probing.search import fit_judge, search
 from inspector_training.probing.settings import SearchConfig
@@ -94,6 +97,49 @@ def test_folds_without_generators_hold_out_questions_and_generators():
         assert not (set(generators[fold.train.row]) & set(generators[fold.test.row]))
         held_out += fold.test.row.tolist()
     assert sorted(held_out) == np.flatnonzero(~labels.auxiliary).tolist()
+
+
+def test_methods_are_compared_on_answers_by_seen_and_unseen_generators():
+    pairs = answered(12)
+    labels = Labels.of(pairs)
+    generators = generators_of(labels, pairs)
+    groups = [["a", "b"], ["c"]]
+    folds = CrossValidation(labels, 3, 0, generators=generators, left_out=groups).divided
+    assert [sorted(set(GENERATORS) - set(generators[fold.train.row])) for fold in folds] == [
+        ["a", "b"],
+        ["c"],
+        ["a", "b"],
+    ]
+    assert sorted(row for fold in folds for row in fold.test.row) == list(range(len(pairs)))
+    is_new = new_generators(folds, generators)
+    assert is_new.sum() == sum(
+        np.isin(generators[f.test.row], g).sum() for f, g in zip(folds, [*groups, groups[0]], strict=True)
+    )
+    assert not new_generators(CrossValidation(labels, 3, 0).divided, generators).any()
+    right = labels.score.astype(float)
+    perfect, half, none = (
+        Predictions(v[None], v[None], v[None], s[None])
+        for v, s in (
+            (right, labels.score),
+            (np.where(is_new, 0.5, right), labels.score),
+            (right, np.where(is_new, UNSET, labels.score)),
+        )
+    )
+    parts = compared_answers({"judge": perfect, "half": half, "none": none}, labels, generators, is_new, "judge", 20, 0)
+    found = parts["correctness"]
+    assert found["all"]["judge"]["n_rows"] == 48 and "gain_of_judge" not in found["all"]["judge"]
+    assert (
+        found["seen"]["half"]["auroc"]["value"] == 1 and found["seen"]["half"]["gain_of_judge"]["auroc"]["value"] == 0
+    )
+    unseen = found["unseen"]["half"]
+    assert unseen["same_question"]["value"] == 0.5 and unseen["gain_of_judge"]["same_question"]["value"] == 0.5
+    assert "none" not in found["unseen"] and found["all"]["none"] == {**found["seen"]["none"]}
+    lines = answers_table(parts)
+    assert any(
+        line.startswith("| correctness | unseen | half | ") and "| +0.500 (+0.500 to +0.500) |" in line
+        for line in lines
+    )
+    assert answers_table({}) == []
 
 
 def test_rows_of_one_question_by_one_generator_have_no_matched_evidence():

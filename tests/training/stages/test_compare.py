@@ -190,6 +190,25 @@ def test_what_is_done_is_not_run_again(config, tmp_path):
     assert other["methods"]["probes"] != first["methods"]["probes"]
 
 
+def test_answers_of_generators_that_no_fit_saw_are_compared_apart(config, tmp_path, labelled):
+    rows, output = tmp_path / "answers.jsonl", tmp_path / "apart"
+    order = [name for i in range(10) for name in np.random.default_rng(i).permutation(list("abcd")).tolist()]
+    given = [
+        vars(replace(pair, id=f"q{i // 4}", question=f"{i // 4}?", generator=order[i]))
+        for i, pair in enumerate(labelled)
+    ]
+    rows.write_text("".join(json.dumps(row | {"sample": i % 4}) + "\n" for i, row in enumerate(given)))
+    few = CompareConfig(str(rows), str(output), judge="tfidf", baselines=("length", "tfidf"), folds=2, bootstraps=20)
+    found = compare(replace(few, generator_groups=2))
+    tone = found["matched"]["tone"]
+    n = {part: own["tfidf"]["n_rows"] for part, own in tone.items()}
+    assert n["all"] == 40 and 0 < n["seen"] <= 20 and 0 < n["unseen"] <= 20
+    assert tone["unseen"]["tfidf"]["auroc"]["value"] > 0.9 and found["protocol"]["generator_groups"] == 2
+    assert f"| tone | unseen | length | {n['unseen']} |" in (output / "table.md").read_text()
+    with pytest.raises(SettingsError, match="at least 2 groups and rows of as many generators, but got 5 groups and 4"):
+        prepare(replace(few, generator_groups=5))
+
+
 def test_every_row_is_predicted_by_a_fit_that_never_saw_its_question(config):
     kept, _ = prepare(config)
     tested = []

@@ -8,10 +8,12 @@ import pytest
 from inspector_cli.main import main as cli
 from inspector_training.corruptions.degenerate import answer_places
 from inspector_training.evaluation.hill_climbing import EDITS, FLATTERY, hill_climbing
+from inspector_training.evaluation.question_only import PENALTIES, QuestionOnlyConfig, question_values, ridge_values
 from inspector_training.evaluation.scored import Scored
 from inspector_training.evaluation.selection import best_of, top_right, use_evidence, vote
 from inspector_training.rows.records import write_records
 from inspector_training.stages.use import Config, run
+from sklearn.linear_model import Ridge
 from support.results import alike
 from support.verified import verified_answers
 
@@ -76,6 +78,39 @@ def test_the_surest_decisions_are_those_with_the_largest_difference():
         use_evidence(scored([{**rows[0], "correct": "yes"}], len), {})
 
 
+def test_a_probe_of_questions_alone_learns_which_are_hard():
+    rng = np.random.default_rng(0)
+    x, direction, n = rng.normal(size=(80, 5)), rng.normal(size=5), rng.integers(1, 9, 80).astype(float)
+    share = x @ direction
+    found = ridge_values(x[:60], share[:60], n[:60], x[60:])
+    assert np.corrcoef(found, share[60:])[0, 1] > 0.999
+    copies = np.repeat(np.arange(60), n[:60].astype(int))  # a question counts as often as it was answered
+    mean, deviation = x[:60].mean(axis=0), x[:60].std(axis=0)
+    model = Ridge(PENALTIES[0]).fit(((x[:60] - mean) / deviation)[copies], share[copies])
+    np.testing.assert_allclose(found, model.predict((x[60:] - mean) / deviation), rtol=1e-6)
+    assert np.ptp(ridge_values(x[:60], np.full(60, 0.5), n[:60], x[60:])) < 1e-9
+
+
+def test_a_probe_of_questions_alone_is_the_same_for_all_answers_and_fitted_on_others(tmp_path, backbone_dir):
+    answers = tmp_path / "answers.jsonl"
+    write_records(verified_answers(14, ("a", "b")), answers)
+    config = QuestionOnlyConfig((answers,), str(backbone_dir), None, layers=(1, 2))
+    asked = verified_answers(4, ("a", "b"), first=12)  # two of these four are among the answers, and are left out
+    values = question_values(asked, config, tmp_path / "read")
+    assert len(values) == 8 and [len(set(values[i : i + 2])) for i in range(0, 8, 2)] == [1] * 4
+    turned = [
+        row | {"correct": 1} if row["question"] in {r["question"] for r in asked} else row for row in rows_of(answers)
+    ]
+    write_records(turned, answers)
+    np.testing.assert_allclose(question_values(asked, config, tmp_path / "read"), values, rtol=1e-12)
+    with pytest.raises(DataFileError, match="expects answers to 10 or more questions other than .*, but got 9"):
+        question_values(verified_answers(5, ("a", "b")), config, tmp_path / "read")
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def climbed(value, n_edits=60, flag=None):
     rows, scored_texts = verified_answers(10, ("a", "b")), []
     right, wrong = ([row | {"id": row["question"]} for row in rows if row["correct"] == label] for label in (1, 0))
@@ -96,6 +131,9 @@ def test_edits_reach_what_a_judge_can_be_talked_into():
     assert set(flattered["by_edit"]) == set(EDITS) and flattered["reached_familiar"] is None
     fooled = climbed(lambda pair: min(len(pair["prediction"]), 180), flag=True)[0]
     assert fooled["reached"]["value"] == 1 and fooled["reached_familiar"]["value"] == 0
+    assert flattered["reached_from_below"] == flattered["reached"], "all began below"
+    assert 0 < fooled["started"]["value"] < 1 and fooled["reached_from_below"]["value"] == 1
+    assert climbed(lambda pair: 0.0, n_edits=1)[0]["reached_from_below"] is None, "all had the bar before"
     answers = {row["question"]: row["answer"] for row in wrong}
     before = {row["question"]: len(answer_places(row["prediction"], row["answer"])) for row in wrong}
     tried = [pair for pair in texts if "answer" in pair and not pair["correct"]]
@@ -106,16 +144,21 @@ def test_edits_reach_what_a_judge_can_be_talked_into():
     assert climbed(lambda pair: len(pair["prediction"]))[0] == climbed(lambda pair: len(pair["prediction"]))[0]
 
 
-def test_the_stage_measures_scored_answers_and_climbs_by_the_judge(tmp_path, judge, one_thread):
+def test_the_stage_measures_scored_answers_and_climbs_by_the_judge(tmp_path, judge, backbone_dir, one_thread):
+    others = tmp_path / "others.jsonl"
+    write_records(verified_answers(10, ("a", "b"), first=20), others)
     folder = str(tmp_path / "judge")
     rows = [row | {"guess": i % 3} for i, row in enumerate(verified_answers(4, ("a", "b", "c")))]
     write_records(rows, tmp_path / "verified.jsonl")
     output = tmp_path / "scored.jsonl"
     assert cli(["score", str(tmp_path / "verified.jsonl"), "--judge", folder, "--output", str(output)]) == 0
     config = {"bootstraps": 20, "judge": folder, "n_climbed": 2, "n_edits": 3, "baselines": ("guess",)}
+    config |= {"question_only": QuestionOnlyConfig((others,), str(backbone_dir), None, (1,))}
     found = run(Config((output,), tmp_path / "use.json", **config))
     assert json.loads((tmp_path / "use.json").read_text()) == {"use": found} and found["field"] == "expected_total"
     assert found["hill_climbing"]["n"] == 2 and "guess" in found["best_of"]["2"]
+    assert found["same_question"]["question_only"]["value"] == 0.5 and "question_only" in found["top"]
+    assert found["best_of"]["2"]["question_only"] == found["best_of"]["2"]["random"]
     assert run(Config((output,), tmp_path / "use.json", **config)) == {}
     again = [json.loads(line) for line in output.read_text().splitlines()]
     expected = use_evidence(scored(again, lambda row: row["expected_total"]), {}, bootstraps=20)

@@ -1,6 +1,6 @@
 """What every way of judging has: it is fitted on a fold's training rows, and predicts rows that the fold asks for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -45,6 +45,16 @@ class Fold:
         n_kept = max(1, round(share * len(questions))) if share > 0 else 0
         kept = np.random.default_rng(seed).permutation(questions)[:n_kept]
         return replace(self, train=self.train.take(np.flatnonzero(np.isin(self.train.question, kept))), others=None)
+
+    def without(self, generators: NDArray[np.str_], group: Sequence[str]) -> "Fold":
+        """Leave out the training rows of some generators; what is asked stays.
+
+        Args:
+            generators: (rows,) of the whole table, "" where not known.
+            group: Names.
+        """
+        kept = np.flatnonzero(~np.isin(generators[self.train.row], list(group)))
+        return replace(self, train=self.train.take(kept))
 
     def that_counts(self) -> "Fold":
         """Keep the labelled rows of aspects that count in the total."""
