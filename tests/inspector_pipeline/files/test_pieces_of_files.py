@@ -225,7 +225,7 @@ def test_the_end_of_a_broken_record_is_where_both_readings_agree():
         next(source)
         return _end_of_broken(source, taken)
 
-    assert end('a,"b"c\n', 'd"\n', "e\n") == 4
+    assert end('a,"b"c\n', 'd"\n', "e\n") == 5
     assert end('a"b"c\n', "e\n") == 3
     assert end('a,"b\n', "c\n", 'd"\n', "e\n") == 5
     assert end('a,"b"c\n', "d\n", "e\n") == 3  # no further quote: the first reading's end is taken
