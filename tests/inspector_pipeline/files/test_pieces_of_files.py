@@ -26,7 +26,7 @@ from inspector_pipeline.files.arrow import (
 from inspector_pipeline.files.compressed import kind_of, opened
 from inspector_pipeline.files.csv_quotes import _end_of_broken, _is_open, _Lines, broken_stretch
 from inspector_pipeline.files.disk import file_sha256, json_text, write_atomically, write_whole
-from inspector_pipeline.files.entries import Entry, cut, finite, json_line, share_of, strict_json
+from inspector_pipeline.files.entries import SMALLEST_SHARE, Entry, cut, finite, json_line, share_of, strict_json
 from inspector_pipeline.files.sources import find_sources, skipped_files
 from inspector_pipeline.files.tables import (
     Source,
@@ -417,3 +417,9 @@ def test_standard_input_may_begin_with_a_mark(monkeypatch):
     for data in (b'\xef\xbb\xbf [{"a": 1}]', b'\xef\xbb\xbf{"a": 1}\n'):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         assert read_rows("-") == [{"a": 1}]
+
+
+def test_numbers_on_which_reading_rests_are_what_they_were():
+    assert (texts.CHUNK, texts.LONGEST_ITEM, texts.LONGEST_LINE, texts.LONGEST_TOKEN) == (2**20, 2**26, 2**28, 16)
+    assert (texts.MAX_CSV_FIELD, texts.MAX_DEPTH, SMALLEST_SHARE) == (2**30, 200, 10**9)
+    assert (arrows.BATCH_ROWS, arrows.HEAD, arrows.TAIL) == (256, 8, 10)

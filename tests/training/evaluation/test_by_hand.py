@@ -1,10 +1,12 @@
 """Preferences, edits, curves, tables and matched answers: small cases worked out by hand."""
 
+import inspect
 import random
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from inspector_training.evaluation import between, degenerate, matched, metrics, procedure, scored, selection, verdict
 from inspector_training.evaluation import hill_climbing as climbing
 from inspector_training.evaluation.adapters import AdapterConfig
 from inspector_training.evaluation.between import between_generators, generator_effects, rank_correlation
@@ -529,3 +531,29 @@ def test_adapters_are_told_to_peft_as_they_are():
     assert found.task_type == "SEQ_CLS" and AdapterConfig().for_peft().task_type is None
     usual = AdapterConfig()
     assert (usual.rank, usual.alpha, usual.dropout, usual.modules) == (16, 32, 0.1, ("q_proj", "v_proj"))
+
+
+def defaults(function):
+    kinds = inspect.signature(function).parameters.values()
+    return {one.name: one.default for one in kinds if one.default is not inspect.Parameter.empty}
+
+
+def test_numbers_on_which_evidence_rests_are_what_they_were():
+    assert (metrics.ECE_BINS, metrics.ECE_ROWS, metrics.UNSET, metrics.BLOCK) == (10, 200, -(2**31), 2_000_000)
+    assert (between.LEAST_GENERATORS, between.LEAST_ROWS, between.TOLERANCE) == (4, 2, 1e-9)
+    assert (matched.SHARES, matched.MIN_GENERATORS, climbing.LONGEST) == ((0.1, 0.3, 0.5), 2, 2.0)
+    assert (degenerate.WORDS, degenerate.SOLVED, verdict.CHANCE, procedure.BOOTSTRAPS) == (60, 0.95, 0.5, 1000)
+    assert defaults(selection.use_evidence) == {
+        "sizes": (2, 4, 8, 16),
+        "top": 0.2,
+        "bootstraps": 1000,
+        "n_choices": 200,
+        "seed": 0,
+    }
+    assert defaults(hill_climbing) == {"n_edits": 200, "bootstraps": 1000, "seed": 0}
+    assert defaults(degenerate.degenerate_evidence) == {"bootstraps": 1000, "seed": 0}
+    assert defaults(scored.read_scored) == {"rank_by": None, "keep_abstained": False}
+    assert defaults(metrics.Metric) == {"lower_is_better": False, "least_rows": 0}
+    assert defaults(metrics.gains) == {"tested": False} and defaults(f1) == {"by_support": False}
+    assert defaults(CrossValidation) == {"repeats": 1, "of_others": None}
+    assert {name: metric.least_rows for name, metric in metrics.METRICS.items() if metric.least_rows} == {"ece": 200}

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from inspector_training.probing import familiarity, fits, kernels, preferences, table
 from inspector_training.probing import search as searching
 from inspector_training.probing.calibration import Calibration, LogOdds, Rounding, fit_cumulative_logit
 from inspector_training.probing.fits import Fit, Target, coordinates_of, mean_diagonal
@@ -350,3 +351,18 @@ def test_questions_are_one_where_they_share_a_text_or_an_id():
         [*pairs, LabelledPair("z", "Z?", "x", {"extra": 1}), LabelledPair("y", "Y?", "x", {"extra": 2})], ("extra",)
     )
     assert counted.row.tolist() == list(range(6)) and set(counted.aspect) == {0}
+
+
+def test_numbers_on_which_fits_rest_are_what_they_were():
+    assert (fits.INTERCEPT_SCALE, fits.MAX_ITERATIONS, fits.RANK_TOLERANCE) == (10.0, 2000, 1e-10)
+    assert (kernels.KEPT_BYTES, kernels.WHITENING_RIDGE, searching.REMEMBERED) == (4 * 2**30, 1.0, 8)
+    assert (table.DOWNSAMPLE_SEED, preferences.MAX_SLOPE) == (731, 20.0)
+    limits = (familiarity.MIN_ROWS, familiarity.FEW_ROWS, familiarity.MIN_QUESTIONS, familiarity.MARGIN)
+    assert (*limits, familiarity.LEAST_SPREAD) == (50, 2000, 2, 1.05, 0.05)
+    usual = {"n_layers": 3, "n_components": 64, "flag_rate": 0.01, "folds": 5}
+    assert asdict(familiarity.FamiliarityConfig()) == usual
+    for least in ({"n_layers": 1}, {"n_components": 1}, {"folds": 2}, {"flag_rate": 0.49}):
+        familiarity.FamiliarityConfig(**least)
+    for wrong in ({"n_components": 0}, {"flag_rate": 0.5}):
+        with pytest.raises(SettingsError, match="familiarity expects"):
+            familiarity.FamiliarityConfig(**wrong)
