@@ -583,6 +583,7 @@ def test_an_input_numbers_its_rows_and_takes_what_it_should():
     assert source.wanted[-1] == ["n", "prediction", "question", "question_turns"]
     list(JobInput([source], where=Where("row['n'] > 2"), whole_rows=False))
     assert source.wanted[-1] is None
+    assert plain == JobInput([source], {"prediction": "p"}, whole_rows=False), "however far they were read"
     JobInput([source], {"prediction": "p"}).check_headers()
     assert source.header == ["p", "question"]
 
@@ -678,6 +679,8 @@ def test_a_window_gives_each_pair_a_result_or_a_reason():
     found = score_window(judge, [3, 7, 5], 2, explain=True)
     assert [one.reason for one in found] == [None, "seven", None] and found[1] == Outcome(None, "seven", 8)
     assert judge.options == {"keep_places": True} and judge.asked[-1] == (1, {"explain": True})
+    score_window(judge, [1, 2, 3], 2)
+    assert [n for n, _ in judge.asked] == [2, 2, 1, 1, 1, 2, 1]
 
 
 def test_marks_are_written_once_however_often(tmp_path):

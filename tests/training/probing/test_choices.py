@@ -147,6 +147,8 @@ def test_a_share_is_explained_by_aspect_with_weights_and_only_where_there_is_a_s
     second = 1 - 1 / (2 / 3)
     assert _explained(error, both, rows) == pytest.approx((_explained(error, value, rows) + second) / 2)
     assert _explained(error, np.full(7, 3.0), rows) == 0.0
+    three = replace(rows, aspect=np.array([0, 0, 0, 0, 1, 1, 2]), weight=np.ones(7))
+    assert _explained(np.ones(7), np.array([0.0, 1, 2, 3, 1, 3, 9]), three) == pytest.approx((1 - 1 / 1.25 + 0) / 2)
 
 
 def test_a_mean_auroc_is_of_aspects_with_both_kinds(design):
