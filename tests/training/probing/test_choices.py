@@ -271,7 +271,7 @@ def test_what_was_fitted_is_read_as_it_was_written(tmp_path, design):
         a = labels.names.index(one.name)
         rows = (labels.aspect == a) & ~labels.auxiliary
         values = (x[rows] - one.center) @ one.weight + one.bias
-        assert searching.auroc(labels.positive[rows], values) > 0.7
+        assert searching.auroc(labels.positive[rows], values) > 0.6
         middle = np.average(values, weights=labels.weight[rows])
         target = labels.score[rows] + 4.0 * labels.positive[rows]
         assert middle == pytest.approx(np.average(target, weights=labels.weight[rows]), abs=1e-6)
