@@ -9,12 +9,13 @@ probing, evaluation, pooling, decisions, jobs and files, is tried in a copy of t
 module's own tests that run its line, the quickest first; where none does, against any that were mapped. It is killed
 where a test fails or takes too long, and else it lived; so it did where no test runs its line.
 
-Which tests run which lines is found out first, for each file of tests, and stands beside the results as RESULTS.map; it
-is found out again for those that run what was changed. This process imports what the tests import, but nothing of the project, and forks for each mutant, so that
-torch is imported once. A run that was stopped, or has had its --minutes, goes on with the same results file. --again
-tries what lived once more, after tests were written. Mutants that change nothing that can be seen are named by their
-ids in the file of --equivalent, one a line, with the reason after ` # `; they do not count. The `strict` of `zip` is not
-drawn: it is an assertion, which no input can tell from its absence where it holds, and which ruff demands.
+Which tests run which lines is found out first, for each file of tests, and stands beside the results as RESULTS.map;
+it is found out again for those that run what was changed. This process imports what the tests import, but nothing of
+the project, and forks for each mutant, so that torch is imported once. A run that was stopped, or has had its
+--minutes, goes on with the same results file. --again tries what lived once more, after tests were written. Mutants
+that change nothing that can be seen are named by their ids in the file of --equivalent, one a line, with the reason
+after ` # `; they do not count. The `strict` of `zip` is not drawn: it is an assertion, which no input can tell from its
+absence where it holds, and which ruff demands.
 
 It prints how many were killed, their share with its 95 % interval (Wilson), and those that lived. Tools that do the
 same (cosmic-ray, mutmut) draw no sample over modules, run one list of tests for all, and need packages to be imported
