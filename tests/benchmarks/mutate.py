@@ -9,11 +9,13 @@ probing, evaluation, pooling, decisions, jobs and files, is tried in a copy of t
 module's own tests that run its line, the quickest first; where none does, against any that were mapped. It is killed
 where a test fails or takes too long, and else it lived; so it did where no test runs its line.
 
-Which tests run which lines is found out first, once for each file of tests, and stands beside the results as
-RESULTS.map. This process imports what the tests import, but nothing of the project, and forks for each mutant, so that
-torch is imported once. A run that was stopped, or has had its --minutes, goes on with the same results file. --again
-tries what lived once more, after tests were written. Mutants that change nothing that can be seen are named by their
-ids in the file of --equivalent, one a line, with the reason after it; they do not count.
+Which tests run which lines is found out first, for each file of tests, and stands beside the results as RESULTS.map;
+it is found out again for those that run what was changed. This process imports what the tests import, but nothing of
+the project, and forks for each mutant, so that torch is imported once. A run that was stopped, or has had its
+--minutes, goes on with the same results file. --again tries what lived once more, after tests were written. Mutants
+that change nothing that can be seen are named by their ids in the file of --equivalent, one a line, with the reason
+after ` # `; they do not count. The `strict` of `zip` is not drawn: it is an assertion, which no input can tell from its
+absence where it holds, and which ruff demands.
 
 It prints how many were killed, their share with its 95 % interval (Wilson), and those that lived. Tools that do the
 same (cosmic-ray, mutmut) draw no sample over modules, run one list of tests for all, and need packages to be imported
@@ -47,30 +49,39 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("inspector_pipeline", "training", "hub_cards")
 OWN_MODULES = {*SOURCES, "inspector_training", "inspector_cli", "support", "conftest", "tests", "__main__"}
 NAMES = {"inspector_training": "training", "inspector_cli": "inspector_pipeline/cli"}  # as in setup.cfg
+EQUIVALENT = ROOT / "tests/benchmarks/equivalent_mutants.txt"
 OWN = "tests/inspector_pipeline"
 TRAINING = "tests/training"
 STAGES = f"{TRAINING}/stages"
-JOBS = tuple(f"{OWN}/jobs/test_{name}.py" for name in ("jobs", "filter", "rule_of_rows", "damaged_jobs"))
+FILES = (f"{OWN}/files", *(f"{OWN}/jobs/test_{name}.py" for name in ("jobs", "filter", "rule_of_rows", "damaged_jobs")))
+JOBS = (f"{OWN}/jobs", f"{OWN}/cli/test_uncertain.py")
+EVALUATION = f"{TRAINING}/evaluation"
 TESTS = {  # of a module; where several patterns fit it, the last
-    "inspector_pipeline/features.py": (f"{OWN}/test_features.py", f"{OWN}/test_engine.py", f"{OWN}/test_modeling.py"),
-    "inspector_pipeline/decisions.py": (f"{OWN}/test_heads.py", f"{OWN}/test_modeling.py"),
-    "inspector_pipeline/files/*.py": (f"{OWN}/files", *JOBS),
+    "inspector_pipeline/features.py": tuple(
+        f"{OWN}/test_{name}.py" for name in ("features", "engine", "modeling", "explain")
+    ),
+    "inspector_pipeline/decisions.py": (f"{OWN}/test_decisions.py", f"{OWN}/test_heads.py", f"{OWN}/test_modeling.py"),
+    "inspector_pipeline/files/*.py": FILES,
     "inspector_pipeline/jobs/*.py": JOBS,
     "training/probing/*.py": (f"{TRAINING}/probing",),
-    "training/evaluation/*.py": (f"{TRAINING}/evaluation",),
-    "training/evaluation/[cp]ro*.py": (f"{TRAINING}/evaluation", f"{STAGES}/test_evaluate.py"),
-    "training/evaluation/evidence.py": (
-        f"{TRAINING}/evaluation",
-        *(f"{STAGES}/test_{name}.py" for name in ("evaluate", "compare")),
-    ),
-    "training/evaluation/degenerate.py": (f"{STAGES}/test_degenerate.py",),
-    **dict.fromkeys(
-        (f"training/evaluation/{name}.py" for name in ("hill_climbing", "scored", "selection")),
-        (f"{STAGES}/test_use.py",),
-    ),
-    **dict.fromkeys(
-        (f"training/evaluation/{name}.py" for name in ("adapters", "cost", "tables")), (f"{STAGES}/test_compare.py",)
-    ),
+    "training/evaluation/*.py": (EVALUATION,),
+    **{
+        f"training/evaluation/{name}.py": (EVALUATION, *(f"{STAGES}/test_{stage}.py" for stage in stages))
+        for name, stages in {
+            "adapters": ("compare",),
+            "cost": ("compare",),
+            "crossval": ("evaluate",),
+            "degenerate": ("degenerate",),
+            "evidence": ("evaluate", "compare"),
+            "hill_climbing": ("use",),
+            "out_of_fold": ("evaluate",),
+            "procedure": ("evaluate",),
+            "scored": ("use", "degenerate"),
+            "selection": ("use",),
+            "surest": ("use",),
+            "tables": ("compare",),
+        }.items()
+    },
 }
 SWAPS = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -148,8 +159,13 @@ def variants_of_call(node):
     if name == "abs" and len(node.args) == 1:
         yield "squared", ast.BinOp(node.args[0], ast.Pow(), ast.Constant(2))
     for at, keyword in enumerate(node.keywords):
-        if keyword.arg:
+        if keyword.arg and not is_assertion(node, keyword):
             yield f"without {keyword.arg}=", changed(node, keywords=node.keywords[:at] + node.keywords[at + 1 :])
+
+
+def is_assertion(call, keyword):
+    """Say whether a keyword is the `strict` of zip: an assertion that ruff demands, and no input can tell it."""
+    return keyword.arg == "strict" and isinstance(call, ast.Call) and getattr(call.func, "id", "") == "zip"
 
 
 def places(tree, first=0):
@@ -158,6 +174,8 @@ def places(tree, first=0):
         if field in ("annotation", "returns", "decorator_list", "bases"):
             continue
         for node in value if isinstance(value, list) else [value]:
+            if isinstance(node, ast.keyword) and is_assertion(tree, node):
+                continue
             if isinstance(node, ast.AST) and not isinstance(node, ast.JoinedStr | ast.Import | ast.ImportFrom):
                 at = node.lineno if isinstance(node, ast.stmt) else first
                 yield node, at
@@ -285,31 +303,38 @@ def forked(folder, tests, limit, told=None):
     return None
 
 
-def digest(*folders):
-    """Hash the Python files of folders of the clone, of which a map speaks."""
-    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+def digest(*paths):
+    """Hash files of the clone; one that is not there is empty."""
+    files = [ROOT / path for path in paths]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files if path.is_file())).hexdigest()
 
 
 class Maps:
-    """Which tests run which lines, by file of tests; beside the results, so that it is found out once."""
+    """Which tests run which lines, by file of tests; beside the results, so that it is found out once.
+
+    A file of tests is mapped again where it, its helpers or a source that it runs was changed.
+    """
 
     def __init__(self, path, folder, ends):
         self.path, self.folder, self.ends = path, folder, ends
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self.sources = digest(*SOURCES, "tests/support")
-        self.known = known["files"] if known.get("sources") == self.sources else {}
+        self.known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.helpers = [*sorted((ROOT / "tests/support").glob("*.py")), *(ROOT / "tests").rglob("conftest.py")]
+
+    def digest(self, name, tests):
+        """Hash what a map speaks of."""
+        return digest(name, *self.helpers, *sorted({file for one in tests.values() for file in one["lines"]}))
 
     def of(self, tests):
         """Return the tests of files, test -> seconds and lines, or None where the time is over before it is known."""
         found = {}
         for name in tests:
-            own = hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
-            if self.known.get(name, {}).get("digest") != own:
+            known = self.known.get(name)
+            if known is None or known["digest"] != self.digest(name, known["tests"]):
                 if time.monotonic() > self.ends:
                     return None
-                self.known[name] = self._new(name, own)
-                self.path.write_text(json.dumps({"sources": self.sources, "files": self.known}), encoding="utf-8")
+                new = self._new(name)
+                self.known[name] = {"digest": self.digest(name, new), "tests": new}
+                self.path.write_text(json.dumps(self.known), encoding="utf-8")
             for test, one in self.known[name]["tests"].items():
                 both = found.setdefault(test, {"seconds": one["seconds"], "lines": {}})
                 for file, lines in one["lines"].items():
@@ -320,7 +345,7 @@ class Maps:
         """Return the tests of all files that were mapped."""
         return {test: one for file in self.known.values() for test, one in file["tests"].items() if test}
 
-    def _new(self, name, own):
+    def _new(self, name):
         told = self.folder / "told.json"
         code = forked(self.folder, [name], None, told)
         if code not in (0, 5):  # 5: it holds none
@@ -336,7 +361,7 @@ class Maps:
                         importlib.import_module(module)
                     except (ImportError, AttributeError, RuntimeError, ValueError):
                         continue
-        return {"digest": own, "tests": found["tests"]}
+        return found["tests"]
 
 
 def chosen(tests, path, lines, most):
@@ -413,7 +438,9 @@ def main():
     parser.add_argument("--only", metavar="GLOB", help="of these files alone, such as training/probing/*")
     parser.add_argument("--match", metavar="REGEX", default="", help="those alone whose ids it is found in")
     parser.add_argument("--results", required=True, help="JSON Lines of what became of each; a run goes on with it")
-    parser.add_argument("--equivalent", metavar="FILE", help="ids of mutants that change nothing, one a line")
+    parser.add_argument(
+        "--equivalent", type=Path, default=EQUIVALENT, metavar="FILE", help="ids of mutants that change nothing"
+    )
     parser.add_argument("--minutes", type=float, help="begin no further mutant after so many")
     parser.add_argument("--most", type=float, default=60, help="seconds of tests, at most, for a mutant (60)")
     parser.add_argument("--slack", type=float, default=20, help="seconds beside three times those of the tests (20)")
@@ -425,8 +452,8 @@ def main():
     every = [one for one in every if re.search(args.match, one[0])]
     sample = random.Random(args.seed).sample(every, min(args.sample, len(every)))
     found = tried(args, sample, files)
-    same = Path(args.equivalent).read_text(encoding="utf-8").splitlines() if args.equivalent else []
-    counted = {name: one for name, one in found.items() if not any(line.startswith(name) for line in same)}
+    same = {line.partition(" # ")[0] for line in args.equivalent.read_text(encoding="utf-8").splitlines()}
+    counted = {name: one for name, one in found.items() if name not in same}
     lived = [name for name, one in counted.items() if one == "lived"]
     killed = len(counted) - len(lived)
     low, high = wilson(killed, len(counted))

@@ -1,17 +1,23 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inspector_pipeline.errors import BackboneError
 from inspector_pipeline.features import (
     POOLINGS,
     Feature,
     PackPooling,
     Pooled,
+    TokenShares,
     last_token,
     normalized,
     pool,
+    read_features,
+    read_states,
     rms_normalize,
 )
 
@@ -127,3 +133,86 @@ def test_epsilon_is_added_to_the_mean_square(eps):
     exact = exact / np.sqrt((exact**2).mean(-1, keepdims=True) + eps)
     for found in (rms_normalize(states, eps), normalized(states, "rms_normed", eps, None)):
         np.testing.assert_allclose(found.numpy(), exact, rtol=1e-5)
+
+
+def test_a_packs_rows_are_found_by_their_ranges():
+    packed = PackPooling.of([[(0, 2), (5, 7)], [(2, 5)]], [(3, 6), (0, 1)], [6, 3], 7)
+    assert packed.responses == [[(1, 2), (5, 7)], [(2, 3)]] and packed.lengths == [6, 3]
+    states = torch.arange(7.0).unsqueeze(1)
+    past = Pooled(torch.tensor([10.0]), torch.tensor([-1.0]), torch.tensor([9.0]))
+
+    def pooled(pooling, past=None):
+        return packed(states, Feature("chat", 1, pooling), 0.0, None, past).flatten().tolist()
+
+    assert pooled("response_mean") == pytest.approx([4.0, 2.0]) and pooled("last") == [6.0, 4.0]
+    assert pooled("mean") == pytest.approx([2.0, 3.0]), "the two tokens outside add nothing"
+    assert pooled("mean", past) == pytest.approx([12 / 6 + 10 / 6, 3 + 10 / 3])
+    assert pooled("response_mean", past) == pytest.approx([4.0, 2.0])
+    assert (pooled("min"), pooled("max")) == ([0.0, 2.0], [6.0, 4.0])
+    assert (pooled("min", past), pooled("max", past)) == ([-1.0, -1.0], [9.0, 9.0])
+    whole = Pooled.of(torch.tensor([[1.0, -2.0], [3.0, 5.0]]), Feature("chat", 1, "mean"), 0.0, None)
+    assert (whole.total.tolist(), whole.low.tolist(), whole.high.tolist()) == ([4, 3], [1, -2], [3, 5])
+
+
+def test_tokens_shares_are_summed_by_reading_and_by_feature():
+    mean, last, part = (Feature("chat", 1, pooling) for pooling in ("mean", "last", "response_mean"))
+    other = Feature("other", 2, "mean")
+    weights = {one: torch.tensor([[1.0, 2.0], [0.0, 1.0]]) for one in (mean, last, part, other)}
+    shares = TokenShares(weights, {one: torch.tensor([1.0, 0.0]) for one in weights})
+    states = torch.tensor([[1.0, 0.0], [2.0, 1.0], [4.0, -1.0]])
+    projected = shares.project(states, mean, 0.0, None)
+    assert projected.tolist() == [[0, 0], [3, 1], [1, -1]]
+    for one in (mean, last, part, other):
+        shares.add(5, one, projected, (1, 3))
+    third = projected / 3
+    expected = third + torch.tensor([[0.0], [0], [1]]) * projected + torch.tensor([[0.0], [0.5], [0.5]]) * projected
+    torch.testing.assert_close(shares.of_tokens[5]["chat"], expected)
+    torch.testing.assert_close(shares.of_tokens[5]["other"], third)
+    assert {one: own.tolist() for one, own in shares.of_features[5].items()} == {
+        mean: pytest.approx([4 / 3, 0]), last: [1, -1], part: [2, 0], other: pytest.approx([4 / 3, 0])
+    }  # fmt: skip
+
+
+class Backbone:
+    """Notes how it is called, and gives a state for each layer asked for."""
+
+    def __init__(self, layers=2, states=3):
+        self.config = SimpleNamespace(num_hidden_layers=layers)
+        self.states = states
+
+    def forward(self, input_ids, attention_mask, output_hidden_states, position_ids=None, use_cache=None):
+        self.asked = {"mask": attention_mask, "layers": output_hidden_states, "at": position_ids, "cache": use_cache}
+        states = [input_ids.unsqueeze(-1) * 1.0 + layer for layer in range(self.states)]
+        return SimpleNamespace(hidden_states=states)
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+
+def test_a_pass_is_told_positions_and_layers_and_its_states_are_pooled():
+    backbone, ids, mask = Backbone(), torch.tensor([[9, 1, 2], [3, 4, 9]]), torch.tensor([[0.0, 2, 2], [1, 1, 0]])
+    features = [Feature("chat", 2, "mean"), Feature("chat", 1, "last", "final_norm"), Feature("chat", 2, "mean")]
+    features.append(Feature("chat", 0, "response_mean", "rms_normed"))
+    arguments = {"input_ids": ids, "attention_mask": mask, "response_mask": mask * torch.tensor([[1, 0, 1]])}
+    found = read_features(backbone, torch.nn.Identity(), features, **arguments, rms_norm_eps=3.0)
+    asked = backbone.asked
+    assert (asked["layers"], asked["cache"]) == ([0, 1, 2], False)
+    assert asked["at"].tolist() == [[0, 0, 1], [0, 1, 1]] and asked["mask"].tolist() == [[0, 1, 1], [1, 1, 0]]
+    assert list(found) == list(dict.fromkeys(features))
+    assert found[features[0]].tolist() == [[3.5], [5.5]] and found[features[1]].tolist() == [[3.0], [5.0]]
+    exact = [[2 / np.sqrt(4 + 3)], [3 / np.sqrt(9 + 3)]]
+    np.testing.assert_allclose(found[features[3]], exact, rtol=1e-6)
+    with pytest.raises(BackboneError, match="a state per layer, 3 states, but Backbone gives 2, whose numbering"):
+        read_states(Backbone(states=2), [1], ids, mask)
+    with pytest.raises(BackboneError, match="needs the backbone's final norm"):
+        normalized(torch.ones(1, 2), "final_norm", 0.0, None)
+
+    class Plain(Backbone):
+        def forward(self, input_ids, attention_mask, output_hidden_states):
+            return super().forward(input_ids, attention_mask, output_hidden_states)
+
+    plain = Plain()
+    read_states(plain, [1], ids, mask)
+    assert plain.asked["at"] is None and plain.asked["cache"] is None
+    halved = normalized(torch.ones(1, 2, dtype=torch.bfloat16), "final_norm", 0.0, torch.nn.Identity())
+    assert halved.dtype == torch.float32 and Feature("chat", 1, "mean").state == "raw"

@@ -339,7 +339,7 @@ def test_a_struct_that_names_a_field_twice_is_told_as_text():
 def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
     (tmp_path / "closed").mkdir()
     (tmp_path / "a.jsonl").write_text("{}")
-    monkeypatch.setattr("os.access", lambda path, _: path.name != "closed")
+    monkeypatch.setattr("os.access", lambda path, mode: path.name != "closed" or mode != os.R_OK | os.X_OK)
     assert skipped_files(str(tmp_path)) == [str(tmp_path / "closed")]
 
 

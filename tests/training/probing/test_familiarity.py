@@ -12,6 +12,7 @@ from inspector_training.probing.familiarity import (
     states_of,
     unfamiliar_shares,
 )
+from inspector_training.probing.fitted import familiar_rows
 from inspector_training.rows.records import LabelledPair
 from support.made_up import HIDDEN, make_features
 
@@ -96,6 +97,7 @@ def test_auxiliary_and_unlabelled_rows_are_not_familiar(tmp_path):
     np.testing.assert_allclose(found.tensors["center"], states.mean(axis=0), rtol=1e-5)
     assert found.report["rows"] == len(normal) and "form:noise" not in found.report["by_generator"]
     assert unfamiliar_shares(found, features, auxiliary=True).keys() == {"form:noise"}
+    assert familiar_rows(features, READ, CONFIG).report["auxiliary"].keys() == {"form:noise"}
 
 
 def test_one_generator_holds_out_questions_and_says_so(tmp_path):

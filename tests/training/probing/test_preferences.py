@@ -155,6 +155,7 @@ def test_evidence_stands_beside_length_and_words_and_saves(simulated, tmp_path):
     entry = preference_evidence(features, SEARCH, **options)["preference"]
     found = entry["preference"]
     assert entry["classes"] == [0, 1] and entry["n"] == 120 and found["n_questions"] == 120
+    assert set(entry["won"]) == {"0", "1"} and sum(entry["won"].values()) + found["ties"] == 120
     assert found["agreement"]["low"] > 0.65 and found["gain_over_length"]["agreement"]["low"] > 0
     assert found["gain_over_tfidf"]["log_loss"]["value"] > 0 and found["raters"]["n"] > 0
     assert set(found["by_generator"]) == {"a", "b"}

@@ -1,0 +1,198 @@
+"""What a cross-validation and curves keep and take again, by a method that predicts what it was fitted on."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from inspector_training.evaluation.cost import Cost
+from inspector_training.evaluation.crossval import Candidate, CrossValidation, KeptResults, read_predictions
+from inspector_training.evaluation.curves import Drawn, Task, methods_of
+from inspector_training.evaluation.methods.base import calibrated, nearest
+from inspector_training.evaluation.metrics import UNSET, Predictions
+from inspector_training.evaluation.procedure import Procedure
+from inspector_training.probing.calibration import Calibration, Rounding
+from inspector_training.probing.settings import SearchConfig
+from inspector_training.probing.table import Labels, TooFewLabelsError
+from inspector_training.runs.manifest import Manifest
+from inspector_training.score_tokens.weights import TuningConfig
+from support.made_up import make_features, make_pairs
+
+from inspector_pipeline.errors import DataFileError
+
+
+class Echo:
+    """Predicts the number of training rows, and of the aspects' rows all but those of the last one."""
+
+    name, description, budget = "echo", "an echo", "nothing"
+
+    def __init__(self, n_folds=None, least=0):
+        self.n_folds, self.least, self.fitted = n_folds, least, []
+
+    def fit(self, fold):
+        self.fitted.append(fold)
+        if len(fold.train.score) < self.least:
+            raise TooFewLabelsError("few")
+        n = float(len(fold.train.score))
+
+        def predict(asked):
+            rows = asked.row[asked.aspect < 2]
+            yield (
+                rows,
+                Predictions(np.full(len(rows), n), rows * 1.0, np.full(len(rows), np.nan), np.full(len(rows), 3)),
+            )
+
+        return predict
+
+    def cost(self, notes):
+        return Cost(0.5, notes["flops"])
+
+    def notes(self):
+        return {"flops": 7.0}
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return Labels.of(make_pairs(30, auxiliary=4))
+
+
+def test_folds_predict_what_they_hold_out_and_are_kept(labels, tmp_path):
+    validation = CrossValidation(labels, 3, 1)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    built = []
+
+    def build():
+        built.append(Echo(n_folds=2))
+        return built[-1]
+
+    kept = KeptResults(tmp_path / "methods", validation, str(rows), ("correctness",))
+    candidate = Candidate("echo", {"a": 1}, (), build)
+    (outcome,) = kept.outcomes([candidate], 3).values()
+    found = outcome.predictions
+    for fold in validation.divided:
+        own = fold.test.row[fold.test.aspect < 2]
+        expected = len(fold.train.score) if fold.number < 2 else np.nan
+        np.testing.assert_array_equal(found.expected[0, own], expected)
+        assert (found.score[0, fold.test.row[fold.test.aspect == 2]] == UNSET).all()
+        assert (found.score[0, own] == (3 if fold.number < 2 else UNSET)).all()
+    assert np.isnan(found.good_probability).all() and outcome.cost == Cost(0.5, 7.0)
+    told = dict(outcome.told)
+    assert told.pop("seconds_of_all_folds") >= 0
+    assert told == {"description": "an echo", "budget": "nothing", "notes": {"flops": 7.0}, "folds": 2}
+    assert len(built) == 2 and len(built[0].fitted) == 2, "one predicts, another is timed"
+    again = kept.outcomes([candidate], 3)["echo"]
+    assert len(built) == 2 and again.told == outcome.told and again.cost == outcome.cost
+    np.testing.assert_array_equal(again.predictions.expected, found.expected)
+    kept.outcomes([candidate], 4)
+    assert len(built) == 3, "only timed"
+    kept.outcomes([candidate._replace(settings={"a": 2})], 4)
+    assert len(built[3].fitted) == 2, "predicted again"
+    points = kept.curve(candidate, outcome, (0.0, 0.5), 20)
+    assert [point["share"] for point in points] == [0.0, 0.5, 1.0]
+    sizes = [np.mean([(~fold.train.auxiliary).sum() for fold in validation.divided[:2]])]
+    assert points[-1]["n"] == round(sizes[0]) and points[0]["n"] == 0 and 0 < points[1]["n"] < points[2]["n"]
+    n = len(built)
+    assert kept.curve(candidate, outcome, (0.0, 0.5), 20) == points and len(built) == n
+    kept.curve(candidate, outcome, (0.5,), 20)
+    assert len(built) == n + 1
+    some = list(validation.learning_curve(lambda: Echo(least=10), (0.01, 0.5), validation.resamples(5)))
+    assert [point["share"] for point in some] == [0.5]
+    with pytest.raises(KeyError):
+        read_predictions({"rows": [0]}, labels)
+
+
+def test_a_procedure_says_which_setting_of_a_comparison_is_another(tmp_path):
+    search = SearchConfig(seed=3, uncounted=("a",))
+    own = Procedure.combined(search)
+    assert (own.method, own.uncounted) == ("combined", ("a",))
+    theirs = {"uncounted": ["a"], "method": {"search": json.loads(json.dumps(asdict(search)))}}
+    assert own.differs(theirs) is None
+    assert own.differs({**theirs, "uncounted": []}) == "the setting uncounted"
+    older = {key: value for key, value in theirs["method"]["search"].items() if key != "prior_judge"}
+    assert own.differs({**theirs, "method": {"search": older}}) is None
+    assert own.differs({**theirs, "method": {"search": {**older, "seed": 4}}}) == "the search setting seed"
+    del older["seed"]
+    assert own.differs({**theirs, "method": {"search": older}}) == "the search setting seed"
+    tuned = Procedure("lager", {"adam": "T(1)"}, (), ())
+    assert tuned.differs({"uncounted": [], "method": {"tuning": "{'adam': T(1), 'b': 2}"}}) is None
+    assert tuned.differs({"uncounted": [], "method": {"tuning": "{'adam': T(2)}"}}) == "the tuning"
+    assert Procedure("lager", {}, (), ()).differs({"uncounted": [], "method": {}}) is None
+    folder = tmp_path / "methods"
+    folder.mkdir()
+    assert own.files(tmp_path) == [folder / "combined.json", folder / "surface.json"]
+    (folder / "combined.curve.json").write_text("[]")
+    assert own.files(tmp_path)[2:] == [folder / "combined.curve.json"]
+
+
+def test_a_judge_of_score_tokens_is_named_by_how_it_was_made(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+
+    def made(layers="all", method="convex", labels=None, validation=None, inputs=()):
+        states = {"layers": layers, "decision": "max", "aggregation": "logits"}
+        tuning = {**asdict(TuningConfig()), "method": method}
+        settings = {"states": states, "tuning": tuning, "labels": labels, "validation": validation}
+        Manifest.of("lager", settings, inputs).write(tmp_path)
+        return Procedure.lager(tmp_path, rows, ("a",))
+
+    assert made() == Procedure("lager_logits_uniform_max", {}, (), ("a",))
+    assert made("last") == Procedure("lager_last_max", {}, (), ("a",))
+    assert made(labels="rows.jsonl", inputs=[rows]) == Procedure(
+        "lager_logits_convex_max", {}, ("layer weights",), ("a",)
+    )
+    adam = made(method="adam", labels="rows.jsonl", inputs=[rows])
+    assert adam.method == "lager_logits_adam_max" and adam.settings == {"adam": repr(TuningConfig())}
+    for wrong in ({"labels": "rows.jsonl"}, {"validation": "x"}, {"validation": "x", "labels": "r", "inputs": [rows]}):
+        with pytest.raises(DataFileError, match="but they were tuned on other rows"):
+            made(**wrong)
+
+
+def test_a_curves_draws_are_kept_by_size_and_left_out_where_nothing_can_be_fitted(tmp_path):
+    features = make_features(tmp_path / "features", make_pairs(60, aspects=("logic",)))
+    task = Task.of("t", features, "logic", n_test=20, n_train=30, seed=1, good=None)
+    assert len(task.test) >= 20 and not set(task.test) & set(task.pool)
+    assert len(task.test) + len(task.pool) == len(task.labels.score) <= 20 + 2 * 30 + 1
+    assert not set(task.labels.question[task.test]) & set(task.labels.question[task.pool])
+    assert Task.of("t", features, "logic", n_test=20, n_train=30, seed=1, good=5).labels.positive.sum() < (
+        task.labels.positive.sum()
+    )
+    source = tmp_path / "rows.jsonl"
+    source.write_text("{}\n")
+    drawn = Drawn(tmp_path / "kept", (5, 10, 30), 2, 3, {"t": [source]}, {"t": {"aspect": "logic"}})
+    built = []
+
+    def build():
+        built.append(Echo(least=8))
+        return built[-1]
+
+    found = drawn.values(task, "echo", build, {"x": 1})
+    assert list(found) == [10, 30] and len(built) == 1
+    for size, values in found.items():
+        assert values.shape == (2, len(task.test))
+        np.testing.assert_array_equal(values, np.tile(task.labels.row[task.test] * 1.0, (2, 1)))
+        folds = [fold for fold in built[0].fitted if len(fold.train.score) == size]
+        assert [fold.repeat for fold in folds] == [0, 1]
+    again = drawn.values(task, "echo", build, {"x": 1})
+    assert len(built) == 1 and list(again) == [10, 30]
+    drawn.values(task, "echo", build, {"x": 2})
+    replace(drawn, seed=4).values(task, "echo", build, {"x": 2})
+    assert len(built) == 3
+    searches = {"judge": SearchConfig(), "other": SearchConfig(seed=1)}
+    named = methods_of(task, searches, {"static": "a/b/static"}, 0, tmp_path)
+    assert list(named) == ["judge", "other", "length", "surface", "tfidf", "static"]
+    assert named["static"][1] == {"embeddings": "static"} and named["judge"][1] == SearchConfig()
+
+
+def test_values_become_predictions_by_calibration_or_by_the_nearest_score():
+    calibration = Calibration(1.0, np.array([0.0, 1.0]), np.array([-1.0, 2.0]))
+    found = calibrated(calibration, np.array([0.0, 3.0]), [1, 4, 5])
+    p = calibration.probabilities(np.array([0.0, 3.0]))
+    np.testing.assert_allclose(found.expected, p @ [1, 4, 5])
+    np.testing.assert_array_equal(found.good, found.expected)
+    np.testing.assert_allclose(found.good_probability, p[:, 1:].sum(axis=1))
+    assert found.score.tolist() == [4, 5]
+    assert calibrated(Rounding([0, 1]), np.array([0.25]), [0, 1]).good_probability.tolist() == [0.25]
+    near = nearest(np.array([0.4, 2.6, 9.0]), np.array([1, 2, 3]))
+    assert near.score.tolist() == [1, 3, 3] and near.good.tolist() == [0.4, 2.6, 9.0]
+    assert np.isnan(near.good_probability).all()

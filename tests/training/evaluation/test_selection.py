@@ -1,0 +1,263 @@
+"""Choosing, to the last number by hand: counts, votes, drawn choices, what is surest, and scores read from files."""
+
+import json
+from math import comb
+
+import numpy as np
+import pytest
+from inspector_training.evaluation.degenerate import AGAINST, RULE, degenerate_evidence, matched_to, rule_value
+from inspector_training.evaluation.scored import (
+    Scored,
+    as_flag,
+    input_files,
+    numbers,
+    read_entries,
+    read_scored,
+    with_texts,
+    without_abstained,
+)
+from inspector_training.evaluation.selection import _choices, _plain, use_evidence, vote
+from inspector_training.evaluation.surest import SURE, decisions, rows_of, top_right
+
+from inspector_pipeline.errors import DataFileError
+
+QUESTIONS = {  # question -> (right, final answer, value, text) of three answers
+    "one": [(1, "3", 0.9, "aaaa"), (0, "4", 0.1, "aa"), (0, " 4.0 ", 0.2, "a")],
+    "two": [(0, None, 0.8, "bbb"), (1, "x", 0.3, "bb"), (1, " x ", 0.7, "bbbbb")],
+}
+
+
+def scored(seen=(), **changes):
+    rows = [
+        {"question": name, "prediction": text, "generator": f"g{i}", "correct": right, "final": final} | changes
+        for name, answers in QUESTIONS.items()
+        for i, (right, final, _, text) in enumerate(answers)
+    ]
+    value = np.array([answer[2] for answers in QUESTIONS.values() for answer in answers])
+    return Scored(rows, "expected_correctness", value, [None] * 6, [*seen] or [None] * 6)
+
+
+def test_all_figures_of_six_answers_by_hand():
+    found = use_evidence(
+        scored(seen=[True, False, None, False, False, False]), {}, sizes=(1, 2, 3, 4), top=0.5, bootstraps=30
+    )
+    counts = {key: found[key] for key in ("field", "n_rows", "n_questions", "n_seen", "n_generators")}
+    assert counts == {
+        "field": "expected_correctness",
+        "n_rows": 6,
+        "n_questions": 2,
+        "n_seen": 1,
+        "n_generators": 3,
+    }
+    shares = {
+        n: {way: own["value"] for way, own in entry.items() if way != "n_questions"}
+        for n, entry in found["best_of"].items()
+    }
+    assert shares.keys() == {"1", "2", "3"} and found["best_of"]["3"]["n_questions"] == 2
+    assert shares["1"]["judge"] == shares["1"]["random"] == shares["1"]["oracle"] == 0.5
+    # of two: one's right answer is in 2 of 3 choices, and highest; two's wrong one is highest in 2 of 3
+    assert shares["2"]["judge"] == 0.5 and shares["2"]["random"] == 0.5
+    assert shares["2"]["oracle"] == round((2 / 3 + 1) / 2, 4)
+    assert shares["3"]["judge"] == 0.5 and shares["3"]["oracle"] == 1.0
+    assert shares["3"]["longest"] == 1.0 and shares["3"]["shortest"] == 0.5
+    # all three vote: "4" and " 4.0 " are one final answer, "x" and " x " too; an answer of none has no vote
+    assert shares["3"]["majority"] == 0.5
+    # by rank of six: one's 3 has 5.5 / 6 against 0.5 + 1.5; two's x has 2.5 + 3.5, alone
+    assert shares["3"]["judge_weighted"] == 1.0
+    # of two: one's votes tie in 2 of 3 choices; two's are right whatever is chosen
+    assert shares["2"]["majority"] == round(((2 * 0.5) / 3 + 1) / 2, 4)
+    assert shares["2"]["judge_weighted"] == round((2 / 3 + 1) / 2, 4)
+    gains = {name: own for name, own in shares["3"].items() if name.startswith("gain_over_")}
+    assert gains == {
+        "gain_over_random": 0.0,
+        "gain_over_longest": -0.5,
+        "gain_over_shortest": 0.0,
+        "gain_over_majority": 0.0,
+        "gain_over_judge_weighted": -0.5,
+    }
+    # the three highest are .9 (right), .8 (wrong), .7 (right)
+    assert found["top"]["share"] == 0.5 and found["top"]["judge"]["value"] == round(2 / 3, 4)
+    assert found["top"]["oracle"]["value"] == 1.0 and found["top"]["random"]["value"] == 0.5
+    assert "gain_over_oracle" not in found["top"] and "gain_over_judge" not in found["top"]
+    # right .9 .3 .7 against wrong .1 .2 .8: seven of nine pairs
+    assert set(found["auroc"]) == set(found["same_question"]) == {"judge", "longest"}
+    assert found["auroc"]["judge"]["value"] == round(7 / 9, 4)
+    assert found["same_question"]["judge"]["value"] == 0.5  # both of one, none of two
+    assert found["same_question"]["longest"]["value"] == 0.75
+    # by margin .8 and .7 (right), then .5 and .1 (wrong)
+    surest = {share: own["value"] for share, own in found["surest"].items()}
+    assert surest["0.5"] == 1.0 and surest["1.0"] == 0.5 and surest["0.8"] == round(2 / 3.2, 4)
+    assert list(surest) == [str(share) for share in SURE] == [f"0.{i}" for i in range(1, 10)] + ["1.0"]
+
+
+def test_a_resample_weighs_the_questions():
+    found = use_evidence(scored(), {}, sizes=(2,), bootstraps=200)
+    oracle = found["best_of"]["2"]["oracle"]  # 2/3 of one and 1 of two: resamples hold either, or both
+    assert (oracle["low"], oracle["high"]) == (round(2 / 3, 4), 1.0) and found["n_seen"] is None
+
+
+def test_choices_are_all_of_them_or_a_draw_without_an_answer_twice():
+    whole = _choices(5, 2, comb(5, 2), "x")
+    assert len(whole) == 10 and len(np.unique(whole, axis=0)) == 10 and (whole.sum(axis=1) == 2).all()
+    drawn = _choices(30, 4, 50, "x")
+    assert drawn.shape == (50, 30) and (drawn.sum(axis=1) == 4).all() and len(np.unique(drawn, axis=0)) > 45
+    np.testing.assert_array_equal(drawn, _choices(30, 4, 50, "x"))
+    assert (drawn != _choices(30, 4, 50, "y")).any()
+
+
+def test_a_vote_that_nobody_has_or_that_weighs_nothing_is_a_random_answer():
+    right = np.array([True, False, False])
+    everyone = np.ones((1, 3), dtype=bool)
+    assert vote(np.array([-1, -1, -1]), right, np.ones(3), everyone) == pytest.approx(1 / 3)
+    assert vote(np.array([0, 1, 2]), right, np.zeros(3), everyone) == pytest.approx(1 / 3)
+    assert vote(np.array([0, -1, -1]), right, np.ones(3), everyone) == 1.0
+    assert vote(np.array([0, 1, -1]), right, np.array([0.1 + 0.2, 0.3, 9]), everyone) == 0.5, "rounding is a tie"
+
+
+@pytest.mark.parametrize(
+    ("final", "text"), [(None, ""), ("  ", ""), ("7.0", _plain("7")), (7, _plain("7")), ("A  b", "A b")]
+)
+def test_a_final_answer_is_one_text_however_it_is_written(final, text):
+    assert _plain(final) == text
+
+
+def test_rows_of_questions_and_decisions_are_in_order():
+    question = np.array([1, 0, 1, 3, 0])
+    assert [own.tolist() for own in rows_of(question)] == [[1, 4], [0, 2], [], [3]]
+    found = decisions(question, np.array([1, 1, 0, 0, 0], dtype=bool), np.array([0.5, 0.25, 0.5, 9, 1]))
+    assert found.question.tolist() == [0, 1] and found.won.tolist() == [0.0, 0.5]
+    assert found.margin.tolist() == [0.75, 0.0]
+    shares = top_right(np.array([2.0, 1.0]), np.array([0.5, 1.0]), np.array([[1.0, 3.0], [0.0, 2.0]]), [0.5, 1.0])
+    assert shares.tolist() == [[(0.5 + 1) / 2, (0.5 + 3) / 4], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "value"),
+    [
+        ("", 0.0),
+        ("7", 1 / 60 + 1 + 1),
+        ("yes", 1 / 60 + 1),
+        ("It is (B)", 3 / 60 + 1 + 1),
+        ("It is (K)", 3 / 60 + 1),
+        ("So the answer is:", 4 / 60 + 1 + 1),
+        ("Answer: no\nbut then", 4 / 60 + 1),
+        ("#### seven", 2 / 60 + 1 + 1),
+        ("we add the", 3 / 60 + 0),  # a run of the question
+        ("so so so so so", 5 / 60 + 1 / 3),
+        (" ".join(f"w{i}" for i in range(80)), 1 + 1 + 1),
+    ],
+)
+def test_the_rule_adds_its_four_numbers(prediction, value):
+    assert rule_value("Shall we add the apples?", prediction) == pytest.approx(value)
+
+
+def suite(**rows):
+    found, values = [], []
+    for form, own in rows.items():
+        for name, (text, value) in own.items():
+            found.append({"id": name, "form": form, "question": "Q?", "prediction": text})
+            values.append(value)
+    return found, np.array(values, dtype=float)
+
+
+def test_forms_are_compared_question_by_question_with_ties_as_halves():
+    worked = "First we take four of them away.\nThe answer is 7."
+    rows, value = suite(
+        worked={"a": (worked, 3), "b": (worked, 3), "c": (worked, 3)},
+        talk={"a": ("hm", 1), "b": ("hm", 3), "c": ("hm", 4)},
+        bare_right={"a": ("7", 2), "b": ("7", 0)},
+        bare_wrong={"a": ("8", 1)},
+        strange={"d": ("?", 0)},
+    )
+    flags = [True, False, None, *[True] * (len(rows) - 3)]
+    found = degenerate_evidence(Scored(rows, "f", value, flags, [True, *[False] * (len(rows) - 1)]), 50)
+    assert (found["field"], found["rule"], found["n_questions"], found["n_seen"]) == ("f", RULE, 4, 1)
+    forms = found["forms"]
+    assert set(forms) == {"worked", "talk", "bare_right", "bare_wrong"}, "strange has no worked solution beside it"
+    assert forms["worked"] == {"unfamiliar": 0.5}
+    assert (forms["talk"]["upper"], forms["talk"]["lower"], forms["talk"]["n"]) == ("worked", "talk", 3)
+    assert forms["talk"]["above"]["value"] == 0.5 and forms["talk"]["rule"]["value"] == 1.0
+    assert forms["talk"]["solved_by_rule"] is True
+    assert forms["bare_right"]["lower"] == AGAINST["bare_right"] == "bare_wrong" and forms["bare_right"]["n"] == 1
+    assert forms["bare_right"]["above"]["value"] == 1.0 and forms["bare_right"]["rule"]["value"] == 0.5
+    assert forms["bare_right"]["solved_by_rule"] is False and forms["bare_wrong"]["unfamiliar"] == 1.0
+    with pytest.raises(DataFileError, match="expects one talk of each question, but 'a' has two"):
+        degenerate_evidence(Scored([*rows, rows[3]], "f", np.zeros(len(rows) + 1), [], []))
+    with pytest.raises(DataFileError, match="worked right solutions and other forms"):
+        degenerate_evidence(Scored(rows[:3], "f", value[:3], [None] * 3, [None] * 3))
+
+
+def test_scores_are_matched_to_rows_by_their_texts():
+    rows, value = suite(worked={"a": ("x", 1), "b": ("y", 2)})
+    whole = Scored(rows, "f", value, [True, False], [None, True])
+    found = matched_to(whole, rows[::-1])
+    assert (found.rows, found.value.tolist()) == (rows[::-1], [2, 1])
+    assert (found.unfamiliar, found.seen) == ([False, True], [True, None])
+    with pytest.raises(DataFileError, match="lack worked of 'c'"):
+        matched_to(whole, [rows[0] | {"prediction": "z", "id": "c"}])
+
+
+def written(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_scored_rows_are_read_by_the_field_that_they_name(tmp_path, caplog):
+    said = {"j_rank_by": "j_expected", "j_expected": "0.25", "j_unfamiliar": "True", "j_seen": None, "q": "?"}
+    away = {**said, "j_abstained": True, "j_expected": None}
+    path = written(tmp_path / "a.jsonl", said, {**said, "j_expected": 2, "j_unfamiliar": False, "j_seen": True}, away)
+    found = read_scored([path], ("q",))
+    assert (found.field, found.value.tolist()) == ("j_expected", [0.25, 2.0])
+    assert (found.unfamiliar, found.seen) == ([True, False], [None, True])
+    assert found.n_seen(["x", "y"]) == 1 and Scored([], "", found.value, [], [None, None]).n_seen(["x", "y"]) is None
+    assert "1 of 3 rows are left out, since the judge abstains" in caplog.text
+    caplog.clear()
+    with pytest.raises(DataFileError, match="a number as 'j_expected', but row 2 has None"):
+        read_scored([path], ("q",), keep_abstained=True)
+    assert without_abstained([said], "x", "j_") == [said] and not caplog.records
+    other = [{"abstained": True, "x": 1}]  # a user's own column
+    assert without_abstained(other, "x", "") == other
+    with pytest.raises(DataFileError, match=r"expects q, other, but lacks 'other'"):
+        read_entries([path], ("q", "other"))
+    mixed = written(tmp_path / "b.jsonl", said, {**said, "j_rank_by": "j_other"})
+    with pytest.raises(DataFileError, match="but got j_expected, j_other. Score them by"):
+        read_scored([mixed], ())
+    assert read_scored([mixed], (), "j_expected").value.tolist() == [0.25, 0.25]
+    for nothing in (written(tmp_path / "c.jsonl", {"q": 1}), written(tmp_path / "d.jsonl")):
+        with pytest.raises(DataFileError, match="but got (None|no rows)"):
+            read_scored([nothing], ())
+    broken = tmp_path / "e.jsonl"
+    broken.write_text("{\n")
+    with pytest.raises(DataFileError, match=r"e\.jsonl:1 expects a JSON object"):
+        read_entries([broken], ())
+
+
+@pytest.mark.parametrize(
+    ("value", "flag"),
+    [(True, True), (False, False), ("TRUE", True), ("false", False), ("", None), (None, None), (1, None)],
+)
+def test_flags_of_rows_are_read_as_they_are_or_as_text(value, flag):
+    assert as_flag(value) is flag
+
+
+def test_numbers_are_read_from_text_and_what_is_none_is_named():
+    assert numbers([{"x": "1.5"}, {"x": 2}], "x", "here").tolist() == [1.5, 2.0]
+    for wrong in (True, None, "NaN", "a", [1]):
+        with pytest.raises(DataFileError, match="here expects a number as 'x', but row 1 has"):
+            numbers([{"x": 1}, {"x": wrong}], "x", "here")
+
+
+def test_texts_are_found_under_other_names_and_files_of_a_judge_are_named(tmp_path):
+    plain = [{"question": "Q?", "prediction": "p"}]
+    assert with_texts("x", plain, ("question", "prediction")) is plain
+    (found,) = with_texts("x", [{"prompt": "Q?", "response": "p", "id": 1}], ("question", "prediction"))
+    assert (found["question"], found["prediction"], found["id"]) == ("Q?", "p", 1)
+    path = written(tmp_path / "part.jsonl", *plain)
+    judge = tmp_path / "judge"
+    judge.mkdir()
+    (judge / "config.json").write_text("{}")
+    assert input_files([path], None) == [path]
+    assert input_files([path], str(judge)) == [path, judge / "config.json"]
+    (tmp_path / "rows").mkdir()
+    part = written(tmp_path / "rows" / "a.jsonl", *plain)
+    assert input_files([tmp_path / "rows"], None) == [part]
