@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from inspector_pipeline.jobs.progress import Bar, Progress
 
 from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, SettingsError
@@ -40,7 +41,6 @@ from inspector_pipeline.jobs.output import (
     reject_row,
     whole_file,
 )
-from inspector_pipeline.jobs.progress import Bar, Progress
 from inspector_pipeline.jobs.reorder import BUFFER_ROWS, RowsOnDisk
 from inspector_pipeline.jobs.score import FORMATS, ScoreJob, _check_place, summary_of
 from inspector_pipeline.jobs.where import Where
