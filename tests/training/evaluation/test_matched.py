@@ -22,7 +22,7 @@ from inspector_training.probing.settings import SearchConfig
 from inspector_training.probing.table import Labels, question_folds, question_names
 from inspector_training.rows.records import LabelledPair
 from inspector_training.stages.evaluate import Config, evaluate, report
-from support.made_up import HIDDEN, make_features
+from support.made_up import make_features
 
 GENERATORS = ("a", "b", "c", "d")
 SEARCH = SearchConfig(poolings=(("last",),), depths=(2, 4), sharings=(0.0,), heads=(), inner_folds=3)
@@ -151,11 +151,14 @@ def test_rows_of_one_question_by_one_generator_have_no_matched_evidence():
 
 @pytest.mark.parametrize("auxiliary", [True, False])
 def test_labels_drawn_by_question_cannot_be_told_of_unseen_questions(tmp_path, auxiliary):
-    """A question's rows on both sides, or damaged rows of a held-out question, would give AUROC 1."""
+    """A question's rows on both sides, or damaged rows of a held-out question, would give AUROC 1.
+
+    Features have twice as many dimensions as there are questions, so that a probe can learn each one's label by heart.
+    """
     rng = np.random.default_rng(2)
     pairs, values = [], []
     for i in range(120):
-        label, name = int(rng.integers(0, 2)), rng.normal(size=HIDDEN)
+        label, name = int(rng.integers(0, 2)), rng.normal(size=240)
         for sample in range(3):
             # One text under two ids is one question; damaged rows carry the label of the others.
             damaged = auxiliary and sample == 2
