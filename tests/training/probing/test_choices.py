@@ -231,7 +231,7 @@ def test_a_search_without_labels_is_refused_and_one_that_was_made_is_taken(desig
 
 
 def test_a_choice_is_described_with_rounded_figures():
-    choice = Choice(View(), 3, (Setting(),), {3: 0.123456}, {"v": {3: 0.98765}}, {"a: ridge": 0.55555})
+    choice = Choice(View(), 3, (Setting(),), {3: 0.123456}, {"v": {3: 0.98765}}, {"a: ridge": 0.55557})
     assert described_choice(choice) == {
         "depth": 3,
         "view": str(View()),
