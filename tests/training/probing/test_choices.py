@@ -289,6 +289,9 @@ def test_probes_without_a_bias_and_of_preferences_come_back_as_such(tmp_path):
     assert not read.has_bias and read.n_foreign == 2 and read.seen_questions.tolist() == []
     (folder / "fitted_on.safetensors").unlink()  # as older folders are
     assert load_fitted(folder).seen_questions.tolist() == []
+    (folder / "fit.json").write_text((folder / "fit.json").read_text() + " ")
+    with pytest.raises(DataFileError, match="expects the sha256"):
+        load_fitted(folder)
     assert familiar_rows(None, [], None) is None
 
 
