@@ -225,7 +225,7 @@ def test_operations_are_counted_by_the_formula():
         hidden_size, num_attention_heads, num_key_value_heads, intermediate_size = 8, 4, 2, 16
 
     shape = LayerShape.of(Sizes)
-    assert head_size(Sizes) == 2 and shape == LayerShape(8, 4, 2, 2, 16, True, True)
+    assert head_size(Sizes) == 2 and shape == LayerShape(8, 4, 2, 2, 16)
     maps = {"q": (8, 8), "k": (8, 4), "v": (8, 4), "o": (8, 8), "gate": (8, 16), "up": (8, 16), "down": (16, 8)}
     assert shape.linears == maps
     weights = sum(a * b for a, b in maps.values())

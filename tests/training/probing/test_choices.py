@@ -231,7 +231,7 @@ def test_a_search_without_labels_is_refused_and_one_that_was_made_is_taken(desig
 
 
 def test_a_choice_is_described_with_rounded_figures():
-    choice = Choice(View(), 3, (Setting(),), {3: 0.123456}, {"v": {3: 0.98765}}, {"a: ridge": 0.55555})
+    choice = Choice(View(), 3, (Setting(),), {3: 0.123456}, {"v": {3: 0.98765}}, {"a: ridge": 0.55557})
     assert described_choice(choice) == {
         "depth": 3,
         "view": str(View()),
@@ -289,6 +289,9 @@ def test_probes_without_a_bias_and_of_preferences_come_back_as_such(tmp_path):
     assert not read.has_bias and read.n_foreign == 2 and read.seen_questions.tolist() == []
     (folder / "fitted_on.safetensors").unlink()  # as older folders are
     assert load_fitted(folder).seen_questions.tolist() == []
+    (folder / "fit.json").write_text((folder / "fit.json").read_text() + " ")
+    with pytest.raises(DataFileError, match="expects the sha256"):
+        load_fitted(folder)
     assert familiar_rows(None, [], None) is None
 
 
