@@ -265,6 +265,8 @@ def odds_weights(x: Any, won: Array, weight: Array, penalty: float) -> Array:
     stands in both, each with its part of the weight.
     """
     turn = np.where(np.arange(len(won)) % 2, -1.0, 1.0)
+    if len({*np.where(turn > 0, won, 1 - won).tolist()} & {0.0, 1.0}) == 1:  # winners took turns as well
+        turn[np.argsort(won, kind="stable")] = turn.copy()
     target = np.where(turn > 0, won, 1 - won)
     is_part = np.concatenate([target > 0, target < 1])
     rows = np.tile(np.arange(len(won)), 2)[is_part]

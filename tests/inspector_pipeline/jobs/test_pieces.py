@@ -2,20 +2,18 @@
 
 import io
 import json
-import re
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from inspector_pipeline.jobs.progress import Bar, Progress
 
 from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, SettingsError
 from inspector_pipeline.files.entries import Entry
 from inspector_pipeline.files.tables import Source, write_rows
-from inspector_pipeline.jobs import drift, progress
+from inspector_pipeline.jobs import drift
 from inspector_pipeline.jobs import filter as filters
 from inspector_pipeline.jobs import manifest as manifests
 from inspector_pipeline.jobs.abstain import _mark_lines, _mark_table
@@ -698,21 +696,9 @@ def test_marks_are_written_once_however_often(tmp_path):
     assert pq.ParquetFile(table).metadata.num_row_groups == 2
 
 
-def test_a_bar_counts_what_was_skipped_and_the_tokens(capsys, monkeypatch):
-    with Progress(10, "shard 0/1") as bar:
-        bar.skip(4)
-        monkeypatch.setattr("inspector_pipeline.jobs.progress.time.monotonic", lambda: bar._started + 2)
-        bar.add(3, 5000)
-        bar.add(1, 1000)
-        assert (bar.n, bar.initial, bar.total) == (8, 4, 10) and bar.postfix == "3,000 tokens/s"
-        assert bar.mininterval == 30.0 and bar.unit == " pairs" and bar.desc.startswith("shard 0/1")
-    assert re.search(r"8/10", capsys.readouterr().err) and Bar.monitor_interval == 0
-
-
 def test_numbers_on_which_jobs_rest_are_what_they_were():
     assert (drift.FAR, drift.FAR_UNFAMILIAR, drift.PERCENTILES) == (0.25, 0.1, (5, 25, 50, 75, 95))
     assert (filters.ROW_GROUP, BUFFER_ROWS, manifests.WAIT_S, WINDOW_ROWS) == (1024, 256, 0.1, 256)
-    assert (progress.EVERY_S, progress.EVERY_S_IN_A_LOG) == (0.5, 30.0)
     job = FilterJob("x", best=1)
     assert (job.by, job.top, job.per, job.at_least, job.output) == (None, None, None, (), None)
     assert (job.drop_unfamiliar, job.keep_abstained, job.reasons) == (False, False, False)

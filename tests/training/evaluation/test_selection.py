@@ -13,11 +13,11 @@ from inspector_training.evaluation.scored import (
     numbers,
     read_entries,
     read_scored,
-    with_texts,
     without_abstained,
 )
 from inspector_training.evaluation.selection import _choices, _plain, use_evidence, vote
 from inspector_training.evaluation.surest import SURE, decisions, rows_of, top_right
+from inspector_training.rows.reading import as_pairs
 
 from inspector_pipeline.errors import DataFileError
 
@@ -249,8 +249,8 @@ def test_numbers_are_read_from_text_and_what_is_none_is_named():
 
 def test_texts_are_found_under_other_names_and_files_of_a_judge_are_named(tmp_path):
     plain = [{"question": "Q?", "prediction": "p"}]
-    assert with_texts("x", plain, ("question", "prediction")) is plain
-    (found,) = with_texts("x", [{"prompt": "Q?", "response": "p", "id": 1}], ("question", "prediction"))
+    assert as_pairs(plain, {}, "x", keys=("question", "prediction")) is plain
+    (found,) = as_pairs([{"prompt": "Q?", "response": "p", "id": 1}], {}, "x", keys=("question", "prediction"))
     assert (found["question"], found["prediction"], found["id"]) == ("Q?", "p", 1)
     path = written(tmp_path / "part.jsonl", *plain)
     judge = tmp_path / "judge"
