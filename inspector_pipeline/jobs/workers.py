@@ -19,7 +19,7 @@ from ..progress import Progress, Tally
 
 # Pairs a second of as many workers as there are cores, of one core each, over those of one process with all cores. The
 # rule of `default_workers` follows from it: at 1 or less a job is one process. `tests/benchmarks/bench_jobs.py --scale`
-# measures it; docs/speed.md says when and where.
+# measures it, on an idle machine; until it was, this is 1. See docs/speed.md.
 WORKERS_GAIN = 1.0
 
 
