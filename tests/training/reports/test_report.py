@@ -231,9 +231,9 @@ def test_a_judge_is_reported_from_its_results(tmp_path, monkeypatch):
     results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
     assert page.stack == [] and len(page.images) == 3 and not page.scripts
     assert "It does not check a solution." in page.words
-    assert f"math_l5_features{results['unfamiliar']['others']['math_l5_features']['rows']}" in page.words.replace(
-        " ", ""
-    )
+    mathematics = results["unfamiliar"]["others"]["math_l5_features"].values()
+    told = sum(one["rows"] * one["unfamiliar"] for one in mathematics) / sum(one["rows"] for one in mathematics)
+    assert f"{100 * told:.1f} %" in page.words and "math_l5_features" not in page.words
     assert "Not measured, or not in its results.json: learning curve" in page.words
     assert f"{results['aspects']['factuality']['auroc']['value']:.3f}" in page.words
     assert f"{results['degenerate']['forms']['echo']['above']['value']:.3f}" in page.words
