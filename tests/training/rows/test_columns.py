@@ -1,4 +1,4 @@
-"""What stands beside a pair is taken from its columns: as text where it is named, as it is where it is only called so."""
+"""What stands beside a pair: text where its column is named, left as it is where a column is only called so."""
 
 import pytest
 from inspector_training.rows.columns import Columns, UnusableRowError, map_row
