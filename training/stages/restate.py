@@ -1,6 +1,6 @@
-"""Write verified answers again so that no rule finds their final answer, each with its reference beside it.
+"""Write verified answers again so that no rule finds their final answer.
 
-Labelled rows of the contrast stage, with `final` and `answer`, come out as they are and in other forms: the final
+Labelled rows of the contrast stage, with `final` and `answer`, get their `reference` and other forms: the final
 number in words, the sentence that states it gone, another number planted and rejected. What a response says stays as
 right or as wrong as it was; corruptions/restated.py says how. They are for judges whose reading has a slot
 `{reference}`, and for measuring these beside exact match and math-verify.
