@@ -141,7 +141,11 @@ class KeptClassifier:
         body = self.folder / BODY
         body.mkdir(parents=True, exist_ok=True)
         is_adapted = isinstance(model.body, PeftModel)
-        state = get_peft_model_state_dict(model.body) if is_adapted else model.body.state_dict()
+        state = (
+            get_peft_model_state_dict(model.body, save_embedding_layers=False)
+            if is_adapted
+            else model.body.state_dict()
+        )
         files = [self.folder / WEIGHTS, self.folder / HEADS, self.folder / DESCRIBED]
         save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, files[0])
         save_file({name: tensor.cpu() for name, tensor in model.heads.state_dict().items()}, files[1])
