@@ -67,11 +67,13 @@ class LoadedClassifier:
         model: The model.
         encode: What turns a pair into token ids.
         classes: Aspect -> its scores, ascending.
+        fitted: The aspects that had a training row; of the others nothing is said.
     """
 
     model: PairClassifier
     encode: PairEncoder
     classes: dict[str, list[Any]]
+    fitted: frozenset[str]
 
     def __call__(self, pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, dict[Any, float]]]:
         """Return for each pair aspect -> score -> probability.
@@ -86,6 +88,7 @@ class LoadedClassifier:
             {
                 name: dict(zip(own, values[i].tolist(), strict=True))
                 for (name, own), values in zip(self.classes.items(), found, strict=True)
+                if name in self.fitted
             }
             for i in range(len(pairs))
         ]
@@ -154,6 +157,7 @@ class KeptClassifier:
         told = {
             "pooling": model.pooling,
             "classes": dict(zip(self.labels.names, self.labels.classes, strict=True)),
+            "fitted": sorted({self.labels.names[a] for a in self.labels.aspect}),
             "reading": None if encode.reading is None else encode.reading.to_dict(),
             "max_length": encode.max_length,
             "steps": steps,
@@ -196,7 +200,7 @@ def load_classifier(folder: str | Path) -> LoadedClassifier:
     _load_state(model, place)
     reading = None if told["reading"] is None else PairTemplate.from_dict(told["reading"])
     encode = PairEncoder(AutoTokenizer.from_pretrained(place / BODY), told["max_length"], reading)
-    return LoadedClassifier(model.to(device_of_baselines()), encode, told["classes"])
+    return LoadedClassifier(model.to(device_of_baselines()), encode, told["classes"], frozenset(told["fitted"]))
 
 
 def _body(folder: Path, adapters: Mapping[str, Any] | None) -> Any:
