@@ -67,11 +67,13 @@ class LoadedClassifier:
         model: The model.
         encode: What turns a pair into token ids.
         classes: Aspect -> its scores, ascending.
+        fitted: The aspects that had a training row; of the others nothing is said.
     """
 
     model: PairClassifier
     encode: PairEncoder
     classes: dict[str, list[Any]]
+    fitted: frozenset[str]
 
     def __call__(self, pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, dict[Any, float]]]:
         """Return for each pair aspect -> score -> probability.
@@ -86,6 +88,7 @@ class LoadedClassifier:
             {
                 name: dict(zip(own, values[i].tolist(), strict=True))
                 for (name, own), values in zip(self.classes.items(), found, strict=True)
+                if name in self.fitted
             }
             for i in range(len(pairs))
         ]
@@ -141,7 +144,11 @@ class KeptClassifier:
         body = self.folder / BODY
         body.mkdir(parents=True, exist_ok=True)
         is_adapted = isinstance(model.body, PeftModel)
-        state = get_peft_model_state_dict(model.body) if is_adapted else model.body.state_dict()
+        state = (
+            get_peft_model_state_dict(model.body, save_embedding_layers=False)
+            if is_adapted
+            else model.body.state_dict()
+        )
         files = [self.folder / WEIGHTS, self.folder / HEADS, self.folder / DESCRIBED]
         save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, files[0])
         save_file({name: tensor.cpu() for name, tensor in model.heads.state_dict().items()}, files[1])
@@ -150,6 +157,7 @@ class KeptClassifier:
         told = {
             "pooling": model.pooling,
             "classes": dict(zip(self.labels.names, self.labels.classes, strict=True)),
+            "fitted": sorted({self.labels.names[a] for a in self.labels.aspect}),
             "reading": None if encode.reading is None else encode.reading.to_dict(),
             "max_length": encode.max_length,
             "steps": steps,
@@ -192,7 +200,7 @@ def load_classifier(folder: str | Path) -> LoadedClassifier:
     _load_state(model, place)
     reading = None if told["reading"] is None else PairTemplate.from_dict(told["reading"])
     encode = PairEncoder(AutoTokenizer.from_pretrained(place / BODY), told["max_length"], reading)
-    return LoadedClassifier(model.to(device_of_baselines()), encode, told["classes"])
+    return LoadedClassifier(model.to(device_of_baselines()), encode, told["classes"], frozenset(told["fitted"]))
 
 
 def _body(folder: Path, adapters: Mapping[str, Any] | None) -> Any:
