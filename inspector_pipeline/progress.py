@@ -22,7 +22,7 @@ EVERY_S = 0.5
 EVERY_S_IN_A_LOG = 30.0
 TICK_S = 1.0  # in which a bar on a terminal is drawn anew, whatever happens
 RATE_S = 120.0  # over which speed is measured
-COLUMNS = 80
+COLUMNS, LINES = 80, 24
 CHARACTERS = 4  # of a token, about
 
 T = TypeVar("T")
@@ -38,7 +38,8 @@ class Bar(tqdm):
         self.is_plain = not sys.stderr.isatty()
         seconds = EVERY_S_IN_A_LOG if self.is_plain else EVERY_S
         self._ended = threading.Event()
-        kwargs.setdefault("ncols", None if self.is_plain else _columns())
+        columns, lines = _terminal()
+        kwargs = {"ncols": None if self.is_plain else columns - 1, "nrows": lines, **kwargs}
         super().__init__(*args, mininterval=seconds, miniters=1, file=sys.stderr, **kwargs)
         if not self.is_plain and not self.disable:
             threading.Thread(target=self._tick, name="progress", daemon=True).start()
@@ -73,12 +74,13 @@ class Bar(tqdm):
         super().close()
 
 
-def _columns() -> int:
-    """Return how wide the terminal is; one that does not say so is taken for a usual one."""
+def _terminal() -> tuple[int, int]:
+    """Return the terminal's columns and lines; one that does not say so is taken for a usual one."""
     try:
-        return (os.get_terminal_size(sys.stderr.fileno()).columns or COLUMNS) - 1
+        found = os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError):
-        return COLUMNS - 1
+        return COLUMNS, LINES
+    return found.columns or COLUMNS, found.lines or LINES
 
 
 # tqdm's own lock is shared by all processes that were forked from one, and a killed one would never give it back.

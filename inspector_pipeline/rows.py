@@ -308,7 +308,7 @@ class _Ways(Columns):
         return self._layout(parts, read, tuple(answers))
 
     def _origin(self, name: str) -> str:
-        return self.origins.get(name, name)
+        return str(self.origins.get(name, name))
 
     def _told(self, parts: Mapping[str, str]) -> str:
         named = {key: self._origin(name) for key, name in self.optional.items()}

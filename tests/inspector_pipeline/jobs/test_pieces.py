@@ -554,7 +554,7 @@ class Reader:
         self.wanted.append(columns)
         return iter(self.found)
 
-    name, schema = "x", None
+    name, schema, types = "x", None, None
 
     def check_header(self, columns):
         self.header = sorted(columns)
@@ -606,16 +606,16 @@ def test_a_survey_finds_columns_and_types_of_text():
         Entry("3", pair(n=2.5, mixed="x", late=None)),
         Entry("4", pair(empty={})),
     )
-    plain = survey_input(JobInput([source]), typed=False)
+    plain = survey_input(JobInput([source]), typed=False, size_of=len)
     assert (plain.rows, plain.as_json, len(plain.schema)) == (4, (), 0)
     assert plain.columns == ("question", "prediction", "n", "mixed", "inner", "late", "empty")
-    typed = survey_input(JobInput([source]), typed=True)
+    typed = survey_input(JobInput([source]), typed=True, size_of=len)
     assert typed.schema.field("n").type == pa.float64() and typed.schema.field("inner").type == pa.struct(
         [("a", pa.int64())]
     )
     assert typed.as_json == ("mixed", "empty") and typed.schema.field("mixed").type == pa.string()
     with pytest.raises(DataFileError, match="--where expects columns of the input, but no row has 'x'"):
-        survey_input(JobInput([source], where=Where("x is None")), typed=False)
+        survey_input(JobInput([source], where=Where("x is None")), typed=False, size_of=len)
     assert not is_parquet(pa.struct([])) and is_parquet(pa.int64())
     both = unified([pa.schema([("a", pa.int32())], {"k": "v"}), pa.schema([("a", pa.int64()), ("b", pa.string())])])
     assert both == pa.schema([("a", pa.int64()), ("b", pa.string())]) and both.metadata is None
@@ -627,7 +627,7 @@ def test_rows_of_another_layout_come_with_their_pairs():
     class Twice:
         def settle(self, sample, names):
             self.settled = sample, names
-            return SimpleNamespace(read=True, plain=None)
+            return SimpleNamespace(read=True, plain=None, used=(), late=())
 
         def reads(self, row, number):
             if not row["a"]:

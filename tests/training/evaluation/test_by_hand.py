@@ -287,7 +287,7 @@ def test_score_tokens_are_told_to_win_lose_or_neither():
     rows = [line for line in lines if line.startswith("| ")][1:]
     names = [row.split(" | ")[0].strip("|* ") for row in rows]
     assert names == ["lager_b", "judge", "lager_c", "lager_a", "words", "lager_d"]
-    assert rows[-1] == "| lager_d | undefined | undefined | undefined | undefined |  | 0.500 | 2.0 | 3 of 4 | b |"
+    assert rows[-1] == "| lager_d | undefined | undefined | undefined | undefined |  | 0.500 | 2.0 |  | 3 of 4 | b |"
     assert "| no model | 0 |" in rows[0] and "0.010" in rows[3] and "replies held no score" not in page
     assert lines[0].startswith("| method | AUROC") and "" in lines
 
@@ -561,5 +561,5 @@ def test_numbers_on_which_evidence_rests_are_what_they_were():
     assert defaults(scored.read_scored) == {"rank_by": None, "keep_abstained": False}
     assert defaults(metrics.Metric) == {"lower_is_better": False, "least_rows": 0}
     assert defaults(metrics.gains) == {"tested": False} and defaults(f1) == {"by_support": False}
-    assert defaults(CrossValidation) == {"repeats": 1, "of_others": None}
+    assert defaults(CrossValidation) == {"repeats": 1, "of_others": None, "generators": None, "left_out": ()}
     assert {name: metric.least_rows for name, metric in metrics.METRICS.items() if metric.least_rows} == {"ece": 200}

@@ -203,16 +203,16 @@ def written(path, *rows):
 
 
 def test_scored_rows_are_read_by_the_field_that_they_name(tmp_path, caplog):
-    said = {"j_rank_by": "j_expected", "j_expected": "0.25", "j_unfamiliar": "True", "j_seen": None, "q": "?"}
-    away = {**said, "j_abstained": True, "j_expected": None}
-    path = written(tmp_path / "a.jsonl", said, {**said, "j_expected": 2, "j_unfamiliar": False, "j_seen": True}, away)
+    said = {"j_rank_by": "j_expected_x", "j_expected_x": "0.25", "j_unfamiliar": "True", "j_seen": None, "q": "?"}
+    away = {**said, "j_abstained": True, "j_expected_x": None}
+    path = written(tmp_path / "a.jsonl", said, {**said, "j_expected_x": 2, "j_unfamiliar": False, "j_seen": True}, away)
     found = read_scored([path], ("q",))
-    assert (found.field, found.value.tolist()) == ("j_expected", [0.25, 2.0])
+    assert (found.field, found.value.tolist()) == ("j_expected_x", [0.25, 2.0])
     assert (found.unfamiliar, found.seen) == ([True, False], [None, True])
     assert found.n_seen(["x", "y"]) == 1 and Scored([], "", found.value, [], [None, None]).n_seen(["x", "y"]) is None
     assert "1 of 3 rows are left out, since the judge abstains" in caplog.text
     caplog.clear()
-    with pytest.raises(DataFileError, match="a number as 'j_expected', but row 2 has None"):
+    with pytest.raises(DataFileError, match="a number as 'j_expected_x', but row 2 has None"):
         read_scored([path], ("q",), keep_abstained=True)
     assert without_abstained([said], "x", "j_") == [said] and not caplog.records
     other = [{"abstained": True, "x": 1}]  # a user's own column
@@ -220,9 +220,9 @@ def test_scored_rows_are_read_by_the_field_that_they_name(tmp_path, caplog):
     with pytest.raises(DataFileError, match=r"expects q, other, but lacks 'other'"):
         read_entries([path], ("q", "other"))
     mixed = written(tmp_path / "b.jsonl", said, {**said, "j_rank_by": "j_other"})
-    with pytest.raises(DataFileError, match="but got j_expected, j_other. Score them by"):
+    with pytest.raises(DataFileError, match="but got j_expected_x, j_other. Score them by"):
         read_scored([mixed], ())
-    assert read_scored([mixed], (), "j_expected").value.tolist() == [0.25, 0.25]
+    assert read_scored([mixed], (), "j_expected_x").value.tolist() == [0.25, 0.25]
     for nothing in (written(tmp_path / "c.jsonl", {"q": 1}), written(tmp_path / "d.jsonl")):
         with pytest.raises(DataFileError, match="but got (None|no rows)"):
             read_scored([nothing], ())
