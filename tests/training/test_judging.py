@@ -115,7 +115,8 @@ def test_the_command_makes_a_judge_and_shows_its_evidence(tmp_path, backbone_dir
     assert {line[0] for line in lines if len(line) > 1 and line[1] == "60"} == {"useful", "polite"}
     assert f"inspector score RESPONSES --judge {output}" in told.out
     assert "useful: it ranks a good response above another in" in told.out
-    assert all(f"- {line}" in told.out for line in json.loads(read_text(tmp_path / "my-judge"))["verdict"])
+    said = " ".join(told.out.split())
+    assert all(f"- {line}" in said for line in json.loads(read_text(tmp_path / "my-judge"))["verdict"])
     (tmp_path / "pairs.jsonl").write_text(json.dumps(PAIR) + "\n", encoding="utf-8")
     assert cli(["score", str(tmp_path / "pairs.jsonl"), "--judge", output, "--device", "cpu", "--output", "-"]) == 0
     assert {"useful", "polite"} <= json.loads(capsys.readouterr().out).keys()

@@ -81,13 +81,8 @@ class BenchmarkConfig:
         """Refuse numbers that nothing could be measured with.
 
         Raises:
-            SettingsError: A number is too small, two judges have one name, or there is nothing to score.
+            SettingsError: A number is too small, or two judges have one name.
         """
-        if self.probing_set is None and self.device is None:
-            raise SettingsError(
-                "probing_set expects labelled pairs in the published format, but none was given. Name such a file, or "
-                "name a device to measure the judge there on pairs that are made up."
-            )
         names = [Path(name).name for name in self.other_judges]
         if len(set(names)) < len(names):
             raise SettingsError(f"other_judges expects judges of different names, but got {', '.join(names)}.")
@@ -155,8 +150,13 @@ def chosen_cases(config: BenchmarkConfig) -> list[Case]:
     """Pick the cases that the settings name.
 
     Raises:
-        SettingsError: A name is neither a case nor a group.
+        SettingsError: A name is neither a case nor a group, or there is nothing to score.
     """
+    if config.probing_set is None and config.device is None:
+        raise SettingsError(
+            "probing_set expects labelled pairs in the published format, but none was given. Name such a file, or name "
+            "a device to measure the judge there on pairs that are made up."
+        )
     cases = all_cases(config)
     if config.cases is None:
         return cases

@@ -27,7 +27,7 @@ def table(results: Mapping[str, Any]) -> str:
     meanings = [f"- `{name}`: {methods[name]['description']}.{_failures(methods[name])}\n" for name in ranked]
     sentences = [_sentence(judge, name, methods[name]) for name in ranked]
     parts = [[HEADER, *lines], meanings, sentences, answers_table(results.get("matched", {}))]
-    return "\n".join("".join(part) for part in parts)
+    return "\n".join("".join(part) for part in parts if part)
 
 
 def answers_table(matched: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Make LAGER's table of ten scores from its own files of logits, or from those that a comparison has read.
+"""Make LAGER's table of ten scores from its own logits, or from a comparison's.
 
     python -m training lager_table --logits flask_logits.json --validation valid_logits.json --output work/table
     python -m training lager_table --logits work/compare/methods/layer_logits.safetensors --pairs work/general.jsonl \

@@ -25,8 +25,8 @@ def test_each_method_has_its_row_the_best_first():
     page = table({"judge": "probe", "methods": {"words": words, "probe": entry(0.75, 2.5e9)}})
     rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
     assert rows == [
-        "| **probe** | 0.750 (0.650 to 0.850) | 0.250 | 0.500 | the judge |  | 0.125 | 2.5 | 3 of 4 | none |",
-        "| words | 0.600 (0.500 to 0.700) | 0.250 | 0.500 | +0.125 (-0.250 to +0.500) | 0.031 | no model | 0 "
+        "| **probe** | 0.750 (0.650 to 0.850) | 0.250 | 0.500 | the judge |  | 0.125 | 2.5 |  | 3 of 4 | none |",
+        "| words | 0.600 (0.500 to 0.700) | 0.250 | 0.500 | +0.125 (-0.250 to +0.500) | 0.031 | no model | 0 |  "
         "| 3 of 4 | none |",
     ]
     assert "- `words`: it. 3 of 8 replies held no score; its figures are of the others." in page

@@ -269,10 +269,13 @@ def test_faults_are_told_in_one_line(case, rows, tmp_path, capsys):
 
 
 DAMAGED = {
-    "probabilities of a list": ({"probabilities": [1]}, "expects probabilities of each aspect's scores"),
-    "probabilities too deep": ({"probabilities": "[" * 10**5}, "expects JSON in its cells of several values"),
+    "probabilities of a list": (
+        {"probabilities": [1]},
+        "expects an object, as `inspector score` writes it, but got [1]",
+    ),
+    "probabilities too deep": ({"probabilities": "[" * 10**5}, "expects an object, as `inspector score` writes it"),
     "no number": ({"expected_clarity": "inf"}, "expects a score and an expected score of 'clarity'"),
-    "explanation of a list": ({"explanation": [1]}, "wrote"),
+    "explanation of a list": ({"explanation": [1]}, "expects an object, as `inspector score` writes it, but got [1]"),
 }
 
 
@@ -280,5 +283,5 @@ DAMAGED = {
 def test_rows_that_are_no_scores_are_told_in_one_line(case, rows, tmp_path, capsys):
     change, message = DAMAGED[case]
     path = write_rows(tmp_path / "in.jsonl", [*rows[20:30], rows[30] | change])
-    assert main(["report", str(path)]) == (message != "wrote")
+    assert main(["report", str(path)]) == 1
     assert message in capsys.readouterr().err

@@ -372,7 +372,7 @@ def test_settings_are_checked(config):
 @pytest.mark.parametrize("cases", [None, ("device-64-float32", "device_parity")])
 def test_a_device_needs_no_labels_and_its_cases_are_the_judges(config, cases):
     with pytest.raises(SettingsError, match="probing_set expects labelled pairs .* name a device"):
-        replace(config, probing_set=None)
+        chosen_cases(replace(config, probing_set=None))
     there = replace(config, probing_set=None, device="cpu", cases=cases)
     groups = {case.group for case in chosen_cases(there)}
     assert groups == {"device", "device_parity"}
