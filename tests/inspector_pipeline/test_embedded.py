@@ -24,6 +24,12 @@ def examples():
     return [json.loads(line) for line in EXAMPLES.read_text().splitlines()]
 
 
+@pytest.fixture(scope="module")
+def scored(embedded, examples):
+    """What the judge says of the examples, in one call."""
+    return embedded(examples)
+
+
 def test_the_assets_are_probes_config_evidence_and_card():
     names = {path.name: path.stat().st_size for path in EMBEDDED_JUDGE.iterdir()}
     plots = {"layer_curve.png", "reliability.png", "confusion.png"}
@@ -83,10 +89,10 @@ def test_the_examples_are_pairs(examples):
 
 
 @pytest.mark.slow
-def test_the_default_judge_scores_real_pairs(embedded, examples):
+def test_the_default_judge_scores_real_pairs(scored, examples):
     judge = pipeline("inspector-judge", device="cpu")
     results = judge(examples)
-    assert results == embedded(examples)
+    assert results == scored
     by_kind = {example["kind"]: result for example, result in zip(examples, results, strict=True)}
     assert all(set(result["scores"]) == ASPECTS and not result["truncated"] for result in results)
     assert all(result["total_score"] == sum(result["scores"][name] for name in COUNTED) for result in results)
@@ -100,10 +106,10 @@ def test_the_default_judge_scores_real_pairs(embedded, examples):
 
 
 @pytest.mark.slow
-def test_scores_do_not_depend_on_batch_or_order(embedded, examples):
+def test_scores_do_not_depend_on_batch_or_order(embedded, examples, scored):
     alone = [embedded(example) for example in examples]
-    for results in (embedded(examples), embedded(examples, batch_size=5), embedded(examples[::-1])[::-1]):
-        for a, b in zip(results, alone, strict=True):
+    for results in (scored, embedded(examples[:7], batch_size=5), embedded(examples[5::-1])[::-1]):
+        for a, b in zip(results, alone, strict=False):
             assert a["expected"] == pytest.approx(b["expected"], abs=1e-4)
 
 
@@ -111,7 +117,7 @@ def test_scores_do_not_depend_on_batch_or_order(embedded, examples):
 def test_packs_and_shared_prefixes_change_no_score_of_real_pairs(data_dir, embedded):
     """Against a plain pass of one pair at a time, through the model's own forward."""
     pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
-    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:5]]
+    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:3]]
     sample += [{**sample[0], "prediction": text} for text in ("It is 5.", sample[1]["prediction"])]
     assert embedded.reader.is_packed
     with torch.inference_mode():
@@ -123,12 +129,10 @@ def test_packs_and_shared_prefixes_change_no_score_of_real_pairs(data_dir, embed
 
 
 @pytest.mark.slow
-def test_evaluate_samples_uses_it_by_default(embedded, examples):
-    rows = evaluate_samples(examples)
-    assert [{name: row[name] for name in ASPECTS} for row in rows] == [
-        result["scores"] for result in embedded(examples)
-    ]
-    assert len(evaluate_samples(examples, embedded, top_percent=0.25)) == 3
+def test_evaluate_samples_uses_it_by_default(embedded, examples, scored):
+    rows = evaluate_samples(examples[:4])
+    assert [{name: row[name] for name in ASPECTS} for row in rows] == [result["scores"] for result in scored[:4]]
+    assert len(evaluate_samples(examples[:4], embedded, top_percent=0.25)) == 1
 
 
 @pytest.mark.slow

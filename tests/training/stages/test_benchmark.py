@@ -341,11 +341,10 @@ def test_the_engine_is_the_code_that_ships_with_a_judge_and_what_loads_it(tmp_pa
     assert engine_sha256() in hashes
 
 
-def test_a_case_that_dies_says_so_and_how_to_go_on(config, tmp_path):
-    empty = tmp_path / "empty"
-    empty.mkdir()
+def test_a_case_that_dies_says_so_and_how_to_go_on(config, monkeypatch):
+    monkeypatch.setattr(run.sys, "executable", shutil.which("false"))
     with pytest.raises(DataFileError, match="judge-float32 ended with exit code 1"):
-        benchmark(replace(config, judge=str(empty)))
+        benchmark(config)
 
 
 def test_a_judge_that_is_not_there_is_told_before_anything_is_measured(config, tmp_path):
