@@ -212,7 +212,8 @@ def test_inspect_ai_scores_by_a_judge(folder, tmp_path):
     )
     task = module.judged(str(folder), write(tmp_path / "questions.jsonl", [*pairs, PAIRS[0]]))
     (log,) = inspect_ai.eval(task, model, log_dir=str(tmp_path / "logs"), display="none", max_samples=1)
-    assert log.status == "success" and len(log.samples) == 4
+    assert log.status == "success", log.error
+    assert len(log.samples) == 4
     (scored,) = log.results.scores
     assert scored.metrics["mean"].value == pytest.approx(expected_mean(folder, pairs), abs=1e-4)
     assert (scored.scored_samples, scored.unscored_samples) == (3, 1)

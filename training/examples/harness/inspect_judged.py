@@ -2,7 +2,7 @@
 
     inspect eval training/examples/harness/inspect_judged.py --model hf/MODEL -T judge=org/inspector-gsm8k-multi
 
-Run with inspect_ai 0.3.285. Without a judge the embedded one scores; without questions, the package's are asked. A
+Written for inspect_ai 0.3.285. Without a judge the embedded one scores; without questions, the package's are asked. A
 blank answer has no score, which inspect_ai leaves out of the mean and counts.
 """
 

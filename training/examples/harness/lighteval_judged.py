@@ -3,7 +3,7 @@
     INSPECTOR_JUDGE=org/inspector-gsm8k-multi INSPECTOR_QUESTIONS=FOLDER lighteval accelerate model_name=MODEL \
         inspector_judged --custom-tasks training/examples/harness/lighteval_judged.py
 
-Run with lighteval 0.13.0. Without a judge the embedded one scores. FOLDER is a dataset, on the Hub or here, with
+Written for lighteval 0.13.0. Without a judge the embedded one scores. FOLDER is a dataset, on the Hub or here, with
 `question` in its split `train`. Blank answers have no score: the mean is of the others.
 """
 
