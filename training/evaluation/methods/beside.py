@@ -4,7 +4,7 @@ They stand beside judges whose readings hold a context or a reference: what anyb
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ from ...rows.answers import as_number, find_numbers, last_boxed, mentions
 from ...rows.correctness import TIMEOUT
 from ...rows.records import LabelledPair
 from ..metrics import Predictions
-from .fitting import Baseline, fitted_both
+from .fitting import Baseline, fitted_both, predictions_of
 
 _WORD = re.compile(r"\w+")
 _STATED = re.compile(r"\banswer is:?\s*(\S.*?)(?:[.,](?=\s|$)|\n|$)", re.IGNORECASE)
@@ -55,54 +55,52 @@ class Overlap:
         )
         squares = PolynomialFeatures(2, include_bias=False)
         model = make_pipeline(StandardScaler(), squares, LogisticRegression(C=0.1, max_iter=2000))
-        by_good, by_score = fitted_both(model, train, train_scores, test, classes)
-        scale = np.array(classes)
-        return Predictions(by_score @ scale, by_good[:, 1], by_good[:, 1], scale[by_score.argmax(axis=1)])
+        return predictions_of(*fitted_both(model, train, train_scores, test, classes), classes)
+
+
+class _AgainstReference:
+    """Gives a response the best score where a rule finds its reference in it, else the worst; nothing is fitted."""
+
+    def holds(self, response: str, reference: str) -> bool:
+        """Whether the rule finds it."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        train_pairs: Sequence[LabelledPair],
+        train_scores: NDArray[Any],
+        test_pairs: Sequence[LabelledPair],
+        classes: list[Any],
+        seed: int,
+    ) -> Predictions:
+        """Predict as `Majority.predict` says; nothing is learnt of the pairs to fit on, and P(good) is not said."""
+        found = np.array([self.holds(pair.prediction, pair.reference or "") for pair in test_pairs], dtype=np.float64)
+        score = np.where(found > 0, max(classes), min(classes))
+        return Predictions(score.astype(np.float64), found, np.full(len(found), np.nan), score)
 
 
 @dataclass(frozen=True)
-class ExactMatch:
-    """Gives a response the best score where the answer that it writes is, as text, its reference; else the worst."""
+class ExactMatch(_AgainstReference):
+    """The answer that a response writes is, as text, its reference."""
 
     name: str = "exact_match"
     description: str = "whether the written final answer is the reference, letter by letter; nothing is fitted"
 
-    def predict(
-        self,
-        train_pairs: Sequence[LabelledPair],
-        train_scores: NDArray[Any],
-        test_pairs: Sequence[LabelledPair],
-        classes: list[Any],
-        seed: int,
-    ) -> Predictions:
-        """Predict as `Majority.predict` says; nothing is learnt of the pairs to fit on."""
-        return matched(test_pairs, classes, exactly_matches)
+    def holds(self, response: str, reference: str) -> bool:
+        """Whether it is."""
+        return exactly_matches(response, reference)
 
 
 @dataclass(frozen=True)
-class MathVerify:
-    """Gives a response the best score where math-verify, left to itself, finds its reference in it; else the worst."""
+class MathVerify(_AgainstReference):
+    """Math-verify, left to itself, finds its reference in a response."""
 
     name: str = "math_verify"
     description: str = "whether math-verify takes the response for equal to the reference; nothing is fitted"
 
-    def predict(
-        self,
-        train_pairs: Sequence[LabelledPair],
-        train_scores: NDArray[Any],
-        test_pairs: Sequence[LabelledPair],
-        classes: list[Any],
-        seed: int,
-    ) -> Predictions:
-        """Predict as `Majority.predict` says; nothing is learnt of the pairs to fit on."""
-        return matched(test_pairs, classes, verified)
-
-
-def matched(pairs: Sequence[LabelledPair], classes: list[Any], rule: Callable[[str, str], bool]) -> Predictions:
-    """Give the best score where a rule of (response, reference) holds, else the worst; P(good) is not said."""
-    found = np.array([rule(pair.prediction, pair.reference or "") for pair in pairs], dtype=np.float64)
-    score = np.where(found > 0, max(classes), min(classes))
-    return Predictions(score.astype(np.float64), found, np.full(len(found), np.nan), score)
+    def holds(self, response: str, reference: str) -> bool:
+        """Whether it does."""
+        return verified(response, reference)
 
 
 @lru_cache(maxsize=100_000)

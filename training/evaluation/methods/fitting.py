@@ -39,6 +39,22 @@ def fitted_both(model: Any, train: Array, scores: NDArray[Any], rows: Array, cla
     return by_good, fitted_probabilities(model, train, scores, rows, classes)
 
 
+def predictions_of(
+    by_good: Array, by_score: Array, classes: list[Any], probability: Array | None = None
+) -> Predictions:
+    """Say what two classifiers predict: the expected and the likeliest score, the ranking, and P(good).
+
+    Args:
+        by_good: (rows, 2), of good labels against others; its second column ranks.
+        by_score: (rows, classes).
+        classes: All scores, ascending.
+        probability: (rows,) P(good); None where it is what ranks.
+    """
+    scale, good = np.array(classes), by_good[:, 1]
+    said = good if probability is None else probability
+    return Predictions(by_score @ scale, good, said, scale[by_score.argmax(axis=1)])
+
+
 def fitted_probabilities(model: Any, train: Array, labels: NDArray[Any], test: Array, classes: list[Any]) -> Array:
     """Fit a scikit-learn classifier and predict.
 

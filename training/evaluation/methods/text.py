@@ -22,7 +22,7 @@ from ...probing.table import Labels, TooFewLabelsError
 from ...rows.records import LabelledPair, is_good
 from ..metrics import Predictions
 from .base import Fold, Method, Predicted
-from .fitting import Baseline, fitted_both, fitted_probabilities
+from .fitting import Baseline, fitted_both, fitted_probabilities, predictions_of
 
 TOKEN = r"\w+|[^\w\s]"  # signs are words too: an equals sign says more of mathematics than most words
 
@@ -138,12 +138,12 @@ class Surface:
             for own in (train_pairs, test_pairs)
         )
         options = {"n_estimators": self.trees, "min_samples_leaf": 3, "class_weight": "balanced"}
-        forest, scale = RandomForestClassifier(**options, random_state=seed), np.array(classes)
+        forest = RandomForestClassifier(**options, random_state=seed)
         by_good, by_score = fitted_both(forest, train, train_scores, test, classes)
         prior = is_good(train_scores, classes).mean()
         weighed = by_good * np.array([1 - prior, prior])  # from equally frequent classes to these (Saerens 2002)
         good_probability = (weighed / weighed.sum(axis=1, keepdims=True))[:, 1]
-        return Predictions(by_score @ scale, by_good[:, 1], good_probability, scale[by_score.argmax(axis=1)])
+        return predictions_of(by_good, by_score, classes, good_probability)
 
 
 @lru_cache(maxsize=100_000)
@@ -197,10 +197,8 @@ class TfIdf:
             (name, TfidfVectorizer(**options), n) for n, name in named if any(text.strip() for text in train[:, n])
         ]
         regression = LogisticRegression(C=self.inverse_penalty, max_iter=2000)
-        model, scale = make_pipeline(ColumnTransformer(columns), regression), np.array(classes)
-        by_good, by_score = fitted_both(model, train, train_scores, test, classes)
-        good = by_good[:, 1]
-        return Predictions(by_score @ scale, good, good, scale[by_score.argmax(axis=1)])
+        model = make_pipeline(ColumnTransformer(columns), regression)
+        return predictions_of(*fitted_both(model, train, train_scores, test, classes), classes)
 
 
 BASELINES: tuple[Baseline, ...] = (Majority(), Length(), Surface(), TfIdf())
