@@ -1,5 +1,6 @@
 """The `inspector-judge` pipeline: pairs in, one result a pair out, always of the same shape."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -86,6 +87,7 @@ class InspectorPipeline(Pipeline):
         self._aspects = config.parsed_aspects
         self._said: set[str] = set()
         self._reader: tuple[tuple[Any, ...], FeatureReader] | None = None
+        self._turn = threading.Lock()  # passes and the reader's making have a state; threads take turns
 
     def __call__(
         self,
@@ -163,6 +165,10 @@ class InspectorPipeline(Pipeline):
 
     def _forward(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
         """Run the judge on a window of encoded pairs; what comes back is on the host, as plain numbers."""
+        with self._turn:
+            return self._forward_alone(input_tensors)
+
+    def _forward_alone(self, input_tensors: dict[str, Any]) -> dict[str, Any]:
         explanations, reader = input_tensors["explanations"], self.reader
         reader.on_pass = input_tensors["on_pass"]
         features = reader(

@@ -205,6 +205,21 @@ def test_threads_may_share_a_judge(judge):
         assert list(pool.map(judge.preprocess, texts)) == alone
 
 
+def test_threads_that_call_a_new_judge_at_once_get_what_one_gets(make_judge, pairs):
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    judge, all_there = load_judge(make_judge([aspect("a", [feature(1)])]), device="cpu"), threading.Barrier(len(pairs))
+
+    def score(pair):
+        all_there.wait()
+        return judge(pair)
+
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        found = list(pool.map(score, pairs))
+    assert alike(found, judge(pairs))
+
+
 def test_pandas_and_sized_streams(judge, pairs):
     import pandas
 
