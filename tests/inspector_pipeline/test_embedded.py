@@ -11,8 +11,8 @@ from transformers import pipeline
 
 from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples
 from inspector_pipeline.api.load import EMBEDDED_JUDGE, judge_name
-from inspector_pipeline.engine import collate
-from inspector_pipeline.template import check_pair
+from inspector_pipeline.batches import collate
+from inspector_pipeline.pairs import check_pair
 
 COUNTED = {"semantic_consistency", "logicality", "informativeness", "fluency", "factuality"}
 ASPECTS = COUNTED | {"correctness"}

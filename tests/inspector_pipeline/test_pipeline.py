@@ -15,7 +15,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 import inspector_pipeline
 from inspector_pipeline import BackboneError, InspectorPipeline, PairError, load_judge, pipeline_inspector, template
-from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline.batches import WINDOW_ROWS
 
 
 class Rows(Dataset):

@@ -21,8 +21,9 @@ from inspector_pipeline import (
     load_judge,
 )
 from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.pairs import is_blank
 from inspector_pipeline.reward import ConversationReader
-from inspector_pipeline.template import PairTokenizer, is_blank
 
 ASPECTS = [
     aspect("correctness", [feature(3, "response_mean", "rms_normed"), feature(1, "last")], "ordinal"),

@@ -20,8 +20,10 @@ from inspector_pipeline.engines.batch_scorer import InspectorBatchScorer
 from inspector_pipeline.engines.datatrove import InspectorAnnotator, InspectorReader
 from inspector_pipeline.errors import DataFileError, PairError, ReadingError, SettingsError
 from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.pair_encoder import PairEncoder
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.pairs import check_pair
 from inspector_pipeline.rows import RowReader
-from inspector_pipeline.template import PairEncoder, PairTokenizer, check_pair
 
 SLOTS = "Q: {question}\nRight: {reference}\nGiven: {context}\nA: {prediction}\n"
 

@@ -22,7 +22,7 @@ from support.models import aspect, feature
 from support.paths import SUPPORT
 
 from inspector_pipeline import load_judge
-from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline.batches import WINDOW_ROWS
 from inspector_pipeline.engines.batch_scorer import InspectorBatchScorer
 from inspector_pipeline.engines.datatrove import InspectorAnnotator, InspectorFilter, InspectorReader
 from inspector_pipeline.errors import SettingsError

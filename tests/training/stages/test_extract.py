@@ -19,10 +19,11 @@ from support.models import N_LAYERS, PAIRS, aspect, feature
 from transformers import AutoModel, GPT2Config
 
 from inspector_pipeline import load_judge
-from inspector_pipeline.engine import collate
+from inspector_pipeline.batches import collate
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, ReadingError, SettingsError
 from inspector_pipeline.features import Feature
-from inspector_pipeline.template import PairTemplate, PairTokenizer
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.template import PairTemplate
 
 RUBRICS = {
     "logicality": "Judge the logic.\n5 - sound\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nScore it.\n",
