@@ -29,6 +29,7 @@ from inspector_pipeline.errors import DataFileError
 ROWS = "rows.jsonl"
 LONG = 6000  # characters that make a row heavy, so that its file takes a while to write
 TIMES = 4  # kills at moments between start and end
+TIMES_IN_CHAIN = 2  # of each of its stages
 WRITES = 2  # kills that leave a half-written file
 TRIES = 10  # at such a kill: on a busy machine it comes too late now and then
 LONGEST = 600  # seconds; a run that takes longer hangs
@@ -61,10 +62,10 @@ def kill(reached, stage, config):
     return process.exitcode == -9
 
 
-def random_kills(seconds, rng, stage, config):
+def random_kills(seconds, rng, stage, config, times=TIMES):
     """Kill runs at moments between start and end, and yield of each whether it was not at its end before."""
-    for k in range(TIMES):
-        share = (k + rng.random()) / TIMES
+    for k in range(times):
+        share = (k + rng.random()) / times
         killed = kill(after(share * seconds), stage, config)
         yield killed
         if not killed:  # a run is faster than the one that was measured
@@ -251,7 +252,7 @@ def test_a_chain_that_is_killed_in_every_stage_makes_the_same_judge(tmp_path, ba
     kills = dict.fromkeys(CHAIN, 0)
     for stage in CHAIN:
         seconds = finish(make_judge, only(whole, stage))
-        for was_killed in random_kills(seconds, rng, make_judge, only(killed, stage)):
+        for was_killed in random_kills(seconds, rng, make_judge, only(killed, stage), TIMES_IN_CHAIN):
             kills[stage] += was_killed
             assert judge_files(tmp_path / "killed") in (old, None, judge_files(tmp_path / "whole"))
         finish(make_judge, only(killed, stage))

@@ -1,12 +1,11 @@
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.fresh import run_fresh
 from support.models import PAIRS, aspect, chat_reading, feature
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -320,8 +319,7 @@ def test_loads_by_remote_code_without_the_package(reward_dir, tokenizer, tmp_pat
     reading = PairTemplate.from_chat_template(tokenizer)
     texts = json.dumps([reading.text(pair["question"], pair["prediction"]) for pair in PAIRS])
     env = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", textwrap.dedent(REMOTE), str(reward_dir), str(tmp_path / "resaved"), texts]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    done = run_fresh(textwrap.dedent(REMOTE), reward_dir, tmp_path / "resaved", texts, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     expected = expected_totals(load_judge(reward_dir, device="cpu"))
     torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, rtol=0, atol=1e-4)
