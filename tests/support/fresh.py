@@ -5,6 +5,7 @@ a new interpreter would spend most of its time with. Environment, folder and pat
 """
 
 import atexit
+import io
 import json
 import os
 import signal
@@ -27,15 +28,22 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def run_fresh(code, *args, env, cwd):
+def run_fresh(code, *args, env, cwd, stdin=""):
     """Run code like `python -c CODE ARGS`; environment variables are these alone."""
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "stdin").write_text(stdin)
         request = {"code": code, "args": [*map(str, args)], "env": dict(env), "cwd": str(cwd), "folder": folder}
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         returncode = int(server.stdout.readline())
         return Ended(returncode, *(Path(folder, name).read_text(errors="replace") for name in ("stdout", "stderr")))
+
+
+def run_script(command, *, input, env, cwd, **options):
+    """Stand in for `subprocess.run` of a Python script with an input."""
+    code = f"import runpy; runpy.run_path({command[-1]!r}, run_name='__main__')"
+    return run_fresh(code, env=env, cwd=cwd, stdin=input)
 
 
 @cache
@@ -64,9 +72,9 @@ def serve():
 def _run(request):
     """Become what `python -c` would be, and say with which code it ends."""
     signal.alarm(LONGEST)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, name in enumerate(("stdout", "stderr"), 1):
-        os.dup2(os.open(os.path.join(request["folder"], name), os.O_WRONLY | os.O_CREAT), number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.dup2(os.open(os.path.join(request["folder"], name), os.O_RDWR | os.O_CREAT), number)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))  # the other one may have read ahead
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
