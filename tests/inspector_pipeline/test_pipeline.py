@@ -13,7 +13,7 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import inspector_pipeline
-from inspector_pipeline import BackboneError, InspectorPipeline, PairError, load_judge, pipeline_inspector, template
+from inspector_pipeline import BackboneError, InspectorPipeline, PairError, load_judge, pair_encoder, pipeline_inspector
 from inspector_pipeline.batches import WINDOW_ROWS
 
 
@@ -139,7 +139,7 @@ def test_a_list_is_checked_before_anything_is_scored(judge, pairs, monkeypatch):
 @pytest.mark.parametrize("kind", ["list", "generator", "datasets"])
 def test_a_pair_is_checked_once(judge, pairs, kind, monkeypatch):
     checked = []
-    for module in (pipeline_inspector, template):
+    for module in (pipeline_inspector, pair_encoder):
         check = module.check_pair
         monkeypatch.setattr(
             module, "check_pair", lambda pair, *rest, check=check: (checked.append(pair), check(pair, *rest))

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-PRELOADED = "torch, torch._dynamo, torch.distributed.checkpoint, torch.distributed.tensor, scipy.optimize"
+PRELOADED = "torch, torch._dynamo, torch.distributed.checkpoint, torch.distributed.tensor"
 LONGEST = 240  # seconds; a process that takes longer hangs, and is ended
 
 
