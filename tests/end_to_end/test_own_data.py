@@ -207,7 +207,7 @@ def test_the_commands_on_the_embedded_backbone(clone):
     table.write_text(lines[0] + "".join(line for i, line in enumerate(lines[1:]) if i // 4 % 8 == 0), encoding="utf-8")
     copy, *others = marked("own data").splitlines()
     run_here(copy)
-    change(clone / shlex.split(copy)[-1], QUICKEST)
+    change(clone / shlex.split(copy)[-1], {"evaluate": {**QUICKEST["evaluate"], "folds": 5}})
     for command in others:
         run_here(command)
     check_scored(clone / "work" / "support" / "scored.jsonl")
