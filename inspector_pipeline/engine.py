@@ -3,37 +3,31 @@
 Readings that differ only after the pair share its pass; each pass stops at the deepest layer that is read from it. On
 a backbone with plain causal attention pairs run in packs (`packing.py`); whether a backbone is such a one is found out
 by running it, not by its name. Any other runs in padded batches: by a token budget, longest rows first.
-
-Passes form inside fixed windows of input rows. Windows make a job repeatable: in bfloat16 a score depends a little on
-its batch, so every run, resume and shard that starts at a window's border forms the same passes and gives the same
-output.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .devices import TOKEN_BUDGET, to_device, token_budget
+from .batches import collate, plan_batches
+from .devices import to_device, token_budget
+from .encoded import EncodedPair
 from .errors import BackboneError
 from .features import Feature, PackPooling, Pooled, TokenShares, pool_states, read_states
 from .int8 import TORCH_INT8, is_int8
-from .packing import ATTENTION, MIN_SHARED_TOKENS, Pack, Packing, PrefixTree, Segment, cut_tree, pack, prefix_tree
-from .template import EncodedPair, PairTokenizer
-from .truncation import find_decoder_parts, shallow_view, with_attention
+from .packing import ATTENTION, Pack, Packing, Segment, pack
+from .prefixes import MIN_SHARED_TOKENS, PrefixTree, cut_tree, prefix_tree
+from .template import Reading
+from .truncation import check_final_norm, shallow_view, with_attention
 from .varlen import stop_varlen
 
 logger = logging.getLogger(__name__)
-
-WINDOW_ROWS = 256
-
-T = TypeVar("T")
 
 _CHECK_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # relative; else _ROUGH_TOLERANCE
 _ROUGH_TOLERANCE = 0.05
@@ -115,7 +109,7 @@ class FeatureReader:
         backbone: PreTrainedModel,
         final_norm: nn.Module | None,
         features: Iterable[Feature],
-        encoders: Mapping[str, PairTokenizer],
+        encoders: Mapping[str, Reading],
         *,
         rms_norm_eps: float,
         pad_id: int = 0,
@@ -340,27 +334,6 @@ def _attention_span(config: Any) -> float:
     return min((span for span in spans if span is not None), default=float("inf"))
 
 
-def check_final_norm(backbone: PreTrainedModel) -> None:
-    """Refuse a backbone that applies its final norm elsewhere too, since without it all its states are others.
-
-    Raises:
-        BackboneError: It does.
-    """
-    parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)
-    calls: list[int] = []
-    norm = getattr(backbone.get_submodule(parts.path), parts.norm_name)
-    handle = norm.register_forward_hook(lambda *_: calls.append(1))
-    ids = torch.ones(1, 2, dtype=torch.long, device=backbone.device)
-    with torch.inference_mode():
-        backbone(ids, attention_mask=ids)
-    handle.remove()
-    if len(calls) > 1:
-        raise BackboneError(
-            f"A backbone expects to apply its final norm once, after its layers, but {type(backbone).__name__} applies "
-            f"it {len(calls)} times, so that its states cannot be read without. Take another backbone."
-        )
-
-
 def _runs_packs(family: _Family) -> bool:
     """Whether a pack gives what plain passes give, found out with a few tokens.
 
@@ -394,58 +367,3 @@ def _runs_packs(family: _Family) -> bool:
             if not error < (_INT8_TOLERANCE if is_int8(backbone) else tolerance):
                 return False
     return True
-
-
-def windows(items: Iterable[T], rows: int) -> Iterator[list[T]]:
-    """Cut a stream into lists of `rows` items, the last one shorter."""
-    iterator = iter(items)
-    while window := list(islice(iterator, rows)):
-        yield window
-
-
-def plan_batches(
-    lengths: Sequence[int], batch_size: int | None = None, token_budget: int = TOKEN_BUDGET
-) -> list[list[int]]:
-    """Group rows of like length.
-
-    Args:
-        lengths: Tokens of each row.
-        batch_size: Rows of a batch; None fills each batch up to the token budget.
-        token_budget: Upper bound on rows x longest row; a single longer row is a batch of its own.
-
-    Returns:
-        Batches of row positions, longest rows first, every row once.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if not batches or (
-            len(batches[-1]) >= batch_size
-            if batch_size is not None
-            else (len(batches[-1]) + 1) * lengths[batches[-1][0]] > token_budget
-        ):
-            batches.append([])
-        batches[-1].append(i)
-    return batches
-
-
-def collate(pairs: Sequence[EncodedPair], pad_id: int, padding_side: str = "right") -> dict[str, Tensor]:
-    """Pad encoded pairs to one length.
-
-    Args:
-        pairs: Pairs under one reading.
-        pad_id: Any valid token id; padded positions are masked.
-        padding_side: `right` or `left`.
-
-    Returns:
-        int64 (batch, tokens) tensors `input_ids`, `attention_mask` and `response_mask`.
-    """
-    width = max(len(pair.input_ids) for pair in pairs)
-    batch = {name: torch.zeros(len(pairs), width, dtype=torch.long) for name in ("attention_mask", "response_mask")}
-    batch["input_ids"] = torch.full((len(pairs), width), pad_id, dtype=torch.long)
-    for row, pair in enumerate(pairs):
-        n = len(pair.input_ids)
-        start = width - n if padding_side == "left" else 0
-        batch["input_ids"][row, start : start + n] = torch.tensor(pair.input_ids)
-        batch["attention_mask"][row, start : start + n] = 1
-        batch["response_mask"][row, start + pair.response.start : start + pair.response.end] = 1
-    return batch

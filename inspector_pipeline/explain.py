@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from .decisions import RULES
+from .encoded import EncodedPair, Place, Span
 from .errors import SettingsError
 from .features import Feature, TokenShares
 from .heads import probe_key
-from .template import EncodedPair, Place, Span
 
 ADDITIVE = ("mean", "response_mean", "last")
 VOTES = ("votes", "hard_votes", "calibrated_votes")

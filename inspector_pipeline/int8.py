@@ -6,7 +6,7 @@ changes them. 63 and not 127: on a CPU without VNNI two products are first added
 not fit.
 
 What is left in float32 works token by token, attention apart. Rounding turns its last digits into whole steps, layer by
-layer, so attention must be computed in the same pieces whatever else is in a pass: see `cut_tree` in `packing.py`.
+layer, so attention must be computed in the same pieces whatever else is in a pass: see `cut_tree` in `prefixes.py`.
 """
 
 from functools import lru_cache

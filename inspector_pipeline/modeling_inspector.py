@@ -19,7 +19,6 @@ from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 from .backbone import check_backbone, check_shareable, check_sharing, load_backbone, load_tokenizer
 from .configuration_inspector import InspectorConfig
 from .devices import preferred_dtype
-from .engine import check_final_norm
 from .errors import BackboneError, JudgeConfigError
 from .familiarity import check_fitted_on
 from .handler import EndpointHandler
@@ -29,7 +28,7 @@ from .judge_model import JudgeModel
 from .pipeline_inspector import TASK, InspectorPipeline
 from .results import TOTAL, own_rank_field
 from .reward import ConversationReader
-from .truncation import decoder_layers, shallow_view
+from .truncation import check_final_norm, decoder_layers, shallow_view
 
 logger = logging.getLogger(__name__)
 
@@ -97,40 +96,19 @@ class InspectorModel(JudgeModel):
         if share_backbone_with is not None:
             check_sharing(kwargs)
         config = _with_engine(config, engine)
-        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
-        dtype = preferred_dtype() if dtype in (None, "auto") else dtype
-        dtype = torch.float32 if config.engine else dtype
-        backbone_kwargs = {}
-        if config.fused and share_backbone_with is None:
-            kwargs["dtype"] = "auto" if dtype == "stored" else dtype
-        else:
+        backbone_kwargs = _set_dtype(config, kwargs, fused=config.fused and share_backbone_with is None)
+        if backbone_kwargs is not None:
             config = copy.deepcopy(config)
             config.fused = False
-            backbone_kwargs = {name: kwargs.pop(name) for name in BACKBONE_KWARGS if kwargs.get(name) is not None}
-            backbone_kwargs |= {k: kwargs[k] for k in ("token", "cache_dir", "local_files_only") if k in kwargs}
-            backbone_kwargs["dtype"] = (config.dtype or "auto") if dtype == "stored" else dtype
-            kwargs["dtype"] = torch.float32
         kwargs.setdefault("ignore_mismatched_sizes", True)  # they are refused below, by name
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
         )
-        missing = sorted(info["missing_keys"]) + sorted(str(item[0]) for item in info["mismatched_keys"])
-        if missing:  # they would score at random
-            raise JudgeConfigError(
-                f"{pretrained_model_name_or_path} expects all weights that its config names, but these are missing or "
-                f"of another shape: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. Save the judge again "
-                "with save_pretrained."
-            )
-        left = [key for key in info["unexpected_keys"] if key.startswith(FITTED_ON)]
-        if left:
-            raise JudgeConfigError(
-                f"{pretrained_model_name_or_path} expects a config that names what its files hold, but it has no place "
-                f"for {', '.join(sorted(left)[:5])}. Save the judge again with save_pretrained."
-            )
+        _check_loaded(pretrained_model_name_or_path, info)
         check_weights([("centers", model.centers), *model.probes.named_parameters()])
         check_fitted_on((name, tensor) for name, tensor in model.named_buffers() if name.startswith(FITTED_ON))
         model._note_revision(kwargs)
-        if not config.fused:
+        if backbone_kwargs is not None:
             model._take_backbone(share_backbone_with, backbone_kwargs)
         if config.engine and not is_int8(model.loaded_backbone):
             round_linears(decoder_layers(model.loaded_backbone))
@@ -251,6 +229,50 @@ class InspectorModel(JudgeModel):
     def load_tokenizer(self, **hub_kwargs: Any) -> Any:
         """Load this judge's tokenizer, see `backbone.load_tokenizer`."""
         return load_tokenizer(self, **hub_kwargs)
+
+
+def _set_dtype(config: InspectorConfig, kwargs: dict[str, Any], *, fused: bool) -> dict[str, Any] | None:
+    """Set the dtype that weights of a judge's own files are loaded in.
+
+    Args:
+        config: The judge's.
+        kwargs: Of `from_pretrained`; gets the dtype, and loses what is the backbone's.
+        fused: Whether the backbone is among these files.
+
+    Returns:
+        What the backbone is loaded with where it is not; else None.
+    """
+    dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
+    dtype = preferred_dtype() if dtype in (None, "auto") else dtype
+    dtype = torch.float32 if config.engine else dtype
+    if fused:
+        kwargs["dtype"] = "auto" if dtype == "stored" else dtype
+        return None
+    found = {name: kwargs.pop(name) for name in BACKBONE_KWARGS if kwargs.get(name) is not None}
+    found |= {name: kwargs[name] for name in ("token", "cache_dir", "local_files_only") if name in kwargs}
+    found["dtype"] = (config.dtype or "auto") if dtype == "stored" else dtype
+    kwargs["dtype"] = torch.float32
+    return found
+
+
+def _check_loaded(place: str | os.PathLike[str], info: Mapping[str, Any]) -> None:
+    """Refuse files that do not hold what their config names: it would score at random.
+
+    Raises:
+        JudgeConfigError: Weights are missing, of another shape, or the config has no place for them.
+    """
+    missing = sorted(info["missing_keys"]) + sorted(str(item[0]) for item in info["mismatched_keys"])
+    if missing:
+        raise JudgeConfigError(
+            f"{place} expects all weights that its config names, but these are missing or of another shape: "
+            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. Save the judge again with save_pretrained."
+        )
+    left = [key for key in info["unexpected_keys"] if key.startswith(FITTED_ON)]
+    if left:
+        raise JudgeConfigError(
+            f"{place} expects a config that names what its files hold, but it has no place for "
+            f"{', '.join(sorted(left)[:5])}. Save the judge again with save_pretrained."
+        )
 
 
 def _with_engine(config: InspectorConfig, engine: str | None) -> InspectorConfig:

@@ -12,14 +12,18 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModel, Pipeline
 from transformers.utils import logging as hf_logging
 
-from .engine import WINDOW_ROWS, FeatureReader, windows
+from .batches import WINDOW_ROWS, windows
+from .encoded import EncodedPair
+from .engine import FeatureReader
 from .errors import BackboneError, PairError
 from .explain import Explainer, Explanations
 from .familiarity import FactFinder, PairFacts, why_unfamiliar
+from .pair_encoder import PairEncoder
+from .pair_tokenizer import PairTokenizer
+from .pairs import EXPECTED, check_pair
 from .progress import Progress, Sizes, Tally
 from .results import EXPLANATION, SETS
 from .rows import SAMPLE_ROWS, RowReader
-from .template import EXPECTED, EncodedPair, PairEncoder, PairTokenizer, check_pair
 
 TASK = "inspector-judge"
 
@@ -128,7 +132,7 @@ class InspectorPipeline(Pipeline):
                 inputs = [reader.read(row) if isinstance(row, Mapping) else row for row in inputs]
             for index, pair in enumerate(inputs):
                 check_pair(pair, index, self.encode.keys)
-            tally = Tally(len(inputs), [*map(Sizes(self.encode), inputs)])
+            tally = Tally(len(inputs), [*map(Sizes(self.encode.keys, self.encode.encoders.values()), inputs)])
             is_silent = not hf_logging.is_progress_bar_enabled()
             with Progress("score", tally, delay=_PROGRESS_DELAY_S, disable=is_silent) as bar:
                 options["progress"] = bar

@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from .template import PairEncoder
+from .template import Reading
 
 EVERY_S = 0.5
 EVERY_S_IN_A_LOG = 30.0
@@ -96,13 +96,13 @@ class Sizes:
     """Says how long pairs are before they are tokenised: in characters, the template's included.
 
     Args:
-        encoder: The judge's.
+        keys: The texts that the judge needs of a pair.
+        readings: The judge's.
     """
 
-    def __init__(self, encoder: PairEncoder) -> None:
+    def __init__(self, keys: Sequence[str], readings: Collection[Reading]) -> None:
         """Measure the templates."""
-        readings = [*encoder.encoders.values()]
-        self.keys = encoder.keys
+        self.keys = keys
         self.own = CHARACTERS * round(sum(len(one.opening_ids) for one in readings) / max(1, len(readings)))
         self.most = CHARACTERS * max((one.max_length for one in readings), default=1)
 

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from transformers import Pipeline, PreTrainedTokenizerBase
 
+from .batches import collate
 from .conversation import asked, divided, plain_turns
-from .engine import collate
+from .encoded import EncodedPair, Span
 from .errors import PairError, ReadingError
 from .names import OPTIONAL, PREDICTION, QUESTION, SYSTEM, TOOL, USER
+from .pair_tokenizer import PairTokenizer
+from .pairs import is_blank
 from .results import rank_field, ranked_value
-from .template import EncodedPair, PairTemplate, PairTokenizer, Span, is_blank
+from .template import PairTemplate
 
 logger = logging.getLogger(__name__)
 

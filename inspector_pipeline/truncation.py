@@ -7,6 +7,7 @@ Nothing here knows an architecture by name. A decoder is taken to be a module th
 import copy
 from typing import Any, NamedTuple, cast
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -201,3 +202,24 @@ def _copy_module(module: Any) -> Any:
     duplicate = copy.copy(module)
     duplicate.__dict__ = {**module.__dict__, "_modules": dict(module._modules)}
     return duplicate
+
+
+def check_final_norm(backbone: PreTrainedModel) -> None:
+    """Refuse a backbone that applies its final norm elsewhere too, since without it all its states are others.
+
+    Raises:
+        BackboneError: It does.
+    """
+    parts = find_decoder_parts(backbone, backbone.config.num_hidden_layers)
+    calls: list[int] = []
+    norm = getattr(backbone.get_submodule(parts.path), parts.norm_name)
+    handle = norm.register_forward_hook(lambda *_: calls.append(1))
+    ids = torch.ones(1, 2, dtype=torch.long, device=backbone.device)
+    with torch.inference_mode():
+        backbone(ids, attention_mask=ids)
+    handle.remove()
+    if len(calls) > 1:
+        raise BackboneError(
+            f"A backbone expects to apply its final norm once, after its layers, but {type(backbone).__name__} applies "
+            f"it {len(calls)} times, so that its states cannot be read without. Take another backbone."
+        )

@@ -3,6 +3,7 @@
 import copy
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 from support.paths import TOKENIZER
 
@@ -13,6 +14,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; what a test 
 import pytest
 import torch
 from hypothesis import settings
+from support.fresh import run_script
+from support.jobs import cheapened
 from support.models import (
     FAMILIES,
     PAIRS,
@@ -104,12 +107,15 @@ def deep(request, tmp_path_factory, tokenizer):
 
 @pytest.fixture
 def make_judge(tmp_path, backbone_dir, tokenizer):
-    """Build a judge's folder (probes only) on the tiny backbone and return it."""
+    """Build a judge's folder (probes only) on the tiny backbone and return it; of its code only the first files."""
 
     def make(aspects, readings=None, seed=0, name="judge", **changes):
         config = config_of(backbone_dir, aspects, readings or {"chat": chat_reading(tokenizer)}, **changes)
         folder = tmp_path / name
-        random_probes(InspectorModel(config), seed).save_pretrained(folder, fused=False)
+        with pytest.MonkeyPatch.context() as patch:
+            # To find and copy what these import takes longer than all else.
+            patch.setattr("transformers.dynamic_module_utils.get_relative_import_files", lambda file: [])
+            random_probes(InspectorModel(config), seed).save_pretrained(folder, fused=False)
         return folder
 
     return make
@@ -126,6 +132,20 @@ def judge(make_judge) -> InspectorPipeline:
         ]
     )
     return load_judge(folder, device="cpu")
+
+
+@pytest.fixture
+def cheap_judge(make_judge, monkeypatch):
+    """What `inspector score` loads: a judge of one aspect that scores by the tokens of a pair alone."""
+    found = cheapened(load_judge(make_judge([aspect("a", [feature(1)])]), device="cpu"))
+    monkeypatch.setattr("inspector_cli.score.load", lambda _: found)
+    return found
+
+
+@pytest.fixture
+def forked_stranger(monkeypatch):
+    """Show a staged repo to a fork of a process that has torch and nothing else, not to a new interpreter."""
+    monkeypatch.setattr("hub_cards.saved_judge.subprocess", SimpleNamespace(run=run_script))
 
 
 @pytest.fixture

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from ..engine import collate
+from ..batches import collate
 from ..errors import BackboneError, JudgeConfigError
 from ..features import Feature, rms_normalize
 from ..heads import LinearProbe, probe_key
 from ..modeling_inspector import InspectorModel
+from ..pair_tokenizer import PairTokenizer
 from ..pipeline_inspector import InspectorPipeline
-from ..template import PairTemplate, PairTokenizer
+from ..template import PairTemplate
 from ..truncation import find_decoder_parts
 from .load import EVIDENCE, evidence_path
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..configuration_inspector import Aspect
 from ..errors import PairError, SettingsError
 from ..names import CONTEXT, PAIR, PREDICTION, QUESTION, REFERENCE, is_turns
 from ..results import (
@@ -77,12 +78,6 @@ def mean_scores(
         >>> mean_scores(["4", "5"], ["2 + 2?", "2 + 3?"])["total_score"]  # doctest: +SKIP
         {'mean': 20.5, 'low': 20.0, 'high': 21.0}
     """
-    if len(predictions) != len(questions):
-        raise PairError(
-            f"mean_scores expects a question for each prediction, but got {len(questions)} and {len(predictions)}."
-        )
-    if not len(predictions):
-        raise PairError("mean_scores expects at least one pair, but got none.")
     pairs = _pairs(questions, predictions, {REFERENCE: reference, CONTEXT: context})
     loaded = load_judge(judge)
     config = loaded.model.config
@@ -91,23 +86,11 @@ def mean_scores(
     if abstain:
         every = _marked(results, scales_of(config, field), abstain)
         results = [result for result in every if not result[ABSTAINED]]
-    aspects = list(results[0]["scores"])
-    columns = {("scores", a.name): [a.number(r["scores"][a.name]) for r in results] for a in config.parsed_aspects}
-    columns |= {("expected", name): [r["expected"][name] for r in results] for name in aspects}
-    columns[PUBLISHED_TOTAL, ""] = [r[PUBLISHED_TOTAL] for r in results]
-    if results[0][TOTAL] is not None:
-        columns[TOTAL, ""] = [r[TOTAL] for r in results]
-    means = dict(zip(columns, _intervals(np.array(list(columns.values())).T, n_resamples, seed), strict=True))
-    report: dict[str, Any] = {
-        "scores": {name: means["scores", name] for name in aspects},
-        PUBLISHED_TOTAL: means[PUBLISHED_TOTAL, ""],
-        "expected": {name: means["expected", name] for name in aspects},
-        TOTAL: means.get((TOTAL, "")),
-        "n": len(results),
-        "truncated": sum(result["truncated"] for result in results),
-        **{flag: _count(results, flag) for flag in (UNFAMILIAR, SEEN)},
-        "ranked": field and _ranked(results, field, n_resamples, seed),
-    }
+    report = _means(results, config.parsed_aspects, n_resamples, seed)
+    report["n"] = len(results)
+    report["truncated"] = sum(result["truncated"] for result in results)
+    report |= {flag: _count(results, flag) for flag in (UNFAMILIAR, SEEN)}
+    report["ranked"] = field and _ranked(results, field, n_resamples, seed)
     for flag in (UNFAMILIAR, SEEN):
         if report[flag]:
             logger.warning("%d of %d pairs are %s: the means rest on them.", report[flag], len(results), flag)
@@ -116,10 +99,36 @@ def mean_scores(
     return {**report, "pairs": every} if return_pairs else report
 
 
+def _means(results: Sequence[dict[str, Any]], aspects: Sequence[Aspect], n_resamples: int, seed: int) -> dict[str, Any]:
+    """Average every number of pairs' results, in the shape of one pair's; levels that are words by their numbers."""
+    columns = {("scores", a.name): [a.number(r["scores"][a.name]) for r in results] for a in aspects}
+    columns |= {("expected", a.name): [r["expected"][a.name] for r in results] for a in aspects}
+    columns[PUBLISHED_TOTAL, ""] = [r[PUBLISHED_TOTAL] for r in results]
+    if results[0][TOTAL] is not None:
+        columns[TOTAL, ""] = [r[TOTAL] for r in results]
+    means = dict(zip(columns, _intervals(np.array(list(columns.values())).T, n_resamples, seed), strict=True))
+    return {
+        "scores": {a.name: means["scores", a.name] for a in aspects},
+        PUBLISHED_TOTAL: means[PUBLISHED_TOTAL, ""],
+        "expected": {a.name: means["expected", a.name] for a in aspects},
+        TOTAL: means.get((TOTAL, "")),
+    }
+
+
 def _pairs(
     questions: Sequence[Any], predictions: Sequence[Any], further: Mapping[str, Sequence[str] | None]
 ) -> list[dict[str, Any]]:
-    """Put the parts of each pair together, and read conversations."""
+    """Put the parts of each pair together, and read conversations.
+
+    Raises:
+        PairError: There are none, or not as many questions as predictions.
+    """
+    if len(predictions) != len(questions):
+        raise PairError(
+            f"mean_scores expects a question for each prediction, but got {len(questions)} and {len(predictions)}."
+        )
+    if not len(predictions):
+        raise PairError("mean_scores expects at least one pair, but got none.")
     pairs: list[dict[str, Any]] = [
         {QUESTION: asked, PREDICTION: said} for asked, said in zip(questions, predictions, strict=True)
     ]

@@ -81,7 +81,7 @@ def needed_keys(judge: str | None, revision: str | None) -> tuple[str, ...]:
     """Return the texts that pairs need, before a judge is loaded; the embedded one needs both."""
     from inspector_pipeline.api.load import holds_classifiers, judge_name
     from inspector_pipeline.configuration_inspector import InspectorConfig
-    from inspector_pipeline.template import PAIR_KEYS
+    from inspector_pipeline.pairs import PAIR_KEYS
     from inspector_pipeline.template import needed_keys as keys_of
 
     if judge is None or holds_classifiers(judge):

@@ -168,10 +168,10 @@ def _score_file(args: argparse.Namespace) -> int:
 
     from inspector_pipeline.api.load import keep_top
     from inspector_pipeline.files.tables import check_target, file_source, read_rows, write_rows
+    from inspector_pipeline.pairs import check_pair
     from inspector_pipeline.progress import Bar
     from inspector_pipeline.results import ABSTAINED, FlatColumns, rank_field
     from inspector_pipeline.rows import RowReader
-    from inspector_pipeline.template import check_pair
 
     if args.output:
         check_target(args.output)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..api.load import Judge, load_judge
-from ..engine import WINDOW_ROWS
+from ..batches import WINDOW_ROWS
 from ..errors import PairError, SettingsError
 from ..files.entries import Row, cut
 from ..jobs.window import Outcome, arrow_schema, score_window

@@ -47,7 +47,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.utils.logging import logger
 
 from ..api.load import load_judge
-from ..engine import WINDOW_ROWS
+from ..batches import WINDOW_ROWS
 from ..errors import SettingsError
 from ..files.entries import Entry, cut
 from ..files.sources import find_sources, skipped_files
@@ -56,9 +56,9 @@ from ..jobs.manifest import check_finished
 from ..jobs.where import Where
 from ..jobs.window import score_window
 from ..names import OPTIONAL, QUESTION_TURNS
+from ..pairs import PAIR_KEYS
 from ..results import FlatColumns
 from ..rows import RowReader
-from ..template import PAIR_KEYS
 
 ERROR = "score_error"
 

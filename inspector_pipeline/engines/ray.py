@@ -23,7 +23,7 @@ from inspector_cli.arguments import add_column_options, columns_of
 from inspector_cli.printable import PrintableParser, log_to_terminal, printable
 from ray.data.datasource import SaveMode
 
-from ..engine import WINDOW_ROWS
+from ..batches import WINDOW_ROWS
 from ..errors import DataFileError, InspectorError
 from ..rows import check_columns
 from .batch_scorer import InspectorBatchScorer

@@ -12,16 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from ..batches import WINDOW_ROWS
 from ..columns import Late
-from ..engine import WINDOW_ROWS
 from ..errors import DataFileError, PairError
 from ..files.arrow import kept_types
 from ..files.entries import Entry, Row, cut
 from ..files.tables import Source
 from ..names import QUESTION, QUESTION_TURNS, normal
+from ..pairs import PAIR_KEYS, check_pair
 from ..progress import Sizes, counted
 from ..rows import SAMPLE_ROWS, SOURCE_PART, RowReader, missing_column
-from ..template import PAIR_KEYS, check_pair
 from .where import Where
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # which UTF-8 cannot hold

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from ..batches import WINDOW_ROWS
 from ..devices import token_budget
-from ..engine import WINDOW_ROWS
 from ..errors import DataFileError
 from ..files.disk import json_text
 from ..files.tables import Source

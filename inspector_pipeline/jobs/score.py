@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from ..api.load import evidence_path
-from ..engine import WINDOW_ROWS
+from ..batches import WINDOW_ROWS
 from ..errors import DataFileError, SettingsError
 from ..files.entries import Entry, cut, json_line
 from ..files.sources import find_sources, skipped_files
@@ -161,7 +161,8 @@ class _Run:
             is_read=is_read,
         )
         typed = is_text and self.format == "parquet"
-        self.survey = survey_input(self.input, typed=typed, size_of=Sizes(judge.encode))
+        size_of = Sizes(judge.encode.keys, judge.encode.encoders.values())
+        self.survey = survey_input(self.input, typed=typed, size_of=size_of)
         self._check_columns(is_text)
 
     def _check_columns(self, is_text: bool) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..engine import WINDOW_ROWS, windows
+from ..batches import WINDOW_ROWS, windows
+from ..encoded import EncodedPair
 from ..errors import BackboneError, PairError
 from ..files.entries import Row
 from ..pipeline_inspector import InspectorPipeline
 from ..progress import Progress
 from ..results import FlatColumns, level_kind
-from ..template import EncodedPair
 from .workers import Relay
 
 ARROW_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}

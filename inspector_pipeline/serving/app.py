@@ -34,8 +34,8 @@ from starlette.exceptions import HTTPException
 
 from ..decisions import PREFERENCE
 from ..errors import PairError
+from ..pairs import check_pair
 from ..pipeline_inspector import InspectorPipeline
-from ..template import check_pair
 from . import page
 from .batcher import Batcher, QueueFullError, ScoringFailedError
 from .bodies import JsonRoute

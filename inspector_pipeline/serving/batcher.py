@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
+from ..batches import WINDOW_ROWS
 from ..devices import token_budget
-from ..engine import WINDOW_ROWS
 from ..files.entries import Row
 from ..jobs.window import Outcome, score_window
 from ..pipeline_inspector import InspectorPipeline
@@ -61,7 +61,7 @@ class Batcher:
         self.max_queue = max_queue
         self.ended = False  # nothing can be scored any more
         self._on_window = on_window
-        self._size = Sizes(judge.encode)
+        self._size = Sizes(judge.encode.keys, judge.encode.encoders.values())
         self._most = WINDOW_PASSES * CHARACTERS * token_budget(judge.device)
         self._queue: deque[deque[PairAndAnswer]] = deque()  # of requests
         self._window: list[PairAndAnswer] = []  # that is being scored

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..pairs import PAIR_KEYS, QUESTION_KEYS
 from ..rows import SAMPLE_ROWS, RowReader
-from ..template import PAIR_KEYS, QUESTION_KEYS
 
 QUESTION = "What is 6 x 7?"
 RESPONSE = "6 x 7 = 42. The answer is 42."

@@ -35,7 +35,7 @@ from inspector_pipeline.api.export import export_sequence_classification
 from inspector_pipeline.engines.batch_scorer import InspectorBatchScorer
 from inspector_pipeline.errors import DataFileError, JudgeConfigError, PairError, ReadingError, SettingsError
 from inspector_pipeline.jobs.filter import FilterJob, filter_job
-from inspector_pipeline.template import PairTokenizer
+from inspector_pipeline.pair_tokenizer import PairTokenizer
 
 CONFIGS = ROOT / "training" / "configs"
 EXAMPLES = ROOT / "training" / "examples"

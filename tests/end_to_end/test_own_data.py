@@ -19,6 +19,7 @@ from inspector_pipeline.errors import DataFileError
 README = ROOT / "training" / "README.md"
 TABLE = ROOT / "training" / "examples" / "support_replies.csv"
 QUICK = {"evaluate": {"repeats": 1, "bootstraps": 20}}
+QUICKEST = {"evaluate": {**QUICK["evaluate"], "folds": 3, "learning_curve": []}}
 OBSERVED = {"helpfulness": {1, 2, 3, 4, 5}, "politeness": {0, 1}}
 
 
@@ -30,16 +31,19 @@ def marked(mark, language="bash"):
     return block.replace("\\\n", " ")
 
 
-def for_tiny(path, backbone, changes):
-    """Turn a steps file to a tiny backbone, and change settings of its stages."""
+def change(path, changes):
+    """Change settings of a steps file's stages."""
     steps = yaml.safe_load(path.read_text(encoding="utf-8"))
     for step in steps:
-        if step["stage"] == "extract":
-            step |= {"backbone_id": str(backbone), "backbone_revision": None}
-        if "search" in step:
-            step["search"]["depths"] = [2, 4]
         step |= changes.get(step["stage"], {})
+        step |= {"search": {**step["search"], **changes["search"]}} if "search" in step and "search" in changes else {}
     path.write_text(yaml.safe_dump(steps, sort_keys=False), encoding="utf-8")
+
+
+def for_tiny(path, backbone, changes):
+    """Turn a steps file to a tiny backbone, and change settings of its stages."""
+    backbone = {"backbone_id": str(backbone), "backbone_revision": None}
+    change(path, {"extract": backbone, "search": {"depths": [2, 4]}, **changes})
 
 
 def run_here(command, *further):
@@ -77,7 +81,7 @@ def check_scored(path):
 def test_the_commands_make_a_judge_that_scores(clone, backbone_dir, capsys):
     copy, make, info, score = marked("own data").splitlines()
     run_here(copy)
-    for_tiny(clone / shlex.split(copy)[-1], backbone_dir, {"evaluate": {"learning_curve": [], **QUICK["evaluate"]}})
+    for_tiny(clone / shlex.split(copy)[-1], backbone_dir, QUICKEST)
     run_here(make)
     work = clone / "work" / "support"
     results = json.loads((work / "judge" / "results.json").read_text(encoding="utf-8"))
@@ -166,7 +170,7 @@ def test_the_single_commands_make_a_judge_too(clone, backbone_dir):
     further = {
         "extract": ("--backbone-id", str(backbone_dir), "--backbone-revision", "null"),
         "fit": search,
-        "evaluate": (*search, "--repeats", "1", "--bootstraps", "20", "--learning-curve"),
+        "evaluate": (*search, "--folds", "3", "--repeats", "1", "--bootstraps", "20", "--learning-curve"),
     }
     for command in marked("single commands").splitlines():
         run_here(command, *further.get(command.split()[3], ()))
@@ -180,7 +184,7 @@ def test_one_command_or_one_call_makes_the_same_judge(clone, backbone_dir, monke
     table = clone / "training" / "examples" / TABLE.name
     table.write_text("".join(TABLE.read_text(encoding="utf-8").splitlines(keepends=True)[:61]), encoding="utf-8")
     steps = clone / "training" / "configs" / "own_data.yaml"
-    for_tiny(steps, backbone_dir, {"evaluate": {"learning_curve": [], **QUICK["evaluate"]}})
+    for_tiny(steps, backbone_dir, QUICKEST)
     monkeypatch.setattr("inspector_training.judging.STEPS", steps)
     monkeypatch.setattr(make_judge, "__kwdefaults__", {**make_judge.__kwdefaults__, "backbone": str(backbone_dir)})
     train, score = marked("one command").splitlines()
@@ -197,10 +201,13 @@ def test_one_command_or_one_call_makes_the_same_judge(clone, backbone_dir, monke
 
 @pytest.mark.slow
 def test_the_commands_on_the_embedded_backbone(clone):
-    """Word for word as a reader runs them, on every eighth question."""
+    """Word for word as a reader runs them, but for a quick evaluation, on every eighth question."""
     lines = TABLE.read_text(encoding="utf-8").splitlines(keepends=True)
     table = clone / "training" / "examples" / TABLE.name
     table.write_text(lines[0] + "".join(line for i, line in enumerate(lines[1:]) if i // 4 % 8 == 0), encoding="utf-8")
-    for command in marked("own data").splitlines():
+    copy, *others = marked("own data").splitlines()
+    run_here(copy)
+    change(clone / shlex.split(copy)[-1], {"evaluate": {**QUICKEST["evaluate"], "folds": 5}})
+    for command in others:
         run_here(command)
     check_scored(clone / "work" / "support" / "scored.jsonl")

@@ -183,23 +183,29 @@ def as_json(value):
     return json.loads(json.dumps(value))
 
 
-@pytest.fixture
-def published(hub, tmp_path, backbone_dir, tokenizer):
-    """A judge on the stand-in: fused with an older revision, as probes only, and private; and its scores."""
-    (tmp_path / "old-tokenizer").mkdir()
-    scores = {}
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory, _saved_backbones, family, tokenizer):
+    """Folders of a judge as a repo: fused, an older revision, and probes only; and the scores of both revisions."""
+    folders, scores = tmp_path_factory.mktemp("staged"), {}
     for name, seed in (("old", 1), ("main", 0)):
-        folder = fused_judge(tmp_path / name, backbone_dir, tokenizer, seed=seed)
+        folder = fused_judge(folders / f"{name}-judge", _saved_backbones[family], tokenizer, seed=seed)
         judge = SavedJudge.read(folder)
-        staged = stage(judge, tmp_path / f"staged-{name}", repo_id="org/judge", license_=LICENSE)
-        if name == "old":  # a tokenizer that can be told from the backbone's and from main's
-            settings = json.loads((staged / "tokenizer_config.json").read_text())
-            (staged / "tokenizer_config.json").write_text(json.dumps({**settings, "padding_side": "left"}))
-        hub.add("org/judge", staged, branch=name)
+        stage(judge, folders / name, repo_id="org/judge", license_=LICENSE)
         scores[name] = as_json(load_judge(folder, device="cpu")(PAIRS))
-    hub.add("org/private", staged, private=True)
-    probes = stage(judge, tmp_path / "probes", repo_id="org/probes", license_=LICENSE, probes_only=True)
-    hub.add("org/probes", probes)
+    path = folders / "old" / "tokenizer_config.json"  # a tokenizer that can be told from the backbone's and from main's
+    path.write_text(json.dumps({**json.loads(path.read_text()), "padding_side": "left"}))
+    stage(judge, folders / "probes", repo_id="org/probes", license_=LICENSE, probes_only=True)
+    return folders, scores
+
+
+@pytest.fixture
+def published(hub, staged):
+    """A judge on the stand-in: fused with an older revision, as probes only, and private; and its scores."""
+    folders, scores = staged
+    for name in scores:
+        hub.add("org/judge", folders / name, branch=name)
+    hub.add("org/private", folders / "main", private=True)
+    hub.add("org/probes", folders / "probes")
     return scores
 
 

@@ -3,14 +3,13 @@
 import json
 import logging
 import re
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard, HfApi, SpaceCard, constants
+from support.fresh import run_fresh
 from support.hub_stand_in import TOKEN, running_hub
 from support.models import PAIRS, aspect, feature
 from support.paths import ROOT
@@ -179,10 +178,9 @@ SHOW = """
 def run_alone(space, script, folder, hidden, tmp_path):
     """Run a script in a process that can import what a Space requires alone, and ours from its own folder."""
     (tmp_path / "work").mkdir()
-    words = [sys.executable, "-P", "-c", textwrap.dedent(ALONE) + textwrap.dedent(script)]
+    code = textwrap.dedent(ALONE) + textwrap.dedent(script)
     env = {"PYTHONPATH": str(space), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PATH": "/usr/bin:/bin"}
-    words += [str(space), str(folder), json.dumps(PAIRS), hidden]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path / "work", env=env)
+    done = run_fresh(code, space, folder, json.dumps(PAIRS), hidden, cwd=tmp_path / "work", env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

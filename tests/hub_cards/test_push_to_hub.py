@@ -27,6 +27,8 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.tables import read_json
 from push_to_hub import main
 
+pytestmark = pytest.mark.usefixtures("forked_stranger")
+
 LICENSE = BackboneLicense("mit", BACKBONE_ID, "given", "The licence's text.\n")
 # In pieces, so that no tool takes this file itself for a leak.
 HF_TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz12345678"

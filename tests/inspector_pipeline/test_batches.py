@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector_pipeline.engine import collate, plan_batches, windows
-from inspector_pipeline.template import EncodedPair, Span
+from inspector_pipeline.batches import collate, plan_batches, windows
+from inspector_pipeline.encoded import EncodedPair, Span
 
 lengths_lists = st.lists(st.integers(1, 300), max_size=60)
 

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from inspector_pipeline import template
+from inspector_pipeline import pair_tokenizer
 from inspector_pipeline.bounds import ALTERNATIVES, GPT2, Bounds
 from inspector_pipeline.errors import PairError
-from inspector_pipeline.template import PairTemplate, PairTokenizer
+from inspector_pipeline.pair_encoder import PairEncoder
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.template import PairTemplate
 
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CASED = "|".join([*(a for a in ALTERNATIVES if r"\p{Lu}" in a and a.endswith(")?")), r"\p{N}{1,3}", *ALTERNATIVES[-4:]])
@@ -180,7 +182,7 @@ def _told(encoder, question, prediction):
 )
 def test_what_is_left_is_the_same_to_the_last_token(proven, texts, reading, room, first):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(template, "FIRST_CHARACTERS", first)
+        patch.setattr(pair_tokenizer, "FIRST_CHARACTERS", first)
         bounded, whole = both(reading, proven, 140 + room, *texts)
     assert bounded == whole
 
@@ -249,7 +251,7 @@ def test_the_known_expressions_are_the_published_ones():
 
 @pytest.mark.parametrize("n", [999, 1001])
 def test_a_tokenizer_without_proven_breaks_has_a_bound_of_characters(n, monkeypatch):
-    monkeypatch.setattr(template, "UNBROKEN_CHARACTERS", 1000)
+    monkeypatch.setattr(pair_tokenizer, "UNBROKEN_CHARACTERS", 1000)
     bare = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
     bare.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, unk_token="[UNK]")
@@ -264,4 +266,4 @@ def test_a_tokenizer_without_proven_breaks_has_a_bound_of_characters(n, monkeypa
         with pytest.raises(PairError, match=said):
             encode(*pair)
     with pytest.raises(PairError, match="Pair 7 cannot be read: A text of a pair expects at most 1000 characters"):
-        template.PairEncoder({"chat": encode})({"question": "a", "prediction": text}, 7)
+        PairEncoder({"chat": encode})({"question": "a", "prediction": text}, 7)

@@ -11,8 +11,8 @@ from transformers import pipeline
 
 from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples
 from inspector_pipeline.api.load import EMBEDDED_JUDGE, judge_name
-from inspector_pipeline.engine import collate
-from inspector_pipeline.template import check_pair
+from inspector_pipeline.batches import collate
+from inspector_pipeline.pairs import check_pair
 
 COUNTED = {"semantic_consistency", "logicality", "informativeness", "fluency", "factuality"}
 ASPECTS = COUNTED | {"correctness"}
@@ -107,8 +107,8 @@ def test_the_default_judge_scores_real_pairs(scored, examples):
 
 @pytest.mark.slow
 def test_scores_do_not_depend_on_batch_or_order(embedded, examples, scored):
-    alone = [embedded(example) for example in examples]
-    for results in (scored, embedded(examples[:7], batch_size=5), embedded(examples[5::-1])[::-1]):
+    alone = [embedded(example) for example in examples[:5]]
+    for results in (scored, embedded(examples[:5], batch_size=3), embedded(examples[4::-1])[::-1]):
         for a, b in zip(results, alone, strict=False):
             assert a["expected"] == pytest.approx(b["expected"], abs=1e-4)
 
@@ -117,7 +117,7 @@ def test_scores_do_not_depend_on_batch_or_order(embedded, examples, scored):
 def test_packs_and_shared_prefixes_change_no_score_of_real_pairs(data_dir, embedded):
     """Against a plain pass of one pair at a time, through the model's own forward."""
     pairs, _ = read_probing_set(data_dir / "reference" / "Meta-Llama-3-8B-Instruct_gsm8k_roscoe5dim_probing.json")
-    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:3]]
+    sample = [{"question": pair.question, "prediction": pair.prediction} for pair in pairs[:2]]
     sample += [{**sample[0], "prediction": text} for text in ("It is 5.", sample[1]["prediction"])]
     assert embedded.reader.is_packed
     with torch.inference_mode():
@@ -139,7 +139,7 @@ def test_evaluate_samples_uses_it_by_default(embedded, examples, scored):
 def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, tmp_path):
     embedded.save_pretrained(tmp_path / "fused")
     fused = pipeline("inspector-judge", model=str(tmp_path / "fused"), device="cpu")
-    assert alike(fused(examples[:3]), embedded(examples[:3]))
+    assert alike(fused(examples[:2]), embedded(examples[:2]))
     shared = InspectorModel.from_pretrained(EMBEDDED_JUDGE, share_backbone_with=embedded.model)
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():

@@ -22,7 +22,7 @@ from inspector_pipeline import packing as packing_module
 from inspector_pipeline.engine import FeatureReader
 from inspector_pipeline.errors import BackboneError
 from inspector_pipeline.features import POOLINGS, Feature, pool, rms_normalize
-from inspector_pipeline.template import PairTokenizer
+from inspector_pipeline.pair_tokenizer import PairTokenizer
 from inspector_pipeline.truncation import take_final_norm
 
 EPS = 0.5  # large enough to be seen where it is left out

@@ -10,7 +10,7 @@ from support.models import PAIRS, aspect, feature
 from inspector_pipeline import PairTemplate, load_judge
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.explain import Explainer, value_direction
-from inspector_pipeline.template import PairTokenizer
+from inspector_pipeline.pair_tokenizer import PairTokenizer
 
 STATES = ("raw", "rms_normed", "final_norm")
 POOLINGS = ("mean", "response_mean", "last")

@@ -6,8 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from inspector_cli.main import main
-from support.jobs import cheapened, parts, rejects
-from support.models import aspect, feature
+from support.jobs import parts, rejects
 from support.tool_files import (
     ANSWER,
     ARGILLA,
@@ -27,7 +26,7 @@ from support.tool_files import (
     lines,
 )
 
-from inspector_pipeline import load_judge, read_pairs
+from inspector_pipeline import read_pairs
 from inspector_pipeline.engines.batch_scorer import InspectorBatchScorer
 from inspector_pipeline.errors import DataFileError, PairError
 from inspector_pipeline.files import arrow
@@ -42,13 +41,6 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 @pytest.fixture(scope="session")
 def family():
     return "llama"
-
-
-@pytest.fixture
-def judge(make_judge, monkeypatch):
-    found = cheapened(load_judge(make_judge([aspect("a", [feature(1)])]), device="cpu"))
-    monkeypatch.setattr("inspector_cli.score.load", lambda _: found)
-    return found
 
 
 SPELLED_IN = {
@@ -105,13 +97,13 @@ LATE = {
 
 
 @pytest.mark.parametrize("case", LATE)
-def test_what_only_a_later_row_holds_is_never_left_out_in_silence(case, judge):
+def test_what_only_a_later_row_holds_is_never_left_out_in_silence(case, cheap_judge):
     first, more = LATE[case]
     name = next(iter(more))
     rows = [first] * SAMPLE_ROWS + [{**first, **more}]
     with pytest.raises(PairError, match=f"'{name}'"):
         read_pairs(rows)
-    scorer = InspectorBatchScorer(judge)
+    scorer = InspectorBatchScorer(cheap_judge)
     scorer({key: [value] for key, value in first.items()})
     found = scorer({key: [value] for key, value in {**first, **more}.items()})
     assert f"{name!r}" in found["score_error"][0]
@@ -125,7 +117,7 @@ def test_what_is_read_anyway_may_come_late():
     assert reader.reads(PAIR)[0].pair == PAIR
 
 
-def test_a_job_rejects_such_rows_and_keeps_the_others(judge, tmp_path):
+def test_a_job_rejects_such_rows_and_keeps_the_others(cheap_judge, tmp_path):
     late = {**PLAIN, "system": "Be brief."}
     (tmp_path / "in.jsonl").write_text(lines(*[PLAIN] * SAMPLE_ROWS, late, PLAIN))
     assert main(["score", str(tmp_path / "in.jsonl"), "--device", "cpu", "--output", f"{tmp_path}/out/"]) == 3
@@ -181,7 +173,7 @@ ODD = [  # where a tool writes an object or a list, something else stands
 
 
 @pytest.mark.parametrize("row", ODD)
-def test_damaged_logs_are_told_and_no_traceback(row, judge, tmp_path):
+def test_damaged_logs_are_told_and_no_traceback(row, cheap_judge, tmp_path):
     (tmp_path / "in.jsonl").write_text(lines(row))
     code = main(["score", str(tmp_path / "in.jsonl"), "--device", "cpu", "--output", f"{tmp_path}/out/"])
     assert code in (1, 3) and not parts(tmp_path / "out")
@@ -235,7 +227,7 @@ def test_requests_of_one_name_are_no_guess(tmp_path, capsys):
     assert "1 of 2 requests have no response here, such as 'request-2'" in capsys.readouterr().err
 
 
-def test_columns_beside_texts_that_are_put_together_keep_their_types(judge, tmp_path):
+def test_columns_beside_texts_that_are_put_together_keep_their_types(cheap_judge, tmp_path):
     types = {"n": pa.int8(), "x": pa.float32(), "d": pa.date32()}
     own = {name: pa.array([None, one], kind) for (name, kind), one in zip(types.items(), (1, 0.1, 5), strict=True)}
     texts = {"instruction": ["Add."] * 2, "input": ["a", "b"], "output": ["4"] * 2}

@@ -16,7 +16,7 @@ from inspector_pipeline.api.export import exported_feature
 from inspector_pipeline.errors import BackboneError, DataFileError, JudgeConfigError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.int8 import ENGINE_SETTINGS, STATE_LEVELS, WEIGHT_LEVELS, Int8Linear, is_int8, round_linears
-from inspector_pipeline.packing import cut_tree
+from inspector_pipeline.prefixes import cut_tree
 
 QUESTION = "A farmer has 12 cows, buys 5 more cows, and sells 3 of them to his neighbour. How many cows has he now? "
 COMPANY = [*PAIRS, *({"question": QUESTION, "prediction": text} for text in ("14", "He has 14.", "12 + 5 - 3 = 14."))]

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from inspector_pipeline import BackboneError
 from inspector_pipeline import packing as packing_module
-from inspector_pipeline.packing import Packing, Segment, common_length, pack, packed_attention, prefix_tree
+from inspector_pipeline.packing import Packing, Segment, pack, packed_attention
+from inspector_pipeline.prefixes import common_length, prefix_tree
 
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 

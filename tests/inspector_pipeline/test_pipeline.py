@@ -1,12 +1,11 @@
 import copy
 import json
-import subprocess
-import sys
 import textwrap
 
 import datasets
 import pytest
 import torch
+from support.fresh import run_fresh
 from support.models import PAIRS, aspect, feature
 from support.results import alike
 from torch.utils.data import Dataset, IterableDataset
@@ -14,8 +13,8 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import inspector_pipeline
-from inspector_pipeline import BackboneError, InspectorPipeline, PairError, load_judge, pipeline_inspector, template
-from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline import BackboneError, InspectorPipeline, PairError, load_judge, pair_encoder, pipeline_inspector
+from inspector_pipeline.batches import WINDOW_ROWS
 
 
 class Rows(Dataset):
@@ -140,7 +139,7 @@ def test_a_list_is_checked_before_anything_is_scored(judge, pairs, monkeypatch):
 @pytest.mark.parametrize("kind", ["list", "generator", "datasets"])
 def test_a_pair_is_checked_once(judge, pairs, kind, monkeypatch):
     checked = []
-    for module in (pipeline_inspector, template):
+    for module in (pipeline_inspector, pair_encoder):
         check = module.check_pair
         monkeypatch.setattr(
             module, "check_pair", lambda pair, *rest, check=check: (checked.append(pair), check(pair, *rest))
@@ -280,9 +279,10 @@ REMOTE = """
     assert type(by_task).__module__.startswith("transformers_modules"), type(by_task)
     again = pipeline(model=folder, trust_remote_code=True, device="cpu")(pairs)
     assert [one["scores"] for one in again] == [one["scores"] for one in by_task(pairs)]
-    if len(sys.argv) > 3:
-        by_task.save_pretrained(sys.argv[3])
-    print(json.dumps(by_task(pairs)))
+    by_task.save_pretrained(sys.argv[3])
+    resaved = pipeline("inspector-judge", model=sys.argv[3], trust_remote_code=True, device="cpu")
+    assert all(".resaved." in type(one).__module__ for one in (resaved, resaved.model)), type(resaved.model)
+    print(json.dumps([by_task(pairs), resaved(pairs)]))
 """
 
 
@@ -290,13 +290,7 @@ def run_remote(*args, home):
     import os
 
     env = {**os.environ, "HF_MODULES_CACHE": str(home), "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(REMOTE), *map(str, args)],
-        capture_output=True,
-        text=True,
-        env=env,
-        cwd=home,
-    )
+    done = run_fresh(textwrap.dedent(REMOTE), *args, env=env, cwd=home)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -308,9 +302,9 @@ def test_a_saved_folder_runs_by_remote_code_without_the_package(judge, pairs, tm
         judge.save_pretrained(tmp_path / "saved")
     else:
         judge.model.save_pretrained(tmp_path / "saved")
-    assert alike(run_remote(tmp_path / "saved", json.dumps(pairs), tmp_path / "resaved", home=tmp_path), expected)
+    found, resaved = run_remote(tmp_path / "saved", json.dumps(pairs), tmp_path / "resaved", home=tmp_path)
     # What remote code saves again is as complete as what it was loaded from.
-    assert alike(run_remote(tmp_path / "resaved", json.dumps(pairs), home=tmp_path), expected)
+    assert alike(found, expected) and alike(resaved, expected)
     assert alike(load_judge(tmp_path / "resaved", device="cpu")(pairs), judge(pairs))
 
 

@@ -52,7 +52,7 @@ def test_pairs_that_are_read_again_count_once():
 
 def test_sizes_are_bounded_by_what_a_judge_reads(make_judge):
     judge = load_judge(make_judge([aspect("a", [feature(1)])], max_length=96), device="cpu")
-    size = Sizes(judge.encode)
+    size = Sizes(judge.encode.keys, judge.encode.encoders.values())
     short, longer = PAIRS[0], {**PAIRS[0], "prediction": PAIRS[0]["prediction"] + "a" * 40}
     assert size(longer) - size(short) == 40 and size(short) > len(short["question"]) + len(short["prediction"])
     assert size({"question": "q" * 10_000, "prediction": "p"}) == 4 * 96 and size({}) == size.own

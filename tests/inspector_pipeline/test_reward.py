@@ -1,12 +1,11 @@
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.fresh import run_fresh
 from support.models import PAIRS, aspect, chat_reading, feature
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -21,8 +20,9 @@ from inspector_pipeline import (
     load_judge,
 )
 from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.pairs import is_blank
 from inspector_pipeline.reward import ConversationReader
-from inspector_pipeline.template import PairTokenizer, is_blank
 
 ASPECTS = [
     aspect("correctness", [feature(3, "response_mean", "rms_normed"), feature(1, "last")], "ordinal"),
@@ -319,8 +319,7 @@ def test_loads_by_remote_code_without_the_package(reward_dir, tokenizer, tmp_pat
     reading = PairTemplate.from_chat_template(tokenizer)
     texts = json.dumps([reading.text(pair["question"], pair["prediction"]) for pair in PAIRS])
     env = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", textwrap.dedent(REMOTE), str(reward_dir), str(tmp_path / "resaved"), texts]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    done = run_fresh(textwrap.dedent(REMOTE), reward_dir, tmp_path / "resaved", texts, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     expected = expected_totals(load_judge(reward_dir, device="cpu"))
     torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, rtol=0, atol=1e-4)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from datatrove.data import Document
 from inspector_cli.main import main
-from support.jobs import cheapened, parts, rejects
+from support.jobs import parts, rejects
 from support.models import aspect, chat_reading, feature
 from support.server import ask, serving
 from support.tool_files import ANSWER, BATCH, OTHER, PAIR, QUESTION, READ, REFUSED, REQUEST, TALK, UNREADABLE, lines
@@ -20,8 +20,10 @@ from inspector_pipeline.engines.batch_scorer import InspectorBatchScorer
 from inspector_pipeline.engines.datatrove import InspectorAnnotator, InspectorReader
 from inspector_pipeline.errors import DataFileError, PairError, ReadingError, SettingsError
 from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.pair_encoder import PairEncoder
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.pairs import check_pair
 from inspector_pipeline.rows import RowReader
-from inspector_pipeline.template import PairEncoder, PairTokenizer, check_pair
 
 SLOTS = "Q: {question}\nRight: {reference}\nGiven: {context}\nA: {prediction}\n"
 
@@ -32,11 +34,9 @@ def family():
 
 
 @pytest.fixture
-def judge(make_judge, monkeypatch):
-    found = cheapened(load_judge(make_judge([aspect("a", [feature(1)])]), device="cpu"))
-    monkeypatch.setattr("inspector_cli.score.load", lambda _: found)
-    monkeypatch.setattr("inspector_pipeline.engines.datatrove.load_judge", lambda *_, **__: found)
-    return found
+def judge(cheap_judge, monkeypatch):
+    monkeypatch.setattr("inspector_pipeline.engines.datatrove.load_judge", lambda *_, **__: cheap_judge)
+    return cheap_judge
 
 
 def written(folder, case):

@@ -5,7 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inspector_pipeline.errors import PairError, ReadingError
-from inspector_pipeline.template import MIN_TEXT_TOKENS, PairTemplate, PairTokenizer, check_pair, is_blank
+from inspector_pipeline.pair_tokenizer import MIN_TEXT_TOKENS, PairTokenizer
+from inspector_pipeline.pairs import check_pair, is_blank
+from inspector_pipeline.template import PairTemplate
 
 RUBRIC = PairTemplate.from_template("Rate it.\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nNow rate.\n")
 words = st.text(st.sampled_from("abc 123.,\n\t{}<|>_éß😀質"), min_size=1, max_size=60).filter(str.strip)

@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 
 from inspector_pipeline import InspectorModel
 from inspector_pipeline.backbone import load_backbone
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
+from support.fresh import run_fresh
 from support.models import aspect, chat_reading, config_of, feature, random_probes
 from support.paths import ROOT
 
@@ -56,12 +55,6 @@ def run_python(code, *args, env, cwd, with_package=False):
     block = "" if with_package else "import sys; sys.modules['inspector_pipeline'] = None\n"
     environment = {**os.environ, **env, "TOKENIZERS_PARALLELISM": "false", "HF_MODULES_CACHE": str(cwd / "modules")}
     environment["PYTHONPATH"] = str(ROOT) if with_package else ""
-    done = subprocess.run(
-        [sys.executable, "-c", block + textwrap.dedent(code), *map(str, args)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cwd,
-    )
+    done = run_fresh(block + textwrap.dedent(code), *args, env=environment, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout

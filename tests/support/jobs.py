@@ -3,7 +3,7 @@
 import json
 import random
 
-from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline.batches import WINDOW_ROWS
 from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.jobs.score import ScoreJob, score_job
 

@@ -2,7 +2,7 @@
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, LlamaConfig, Qwen3Config
+from transformers import AutoConfig, LlamaConfig, Qwen3Config
 
 from inspector_pipeline import InspectorConfig, PairTemplate
 from inspector_pipeline.familiarity import question_number, word_number
@@ -50,7 +50,7 @@ def chat_reading(tokenizer):
 
 def config_of(backbone_dir, aspects, readings, max_length=512, **changes):
     layers = [f["layer"] for a in aspects for f in a["features"]]
-    full = AutoModel.from_pretrained(backbone_dir).config
+    full = AutoConfig.from_pretrained(backbone_dir)
     settings = {
         "backbone_config": truncated_config(full, max(1, *layers)),
         "backbone_id": str(backbone_dir),

@@ -1,21 +1,20 @@
-"""Score a Parquet file on Ray with two actors, one of which is killed with SIGKILL in the middle, once.
+"""Score a Parquet file on Ray by the module's own command with two actors, one of which is killed in the middle, once.
 
-`python ray_job.py JUDGE INPUT OUTPUT MARK`: before the kill it makes MARK. Then the module's own command scores the
-input again on the same Ray, with other names of columns, into the folder OUTPUT.command.
+`python ray_job.py INPUT OUTPUT MARK OPTIONS`: before the kill, by SIGKILL, it makes MARK. Then the command is given
+again, which is refused, since OUTPUT is there.
 """
 
 import os
 import runpy
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
+from inspector_pipeline.engines import ray as engine
 from inspector_pipeline.engines.batch_scorer import InspectorBatchScorer
-from inspector_pipeline.engines.ray import score_dataset
 
 
 class KilledOnce(InspectorBatchScorer):
@@ -30,21 +29,14 @@ class KilledOnce(InspectorBatchScorer):
         return super().__call__(batch)
 
 
-def main(judge, source, output, mark):
-    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
-    dataset = ray.data.read_parquet(source)
-    scored = score_dataset(dataset, judge, actors=2, scorer=KilledOnce, mark=mark, device="cpu")
-    pq.write_table(pa.concat_tables(ray.get(scored.to_arrow_refs())), output)
-    command(judge, source, f"{output}.command")
-
-
-def command(judge, source, output):
-    table = pq.read_table(source).slice(0, 20)
-    pq.write_table(table.rename_columns(["id", "q", "prediction"]), f"{output}.renamed.parquet")
-    names = ["--column", "question=q", "--prefix", "judge_", "--judge", judge, "--device", "cpu"]
-    sys.argv = ["on_ray", f"{output}.renamed.parquet", "--output", output, *names]
+def main(source, output, mark, *options):
+    # Two CPUs for the actors and one for what reads and writes.
+    ray.init(num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    engine.score_dataset = partial(engine.score_dataset, scorer=KilledOnce, mark=mark)
+    command = [source, "--output", output, "--actors", "2", *options]
+    engine.main(command)
+    sys.argv = ["on_ray", *command]
     runpy.run_module("inspector_pipeline.engines.ray", run_name="__main__")
-    runpy.run_module("inspector_pipeline.engines.ray", run_name="__main__")  # refused: the folder is there
 
 
 if __name__ == "__main__":

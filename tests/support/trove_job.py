@@ -1,8 +1,10 @@
-"""Run a datatrove pipeline: `python trove_job.py JUDGE INPUT FOLDER MARK KILLS`.
+"""Run a datatrove pipeline and run it again: `python trove_job.py JUDGE INPUT FOLDER MARK`.
 
-The process of one task is killed with SIGKILL in the middle of it, until MARK holds a byte for each of so many kills.
+The process of one task is killed with SIGKILL in the middle of it: three times, as often as it is tried, so that the
+first run fails, and once in the second. MARK gets a byte at each kill; between.json says what stands in between.
 """
 
+import json
 import os
 import signal
 import sys
@@ -37,19 +39,29 @@ class Kill(PipelineStep):
             yield document
 
 
-def main(judge, source, folder, mark, kills):
+def run(judge, source, folder, mark, kills):
     steps = [
         InspectorReader(source),
         InspectorAnnotator(judge, device="cpu"),
-        Kill(mark, int(kills)),
+        Kill(mark, kills),
         InspectorFilter("a", 2, exclusion_writer=JsonlWriter(f"{folder}/dropped", compression=None)),
         JsonlWriter(f"{folder}/kept", compression=None),
     ]
-    executor = RestartingExecutor(steps, tasks=TASKS, workers=2, logging_dir=f"{folder}/log", start_method="fork")
+    RestartingExecutor(steps, tasks=TASKS, workers=2, logging_dir=f"{folder}/log", start_method="fork").run()
+
+
+def main(judge, source, folder, mark):
     try:
-        executor.run()
+        run(judge, source, folder, mark, kills=3)
     except InspectorError as error:
-        sys.exit(str(error))
+        sys.stderr.write(f"{error}\n-- again --\n")
+    else:
+        sys.exit("the first run expects to fail")
+    done = sorted(path.name for path in Path(folder, "log", "completions").glob("*"))
+    written = Path(folder, "kept", "00000.jsonl").stat().st_mtime_ns
+    between = {"kills": Path(mark).stat().st_size, "done": done, "written": written}
+    Path(folder, "between.json").write_text(json.dumps(between))
+    run(judge, source, folder, mark, kills=4)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from transformers import AutoModel, Qwen3Config
 from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.modeling_inspector import InspectorModel
-from inspector_pipeline.packing import prefix_tree
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
+from inspector_pipeline.prefixes import prefix_tree
 
 from .config import QUESTION_TOKENS, RESPONSES
 from .inputs import Inputs, Pair, make_rubric_judge, work_of

@@ -22,8 +22,9 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
 from inspector_pipeline.modeling_inspector import InspectorModel
+from inspector_pipeline.pair_tokenizer import PairTokenizer
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from inspector_pipeline.template import PairTemplate, PairTokenizer
+from inspector_pipeline.template import PairTemplate
 
 from ..evaluation.cost import LayerShape
 from ..judges.build import AspectHead, BackboneSpec, judge_config

@@ -16,9 +16,11 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedConfig
 
 from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.configuration_inspector import InspectorConfig, norm_eps
+from inspector_pipeline.encoded import EncodedPair
 from inspector_pipeline.engine import FeatureReader
 from inspector_pipeline.features import Feature
-from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.template import PairTemplate
 from inspector_pipeline.truncation import take_final_norm, truncated_config
 
 from ..rows.records import LabelledPair

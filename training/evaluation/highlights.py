@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from inspector_pipeline.encoded import Span
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.explain import QUESTION, RESPONSE, TEMPLATE
 from inspector_pipeline.files.entries import Row
-from inspector_pipeline.template import Span
 
 from ..corruptions.arithmetic import planted_slip
 from ..rows.records import question_id

@@ -16,10 +16,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from inspector_pipeline.backbone import load_backbone
+from inspector_pipeline.encoded import EncodedPair, Span
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_json
-from inspector_pipeline.template import PAIR_KEYS, EncodedPair, PairTemplate, PairTokenizer, Span, check_pair
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.pairs import PAIR_KEYS, check_pair
+from inspector_pipeline.template import PairTemplate
 from inspector_pipeline.wheel_backbone import NO_REMOTE_CODE
 
 from ..probing.table import Labels

@@ -11,10 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
-from inspector_pipeline.engine import collate, plan_batches
+from inspector_pipeline.batches import collate, plan_batches
+from inspector_pipeline.encoded import EncodedPair
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.features import pool
-from inspector_pipeline.template import EncodedPair
 
 from ..probing.table import Array, Labels
 from .adapters import old_names_allowed

@@ -16,14 +16,15 @@ from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.backbone import backbone_location, load_backbone
 from inspector_pipeline.configuration_inspector import norm_eps
+from inspector_pipeline.encoded import EncodedPair
 from inspector_pipeline.engine import FeatureReader
 from inspector_pipeline.errors import BackboneError, DataFileError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.int8 import STATE_ERROR, TORCH_INT8, round_linears
+from inspector_pipeline.pair_tokenizer import PairTokenizer
 from inspector_pipeline.progress import Progress, Tally
-from inspector_pipeline.template import EncodedPair, PairTokenizer
 from inspector_pipeline.truncation import decoder_layers, take_final_norm
 
 from ..labelling.readings import OWN

@@ -16,7 +16,8 @@ from inspector_pipeline.features import POOLINGS, STATE_KINDS
 from inspector_pipeline.files.disk import file_sha256
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.int8 import TORCH, TORCH_INT8
-from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS, QUESTION_MARK, PairTemplate, check_pair
+from inspector_pipeline.pairs import PAIR_KEYS, QUESTION_KEYS, check_pair
+from inspector_pipeline.template import QUESTION_MARK, PairTemplate
 from inspector_pipeline.truncation import position_limit, truncated_config
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 
 from inspector_pipeline.backbone import backbone_location
-from inspector_pipeline.engine import collate, plan_batches
-from inspector_pipeline.template import EncodedPair
+from inspector_pipeline.batches import collate, plan_batches
+from inspector_pipeline.encoded import EncodedPair
 
 from ..features.attention_weights import reduced_weights
 from ..features.extract import fill_shards, load_layers

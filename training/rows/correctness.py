@@ -18,7 +18,7 @@ from math_verify import verify
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
-from inspector_pipeline.template import is_blank
+from inspector_pipeline.pairs import is_blank
 
 from .answers import final_answer, mentions, number_value, stated_answer
 from .records import normal_text, question_id

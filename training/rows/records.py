@@ -33,7 +33,7 @@ from inspector_pipeline.familiarity import question_digest
 from inspector_pipeline.files.disk import write_atomically
 from inspector_pipeline.files.entries import finite
 from inspector_pipeline.files.tables import Row, read_rows
-from inspector_pipeline.template import is_blank
+from inspector_pipeline.pairs import is_blank
 
 BESIDE = ("reference", "context", "question_turns")  # what a reading may hold besides question and response
 FORM = "form"  # which rule a row was made by, as evidence is told apart by it

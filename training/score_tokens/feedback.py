@@ -10,12 +10,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.backbone import backbone_location
-from inspector_pipeline.engine import collate, plan_batches
+from inspector_pipeline.batches import collate, plan_batches
+from inspector_pipeline.encoded import EncodedPair
 from inspector_pipeline.errors import BackboneError, SettingsError
 from inspector_pipeline.files.tables import Row
 from inspector_pipeline.heads import aggregate
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.pairs import check_pair
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer, check_pair
+from inspector_pipeline.template import PairTemplate
 
 from .logits import logits_of_encoded, score_tokens_of
 

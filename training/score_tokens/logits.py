@@ -20,13 +20,14 @@ from transformers.utils import logging as hf_logging
 
 from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.batches import windows
 from inspector_pipeline.configuration_inspector import Aspect, InspectorConfig
-from inspector_pipeline.engine import FeatureReader, windows
+from inspector_pipeline.encoded import EncodedPair
+from inspector_pipeline.engine import FeatureReader
 from inspector_pipeline.errors import BackboneError, DataFileError, SettingsError
 from inspector_pipeline.heads import ScoreTokens, probe_key
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.progress import Progress, Tally
-from inspector_pipeline.template import EncodedPair
 from inspector_pipeline.wheel_backbone import find_gguf, is_gguf_id, is_wheel_id
 
 from ..probing.table import Array, Index, Labels

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from inspector_pipeline.errors import ReadingError, SettingsError
-from inspector_pipeline.template import PREDICTION_MARK, QUESTION_MARK, PairTemplate, PairTokenizer
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.template import PREDICTION_MARK, QUESTION_MARK, PairTemplate
 
 from ..features.plan import task_reading
 from ..labelling.rubrics import Rubric

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from transformers.utils import logging as hf_logging
 
-from inspector_pipeline.engine import plan_batches
+from inspector_pipeline.batches import plan_batches
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import Row
-from inspector_pipeline.template import is_blank
+from inspector_pipeline.pairs import is_blank
 
 from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, derived_seed, model_label
 from ..labelling.generate import LocalConfig, LocalGenerator

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from inspector_pipeline.api.load import load_judge
-from inspector_pipeline.engine import windows
+from inspector_pipeline.batches import windows
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.familiarity import question_number
 from inspector_pipeline.files.disk import json_text, write_atomically

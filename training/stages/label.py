@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import Row
-from inspector_pipeline.template import is_blank
+from inspector_pipeline.pairs import is_blank
 
 from ..labelling.endpoint import Endpoint, EndpointConfig, Failure, Message, Reply, derived_seed, model_label
 from ..labelling.journal import (

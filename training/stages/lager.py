@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.template import PAIR_KEYS, QUESTION_KEYS
+from inspector_pipeline.pairs import PAIR_KEYS, QUESTION_KEYS
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from ..features.plan import read_templates

@@ -24,8 +24,8 @@ import numpy as np
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.entries import Row
+from inspector_pipeline.pairs import PAIR_KEYS
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from inspector_pipeline.template import PAIR_KEYS
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from ..evaluation.correlations import correlations

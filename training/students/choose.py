@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import Row
 from inspector_pipeline.jobs.filter import rank
-from inspector_pipeline.template import is_blank
+from inspector_pipeline.pairs import is_blank
 
 from ..rows.answers import final_answer
 from ..rows.correctness import judge_answer

@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers.utils import logging as hf_logging
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]  # exported by a lazy module
 
-from inspector_pipeline.engine import plan_batches
+from inspector_pipeline.batches import plan_batches
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import Row
 from inspector_pipeline.template import QUESTION_MARK

@@ -25,8 +25,26 @@ def strengths(values: Array) -> tuple[Array, Array]:
         adds: the covariance is that of the columns' products.
     """
     n, k = values.shape
+    won = _won(values)
+    strength = _likeliest(won)
+    odds = expit(strength[:, None] - strength)
+    scores = ((won - odds) * (1 - np.eye(k))).sum(axis=2)
+    of_model = _inverse_information(odds, n)
+    influence = (scores - scores.mean(axis=0)) @ of_model * np.sqrt(n / (n - 1))
+    lacking, directions = np.linalg.eigh(of_model - influence.T @ influence)
+    added = np.sqrt(np.maximum(lacking, 0.0))[:, None] * directions.T
+    return strength - strength.mean(), np.concatenate([influence, added])
+
+
+def _won(values: Array) -> Array:
+    """Return who won at each prompt, (prompts, k, k): 1 where the first system did, half for a tie."""
     above = values[:, :, None] - values[:, None, :]
-    won = (above > 0) + (above == 0) / 2
+    return np.asarray((above > 0) + (above == 0) / 2)
+
+
+def _likeliest(won: Array) -> Array:
+    """Return the likeliest strengths (k,) by Newton's steps; where they lie as a whole is left open."""
+    n, k, _ = won.shape
     prior = (1 - np.eye(k)) / 2 * PRIOR
     total = won.sum(axis=0) * (1 - np.eye(k)) + prior
     strength = np.zeros(k)
@@ -37,13 +55,7 @@ def strengths(values: Array) -> tuple[Array, Array]:
         strength = strength + step
         if np.abs(step).max() < _ENOUGH:
             break
-    odds = expit(strength[:, None] - strength)
-    scores = ((won - odds) * (1 - np.eye(k))).sum(axis=2)
-    of_model = _inverse_information(odds, n)
-    influence = (scores - scores.mean(axis=0)) @ of_model * np.sqrt(n / (n - 1))
-    lacking, directions = np.linalg.eigh(of_model - influence.T @ influence)
-    added = np.sqrt(np.maximum(lacking, 0.0))[:, None] * directions.T
-    return strength - strength.mean(), np.concatenate([influence, added])
+    return strength
 
 
 def _inverse_information(odds: Array, n: int) -> Array:
@@ -53,7 +65,16 @@ def _inverse_information(odds: Array, n: int) -> Array:
     return np.asarray(np.linalg.pinv(np.diag(weights.sum(axis=1)) - weights, hermitian=True))
 
 
-def shifts(values: Array, sd: float) -> Array:
-    """Return how strengths move where the judge adds its error to all answers of one system: (k, k), a row for each."""
-    start, _ = strengths(values)
-    return np.stack([strengths(values + sd * one)[0] - start for one in np.eye(values.shape[1])])
+def shifts(values: Array, sd: float, unmoved: Array) -> Array:
+    """Say how strengths move where the judge adds its error to all answers of one system.
+
+    Args:
+        values: (prompts, k) scores.
+        sd: The error, on their scale.
+        unmoved: (k,) the strengths by these scores.
+
+    Returns:
+        (k, k), a row for each system.
+    """
+    moved = (_likeliest(_won(values + sd * one)) for one in np.eye(values.shape[1]))
+    return np.stack([strength - strength.mean() - unmoved for strength in moved])

@@ -114,7 +114,7 @@ def wins_of(values: Array, error: JudgeError | None) -> Means:
         error: The judge's between systems, on the scale of the scores.
     """
     strength, influence = strengths(values)
-    return Means(strength, influence, len(values) - 1, shifts(values, error.sd) if error else None)
+    return Means(strength, influence, len(values) - 1, shifts(values, error.sd, strength) if error else None)
 
 
 def means_of(values: Array, labels: Array | None = None) -> Means:

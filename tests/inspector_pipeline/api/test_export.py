@@ -1,11 +1,11 @@
 import json
+import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 from inspector_cli.main import main
+from support.fresh import run_fresh
 from support.models import PAIRS, aspect, chat_reading, config_of, feature, random_probes, tiny_config
 from transformers import (
     AutoModel,
@@ -143,7 +143,7 @@ def test_the_readme_runs_as_it_stands_without_the_package(exportable, tmp_path):
     code = (
         "import sys, json; sys.modules['inspector_pipeline'] = None\n" + block + "print(json.dumps(expected.tolist()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+    done = run_fresh(code, env=os.environ, cwd=folder)
     assert done.returncode == 0, done.stderr
     pairs = [("What is 2 + 2?", "4"), ("Is 7 prime?", "Yes, it has no divisors but 1 and itself.")]
     results = exportable([{"question": question, "prediction": response} for question, response in pairs])

@@ -22,14 +22,16 @@ from support.models import aspect, feature
 from support.paths import SUPPORT
 
 from inspector_pipeline import load_judge
-from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline.batches import WINDOW_ROWS
 from inspector_pipeline.engines.batch_scorer import InspectorBatchScorer
 from inspector_pipeline.engines.datatrove import InspectorAnnotator, InspectorFilter, InspectorReader
+from inspector_pipeline.engines.ray import main as score_on_ray
 from inspector_pipeline.errors import SettingsError
 
 WITHIN = 400  # seconds
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_USAGE_STATS_ENABLED": "0"}
 ENVIRONMENT["RAY_raylet_start_wait_time_s"] = "120"  # as long as a busy machine may need
+ENVIRONMENT["RAY_prestart_worker_first_driver"] = "0"  # no idle workers before there is work
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,26 +82,19 @@ def test_a_batch_with_other_names(judge):
 
 
 def test_datatrove_gives_what_one_process_gives_though_workers_are_killed(folder, judge, tmp_path):
-    rows = [*made_rows(WINDOW_ROWS * 4 + 9), {"question": "q"}]
+    rows = [*made_rows(WINDOW_ROWS * 2 + 9), {"question": "q"}]  # a window for each task
     source = write_lines(tmp_path / "in.jsonl", rows)
     script, mark, out = SUPPORT / "trove_job.py", tmp_path / "mark", tmp_path / "trove"
     mark.touch()
     command = [sys.executable, str(script), str(folder), source, str(out), str(mark)]
-
-    def ended(kills):
-        return subprocess.run(
-            [*command, str(kills)], env=ENVIRONMENT, capture_output=True, text=True, errors="replace", timeout=WITHIN
-        )
-
-    first = ended(kills=3)  # as often as a task is tried
-    assert first.returncode == 1 and mark.read_bytes() == b"..."
-    assert "task 1 was ended by SIGKILL (out of memory, mostly) for the 3. time. Each one's log" in first.stderr
-    assert {path.name for path in (out / "log" / "completions").glob("*")} == {"00000", "00002"}
-    before = (out / "kept" / "00000.jsonl").stat().st_mtime_ns
-    second = ended(kills=4)  # once more, and then no more
-    assert second.returncode == 0, second.stderr[-3000:]
-    assert mark.read_bytes() == b"...." and "Task 1 was ended by SIGKILL" in second.stderr
-    assert (out / "kept" / "00000.jsonl").stat().st_mtime_ns == before
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, errors="replace", timeout=WITHIN)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = done.stderr.split("-- again --")
+    assert "task 1 was ended by SIGKILL (out of memory, mostly) for the 3. time. Each one's log" in first
+    assert "Task 1 was ended by SIGKILL" in second and mark.read_bytes() == b"...."
+    between = json.loads((out / "between.json").read_text())
+    assert between["kills"] == 3 and between["done"] == ["00000", "00002"]
+    assert (out / "kept" / "00000.jsonl").stat().st_mtime_ns == between["written"]
     statistics = json.loads((out / "log" / "stats.json").read_text())
     assert [step["name"] for step in statistics][0].endswith("Inspector")
 
@@ -142,26 +137,23 @@ def test_datatrove_s_executors_for_clusters_carry_the_steps_to_their_nodes(folde
 
 
 def test_ray_gives_what_one_process_gives_though_an_actor_is_killed(folder, judge, tmp_path):
-    rows = made_rows(WINDOW_ROWS * 2 + 9)
+    n = WINDOW_ROWS * 2 + 9
+    rows = [{"q" if name == "question" else name: value for name, value in row.items()} for row in made_rows(n)]
     rows[300]["prediction"] = None
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet", row_group_size=150)
-    script, mark, output = SUPPORT / "ray_job.py", tmp_path / "mark", tmp_path / "out.parquet"
-    command = [sys.executable, str(script), str(folder), str(tmp_path / "in.parquet"), str(output), str(mark)]
+    script, mark, output = SUPPORT / "ray_job.py", tmp_path / "mark", tmp_path / "out"
+    options = ["--column", "question=q", "--prefix", "judge_", "--judge", str(folder), "--device", "cpu"]
+    command = [sys.executable, str(script), str(tmp_path / "in.parquet"), str(output), str(mark), *options]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN)
-    refusal = f"on_ray: --output expects a new folder, but {output}.command exists. Choose another, or delete it."
+    refusal = f"on_ray: --output expects a new folder, but {output} exists. Choose another, or delete it."
     assert done.returncode == 1 and refusal in done.stderr, done.stderr[-3000:]
     assert mark.exists()  # so an actor was killed
-    run(judge, tmp_path / "in.parquet", tmp_path / "plain")
-    found = pq.read_table(output).to_pylist()
-    assert [row["id"] for row in found] == list(range(len(rows)))
-    renamed = pq.read_table(f"{output}.command").to_pylist()  # once, though the command was given twice
-    names = {"columns": {"question": "q"}, "prefix": "judge_"}
-    run(judge, f"{output}.command.renamed.parquet", tmp_path / "renamed", **names)
-    assert {row.pop("judge_score_error") for row in renamed} == {None} and renamed == parts(tmp_path / "renamed")
-    assert found.pop(300)["score_error"] == rejects(tmp_path / "plain")[0]["reason"]
-    assert [{key: value for key, value in row.items() if key != "score_error"} for row in found] == parts(
-        tmp_path / "plain"
-    )
+    run(judge, tmp_path / "in.parquet", tmp_path / "plain", columns={"question": "q"}, prefix="judge_")
+    found = pq.read_table(output).to_pylist()  # once, though the command was given twice
+    assert [row["id"] for row in found] == list(range(n))
+    errors = [row.pop("judge_score_error") for row in found]
+    assert errors.pop(300) == rejects(tmp_path / "plain")[0]["reason"] and found.pop(300)["judge_a"] is None
+    assert errors == [None] * (n - 1) and found == parts(tmp_path / "plain")
 
 
 def trove(tmp_path, source, folder, **settings):
@@ -188,12 +180,10 @@ def test_datatrove_s_reader_names_the_files_that_it_does_not_read(tmp_path):
 
 
 def test_a_folder_of_which_ray_would_read_a_part_is_refused(tmp_path):
-    for name in ("a.csv", "b.csv.gz", "_SUCCESS"):
+    for name in ("a.csv", "b.csv.gz", "_SUCCESS", "c.jsonl"):
         (tmp_path / name).touch()
-    command = [sys.executable, "-m", "inspector_pipeline.engines.ray", str(tmp_path), "--output", f"{tmp_path}/out"]
-    (tmp_path / "c.jsonl").touch()
-    done = subprocess.run([*command, "--kind", "csv"], env=ENVIRONMENT, capture_output=True, text=True, timeout=WITHIN)
-    assert done.returncode == 1 and f"alone, but holds {tmp_path}/c.jsonl too. Name the files" in done.stderr
+    with pytest.raises(SystemExit, match=f"alone, but holds {tmp_path}/c.jsonl too. Name the files"):
+        score_on_ray([str(tmp_path), "--output", f"{tmp_path}/out", "--kind", "csv"])
 
 
 def test_a_row_that_cannot_be_scored_is_written_with_its_reason(folder, tmp_path):

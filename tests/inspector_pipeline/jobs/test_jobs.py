@@ -15,7 +15,7 @@ from support.models import aspect, chat_reading, feature
 from support.results import mark_pairs
 
 from inspector_pipeline import PairTemplate, load_judge
-from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline.batches import WINDOW_ROWS
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_rows
 from inspector_pipeline.jobs.filter import FilterJob, filter_job
@@ -655,7 +655,7 @@ def test_a_condition_that_nests_too_deep_is_told(expression):
 
 
 def test_a_stretch_without_a_break_is_rejected_alone(judge, tmp_path, monkeypatch):
-    monkeypatch.setattr("inspector_pipeline.template.UNBROKEN_CHARACTERS", 20_000)
+    monkeypatch.setattr("inspector_pipeline.pair_tokenizer.UNBROKEN_CHARACTERS", 20_000)
     rows = made_rows(3)
     rows[1]["prediction"] = "x" * 20_001
     run(judge, write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from support.fresh import run_fresh
 from support.jobs import contents, made_rows, run
 from support.models import aspect, feature
 from support.paths import SUPPORT
@@ -64,5 +65,6 @@ bar.passed(1)
 """
 
 
-def test_a_process_that_is_killed_while_it_writes_its_bar_leaves_no_other_waiting():
-    subprocess.run([sys.executable, "-c", HELD_BY_THE_KILLED], check=True, timeout=120)
+def test_a_process_that_is_killed_while_it_writes_its_bar_leaves_no_other_waiting(tmp_path):
+    done = run_fresh(HELD_BY_THE_KILLED, env=os.environ, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

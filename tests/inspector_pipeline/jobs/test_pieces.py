@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from inspector_pipeline.engine import WINDOW_ROWS
+from inspector_pipeline.batches import WINDOW_ROWS
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, SettingsError
 from inspector_pipeline.files.entries import Entry
 from inspector_pipeline.files.tables import Source, write_rows

@@ -26,8 +26,8 @@ from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, roc_auc_score
 from support.made_up import make_pairs
 
+from inspector_pipeline.encoded import Span
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.template import Span
 
 
 def compared(votes, first=None, second=None, question=None, weight=None):

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from inspector_pipeline import PairTemplate
 from inspector_pipeline.errors import DataFileError, PairError
 from inspector_pipeline.files.tables import read_rows
-from inspector_pipeline.template import PairTokenizer
+from inspector_pipeline.pair_tokenizer import PairTokenizer
 
 AGAINST = "Q: {question}\nRight: {reference}\nA: {prediction}\n"
 

@@ -386,7 +386,7 @@ def test_a_comparison_is_its_evidence_and_it_can_be_published(compared, tmp_path
     assert "the same expected scores on 4 example pairs" in caplog.text and "heads.py" in caplog.text
 
 
-def test_a_plain_judge_of_score_tokens_has_its_evidence_too(compared, tmp_path, caplog):
+def test_a_plain_judge_of_score_tokens_has_its_evidence_too(compared, tmp_path, caplog, forked_stranger):
     folder, found = compared
     inputs = {"pairs": str(folder / "labelled.jsonl"), "compare": str(folder / "compare")}
     output = tmp_path / "plain"
@@ -434,7 +434,7 @@ def test_the_method_that_is_cited_is_the_judges_own(compared, tmp_path):
         combine(CombineConfig(str(tmp_path / "last"), str(tmp_path / "out"), **compare_there))
 
 
-def test_a_repo_of_probes_alone_runs_by_its_own_code_where_the_backbone_is_not_at_hand(made, tmp_path):
+def test_a_repo_of_probes_alone_runs_by_its_own_code_where_the_backbone_is_not_at_hand(made, tmp_path, forked_stranger):
     judge = SavedJudge.read(made / "combined", with_backbone=False, allow_unevaluated=True)
     license_ = find_license(judge.config.backbone_id, "mit", "The licence.\n", None)
     stage(judge, tmp_path / "repo", repo_id="org/combined", license_=license_, probes_only=True)

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,14 +13,16 @@ from inspector_training.features.plan import ExtractConfig
 from inspector_training.features.store import concatenate, load_features
 from inspector_training.runs.command import parse
 from inspector_training.stages.extract import run as extract
+from support.fresh import run_fresh
 from support.models import N_LAYERS, PAIRS, aspect, feature
 from transformers import AutoModel, GPT2Config
 
 from inspector_pipeline import load_judge
-from inspector_pipeline.engine import collate
+from inspector_pipeline.batches import collate
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, ReadingError, SettingsError
 from inspector_pipeline.features import Feature
-from inspector_pipeline.template import PairTemplate, PairTokenizer
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.template import PairTemplate
 
 RUBRICS = {
     "logicality": "Judge the logic.\n5 - sound\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nScore it.\n",
@@ -441,8 +441,7 @@ def test_killed_at_random_points_and_resumed_it_gives_the_same_bytes(config, tmp
     config = replace(config, pairs=rows, window=2, readings=(str(tmp_path / "plain.json"), "chat"))
     env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
     seed = int.from_bytes(os.urandom(4), "big")
-    command = [sys.executable, "-c", KILLER, json.dumps(asdict(config)), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=300)
+    done = run_fresh(KILLER, json.dumps(asdict(config)), seed, env=env, cwd=tmp_path)
     assert done.returncode == 0, f"seed {seed}: {done.stderr[-2000:]}"
     kills = json.loads(done.stdout.splitlines()[-1])
     assert sum(0 < n < 40 for n, _ in kills) >= 3, f"seed {seed}: killed at {kills}"

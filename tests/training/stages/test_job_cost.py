@@ -1,7 +1,5 @@
-import subprocess
-import sys
-
 import pytest
+from inspector_training.runs.command import main
 from inspector_training.stages.job_cost import Config as JobCostConfig
 from inspector_training.stages.job_cost import job_cost, markdown
 
@@ -30,5 +28,5 @@ def test_what_no_machine_is(wrong):
 
 def test_the_command(tmp_path):
     args = ["job_cost", "--seconds-per-pair", "0.37", "--tokens", "365", "--output", str(tmp_path / "cost.md")]
-    subprocess.run([sys.executable, "-m", "inspector_training", *args], check=True, capture_output=True)
+    main(args)
     assert "1,000,000 pairs of 365 tokens" in (tmp_path / "cost.md").read_text()

@@ -314,7 +314,7 @@ def test_labels_without_its_aspects_are_refused(config, tmp_path):
         lager(config(labels=labels))
 
 
-def test_a_staged_repo_scores_by_its_own_code(config, tmp_path):
+def test_a_staged_repo_scores_by_its_own_code(config, tmp_path, forked_stranger):
     lager(config(fused=True))
     judge = SavedJudge.read(tmp_path / "lager", allow_unevaluated=True)
     license_ = find_license(judge.config.backbone_id, "mit", "The licence.\n", None)

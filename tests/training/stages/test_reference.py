@@ -46,7 +46,8 @@ from transformers import AutoModel
 
 from inspector_pipeline.errors import BackboneError, DataFileError, SettingsError
 from inspector_pipeline.features import Feature
-from inspector_pipeline.template import PairTemplate, PairTokenizer
+from inspector_pipeline.pair_tokenizer import PairTokenizer
+from inspector_pipeline.template import PairTemplate
 
 RUBRICS = {
     "logicality": "Judge the logic.\n\nQuestion:\n{question}\n\nResponse:\n{prediction}\n\nScore it.\n",

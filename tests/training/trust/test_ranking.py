@@ -228,7 +228,7 @@ def test_the_judges_error_widens_intervals_of_strengths_by_what_it_would_turn():
         rank_systems(values, JudgeError(sd, 21, "made up"), by="wins")["pairs"][0] for sd in (0.0, 0.3)
     )
     assert without["better"] == 1 and with_error["better"] is None
-    moved = shifts(values, 0.3)
+    moved = shifts(values, 0.3, strengths(values)[0])
     assert np.sum(moved, axis=1) == pytest.approx(0, abs=1e-9), "strengths add up to 0"
     assert np.all(np.diag(moved) > 0.3), "where scores are close, a little turns many comparisons"
     assert rank_systems(values, None, by="wins")["systems"][1]["ranks"] == [1, 2]

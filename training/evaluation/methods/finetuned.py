@@ -18,8 +18,9 @@ from peft import get_peft_model
 from transformers import AutoModel, AutoTokenizer, set_seed
 
 from inspector_pipeline.backbone import backbone_location, load_backbone
+from inspector_pipeline.encoded import EncodedPair
 from inspector_pipeline.errors import DataFileError
-from inspector_pipeline.template import EncodedPair, PairTemplate
+from inspector_pipeline.template import PairTemplate
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION, NO_REMOTE_CODE
 
 from ...probing.table import Labels

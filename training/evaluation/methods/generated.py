@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from inspector_pipeline.api.load import load_judge
-from inspector_pipeline.engine import windows
+from inspector_pipeline.batches import windows
+from inspector_pipeline.encoded import EncodedPair
 from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.pair_tokenizer import PairTokenizer
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from inspector_pipeline.template import EncodedPair, PairTemplate, PairTokenizer
+from inspector_pipeline.template import PairTemplate
 
 from ...labelling.journal import Journal
 from ...labelling.rubrics import Rubric

@@ -15,7 +15,7 @@ from inspect_ai.solver import TaskState
 
 from inspector_pipeline.api.load import EXAMPLES, load_judge
 from inspector_pipeline.files.tables import read_rows
-from inspector_pipeline.template import is_blank
+from inspector_pipeline.pairs import is_blank
 
 
 @scorer(metrics=[mean(), stderr()])

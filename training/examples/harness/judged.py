@@ -8,8 +8,8 @@ import datasets
 
 from inspector_pipeline.api.load import EXAMPLES, load_judge
 from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.pairs import is_blank
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
-from inspector_pipeline.template import is_blank
 
 JUDGE_VARIABLE = "INSPECTOR_JUDGE"
 

@@ -17,7 +17,7 @@ from lighteval.tasks.requests import Doc, SamplingMethod
 from numpy import nanmean
 
 from inspector_pipeline.api.load import load_judge
-from inspector_pipeline.template import is_blank
+from inspector_pipeline.pairs import is_blank
 
 
 class ExpectedTotal(SampleLevelComputation):
