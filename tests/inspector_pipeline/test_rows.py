@@ -11,7 +11,20 @@ from inspector_cli.main import main
 from support.jobs import cheapened, parts, rejects
 from support.models import aspect, chat_reading, feature
 from support.server import ask, serving
-from support.tool_files import ANSWER, BATCH, OTHER, PAIR, QUESTION, READ, REFUSED, REQUEST, TALK, UNREADABLE, lines
+from support.tool_files import (
+    ANSWER,
+    BATCH,
+    FURTHER,
+    OTHER,
+    PAIR,
+    QUESTION,
+    READ,
+    REFUSED,
+    REQUEST,
+    TALK,
+    UNREADABLE,
+    lines,
+)
 
 from inspector_pipeline import PairTemplate, evaluate_samples, load_judge, read_pairs
 from inspector_pipeline.api.mean_scores import mean_scores
@@ -69,6 +82,12 @@ def test_a_tool_s_file_is_read_alike_at_every_door(tool, judge, tmp_path):
     if len(pairs) == len(rows):
         assert [result["expected"]["a"] for result in judge(rows)] == expected
         assert [result["expected"]["a"] for result in judge(iter(rows))] == expected
+
+
+@pytest.mark.parametrize("tool", FURTHER)
+def test_more_tools_files_are_read(tool, tmp_path):
+    path, pairs = written(tmp_path, FURTHER[tool])
+    assert read_pairs(read_rows(str(path))) == pairs
 
 
 def test_a_request_and_the_metric_take_rows_too(judge):
