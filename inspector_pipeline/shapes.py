@@ -290,6 +290,11 @@ def refusal(row: Row) -> str | None:
             "a batch's output holds responses without the questions. Join it with the requests: inspector peek OUTPUT "
             "--requests REQUESTS --output pairs.jsonl"
         )
+    if "message_tree_id" in row:
+        return (
+            "OpenAssistant's messages stand one by one, or as a tree of replies. Write a row with the turns up to each "
+            "reply as messages"
+        )
     steps, labels = row.get("completions"), row.get("labels")
     if isinstance(steps, list) and isinstance(labels, list) and {type(one) for one in labels} == {bool}:
         return (

@@ -203,6 +203,15 @@ def test_peek_is_light_and_writes_what_every_door_reads(tmp_path, capsys):
     assert [(row["question"], row["prediction"]) for row in joined] == [(QUESTION, ANSWER)]
 
 
+def test_peek_says_how_to_name_columns(tmp_path, capsys):
+    row = {"inputs": {"ask": QUESTION}, "output_1": ANSWER, "output_2": OTHER}
+    (tmp_path / "in.jsonl").write_text(lines(row))
+    assert main(["peek", str(tmp_path / "in.jsonl")]) == 3
+    told = " ".join(capsys.readouterr().out.split())
+    assert "there are output_1, output_2, inputs.ask. Say which: --column question=..." in told
+    assert "inspector train takes two by --responses output_1 output_2" in told
+
+
 def test_labels_of_labelling_tools_stand_beside_the_pair(tmp_path):
     for tool, labels in {"Label Studio": {"rating": 4, "polite": "yes"}, "Argilla": {"rating": [4, 5]}}.items():
         path, _ = written(tmp_path, READ[tool])

@@ -295,6 +295,7 @@ REFUSED = {
         lines({"prompt": "q", "completions": ["a"], "labels": [True]}),
         "stepwise supervision",
     ),
+    "OpenAssistant": ("tree.jsonl", lines({"message_tree_id": "t", "prompt": {}}), "the turns up to each reply"),
     "OpenAI batch output": ("batch_output.jsonl", lines(BATCH), "Join it with the requests: inspector peek OUTPUT"),
     "Axolotl segments": ("io.jsonl", lines({"segments": [{"label": True, "text": "a"}]}), "template-free segments"),
     "ambiguous columns": (
