@@ -267,10 +267,8 @@ def advice(rows: Sequence[Mapping[str, Any]]) -> str | None:
     both = [(name, f"{name[:-1]}{other}") for name in row for one, other in SIDES if name[-1:] == one]
     sides = max((pair for pair in both if pair[1] in row), key=lambda pair: len(str(row[pair[0]])), default=None)
     shown = ", ".join(places[:MOST_NAMED]) + (", ..." if len(places) > MOST_NAMED else "")
-    told = (
-        f"no columns are called as a question and a response are; there are {shown}. Say which: --column question=... "
-    )
-    told += "--column prediction=..."
+    named = "Say which: --column question=... --column prediction=..."
+    told = f"no columns are called as a question and a response are; there are {shown}. {named}"
     return told + (f"; inspector train takes two by --responses {' '.join(sides)}" if sides else "")
 
 
