@@ -167,6 +167,8 @@ class JudgeCard:
         what = f"reading {', '.join(rival['readings'])}, pooling {pooled}, {', '.join(rival['layers'])} layers"
         if settings["search"]["depths"] and not rival["depths"]:
             what += ", of any depth"
+        if without := self.results["protocol"].get("rival_without"):
+            what += f": what it would be without the {' and the '.join(without)}"
         return {"what": what, "auroc": mean["rival"]["auroc"], "gain": mean["gain_over_rival"]["auroc"]}
 
     @property

@@ -33,6 +33,8 @@ from .names import (
 )
 
 ASKED = (QUESTION, MESSAGES, CHOSEN, REJECTED)  # where something is asked that no judge would see
+SIDES = ("ab", "AB", "12", "01")  # how columns of two responses end
+MOST_NAMED = 20  # columns
 BESIDE = (*NAMES[SYSTEM], *NAMES[HISTORY], *NO_TEXTS)
 
 
@@ -249,6 +251,25 @@ class Columns:
         values = self.values(name)
         parts = [isinstance(one, list) or is_turn(one) for one in values]
         return bool(values) and (name not in self.names or any(parts) or all(isinstance(one, dict) for one in values))
+
+
+def advice(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say how to name the columns of rows of which none is called as a question or a response is; None where some are.
+
+    Args:
+        rows: The first rows.
+    """
+    row = rows[0] if rows else {}
+    if not row or any(name in one for one in rows for name in (QUESTION, PREDICTION)):
+        return None
+    inner = [f"{name}.{key}" for name, value in row.items() if isinstance(value, Mapping) for key in value]
+    places = [*(name for name in row if not isinstance(row[name], Mapping)), *inner]
+    both = [(name, f"{name[:-1]}{other}") for name in row for one, other in SIDES if name[-1:] == one]
+    sides = max((pair for pair in both if pair[1] in row), key=lambda pair: len(str(row[pair[0]])), default=None)
+    shown = ", ".join(places[:MOST_NAMED]) + (", ..." if len(places) > MOST_NAMED else "")
+    named = "Say which: --column question=... --column prediction=..."
+    told = f"no columns are called as a question and a response are; there are {shown}. {named}"
+    return told + (f"; inspector train takes two by --responses {' '.join(sides)}" if sides else "")
 
 
 def missing_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:

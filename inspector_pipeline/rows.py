@@ -242,8 +242,9 @@ class _Ways(Columns):
             return self._preference([self.given.get(key, key) for key in (CHOSEN, REJECTED)], questions)
         ways: dict[str, Callable[[], Layout]] = {}
         if not self.given and not self.is_exact:
-            ways = {f"--column {MESSAGES}={name}": partial(self._conversation, name) for name in self.talks()}
             pair = [next(iter(self.named(key)), "") for key in (CHOSEN, REJECTED)]
+            talks = [name for name in self.talks() if not (all(pair) and self.values(name) == self.values(pair[0]))]
+            ways = {f"--column {MESSAGES}={name}": partial(self._conversation, name) for name in talks}
             if all(pair) and self.needs_prediction:
                 ways[f"--column {CHOSEN}={pair[0]}"] = partial(self._preference, pair, questions)
         for question in questions:

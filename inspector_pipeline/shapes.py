@@ -12,6 +12,7 @@ from .errors import DataFileError, PairError
 from .names import Row, opened_json
 
 DOC_CHOICES = ("choices", "options", "endings")
+ENVELOPES = (("request", "response"), ("modelInput", "modelOutput"), ("request_body", "response_body"))
 DOC_QUESTIONS = ("question", "query", "problem", "prompt", "instruction", "input")
 
 
@@ -53,6 +54,10 @@ def _inside(value: Any, *path: str) -> Any:
 
 def _is_object(row: Row, *keys: str) -> bool:
     return all(isinstance(row.get(key), Mapping) for key in keys)
+
+
+def _are_objects(value: Any, key: str) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(_inside(one, key), str) for one in value)
 
 
 def _lm_eval(row: Row) -> Row:
@@ -115,24 +120,59 @@ def _promptfoo(row: Row) -> Row:
     return {"question": opened_json(question), "prediction": answer, "context": _inside(row, "vars", "context")}
 
 
+def _sides(row: Row) -> tuple[str, str] | None:
+    """Name the keys of a request and its response, in a batch's envelope or in a log."""
+    return next((keys for keys in ENVELOPES if _is_object(row, *keys)), None)
+
+
+def _is_logged(row: Row) -> bool:
+    """Whether a row is a request itself, with its response beside what was asked."""
+    return isinstance(row.get("messages"), list) and bool(_inside(row.get("response"), "choices"))
+
+
+def _gemini(content: Any) -> Row:
+    """Return a turn of Gemini's as others write it."""
+    parts = [
+        {"type": "thinking" if part.get("thought") else "text", **part} if "text" in part else part
+        for part in content.get("parts") or ()
+    ]
+    return {"role": content.get("role") or "user", "content": parts}
+
+
+def _answers(answer: Any) -> list[Any]:
+    """Return what an endpoint answered, one or several, each a text or turns."""
+    if answer.get("choices") is not None:
+        return [
+            [one["message"]] if isinstance(one.get("message"), Mapping) else one.get("text")
+            for one in answer["choices"]
+        ]
+    if answer.get("candidates") is not None:
+        return [[_gemini(one["content"])] for one in answer["candidates"]]
+    said = _inside(answer, "output", "message") or (answer if answer.get("role") and answer.get("content") else None)
+    if said is not None:
+        return [[said]]
+    return [[one for one in answer.get("output") or () if one.get("type", "message") == "message"]]
+
+
 def _request(row: Row) -> Row:
     """Lay flat a request to an endpoint with its response, with or without the envelope of batches."""
-    asked, answer = (_inside(row[key], "body") or row[key] for key in ("request", "response"))
-    if row.get("error") or _inside(row["response"], "status_code") not in (None, 200):
+    keys = _sides(row)
+    given = (row[key] for key in keys) if keys else (row, row["response"])
+    asked, answer = (_inside(one, "body") or one for one in given)
+    if row.get("error") or _inside(row.get("response"), "status_code") not in (None, 200):
         raise PairError(
             f"A request expects a response, but failed: {row.get('error') or _inside(answer, 'error')!r:.120}."
         )
     question = next((asked[key] for key in ("messages", "input", "prompt") if asked.get(key)), None)
     system = asked.get("instructions") or asked.get("system")
+    if isinstance(asked.get("contents"), list):
+        question = [_gemini(content) for content in asked["contents"]]
+        said = asked.get("systemInstruction") or asked.get("system_instruction")
+        system = "".join(part["text"] for part in said["parts"]) if said else None
     if isinstance(system, str):
         given = question if isinstance(question, list) else [{"role": "user", "content": question}]
         question = [{"role": "system", "content": system}, *given]
-    choices = answer.get("choices")
-    if choices is not None:
-        answers = [[one["message"]] if isinstance(one.get("message"), Mapping) else one.get("text") for one in choices]
-    else:
-        answers = [[one for one in answer.get("output") or () if one.get("type", "message") == "message"]]
-    return {"question": question, "prediction": answers}
+    return {"question": question, "prediction": _answers(answer)}
 
 
 def _labelled(row: Row, inner: str, labels: Row, place: str) -> Row:
@@ -201,9 +241,30 @@ SHAPES = (
     ),
     Shape(
         "a request with its response",
-        lambda row: _is_object(row, "request", "response"),
+        lambda row: _sides(row) is not None or _is_logged(row),
         _request,
-        lambda row: {"question": "request", "prediction": "response"},
+        lambda row: dict(zip(("question", "prediction"), _sides(row) or ("messages", "response"), strict=True)),
+    ),
+    Shape(
+        "an output of vLLM",
+        lambda row: "prompt" in row and _are_objects(row.get("outputs"), "text"),
+        lambda row: {"question": row["prompt"], "prediction": [one["text"] for one in row["outputs"]]},
+        lambda row: {"question": "prompt", "prediction": "outputs.text"},
+        ("outputs",),
+    ),
+    Shape(
+        "a preference for OpenAI's fine-tuning",
+        lambda row: (
+            bool(_inside(row.get("input"), "messages")) and {"preferred_output", "non_preferred_output"} <= row.keys()
+        ),
+        lambda row: {
+            **{"prompt": row["input"]["messages"], "chosen": row["preferred_output"]},
+            "rejected": row["non_preferred_output"],
+        },
+        lambda row: {
+            **{"prompt": "input.messages", "chosen": "preferred_output", "rejected": "non_preferred_output"},
+        },
+        ("input", "preferred_output", "non_preferred_output"),
     ),
     Shape(
         "a task of Label Studio",
@@ -228,6 +289,17 @@ def refusal(row: Row) -> str | None:
         return (
             "a batch's output holds responses without the questions. Join it with the requests: inspector peek OUTPUT "
             "--requests REQUESTS --output pairs.jsonl"
+        )
+    if "message_tree_id" in row:
+        return (
+            "OpenAssistant's messages stand one by one, or as a tree of replies. Write a row with the turns up to each "
+            "reply as messages"
+        )
+    steps, labels = row.get("completions"), row.get("labels")
+    if isinstance(steps, list) and isinstance(labels, list) and {type(one) for one in labels} == {bool}:
+        return (
+            "completions with labels of true and false are steps of one response (TRL's stepwise supervision). Write "
+            "a row for each step that is judged, with the steps before it in the question"
         )
     if isinstance(row.get("segments"), list):
         return (

@@ -17,7 +17,8 @@ GOOD = "from which level on labels are good (default: 1 of 0 and 1, 4 of 1 to 5,
 RANKS = "column of a response's rank among those to its question, 1 for the best"
 SAID = "what such labels say: first, second or tie (A, B, 1, 2, left, right, tie, 0 and the like are known)"
 PASSED_ON = (
-    *("output", "question", "prediction", "responses", "generator", "domain", "allow_unreadable"),
+    *("output", "question", "prediction", "context", "reference", "responses", "generator", "domain"),
+    "allow_unreadable",
     *("revision", "max_length", "dtype", "work", "rank_by"),
 )
 UNREADABLE = "leave labels out that cannot be read, even if they are more than 2 %%"
@@ -34,6 +35,10 @@ def train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-unreadable", action="store_true", help=UNREADABLE)
     parser.add_argument("--question", default="question", metavar="COLUMN", help="of the questions (question)")
     parser.add_argument("--prediction", default="prediction", metavar="COLUMN", help="of the responses (prediction)")
+    beside = "of what responses should rest on; the judge reads it too, and is measured without it beside (context)"
+    parser.add_argument("--context", nargs="?", const="context", metavar="COLUMN", help=beside)
+    right = "of right answers, which the judge reads too (reference)"
+    parser.add_argument("--reference", nargs="?", const="reference", metavar="COLUMN", help=right)
     pair = "columns of two responses that each row compares; labels then say which is better (chosen rejected)"
     parser.add_argument("--responses", nargs=2, metavar="COLUMN", help=pair)
     parser.add_argument("--ranks", nargs="+", type=_setting, metavar="ASPECT=COLUMN", help=RANKS)

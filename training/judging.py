@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 STEPS = Path(__file__).parent / "configs" / "own_data.yaml"
 WORDS = {"yes": 1, "Yes": 1, "no": 0, "No": 0}
 CHOSEN = ("chosen", "rejected")  # columns of preferences, as trainers name them
+CHAT, EVALUATE = "chat", "evaluate"  # what reads the pairs alone; the stage of the evidence
 DEPTHS = 5  # depths to choose from are fifths of the backbone's layers, but for all of them
 
 
@@ -46,6 +47,8 @@ def make_judge(
     allow_unreadable: bool = False,
     generator: str | None = None,
     domain: str | None = None,
+    context: str | None = None,
+    reference: str | None = None,
     responses: Sequence[str] | None = None,
     said: Mapping[str, str] | None = None,
     ranks: Mapping[str, str] | None = None,
@@ -75,6 +78,9 @@ def make_judge(
         allow_unreadable: Whether more than 2 % of an aspect's labels may be unreadable.
         generator: Column of what wrote the response, where it is not called so.
         domain: Column of what the question is about, where it is not called so.
+        context: Column of what a response should rest on. The judge then reads it before the question, and its evidence
+            stands beside that of the same judge without it; rows where it is blank are left out, and told.
+        reference: Column of a right answer, likewise; the judge reads it after the question.
         responses: Columns of two responses that each row compares; `labels` are then of who is better, and without any
             the first is the chosen one. Columns called chosen and rejected are taken so where there is no `prediction`.
         ranks: Aspect -> column of a response's rank among those to its question, 1 for the best. These are compared.
@@ -105,6 +111,8 @@ def make_judge(
     table = as_pairs(_rows_of(rows), {"question": question, "prediction": prediction}, "The table")
     columns: Row = {"question": question}
     columns |= {name: own for name, own in (("generator", generator), ("domain", domain)) if own}
+    slots = {name: own for name, own in (("context", context), ("reference", reference)) if own}
+    columns |= {**slots, "needed": list(slots)} if slots else {}
     if responses is None and not any(prediction in row for row in table) and {*CHOSEN} <= {*next(iter(table), {})}:
         responses = CHOSEN
     if ranks:
@@ -115,7 +123,8 @@ def make_judge(
         words = dict(WORDS if words is None else words)
         found = understand_labels(table, columns, prediction, labels, words, scales or {}, good or {})
     _check_rank_by(rank_by, found.aspects, total=responses is None and not ranks)
-    logger.info("%d rows; questions from %r, %s.", len(table), question, found.told)
+    beside = "".join(f"{name}s from {column!r}, " for name, column in slots.items())
+    logger.info("%d rows; questions from %r, %s%s.", len(table), question, beside, found.told)
     data = {**found.data, "allow_unreadable": allow_unreadable}
     if backbone == EMBEDDED_BACKBONE_ID:
         revision = revision or EMBEDDED_BACKBONE_REVISION
@@ -123,6 +132,8 @@ def make_judge(
     write_records(table, work / "table.jsonl")
     extract: Row = {"backbone_id": os.fspath(backbone), "backbone_revision": revision}
     extract |= {"max_length": max_length, "dtype": dtype}
+    reading = "_".join(slots)
+    extract |= {"readings": [reading, CHAT]} if slots else {}
     features = _features_folder(work, [table, data, extract])
     export: Row = {"output": os.fspath(output), "rank_by": rank_by}
     changes = {"data": data, "extract": {**extract, "output": features}, "export": export}
@@ -133,8 +144,17 @@ def make_judge(
         if "search" in step:
             chosen = {"depths": depths, "good": found.good}
             step |= {"features": [features], "search": {**step["search"], **chosen}}
+            step |= _with_slots(step, reading) if slots else {}
     run_steps(steps, STEPS.name)
     return load_judge(output)
+
+
+def _with_slots(step: Row, reading: str) -> Row:
+    """Make a step that searches read what stands beside the pairs, and evaluate the same without it, too."""
+    search = {**step["search"], "readings": [reading]}
+    if step["stage"] != EVALUATE:
+        return {"search": search}
+    return {"search": search, "rival": {**search, "readings": [CHAT]}, "unseen": True}
 
 
 def _check_rank_by(rank_by: str | None, aspects: Iterable[str], *, total: bool = True) -> None:

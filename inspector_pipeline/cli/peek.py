@@ -32,6 +32,7 @@ def _peek(args: argparse.Namespace) -> int:
     if not glob.has_magic(args.input):
         check_input(args.input)
     with _without_the_face():
+        from inspector_pipeline.columns import advice
         from inspector_pipeline.files.sources import find_sources
         from inspector_pipeline.files.tables import check_target, read_rows, write_rows
         from inspector_pipeline.rows import SAMPLE_ROWS, RowReader
@@ -45,7 +46,7 @@ def _peek(args: argparse.Namespace) -> int:
         first = list(islice(entries, SAMPLE_ROWS))
         sample = [entry.row for entry in first if entry.row is not None and entry.fault is None]
         layout = reader.settle(sample, sources[0].header(), quiet=True)
-        print(folded(printable(f"{args.input}: {layout.told or AS_NAMED}"), 0))
+        print(folded(printable(f"{args.input}: {layout.told or advice(sample) or AS_NAMED}"), 0))
         rest = entries if args.output else ()
         found = list(_reads(reader, chain(first if args.output else first[: args.rows], rest)))
         for place, pair, _, fault in found[: args.rows]:

@@ -139,6 +139,8 @@ def _contained(path: Path, text: str) -> list[Any] | None:
             value = value.get(key) if isinstance(value, dict) else None
         if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
             found[".".join(keys)] = value
+    if rows := _of_table(whole):
+        found["columns and data"] = rows
     if len(found) > 1:
         raise DataFileError(
             f"{path} expects one list of rows, but holds {' and '.join(found)}. Write the rows that are meant as a file"
@@ -147,6 +149,15 @@ def _contained(path: Path, text: str) -> list[Any] | None:
     if found and decoder.twice is not None:
         raise DataFileError(f"{path} expects each key once in an object, but {decoder.twice!r:.60} stands there twice.")
     return next(iter(found.values()), None)
+
+
+def _of_table(whole: Any) -> list[Any] | None:
+    """Return the rows of a table that names its columns once, as Weights & Biases writes it, and pandas' `split`."""
+    names, rows = (whole.get(key) if isinstance(whole, dict) else None for key in ("columns", "data"))
+    if not isinstance(names, list) or not isinstance(rows, list) or not all(isinstance(name, str) for name in names):
+        return None
+    is_whole = all(isinstance(row, list) and len(row) == len(names) for row in rows)
+    return [dict(zip(names, row, strict=True)) for row in rows] if is_whole and len(set(names)) == len(names) else None
 
 
 def _from_next_sign(text: str, characters: TextIO) -> str:

@@ -11,7 +11,20 @@ from inspector_cli.main import main
 from support.jobs import parts, rejects
 from support.models import aspect, chat_reading, feature
 from support.server import ask, serving
-from support.tool_files import ANSWER, BATCH, OTHER, PAIR, QUESTION, READ, REFUSED, REQUEST, TALK, UNREADABLE, lines
+from support.tool_files import (
+    ANSWER,
+    BATCH,
+    FURTHER,
+    OTHER,
+    PAIR,
+    QUESTION,
+    READ,
+    REFUSED,
+    REQUEST,
+    TALK,
+    UNREADABLE,
+    lines,
+)
 
 from inspector_pipeline import PairTemplate, evaluate_samples, load_judge, read_pairs
 from inspector_pipeline.api.mean_scores import mean_scores
@@ -69,6 +82,12 @@ def test_a_tool_s_file_is_read_alike_at_every_door(tool, judge, tmp_path):
     if len(pairs) == len(rows):
         assert [result["expected"]["a"] for result in judge(rows)] == expected
         assert [result["expected"]["a"] for result in judge(iter(rows))] == expected
+
+
+@pytest.mark.parametrize("tool", FURTHER)
+def test_more_tools_files_are_read(tool, tmp_path):
+    path, pairs = written(tmp_path, FURTHER[tool])
+    assert read_pairs(read_rows(str(path))) == pairs
 
 
 def test_a_request_and_the_metric_take_rows_too(judge):
@@ -182,6 +201,15 @@ def test_peek_is_light_and_writes_what_every_door_reads(tmp_path, capsys):
     assert "custom_id, but 'lost' has none" in capsys.readouterr().err
     joined = read_rows(str(tmp_path / "joined.jsonl"))
     assert [(row["question"], row["prediction"]) for row in joined] == [(QUESTION, ANSWER)]
+
+
+def test_peek_says_how_to_name_columns(tmp_path, capsys):
+    row = {"inputs": {"ask": QUESTION}, "output_1": ANSWER, "output_2": OTHER}
+    (tmp_path / "in.jsonl").write_text(lines(row))
+    assert main(["peek", str(tmp_path / "in.jsonl")]) == 3
+    told = " ".join(capsys.readouterr().out.split())
+    assert "there are output_1, output_2, inputs.ask. Say which: --column question=..." in told
+    assert "inspector train takes two by --responses output_1 output_2" in told
 
 
 def test_labels_of_labelling_tools_stand_beside_the_pair(tmp_path):

@@ -226,7 +226,76 @@ READ = {
     "completions": ("many.jsonl", lines({"prompt": QUESTION, "responses": [ANSWER, OTHER]}), [PAIR, WORSE]),
     "a joined batch": ("joined.jsonl", lines({**BATCH, "request": REQUEST["body"]}), [PAIR]),
 }
+GEMINI_ASKED = [{"role": "user", "parts": [{"text": QUESTION}]}]
+GEMINI_SAID = {
+    "candidates": [{"content": {"role": "model", "parts": [{"text": "Hm.", "thought": True}, {"text": ANSWER}]}}]
+}
+RATED = {  # of UltraFeedback
+    "instruction": QUESTION,
+    "completions": [
+        {"model": name, "response": text, "overall_score": score, "annotations": {"helpfulness": {"Rating": "4"}}}
+        for name, text, score in (("a", ANSWER, 8.5), ("b", OTHER, 3))
+    ],
+    "model": "several",
+}
+# more tools' files, each with the pairs that it holds; doors share what reads them
+FURTHER = {
+    "UltraFeedback": ("uf.jsonl", lines(RATED), [PAIR, WORSE]),
+    "UltraFeedback, binarized": (
+        "binarized.jsonl",
+        lines(
+            {
+                **{"prompt": QUESTION, "chosen": [*ASKED, *SAID], "messages": [*ASKED, *SAID], "score_chosen": 8.5},
+                "rejected": [*ASKED, {**SAID[0], "content": OTHER}],
+            }
+        ),
+        [PAIR, WORSE],
+    ),
+    "Nectar": (
+        "n.jsonl",
+        lines({"prompt": QUESTION, "answers": [{"answer": ANSWER, "model": "a", "rank": 1}]}),
+        [PAIR],
+    ),
+    "Gemini batch": (
+        "gemini.jsonl",
+        lines({"request": {"contents": GEMINI_ASKED}, "response": GEMINI_SAID}),
+        [PAIR],
+    ),
+    "Bedrock batch": (
+        "bedrock.jsonl",
+        lines(
+            {"recordId": "1", "modelInput": {"messages": ASKED}, "modelOutput": SAID[0]},
+            {"recordId": "2", "modelInput": {"messages": ASKED}, "modelOutput": {"output": {"message": SAID[0]}}},
+        ),
+        [PAIR, PAIR],
+    ),
+    "LiteLLM log": ("log.jsonl", lines({"messages": ASKED, "response": {"choices": [{"message": SAID[0]}]}}), [PAIR]),
+    "vLLM": ("vllm.jsonl", lines({"prompt": QUESTION, "outputs": [{"text": ANSWER}, {"text": OTHER}]}), [PAIR, WORSE]),
+    "OpenAI preferences": (
+        "pft.jsonl",
+        lines(
+            {
+                **{"input": {"messages": ASKED, "tools": []}, "preferred_output": SAID},
+                "non_preferred_output": [{**SAID[0], "content": OTHER}],
+            }
+        ),
+        [PAIR, WORSE],
+    ),
+    "DeepEval": ("deepeval.json", json.dumps([{"input": QUESTION, "actual_output": ANSWER, "context": None}]), [PAIR]),
+    "Text Generation Inference": ("tgi.jsonl", lines({"inputs": QUESTION, "generated_text": ANSWER}), [PAIR]),
+    "a table of Weights & Biases": (
+        "table.json",
+        json.dumps({"columns": ["prompt", "response", "score"], "data": [[QUESTION, ANSWER, 4]], "ncols": 3}),
+        [PAIR],
+    ),
+}
 REFUSED = {
+    "TRL's steps": (
+        "prm.jsonl",
+        lines({"prompt": "q", "completions": ["a"], "labels": [True]}),
+        "stepwise supervision",
+    ),
+    "OpenAssistant": ("tree.jsonl", lines({"message_tree_id": "t", "prompt": {}}), "the turns up to each reply"),
     "OpenAI batch output": ("batch_output.jsonl", lines(BATCH), "Join it with the requests: inspector peek OUTPUT"),
     "Axolotl segments": ("io.jsonl", lines({"segments": [{"label": True, "text": "a"}]}), "template-free segments"),
     "ambiguous columns": (

@@ -81,11 +81,30 @@ def test_a_judge_from_rows_goes_on_where_it_was_and_follows_its_table(tmp_path, 
     assert len(list((tmp_path / "judge.work").glob("features-*"))) == 1 and not features[0].exists()
 
 
-def test_a_judge_from_a_data_frame(tmp_path, backbone_dir, rows, quick):
+def test_a_judge_from_a_data_frame_reads_context_and_reference_and_stands_beside_itself_without(
+    tmp_path, backbone_dir, rows, quick, caplog
+):
+    caplog.set_level("INFO", "inspector_training")
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(rows).assign(polite=lambda table: table.polite == "yes", helpfulness=None)
-    judge = make_judge(frame, prediction="reply", backbone=backbone_dir, output=tmp_path / "judge", work=tmp_path / "w")
-    assert judge(PAIR)["scores"].keys() == {"polite"} and (tmp_path / "w" / "rows.jsonl").is_file()
+    frame["passage"] = [f"Of {question}" if i else " " for i, question in enumerate(frame.question)]
+    frame["correct"] = [str(1 + i // 4 % 3) for i in range(60)]  # which looks like labels
+    options = {"prediction": "reply", "context": "passage", "reference": "correct", "backbone": backbone_dir}
+    judge = make_judge(frame, **options, output=tmp_path / "judge", work=tmp_path / "w")
+    assert "contexts from 'passage', references from 'correct', responses from 'reply'; labels: 'polite'" in caplog.text
+    beside = {"context": "From ten.", "reference": "2"}
+    assert judge({**PAIR, **beside})["scores"].keys() == {"polite"} and (tmp_path / "w" / "rows.jsonl").is_file()
+    with pytest.raises(InspectorError, match="context"):
+        judge(PAIR)
+    template = judge.model.config.parsed_readings["context_reference"]
+    text = template.text("Q?", "R.", **beside)
+    assert text.index("From ten.\n\nQ?\n\nReference answer: 2") < text.index("R.")
+    results = json.loads(read_text(tmp_path / "judge"))
+    entry = results["aspects"]["polite"]
+    assert results["labels"]["rejected"] == {"the context is blank": 1} and entry["n"] == 59
+    assert {"rival", "overlap", "exact_match", "math_verify", "tfidf"} <= entry.keys()
+    assert results["protocol"]["rival_without"] == ["context", "reference"]
+    assert any("without the context and the reference the same fit reaches" in line for line in results["verdict"])
 
 
 @pytest.mark.parametrize(
@@ -230,11 +249,11 @@ def test_typos_end_the_command_before_anything_is_computed(tmp_path, rows, backb
 
 def test_ranked_responses_are_compared(tmp_path, backbone_dir, rows, quick, capsys):
     order = {row["reply"]: 1 + i % 4 for i, row in enumerate(rows)}
-    ranked = [{**row, "place": order[row["reply"]]} for row in rows]
+    ranked = [{**row, "place": order[row["reply"]], "context": f"About {row['question']}"} for row in rows]
     (tmp_path / "ranked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ranked), encoding="utf-8")
     line = ["train", str(tmp_path / "ranked.jsonl"), "--output", str(tmp_path / "judge"), "--prediction", "reply"]
-    assert cli([*line, "--ranks", "best=place", "--backbone", str(backbone_dir)]) == 0
+    assert cli([*line, "--ranks", "best=place", "--backbone", str(backbone_dir), "--context"]) == 0
     assert "best: " in capsys.readouterr().out
     results = json.loads(read_text(tmp_path / "judge"))
     assert results["aspects"]["best"]["n"] == 90 and results["labels"]["aspects"]["best"]["ties"] == 0
-    assert results["labels"]["rows"] == 60
+    assert results["labels"]["rows"] == 60 and "rival" in results["aspects"]["best"]["preference"]

@@ -33,13 +33,21 @@ DEFINITIONS = {
 
 
 def preference_evidence(
-    features: FeatureSet, search: SearchConfig, *, folds: int, repeats: int, bootstraps: int, seed: int
+    features: FeatureSet,
+    search: SearchConfig,
+    rivals: Mapping[str, SearchConfig] | None = None,
+    *,
+    folds: int,
+    repeats: int,
+    bootstraps: int,
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
     """Cross-validate every aspect of preferences by question, beside baselines.
 
     Args:
         features: Features of compared responses.
         search: What is chosen from inside each fold.
+        rivals: Name -> what another judge chooses from.
         folds: Their number.
         repeats: Repetitions with other folds.
         bootstraps: Resamples of the questions.
@@ -52,7 +60,9 @@ def preference_evidence(
     found = {}
     for aspect, comparisons in Comparisons.of(features.pairs).items():
         design = PreferenceDesign(features, comparisons)
-        methods: dict[str, Callable[[Index], Array]] = {JUDGE: partial(_judge_odds, design, search)}
+        searches = {JUDGE: search, **(rivals or {})}
+        methods: dict[str, Callable[[Index], Array]]
+        methods = {name: partial(_judge_odds, design, one) for name, one in searches.items()}
         methods |= baselines([features.pairs[i] for i in comparisons.pair], comparisons)
         odds = {name: np.empty((repeats, len(comparisons.won))) for name in methods}
         for repeat in range(repeats):

@@ -1,6 +1,6 @@
 """What a judge can and cannot do, in sentences: beside length, surface and words, and generator by generator."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .metrics import Interval
@@ -27,11 +27,25 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
         Sentences, each beginning with its aspect.
     """
     told = results.get("labels", {}).get("aspects", {})
+    without = results.get("protocol", {}).get("rival_without", [])
     return [
         f"{name}: {said}"
         for name, entry in results["aspects"].items()
-        for said in (*_of_aspect(entry), *_left_out(told.get(name, {})))
+        for said in (*_of_aspect(entry), *_of_slots(entry, without), *_left_out(told.get(name, {})))
     ]
+
+
+def _of_slots(entry: Mapping[str, Any], without: Sequence[str]) -> Iterator[str]:
+    """Say what reading a context or a reference is worth."""
+    figures, metric = (entry[PREFERENCE], "agreement") if PREFERENCE in entry else (entry, "auroc")
+    gain = figures.get("gain_over_rival", {}).get(metric, {})
+    if not without or gain.get("value") is None:
+        return
+    slots = " and ".join(f"the {slot}" for slot in without)
+    helps = "helps" if (gain["low"] or 0) > 0 else "does harm" if (gain["high"] or 0) < 0 else "is not shown to help"
+    told = "" if helps == "helps" else " Train it without."
+    reached = percent(figures["rival"][metric])
+    yield f"without {slots} the same fit reaches {reached}; reading it {helps}: the gain is {signed(gain)}.{told}"
 
 
 def _left_out(told: Mapping[str, Any]) -> Iterator[str]:

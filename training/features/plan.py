@@ -2,7 +2,8 @@
 
 import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from inspector_pipeline.features import POOLINGS, STATE_KINDS
 from inspector_pipeline.files.disk import file_sha256
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.int8 import TORCH, TORCH_INT8
+from inspector_pipeline.names import CONTEXT, REFERENCE
 from inspector_pipeline.pairs import PAIR_KEYS, QUESTION_KEYS, check_pair
 from inspector_pipeline.template import QUESTION_MARK, PairTemplate
 from inspector_pipeline.truncation import position_limit, truncated_config
@@ -33,6 +35,8 @@ READING_NAME = re.compile(r"(rubric:)?\w+")  # a shard's file is named by it
 VERSIONS = ("torch", "transformers", "tokenizers")  # what features depend on
 WEIGHT_SUFFIXES = {".json", ".safetensors", ".bin", ".gguf"}
 WINDOW_ROWS = 256  # of a shard
+SLOTTED = {CONTEXT: (CONTEXT,), REFERENCE: (REFERENCE,), f"{CONTEXT}_{REFERENCE}": (CONTEXT, REFERENCE)}
+BUILT_IN = (CHAT, QUESTION, RUBRIC, *SLOTTED)
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,11 @@ class ExtractConfig:
             final_norm at its last layer).
         readings: How to read pairs, one pass each: chat (the backbone's chat template), question (the same with the
             question alone, up to where the reply begins; rows need no prediction where only such readings are asked
-            for), rubric (a published probing set's own rubrics, each for the pairs that carry its label), or a JSON
-            file with objects of name, template (with {question} and {prediction}, and where rows have them {reference}
-            and {context}) and, where wanted, add_special_tokens, and question_only for one with {question} alone.
+            for), context, reference or context_reference (chat with the context before the question, the reference
+            after it, or both), rubric (a published probing set's own rubrics, each for the pairs that carry its
+            label), or a JSON file with objects of name, template (with {question} and {prediction}, and where rows have
+            them {reference} and {context}) and, where wanted, add_special_tokens, and question_only for one with
+            {question} alone.
         rubrics: Probing set, or JSON of readings by aspect, whose rubrics `rubric` means, or `own` for those of this
             project; where not given, those of the pairs' own file.
         depth: Layers to load; as many as are read where not given.
@@ -97,7 +103,7 @@ def check_settings(config: ExtractConfig) -> None:
     if config.window < 1:
         raise DataFileError(f"window expects one row or more, but got {config.window}.")
     if not config.readings:
-        raise DataFileError(f"readings expects {CHAT}, {QUESTION}, {RUBRIC} or a file of templates, but got none.")
+        raise DataFileError(f"readings expects {', '.join(BUILT_IN)} or a file of templates, but got none.")
 
 
 def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, PairTemplate], int]:
@@ -134,9 +140,9 @@ def read_pairs(config: ExtractConfig) -> tuple[list[LabelledPair], dict[str, Pai
 
 def _question_only(config: ExtractConfig) -> bool:
     """Whether every reading that is asked for holds the question alone."""
-    files = [asked for asked in config.readings if asked not in (CHAT, QUESTION, RUBRIC)]
+    files = [asked for asked in config.readings if asked not in BUILT_IN]
     from_files = [reading for path in files for _, reading in read_templates(path)]
-    return not {CHAT, RUBRIC} & set(config.readings) and all(reading.question_only for reading in from_files)
+    return not {CHAT, RUBRIC, *SLOTTED} & set(config.readings) and all(reading.question_only for reading in from_files)
 
 
 def make_readings(
@@ -169,6 +175,8 @@ def make_readings(
         elif asked == QUESTION:
             made = frozen.get(QUESTION) or task_reading(QUESTION_MARK, tokenizer, answer="", question_only=True)
             named.append((QUESTION, made))
+        elif asked in SLOTTED:
+            named.append((asked, frozen.get(asked) or slotted_reading(SLOTTED[asked], tokenizer)))
         elif asked != RUBRIC:
             named += read_templates(asked)
         elif rubrics:
@@ -187,6 +195,24 @@ def make_readings(
             f"aspect's), but got {wrong[0]!r}."
         )
     return dict(named)
+
+
+def slotted_reading(slots: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
+    """Put what stands beside a pair into the user's turn: the context before the question, the reference after it.
+
+    So all that is read of the response can be held against it.
+
+    Args:
+        slots: context, reference or both.
+        tokenizer: The backbone's.
+
+    Raises:
+        ReadingError: The chat template changes the texts it is given.
+    """
+    chat = PairTemplate.from_chat_template(tokenizer)
+    before = f"{{{CONTEXT}}}\n\n" if CONTEXT in slots else ""
+    after = f"\n\nReference answer: {{{REFERENCE}}}" if REFERENCE in slots else ""
+    return replace(chat, prefix=chat.prefix + before, middle=f"{after}{chat.middle}")
 
 
 def task_reading(

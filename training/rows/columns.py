@@ -4,9 +4,9 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
@@ -42,6 +42,7 @@ class Columns:
         domain: What the question is about.
         reference: A right answer, for a reading with a slot for it.
         context: What the response should rest on, for a reading with a slot for it.
+        needed: Which of reference and context every row must have; rows without are left out, and told.
         label: Aspect -> column of its labels, made by people or by anything else; of several raters, their columns
             joined by `+`. With it, the rows are labelled.
         question_only: Whether the labels are of the questions themselves; there is no response then.
@@ -57,6 +58,7 @@ class Columns:
     domain: str | None = None
     reference: str | None = None
     context: str | None = None
+    needed: tuple[Literal["reference", "context"], ...] = ()
     label: dict[str, str] = field(default_factory=dict)
     question_only: bool = False
 
@@ -78,7 +80,7 @@ class Columns:
         present = {name for row in rows for name in row}
         if self.question_only and self.prediction:
             raise DataFileError(f"{source} expects columns.question_only or columns.prediction, but got both.")
-        no_columns = {"label", "question_only", *(["prediction"] if self.question_only else [])}
+        no_columns = {"label", "needed", "question_only", *(["prediction"] if self.question_only else [])}
         named = {name: column for name, column in vars(self).items() if name not in no_columns}
         parts = (part for column in named.values() if column for part in rater_columns(column, present))
         for column in (*parts, *self.label_columns(present)):
@@ -106,19 +108,20 @@ class Columns:
         return [name for column in self.label.values() for name in rater_columns(column, present)]
 
 
-def map_row(source: Row, columns: Mapping[str, str]) -> Row:
+def map_row(source: Row, columns: Mapping[str, str], needed: Sequence[str] = ()) -> Row:
     """Turn a row of a source into a question or a response.
 
     Args:
         source: The row as it was read.
         columns: Field -> column, as `Columns.resolve` finds it.
+        needed: Which of reference and context it must have.
 
     Returns:
         The row, without the source's other columns and its labels; its id is None where the source has no column of
         ids.
 
     Raises:
-        UnusableRowError: The row has no usable question, response or id.
+        UnusableRowError: The row has no usable question, response or id, or lacks what is needed.
     """
     row: Row = {"id": None, "question": _text(source, columns["question"], "question")}
     if "id" in columns:
@@ -126,11 +129,7 @@ def map_row(source: Row, columns: Mapping[str, str]) -> Row:
     for name in TEXTS:
         if name in columns and not is_blank(source.get(columns[name])):
             row[name] = _text(source, columns[name], name, numbers=True)
-    for name in BESIDE:
-        if name in columns and not is_blank(source.get(columns[name])):
-            value = as_text(source[columns[name]])
-            named = columns[name] != name  # what only happens to be called so may be of any kind
-            row[name] = _text({name: value}, name, name) if named or isinstance(value, str) else _plain(value)
+    row |= _beside(source, columns, needed)
     if "prediction" in columns:
         if "sample" in columns:
             row["sample"] = _sample(source.get(columns["sample"]))
@@ -138,6 +137,19 @@ def map_row(source: Row, columns: Mapping[str, str]) -> Row:
         for name in ("generator", "domain"):
             if name in columns:
                 row[name] = source.get(columns[name])
+    return row
+
+
+def _beside(source: Row, columns: Mapping[str, str], needed: Sequence[str]) -> Row:
+    """Return what stands beside the pair, as text where it is named or is some."""
+    row: Row = {}
+    for name in BESIDE:
+        if name in columns and not is_blank(source.get(columns[name])):
+            value = as_text(source[columns[name]])
+            named = columns[name] != name or name in needed  # what only happens to be called so may be of any kind
+            row[name] = _text({name: value}, name, name) if named or isinstance(value, str) else _plain(value)
+        elif name in needed:
+            raise UnusableRowError(f"the {name} is blank")
     return row
 
 

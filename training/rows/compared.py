@@ -229,7 +229,7 @@ def _read_outcomes(
 ) -> tuple[dict[tuple[str, str], Row], list[Reject], dict[str, Votes]]:
     """Read a table whose rows compare two responses."""
     places = columns.resolve(source.rows, source.name)
-    kept = {name: column for name, column in places.items() if name in ("question", "id", "domain")}
+    kept = {name: column for name, column in places.items() if name in ("question", "id", "domain", *columns.needed)}
     said = {**SAID, **{spoken(key): side for key, side in compared.said.items()}}
     votes = {aspect: Votes(column) for aspect, column in (compared.outcome or {PREFERENCE: ""}).items()}
     _check_sides(source.rows, compared)
@@ -237,7 +237,7 @@ def _read_outcomes(
     rejects: list[Reject] = []
     for number, given in enumerate(source.rows):
         try:
-            row = map_row(given, kept)
+            row = map_row(given, kept, columns.needed)
             sides = [(compared.first, compared.first_generator), (compared.second, compared.second_generator)]
             texts = [map_row(given, {"question": kept["question"], "prediction": str(side)}) for side, _ in sides]
             one, other = (text["prediction"] for text in texts)
@@ -246,7 +246,8 @@ def _read_outcomes(
         except UnusableRowError as error:
             rejects.append(Reject(number, str(error), other_columns(given, set())))
             continue
-        row["id"] = question_id(row["question"]) if row["id"] is None else row["id"]
+        if row["id"] is None:  # one question over two contexts is two
+            row["id"] = question_id("\n\n".join(row[name] for name in (*columns.needed, "question")))
         keys = [text_digest(text) for text in (one, other)]
         for key, text, (_, generator) in zip(keys, (one, other), sides, strict=True):
             made = responses.setdefault((str(row["id"]), key), {**row, "prediction": text, "generator": None})

@@ -125,10 +125,10 @@ class LabelReader:
 
 
 def _merged(rows: Sequence[Row]) -> list[Row]:
-    """Join rows that hold one response, each with another rater's labels."""
-    found: dict[tuple[str, str, str], Row] = {}
+    """Join rows that hold one response, each with another rater's labels; over another context it is another one."""
+    found: dict[tuple[str, ...], Row] = {}
     for row in rows:
-        key = (str(row["id"]), row.get("prediction") or "", str(row.get("generator") or ""))
+        key = (str(row["id"]), *(str(row.get(name) or "") for name in ("prediction", "generator", "context")))
         first = found.setdefault(key, row)
         if first is not row:
             first["ratings"] = {aspect: [*own, *row["ratings"][aspect]] for aspect, own in first["ratings"].items()}

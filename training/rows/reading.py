@@ -7,7 +7,17 @@ from typing import Any
 
 from inspector_pipeline.errors import PairError
 from inspector_pipeline.files.entries import Row
-from inspector_pipeline.names import CHOSEN, PAIR, PREDICTION, QUESTION, QUESTION_TURNS, REJECTED, Read
+from inspector_pipeline.names import (
+    CHOSEN,
+    NAMES,
+    PAIR,
+    PREDICTION,
+    QUESTION,
+    QUESTION_TURNS,
+    REJECTED,
+    Read,
+    is_turn,
+)
 from inspector_pipeline.rows import SAMPLE_ROWS, SOURCE_PART, SOURCE_ROW, RowReader
 
 logger = logging.getLogger(__name__)
@@ -56,7 +66,8 @@ def as_pairs(
     for number, row in enumerate(rows):
         try:
             reads = reader.reads(row, number)
-            found += _joined(reads) if keys is None else [_with_texts(one, keys) for one in reads]
+            taken = reader.layout.used if reader.layout else ()
+            found += _joined(reads, row, taken) if keys is None else [_with_texts(one, keys) for one in reads]
         except PairError as error:
             if keys is not None:
                 raise PairError(f"{where}: row {number}: {error}") from error
@@ -92,10 +103,26 @@ def _stays(reader: RowReader, rows: Sequence[Row]) -> bool:
     return reader.is_as_named
 
 
-def _joined(reads: Sequence[Read]) -> list[Row]:
+def _beside(source: Row, taken: Sequence[str], read: Read) -> Row:
+    """Return what stands beside a response in an object of a list of them, such as its rating or what wrote it.
+
+    What the row has a column of the same name for gets the list's name before its own (`completions.model`).
+    """
+    part = read.row.get(SOURCE_PART)
+    lists = ((name, source[name]) for name in taken if isinstance(source.get(name), list))
+    name, answers = next(lists, ("", []))
+    one = answers[part] if isinstance(part, int) and part < len(answers) else None
+    if not isinstance(one, Mapping) or is_turn(one):
+        return {}
+    text = next((key for key in NAMES[PREDICTION] if isinstance(one.get(key), str)), None)
+    held = {*read.row, *read.pair}
+    return {f"{name}.{key}" if key in held else key: value for key, value in one.items() if key != text}
+
+
+def _joined(reads: Sequence[Read], source: Row, taken: Sequence[str]) -> list[Row]:
     """Put a row's pairs beside its own columns; two of which one is preferred are one row."""
     parts = [one.row.get(SOURCE_PART) for one in reads]
-    rows: list[dict[str, Any]] = [{**one.row, **one.pair} for one in reads]
+    rows: list[dict[str, Any]] = [{**_beside(source, taken, one), **one.row, **one.pair} for one in reads]
     for row in rows:  # which nothing takes for labels then; a question's responses are numbered anyway
         row.pop(SOURCE_ROW, None)
         row.pop(SOURCE_PART, None)

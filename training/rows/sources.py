@@ -158,7 +158,7 @@ def make_rows(
     seen: set[tuple[str, str]] = set()
     for i, given in enumerate(source.rows):
         try:
-            row = map_row(given, found) | (labels.read(given, i) if labels else {})
+            row = map_row(given, found, columns.needed) | (labels.read(given, i) if labels else {})
             extra = other_columns(given, taken)
             if named:
                 if named.ids_from_rows and row["id"] is None:

@@ -8,6 +8,7 @@ from typing import Any
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
+from .columns import BESIDE
 from .compared import PREFERENCE
 from .labels import Account
 from .rated import LabelReader
@@ -15,7 +16,7 @@ from .scales import MOSTLY, Scale, is_blank, number_of, rater_columns
 
 logger = logging.getLogger(__name__)
 
-NO_LABELS = ("id", "sample", "generator", "domain", "answer", "final_answer", "gold_answer")
+NO_LABELS = ("id", "sample", "generator", "domain", "answer", "final_answer", "gold_answer", *BESIDE)
 HIGHEST = 10  # of columns that are taken for labels where none are named
 FEW_WORDS = 8  # different ones, of a column that may hold labels
 USUAL_SCALES = ((0, 1), (1, 5))  # whose good labels need not be said
@@ -96,7 +97,8 @@ def understand_labels(
         DataFileError: A column is missing, no label is found, or a scale must be stated.
     """
     good = {aspect: str(level) for aspect, level in good.items()}
-    named = _named_labels(rows, labels, (columns["question"], prediction), words, scales)
+    texts = (columns["question"], prediction, *(columns[name] for name in BESIDE if name in columns))
+    named = _named_labels(rows, labels, texts, words, scales)
     accounts = LabelReader(rows, named, words, scales, good).accounts
     told = ", ".join(f"{aspect!r} from {column!r} ({_taken_for(accounts[aspect])})" for aspect, column in named.items())
     data: Row = {"columns": {**columns, "prediction": prediction, "label": named}, "words": words}

@@ -24,6 +24,7 @@ from inspector_pipeline.files.tables import read_json, write_rows
 from ..evaluation.crossval import CrossValidation
 from ..evaluation.evidence import by_generator, judge_evidence, protocol, set_evidence
 from ..evaluation.fitted_on import fitted_on
+from ..evaluation.left_out import folds_of_rival, left_out_slots
 from ..evaluation.matched import generator_groups, generators_of, matched_evidence, without_generators
 from ..evaluation.methods.beside import beside_baselines
 from ..evaluation.methods.probes import ProbesMethod, identities
@@ -59,7 +60,7 @@ class Config:
         output: results.json to write.
         search: Settings of the search and fit that are evaluated.
         rival: Settings of another fit of the aspects that count, to compare with in the same folds, such as the
-            published form.
+            published form; of all aspects, where it reads no context or reference and the judge does.
         rival_features: Folder of its features, of the same pairs; those of the judge where not given.
         labels: OUTPUT.labels.json of the data stage, of each table: what the labels are and what of them is not used,
             which becomes a part of the results.
@@ -150,12 +151,15 @@ def evaluate(
     comparisons = any(pair.comparisons for pair in features.pairs)
     results: dict[str, Any] = {"aspects": {}, "mean": {}, "protocol": _protocol(config, [])}
     results["candidates_tried"] = config.candidates_tried
+    left_out = left_out_slots(features.readings, config.search.readings, config.rival.readings if config.rival else ())
     if not comparisons or any(pair.scores for pair in features.pairs):
-        results |= _evaluate_levels(features, config, rival_features, transfer or {}, out_of_fold)
+        results |= _evaluate_levels(features, config, rival_features, transfer or {}, out_of_fold, left_out)
     if comparisons:
         numbers = {name: getattr(config, name) for name in ("folds", "repeats", "bootstraps", "seed")}
-        results["aspects"] |= preference_evidence(features, config.search, **numbers)
+        rivals = {RIVAL: config.rival} if config.rival and left_out else {}
+        results["aspects"] |= preference_evidence(features, config.search, rivals, **numbers)
         results["protocol"]["preferences"] = DEFINITIONS
+    results["protocol"] |= {"rival_without": left_out} if left_out else {}
     return results
 
 
@@ -165,6 +169,7 @@ def _evaluate_levels(
     rival_features: FeatureSet | None,
     transfer: Mapping[str, FeatureSet],
     out_of_fold: list[dict[str, Any]] | None,
+    left_out: Sequence[str],
 ) -> dict[str, Any]:
     """Evaluate the aspects whose labels are levels."""
     design, source = joined(features, transfer, config.search.uncounted, config.search.good)
@@ -180,7 +185,7 @@ def _evaluate_levels(
     texts = {one.name: TextMethod(one, design.data.pairs, config.seed) for one in baselines}
     folds, samples = validation.divided, validation.resamples(config.bootstraps)
     predictions = {method.name: validation.predict(method, folds) for method in (judge, *texts.values())}
-    of_rival = {rival.name: validation.predict(rival, [fold.that_counts() for fold in folds]) for rival in rivals}
+    of_rival = {rival.name: validation.predict(rival, folds_of_rival(folds, left_out)) for rival in rivals}
     results = judge_evidence({**predictions, **of_rival}, labels, samples)
     results |= {"protocol": _protocol(config, judge.choices[: len(folds)], baselines)}
     results["candidates_tried"] = config.candidates_tried
@@ -193,7 +198,7 @@ def _evaluate_levels(
     new = without_generators(once, generators, groups) if len(groups) else []
     unseen = validation.predict(judge, new) if new else None
     if config.unseen and unseen is not None:
-        others = {one.name: validation.predict(one, [fold.that_counts() for fold in new]) for one in rivals}
+        others = {one.name: validation.predict(one, folds_of_rival(new, left_out)) for one in rivals}
         others |= {name: validation.predict(one, new) for name, one in texts.items()}
         told = (labels, generators, design.data.pairs, config.bootstraps, config.seed)
         results["unseen_generators"] = unseen_evidence({JUDGE: unseen, **others}, *told)

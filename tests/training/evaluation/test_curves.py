@@ -1,5 +1,6 @@
 """Curves by number of labels: known truth, test rows apart, a stopped run, and embeddings of local folders."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +84,8 @@ def test_embeddings_are_read_from_local_folders(tmp_path, folder):
     np.testing.assert_allclose(np.linalg.norm(embed(str(averaged), texts)[[0, 2]], axis=1), 1, atol=1e-5)
     with pytest.raises(BackboneError, match="expects a folder with a config.json"):
         embed(str(tmp_path), texts)
+    named = read_json(static / "config.json") | {"model_type": "model2vec"}  # as distilled ones are
+    (static / "config.json").write_text(json.dumps(named), encoding="utf-8")
     tasks = {"logic": TaskConfig((str(folder),), "logic")}
     run(Config(tasks, str(tmp_path / "out"), (40,), 60, 1, SEARCH, {}, {"model2vec": str(static)}, 20))
     (point,) = read_json(tmp_path / "out" / "curves.json")["tasks"]["logic"]["points"]

@@ -19,6 +19,11 @@ def test_a_cheaper_method_that_does_as_well_is_named():
     told = {"aspects": {"none": {"unused": {"is no number": 3}}}}
     nothing = {"auroc": figure(None, None, None)}
     as_well = "would do as well, and is cheaper: the judge's gain is +0.010 (-0.020 to +0.040)."
+    for own, says in ((good, "helps: the gain is +0.100 (+0.020 to +0.200)."), (bad, "is not shown to help: the gain")):
+        entries = {"wit": {**entry("auroc", figure(0.8, 0.7, 0.9), rival=own), "rival": {"auroc": good}}}
+        line = verdict({"aspects": entries, "protocol": {"rival_without": ["context"]}})[1]
+        assert line.startswith(f"wit: without the context the same fit reaches 10.0 % (2.0 to 20.0); reading it {says}")
+        assert line.endswith("Train it without.") == (own is bad)
     assert verdict(
         {"aspects": {"wit": levels, "taste": {"preference": compared}, "none": nothing}, "labels": told}
     ) == [

@@ -9,7 +9,7 @@ from inspector_training.rows.reading import as_pairs
 from inspector_training.stages.data import Config as DataConfig
 from inspector_training.stages.data import run as data
 from inspector_training.stages.extract import run as extract
-from support.tool_files import ALPACA, ANSWER, ASKED, OTHER, PAIR, QUESTION, READ, SAID, TALK, lines
+from support.tool_files import ALPACA, ANSWER, ASKED, OTHER, PAIR, QUESTION, RATED, READ, SAID, TALK, lines
 from transformers import AutoTokenizer
 
 from inspector_pipeline import PairTemplate
@@ -46,6 +46,12 @@ def test_an_answer_beside_a_problem_is_gold_and_a_preference_one_row(tmp_path):
     assert as_pairs([ALPACA], {"question": "instruction"}, "rows") == [ALPACA]  # as it is named
     with pytest.raises(DataFileError, match="--column prediction=response or"):
         as_pairs([{"prompt": "q", "response": "a", "output": "b"}], names, "rows")
+
+
+def test_what_stands_beside_a_response_in_a_list_stays_with_it():
+    good, bad = as_pairs([RATED], {"question": None, "prediction": None}, "rows")
+    assert (good["prediction"], good["overall_score"], good["completions.model"]) == (ANSWER, 8.5, "a")
+    assert (bad["overall_score"], bad["completions.model"], bad["model"]) == (3, "b", "several")
 
 
 def test_rows_for_a_judge_hold_every_text_that_it_needs(caplog):

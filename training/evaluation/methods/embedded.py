@@ -30,6 +30,7 @@ from .base import Fold, Method, Predicted
 INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0)
 INNER_FOLDS = 5
 BATCH = 64
+STATIC = "model2vec"  # the kind that a folder's config.json names; older ones name none
 
 
 def embed(folder: str, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -48,8 +49,8 @@ def embed(folder: str, texts: Sequence[str]) -> NDArray[np.float32]:
     if not (Path(folder) / "config.json").is_file():
         raise BackboneError(f"An embedding model expects a folder with a config.json, but got {folder!r}.")
     different = sorted({text for text in texts if text.strip()}, key=len)
-    is_transformer = "model_type" in read_json(Path(folder) / "config.json")
-    vectors = (_averaged if is_transformer else _static)(folder, different)
+    kind = read_json(Path(folder) / "config.json").get("model_type", STATIC)
+    vectors = (_static if kind == STATIC else _averaged)(folder, different)
     place = {text: i for i, text in enumerate(different)}
     blank = np.zeros(vectors.shape[1], dtype=np.float32)
     return np.stack([vectors[place[text]] if text in place else blank for text in texts])
