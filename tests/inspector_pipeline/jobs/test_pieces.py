@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from inspector_pipeline.engine import WINDOW_ROWS
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, SettingsError
 from inspector_pipeline.files.entries import Entry
 from inspector_pipeline.files.tables import Source, write_rows
-from inspector_pipeline.jobs import drift
+from inspector_pipeline.jobs import drift, workers
 from inspector_pipeline.jobs import filter as filters
 from inspector_pipeline.jobs import manifest as manifests
 from inspector_pipeline.jobs.abstain import _mark_lines, _mark_table
@@ -43,6 +44,7 @@ from inspector_pipeline.jobs.reorder import BUFFER_ROWS, RowsOnDisk
 from inspector_pipeline.jobs.score import FORMATS, ScoreJob, _check_place, summary_of
 from inspector_pipeline.jobs.where import Where
 from inspector_pipeline.jobs.window import Outcome, score_window
+from inspector_pipeline.progress import Tally
 from inspector_pipeline.rows import SOURCE_PART
 
 # What rows say of themselves
@@ -694,6 +696,61 @@ def test_marks_are_written_once_however_often(tmp_path):
         assert _mark_table(table, "abstained", marked) == 3
     assert pq.read_table(table).to_pylist() == [{"a": i + 1, "abstained": bool(mark)} for i, mark in enumerate(marks)]
     assert pq.ParquetFile(table).metadata.num_row_groups == 2
+
+
+class Wire:
+    """A connection that says what it was told to say, and remembers what it was told."""
+
+    def __init__(self, *told):
+        self.told, self.sent, self.closed = [*told], [], False
+
+    def recv(self):
+        if not self.told:
+            raise EOFError
+        return self.told.pop(0)
+
+    def send(self, message):
+        self.sent.append(message)
+
+    def close(self):
+        self.closed = True
+
+
+def test_workers_tell_and_are_followed_until_all_have_ended(monkeypatch):
+    wire = Wire()
+    relay = workers.Relay(wire)
+    relay.skip(3)
+    relay.begin(2, 9)
+    relay.passed(4)
+    relay.end()
+    assert wire.sent == [("skip", 3), ("begin", 2, 9), ("passed", 4), ("end",)]
+    monkeypatch.setattr(workers, "wait", list)
+    told, moved = [Tally(9, [1] * 9), Tally(9, [1] * 9)], []
+    workers._follow([Wire(*wire.sent), Wire(*wire.sent[:2])], told, SimpleNamespace(moved=moved.append))
+    assert [(one.done, one.skipped, one.tokens) for one in told] == [(5, 3, 9), (3, 3, 0)]
+    assert moved == [0, 0, 0, 0, 4, 5]
+    with pytest.raises(DataFileError, match="full"):
+        workers._follow([Wire(), Wire(DataFileError("full"))], told, SimpleNamespace(moved=moved.append))
+
+
+def test_a_worker_keeps_one_connection_and_says_what_it_fails_with(monkeypatch):
+    set_to = []
+    monkeypatch.setattr(workers.signal, "signal", lambda *given: set_to.append(given))
+    monkeypatch.setattr(workers.torch, "set_num_threads", set_to.append)
+    pipes = [(Wire(), Wire()) for _ in range(3)]
+    asked = []
+
+    def work(number, of, relay):
+        closed = [(receiver.closed, sender.closed) for receiver, sender in pipes]
+        asked.append((number, of, relay.connection is pipes[1][1], closed))
+        raise DataFileError("full")
+
+    workers._worker(work, 1, pipes)
+    assert asked == [(1, 3, True, [(True, True), (True, False), (True, True)])]
+    assert [str(one) for one in pipes[1][1].sent] == ["full"] and pipes[1][1].closed
+    assert set_to == [(workers.signal.SIGINT, workers.signal.SIG_IGN), 1]
+    with pytest.raises(BackboneError, match="Worker 1 expects to end well, but ended with 3. Run it again"):
+        workers.run_workers(lambda number, of, relay: os._exit(3 * number), [Tally(1, [1]), Tally(1, [1])])
 
 
 def test_numbers_on_which_jobs_rest_are_what_they_were():

@@ -126,9 +126,10 @@ class Chosen(random.Random):
 
     def __init__(self, *places):
         super().__init__(0)
-        self.places = list(places)
+        self.places, self.stops = list(places), []
 
-    def randrange(self, *_):
+    def randrange(self, stop):
+        self.stops.append(stop)
         return self.places.pop(0)
 
     def choice(self, options):
@@ -162,7 +163,10 @@ TEXT = "We add 3 and  14.\nThat is 17! Done"
     ],
 )
 def test_edits_change_one_thing(kind, places, expected):
-    assert EDITS[kind](TEXT, "Take 9. Why?", Chosen(*places)) == expected
+    chosen = Chosen(*places)
+    assert EDITS[kind](TEXT, "Take 9. Why?", chosen) == expected
+    stops = {"drop_word": [9], "repeat_word": [9], "drop_sentence": [3], "repeat_sentence": [4]}
+    assert chosen.stops == {**stops, "quote_question": [4], "flatter": [4]}.get(kind, []), "any place may be chosen"
 
 
 def test_edits_leave_alone_what_is_too_short():
