@@ -17,6 +17,7 @@ from inspector_pipeline.files.tables import Source, write_rows
 from inspector_pipeline.jobs import drift, workers
 from inspector_pipeline.jobs import filter as filters
 from inspector_pipeline.jobs import manifest as manifests
+from inspector_pipeline.jobs import score as scoring
 from inspector_pipeline.jobs.abstain import _mark_lines, _mark_table
 from inspector_pipeline.jobs.drift import FITTED_ON, SHARES, Drift, drift_told
 from inspector_pipeline.jobs.filter import FilterJob, filter_job, rank
@@ -284,6 +285,7 @@ def test_a_jobs_settings_are_what_they_were():
         4 * WINDOW_ROWS,
     )
     assert (job.strict, job.abstain, job.explain, job.columns, job.limit) == (False, 0.0, False, {}, None)
+    assert (job.workers, job.split, job.subset, job.where) == (1, None, None, None)
     assert FORMATS == ("jsonl", "parquet")
 
 
@@ -751,6 +753,41 @@ def test_a_worker_keeps_one_connection_and_says_what_it_fails_with(monkeypatch):
     assert set_to == [(workers.signal.SIGINT, workers.signal.SIG_IGN), 1]
     with pytest.raises(BackboneError, match="Worker 1 expects to end well, but ended with 3. Run it again"):
         workers.run_workers(lambda number, of, relay: os._exit(3 * number), [Tally(1, [1]), Tally(1, [1])])
+
+
+def run_of(rows, sizes=(), device="cpu", **job):
+    settings = SimpleNamespace(**{"shard": (0, 1), "workers": None, "part_rows": 2 * WINDOW_ROWS, **job})
+    judge = SimpleNamespace(device=SimpleNamespace(type=device))
+    survey = SimpleNamespace(rows=rows, sizes=list(sizes))
+    return SimpleNamespace(job=settings, judge=judge, survey=survey, parts=Parts("folder", ".jsonl"), input=[0] * rows)
+
+
+def test_a_share_of_a_job_is_every_so_many_parts():
+    run = run_of(5 * WINDOW_ROWS + 20, (1, 2, 3, 4, 5, 6))
+    found = [scoring._Run._tally(run, index, 2) for index in range(2)]
+    assert [(one.pairs, one.sizes, one.rows) for one in found] == [
+        (3 * WINDOW_ROWS + 20, [1, 2, 5, 6], WINDOW_ROWS),
+        (2 * WINDOW_ROWS, [3, 4], WINDOW_ROWS),
+    ]
+    dealt = [[(part, [len(one) for one in own]) for part, own in scoring._Run._my_parts(run, at, 2)] for at in (0, 1)]
+    assert dealt == [[(0, [WINDOW_ROWS] * 2), (2, [WINDOW_ROWS, 20])], [(1, [WINDOW_ROWS] * 2)]]
+    assert [(part, list(own)) for part, own in scoring._Run._my_parts(run_of(0), 0, 1)] == [(0, [[]])]
+
+
+def test_workers_are_as_many_as_were_asked_for_and_there_are_parts(monkeypatch):
+    def workers_of(rows, **job):
+        return scoring._Run._workers(run_of(rows, **job))
+
+    many = 5 * WINDOW_ROWS  # three parts
+    assert [workers_of(many, workers=n) for n in (0, 1, 2, 3, 4)] == [1, 1, 2, 3, 3] and workers_of(0, workers=3) == 1
+    assert workers_of(many, workers=2, shard=(1, 2)) == 1 and workers_of(many, workers=2, device="cuda") == 1
+    monkeypatch.setattr(scoring.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(scoring, "default_workers", lambda parts, cores: (parts, cores))
+    for begun, expected in ((None, (3, 2)), (1, 2), (2, 1)):
+        monkeypatch.setattr(scoring, "threads_of", lambda folder, begun=begun: begun)
+        assert workers_of(many) == expected
+    monkeypatch.setattr(scoring, "threads_of", lambda folder: 1)
+    assert workers_of(WINDOW_ROWS) == workers_of(0) == 1
 
 
 def test_numbers_on_which_jobs_rest_are_what_they_were():
