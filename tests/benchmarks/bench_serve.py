@@ -221,7 +221,7 @@ def under_attack(folder, requests, args):
     environment = {"OMP_NUM_THREADS": str(args.threads)}
     with divided(args.apart) as go_elsewhere, serving_process(folder, environment=environment) as (port, server):
         go_elsewhere()
-        load(port, requests[: args.clients], args.clients)  # warms it up
+        load(port, requests, args.clients)  # warms it up, windows of any size among them
         used = [cpu_seconds(server)]
         before, memory = load(port, requests, args.clients), [memory_of(server)]
         used.append(cpu_seconds(server))

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -504,6 +505,34 @@ def test_a_file_that_is_written_by_another_is_not_touched(tmp_path):
     with whole_file(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_a_whole_file_is_on_the_disk_before_it_has_its_name_and_so_is_the_name(tmp_path, monkeypatch):
+    told, replace = [], os.replace
+
+    def fsync(descriptor):
+        told.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda *names: told.append("named") or replace(*names))
+    before = len(os.listdir("/proc/self/fd"))
+    with whole_file(tmp_path / "x") as file:
+        file.write(b"abc")
+    assert told[:2] == [(".x.tmp", 3), "named"] and [name for name, _ in told[2:]] == [tmp_path.name]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("left", [None, b"another's"])
+def test_a_file_that_another_process_has_finished_meanwhile_is_not_written(tmp_path, monkeypatch, left):
+    def flock(*_):
+        (tmp_path / ".x.tmp").unlink()
+        if left is not None:
+            (tmp_path / ".x.tmp").write_bytes(left)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(BusyFileError, match="x was written by another process"), whole_file(tmp_path / "x"):
+        raise AssertionError
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == ([] if left is None else [left])
 
 
 # What is read and written
