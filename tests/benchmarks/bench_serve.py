@@ -13,8 +13,9 @@ after which every request is answered yet. It prints JSON, and ends with exit co
 
 With --hostile it measures something else: the 99th percentile of the seconds that honest requests wait, without and
 with so many connections that send halves, too much, too slowly or no JSON, or go away (it should at most double); the
-server's peak memory; and, once SIGTERM comes among them, the seconds to its end (at most 10), with every request
-answered.
+server's peak memory and CPU; and, once SIGTERM comes among them, the seconds to its end (at most 10), with every
+request answered. With --apart the server has the last core for itself, and the client and the attackers have the
+others: on the same core they slow the server down by what they do themselves.
 """
 
 import argparse
@@ -197,14 +198,37 @@ def percentile(seconds, share):
     return sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))]
 
 
+def cpu_seconds(process):
+    """Return the seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def divided(is_wanted):
+    """Have what is started here run on the last core; gives what moves this process to the others."""
+    cores = sorted(os.sched_getaffinity(0))
+    own = {False: cores, True: cores[:-1] or cores}[is_wanted]
+    os.sched_setaffinity(0, cores[-1:] if is_wanted else cores)
+    try:
+        yield lambda: os.sched_setaffinity(0, own)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def under_attack(folder, requests, args):
     """Measure honest requests without and with hostile connections, and the end among them."""
     environment = {"OMP_NUM_THREADS": str(args.threads)}
-    with serving_process(folder, environment=environment) as (port, server):
-        load(port, requests[: args.clients], args.clients)  # warms it up
+    with divided(args.apart) as go_elsewhere, serving_process(folder, environment=environment) as (port, server):
+        go_elsewhere()
+        load(port, requests, args.clients)  # warms it up, windows of any size among them
+        used = [cpu_seconds(server)]
         before, memory = load(port, requests, args.clients), [memory_of(server)]
+        used.append(cpu_seconds(server))
         with hostile(port, args.hostile):
+            used.append(cpu_seconds(server))
             during = load(port, requests, args.clients)
+            used.append(cpu_seconds(server))
             memory.append(memory_of(server))
             with ThreadPoolExecutor(args.clients) as clients:
                 late = [clients.submit(Client(port).ask, "/score", body) for body in requests[: args.clients]]
@@ -224,6 +248,14 @@ def under_attack(folder, requests, args):
         "clients": args.clients,
         "answered": [answered, 2 * len(requests)],
         "p99_s": {"without": round(waits[0], 4), "with": round(waits[1], 4), "ratio": round(waits[1] / waits[0], 2)},
+        "requests_per_second": {
+            "without": round(len(requests) / before[1], 1),
+            "with": round(len(requests) / during[1], 1),
+        },
+        "cpu_ms_of_a_request": {
+            "without": round(1000 * (used[1] - used[0]) / len(requests), 2),
+            "with": round(1000 * (used[3] - used[2]) / len(requests), 2),
+        },
         "peak_mib": {"without": round(memory[0] / 1024), "with": round(memory[1] / 1024)},
         "sigterm": {"seconds": round(ended, 2), "requests": len(codes), "answered": codes.count(200)},
         "passed": passed and answered == 2 * len(requests),
@@ -239,6 +271,7 @@ def main():
     parser.add_argument("--per-request", type=int, default=1, help="pairs of a request (1)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, offline and served (all cores)")
     parser.add_argument("--hostile", type=int, metavar="N", help="measure among N hostile connections instead")
+    parser.add_argument("--apart", action="store_true", help="the server on the last core, all else on the others")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pairs = real_pairs(args)

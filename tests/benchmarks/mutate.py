@@ -1,4 +1,4 @@
-"""Put small faults into the code, one at a time, and see whether the tests notice; takes an hour, and is none of them.
+"""Put small faults into the code, one at a time, and see whether the tests notice; takes half an hour, and is no test.
 
     python tests/benchmarks/mutate.py --sample 300 --results mutants.jsonl --minutes 5
     python tests/benchmarks/mutate.py --only inspector_pipeline/features.py --sample 6 --results features.jsonl
@@ -9,12 +9,14 @@ probing, evaluation, pooling, decisions, jobs and files, is tried in a copy of t
 module's own tests that run its line, the quickest first; where none does, against any that were mapped. It is killed
 where a test fails or takes too long, and else it lived; so it did where no test runs its line.
 
-Which tests run which lines is found out first, for each file of tests, and stands beside the results as RESULTS.map;
-it is found out again for those that run what was changed. This process imports what the tests import, but nothing of
-the project, and forks for each mutant, so that torch is imported once. A run that was stopped, or has had its
---minutes, goes on with the same results file. --again tries what lived once more, after tests were written. Mutants
-that change nothing that can be seen are named by their ids in the file of --equivalent, one a line, with the reason
-after ` # `; they do not count. The `strict` of `zip` is not drawn: it is an assertion, which no input can tell from its
+Which tests run which lines is found out first, for each file of tests, and stands in the file of --map; it is found out
+again for those that run what was changed. This process imports what the tests import, but nothing of the project, and
+forks for each mutant, so that torch is imported once; the copy keeps its bytecode. A mutant meets its quickest tests in
+a first fork and the others, --most seconds of them, in a second, and each fork may take three times what its tests took
+without a fault, and --slack seconds. A run that was stopped, or has had its --minutes, goes on with the same results
+file; the clone may be edited meanwhile. --again tries what lived once more, after tests were written. Mutants that
+change nothing that can be seen are named by their ids in the file of --equivalent, one a line, with the reason after
+` # `; they do not count. The `strict` of `zip` is not drawn: it is an assertion, which no input can tell from its
 absence where it holds, and which ruff demands.
 
 It prints how many were killed, their share with its 95 % interval (Wilson), and those that lived. Tools that do the
@@ -25,8 +27,10 @@ by the names of their folders, as `training` is not.
 import argparse
 import ast
 import copy
+import gc
 import hashlib
 import importlib
+import itertools
 import json
 import math
 import os
@@ -49,6 +53,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("inspector_pipeline", "training", "hub_cards")
 OWN_MODULES = {*SOURCES, "inspector_training", "inspector_cli", "support", "conftest", "tests", "__main__"}
 NAMES = {"inspector_training": "training", "inspector_cli": "inspector_pipeline/cli"}  # as in setup.cfg
+WRITTEN = 10**9  # when the sources of the copy were written, as it says; each fault is some seconds later
+FAULTS = itertools.count(1)
+FIRST = 12  # tests that a mutant meets in its first fork
 EQUIVALENT = ROOT / "tests/benchmarks/equivalent_mutants.txt"
 OWN = "tests/inspector_pipeline"
 TRAINING = "tests/training"
@@ -65,21 +72,27 @@ TESTS = {  # of a module; where several patterns fit it, the last
     "inspector_pipeline/jobs/*.py": JOBS,
     "training/probing/*.py": (f"{TRAINING}/probing",),
     "training/evaluation/*.py": (EVALUATION,),
+    "training/evaluation/preferences.py": (EVALUATION, f"{TRAINING}/probing/test_preferences.py"),
     **{
         f"training/evaluation/{name}.py": (EVALUATION, *(f"{STAGES}/test_{stage}.py" for stage in stages))
         for name, stages in {
             "adapters": ("compare",),
+            "correlations": ("lager_prompts",),
             "cost": ("compare",),
             "crossval": ("evaluate",),
             "degenerate": ("degenerate",),
             "evidence": ("evaluate", "compare"),
             "hill_climbing": ("use",),
+            "kept_classifier": ("compare",),
             "out_of_fold": ("evaluate",),
+            "pair_classifier": ("compare",),
             "procedure": ("evaluate",),
+            "question_only": ("use",),
             "scored": ("use", "degenerate"),
             "selection": ("use",),
             "surest": ("use",),
             "tables": ("compare",),
+            "unseen": ("evaluate",),
         }.items()
     },
 }
@@ -225,8 +238,20 @@ def copied(folder):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())
+            os.utime(folder / name, (WRITTEN, WRITTEN))
     for name, place in NAMES.items():
         (folder / name).symlink_to(folder / place)
+
+
+class Ordered:
+    """Has tests run in the order in which they are named, whatever else sorts them; a plugin of pytest."""
+
+    def __init__(self, tests):
+        self.places = {name: at for at, name in enumerate(tests)}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        items.sort(key=lambda item: self.places.get(item.nodeid, len(self.places)))
 
 
 class Noted:
@@ -270,6 +295,7 @@ def forked(folder, tests, limit, told=None):
         limit: Seconds; None is none.
         told: A file that gets the map of lines, and the modules that were imported; None where nothing is noted.
     """
+    gc.freeze()  # so that what was imported is not copied when the fork looks for garbage
     process = os.fork()
     if not process:
         code, errors = 70, os.dup(2)
@@ -277,15 +303,14 @@ def forked(folder, tests, limit, told=None):
             os.setsid()  # so that what it starts is ended with it
             os.chdir(folder)
             sys.path.insert(0, str(folder))
-            sys.dont_write_bytecode = True
-            os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1")
+            os.environ.update(PYTHONPATH=str(folder))
             silent = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(silent, stream)
             noted = Noted(folder) if told else None
             options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=--import-mode=importlib"]
             options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that this process has imported
-            code = int(pytest.main([*options, *tests], plugins=[noted] if noted else []))
+            code = int(pytest.main([*options, *tests], plugins=[noted or Ordered(tests)]))
             if noted:
                 told.write_text(json.dumps({"tests": noted.map(), "modules": sorted(sys.modules)}))
         except BaseException:
@@ -303,14 +328,8 @@ def forked(folder, tests, limit, told=None):
     return None
 
 
-def digest(*paths):
-    """Hash files of the clone; one that is not there is empty."""
-    files = [ROOT / path for path in paths]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files if path.is_file())).hexdigest()
-
-
 class Maps:
-    """Which tests run which lines, by file of tests; beside the results, so that it is found out once.
+    """Which tests run which lines, by file of tests; kept in a file, so that it is found out once.
 
     A file of tests is mapped again where it, its helpers or a source that it runs was changed.
     """
@@ -318,32 +337,37 @@ class Maps:
     def __init__(self, path, folder, ends):
         self.path, self.folder, self.ends = path, folder, ends
         self.known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self.helpers = [*sorted((ROOT / "tests/support").glob("*.py")), *(ROOT / "tests").rglob("conftest.py")]
+        found = [*folder.glob("tests/support/*.py"), *folder.glob("tests/**/conftest.py")]
+        self.helpers = sorted(one.relative_to(folder).as_posix() for one in found)
+        self.fresh = set()  # files of tests that are known to be as they were mapped
+        self.files = {}  # file of the copy -> its hash
 
     def digest(self, name, tests):
-        """Hash what a map speaks of."""
-        return digest(name, *self.helpers, *sorted({file for one in tests.values() for file in one["lines"]}))
+        """Hash what a map speaks of, as it is in the copy."""
+        paths = [name, *self.helpers, *sorted({file for one in tests.values() for file in one["lines"]})]
+        for path in set(paths) - set(self.files):
+            file = self.folder / path
+            self.files[path] = hashlib.sha256(file.read_bytes() if file.is_file() else b"").digest()
+        return hashlib.sha256(b"".join(self.files[path] for path in paths)).hexdigest()
 
-    def of(self, tests):
-        """Return the tests of files, test -> seconds and lines, or None where the time is over before it is known."""
-        found = {}
-        for name in tests:
-            known = self.known.get(name)
-            if known is None or known["digest"] != self.digest(name, known["tests"]):
-                if time.monotonic() > self.ends:
-                    return None
-                new = self._new(name)
-                self.known[name] = {"digest": self.digest(name, new), "tests": new}
-                self.path.write_text(json.dumps(self.known), encoding="utf-8")
-            for test, one in self.known[name]["tests"].items():
-                both = found.setdefault(test, {"seconds": one["seconds"], "lines": {}})
-                for file, lines in one["lines"].items():
-                    both["lines"][file] = sorted({*both["lines"].get(file, []), *lines})
-        return found
+    def of(self, files, path):
+        """Return (test, seconds, its lines of a source) of files of tests; None where the time is over before."""
+        for name in files:
+            if name not in self.fresh:
+                known = self.known.get(name)
+                if known is None or known["digest"] != self.digest(name, known["tests"]):
+                    if time.monotonic() > self.ends:
+                        return None
+                    new = self._new(name)
+                    self.known[name] = {"digest": self.digest(name, new), "tests": new}
+                    self.path.write_text(json.dumps(self.known), encoding="utf-8")
+                self.fresh.add(name)
+        return self.of_known(files, path)
 
-    def known_tests(self):
-        """Return the tests of all files that were mapped."""
-        return {test: one for file in self.known.values() for test, one in file["tests"].items() if test}
+    def of_known(self, files, path):
+        """Return (test, seconds, its lines of a source) of files that were mapped; the test "" is once for each."""
+        every = [item for name in files for item in self.known[name]["tests"].items()]
+        return [(test, one["seconds"], set(one["lines"].get(path, ()))) for test, one in every]
 
     def _new(self, name):
         told = self.folder / "told.json"
@@ -351,7 +375,8 @@ class Maps:
         if code not in (0, 5):  # 5: it holds none
             raise SystemExit(f"{name} expects to pass without a fault, but ended with {code}.")
         found = json.loads(told.read_text())
-        sys.stderr.write(f"{len(found['tests']) - 1} tests of {name} were mapped\n")
+        seconds = sum(one["seconds"] for one in found["tests"].values())
+        sys.stderr.write(f"{len(found['tests']) - 1} tests of {name} were mapped, {seconds:.1f} s\n")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for module in found["modules"]:
@@ -364,34 +389,33 @@ class Maps:
         return found["tests"]
 
 
-def chosen(tests, path, lines, most):
-    """Choose the tests that run one of a file's lines, the quickest first, of so many seconds in all.
+def chosen(tests, lines, most):
+    """Choose those that run one of the lines, the quickest first, of so many seconds in all; gives (test, seconds).
 
     Lines that run when the module is imported concern all of its tests.
     """
-    at_import = set(lines) <= set(tests.get("", {"lines": {}})["lines"].get(path, []))
-    names = [name for name in tests if name and (at_import or set(lines) & {*tests[name]["lines"].get(path, [])})]
-    names.sort(key=lambda name: tests[name]["seconds"])
-    found, seconds = [], 0.0
-    for name in names:
-        seconds += tests[name]["seconds"]
-        if found and seconds > most:
-            break
-        found.append(name)
-    return found
+    at_import = set(lines) <= {line for test, _, own in tests if not test for line in own}
+    found = [(test, seconds) for test, seconds, own in tests if test and (at_import or own & set(lines))]
+    found.sort(key=lambda one: one[1])
+    sums = itertools.accumulate(seconds for _, seconds in found)
+    return [one for at, (one, total) in enumerate(zip(found, sums, strict=True)) if total <= most or not at]
 
 
-def outcome(folder, path, source, names, limit):
+def outcome(folder, path, source, tests, slack):
     """Put a fault into the copy and run tests; gives `lived`, `killed` or `too long`."""
-    if not names:
-        return "lived"
     whole = (folder / path).read_text(encoding="utf-8")
     (folder / path).write_text(source, encoding="utf-8")
+    written = WRITTEN + next(FAULTS)  # by which, and its size, Python knows what its bytecode belongs to
+    os.utime(folder / path, (written, written))
     try:
-        code = forked(folder, names, limit)
+        for part in filter(None, (tests[:FIRST], tests[FIRST:])):
+            code = forked(folder, [name for name, _ in part], slack + 3 * sum(seconds for _, seconds in part))
+            if code != 0:
+                return "too long" if code is None else "killed"
+        return "lived"
     finally:
         (folder / path).write_text(whole, encoding="utf-8")
-    return {0: "lived", None: "too long"}.get(code, "killed")
+        os.utime(folder / path, (WRITTEN, WRITTEN))
 
 
 def wilson(hits, n, z=1.96):
@@ -413,18 +437,19 @@ def tried(args, sample, files):
     with tempfile.TemporaryDirectory() as name, results.open("a", encoding="utf-8") as file:
         folder = Path(name).resolve()
         copied(folder)
-        maps = Maps(results.with_name(f"{results.name}.map"), folder, ends)
+        maps = Maps(args.map or results.with_name(f"{results.name}.map"), folder, ends)
         for identity, path, source, lines in sample:
-            tests = maps.of(files[path]) if identity not in done and time.monotonic() < ends else None
-            if tests is None:
+            if identity in done or time.monotonic() > ends:
                 continue
-            began, names = time.monotonic(), chosen(tests, path, lines, args.most)
-            if not names:  # none of its own, but others may
-                tests = maps.known_tests()
-                names = chosen(tests, path, lines, args.most)
-            expected = sum(tests[one]["seconds"] for one in names)
-            known[identity] = outcome(folder, path, source, names, args.slack + 3 * expected)
-            told = {"tests": len(names), "seconds": round(time.monotonic() - began, 1)}
+            own = maps.of(files[path], path)
+            if own is None:
+                break
+            began = time.monotonic()
+            tests = chosen(own, lines, args.most)
+            if not tests:  # none of its own, but others may
+                tests = chosen(maps.of_known(maps.known, path), lines, args.most)
+            known[identity] = outcome(folder, path, source, tests, args.slack)
+            told = {"tests": len(tests), "seconds": round(time.monotonic() - began, 1)}
             file.write(json.dumps({"id": identity, "outcome": known[identity], **told}) + "\n")
             file.flush()
             sys.stderr.write(f"{known[identity]} by {told['tests']} tests, {told['seconds']} s: {identity}\n")
@@ -441,8 +466,9 @@ def main():
     parser.add_argument(
         "--equivalent", type=Path, default=EQUIVALENT, metavar="FILE", help="ids of mutants that change nothing"
     )
+    parser.add_argument("--map", type=Path, metavar="FILE", help="which tests run which lines (RESULTS.map)")
     parser.add_argument("--minutes", type=float, help="begin no further mutant after so many")
-    parser.add_argument("--most", type=float, default=60, help="seconds of tests, at most, for a mutant (60)")
+    parser.add_argument("--most", type=float, default=20, help="seconds of tests, at most, for a mutant (20)")
     parser.add_argument("--slack", type=float, default=20, help="seconds beside three times those of the tests (20)")
     parser.add_argument("--again", action="store_true", help="try once more what lived")
     args = parser.parse_args()

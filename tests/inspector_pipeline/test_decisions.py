@@ -178,3 +178,14 @@ def test_every_rule_says_what_it_needs():
         "calibrated_votes": (10, {"slope": 5, "offset": 5}, True),
         PREFERENCE: (1, {}, False),
     }
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name != "votes"])  # which are coupled on the CPU
+def test_rules_stay_on_the_device_of_their_values(name):
+    rule = RULES[name]
+    sizes = {"calibrated": 2, "calibrated_votes": 2}.get(name, 1)  # members
+    made = {one: torch.empty(sizes * size(4), device="meta") for one, size in rule.parameters.items()}
+    further = {"n_classes": 4} if rule.takes_members else {}
+    found = rule.decide(torch.empty(3, sizes * rule.n_values(4), device="meta"), **made, **further)
+    assert found.class_index.device.type == found.probabilities.device.type == "meta"
+    assert found.probabilities.shape == (3, 4 if rule.n_values(4) > 1 or made else 2)

@@ -216,3 +216,13 @@ def test_a_pass_is_told_positions_and_layers_and_its_states_are_pooled():
     assert plain.asked["at"] is None and plain.asked["cache"] is None
     halved = normalized(torch.ones(1, 2, dtype=torch.bfloat16), "final_norm", 0.0, torch.nn.Identity())
     assert halved.dtype == torch.float32 and Feature("chat", 1, "mean").state == "raw"
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_what_is_pooled_stays_on_the_device_of_the_states(pooling):
+    states = torch.empty(2, 4, 3, device="meta")
+    assert pool(states, states[..., 0] > 0, pooling, states[..., 0] > 0).device.type == "meta"
+    pooling_of = PackPooling([[(0, 2)], [(2, 5), (6, 8)]], [[(1, 2)], [(6, 8)]], [4, 5], 8)
+    past = Pooled(*(torch.empty(3, device="meta") for _ in range(3)))
+    found = pooling_of(torch.empty(8, 3, device="meta"), Feature("chat", 1, pooling), 1e-6, None, past)
+    assert found.device.type == "meta" and found.shape == (2, 3)

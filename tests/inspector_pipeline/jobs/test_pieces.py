@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,9 +15,10 @@ from inspector_pipeline.batches import WINDOW_ROWS
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, SettingsError
 from inspector_pipeline.files.entries import Entry
 from inspector_pipeline.files.tables import Source, write_rows
-from inspector_pipeline.jobs import drift
+from inspector_pipeline.jobs import drift, workers
 from inspector_pipeline.jobs import filter as filters
 from inspector_pipeline.jobs import manifest as manifests
+from inspector_pipeline.jobs import score as scoring
 from inspector_pipeline.jobs.abstain import _mark_lines, _mark_table
 from inspector_pipeline.jobs.drift import FITTED_ON, SHARES, Drift, drift_told
 from inspector_pipeline.jobs.filter import FilterJob, filter_job, rank
@@ -43,6 +46,7 @@ from inspector_pipeline.jobs.reorder import BUFFER_ROWS, RowsOnDisk
 from inspector_pipeline.jobs.score import FORMATS, ScoreJob, _check_place, summary_of
 from inspector_pipeline.jobs.where import Where
 from inspector_pipeline.jobs.window import Outcome, score_window
+from inspector_pipeline.progress import Tally
 from inspector_pipeline.rows import SOURCE_PART
 
 # What rows say of themselves
@@ -282,6 +286,7 @@ def test_a_jobs_settings_are_what_they_were():
         4 * WINDOW_ROWS,
     )
     assert (job.strict, job.abstain, job.explain, job.columns, job.limit) == (False, 0.0, False, {}, None)
+    assert (job.workers, job.split, job.subset, job.where) == (1, None, None, None)
     assert FORMATS == ("jsonl", "parquet")
 
 
@@ -502,6 +507,34 @@ def test_a_file_that_is_written_by_another_is_not_touched(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+def test_a_whole_file_is_on_the_disk_before_it_has_its_name_and_so_is_the_name(tmp_path, monkeypatch):
+    told, replace = [], os.replace
+
+    def fsync(descriptor):
+        told.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda *names: told.append("named") or replace(*names))
+    before = len(os.listdir("/proc/self/fd"))
+    with whole_file(tmp_path / "x") as file:
+        file.write(b"abc")
+    assert told[:2] == [(".x.tmp", 3), "named"] and [name for name, _ in told[2:]] == [tmp_path.name]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("left", [None, b"another's"])
+def test_a_file_that_another_process_has_finished_meanwhile_is_not_written(tmp_path, monkeypatch, left):
+    def flock(*_):
+        (tmp_path / ".x.tmp").unlink()
+        if left is not None:
+            (tmp_path / ".x.tmp").write_bytes(left)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(BusyFileError, match="x was written by another process"), whole_file(tmp_path / "x"):
+        raise AssertionError
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == ([] if left is None else [left])
+
+
 # What is read and written
 
 
@@ -694,6 +727,96 @@ def test_marks_are_written_once_however_often(tmp_path):
         assert _mark_table(table, "abstained", marked) == 3
     assert pq.read_table(table).to_pylist() == [{"a": i + 1, "abstained": bool(mark)} for i, mark in enumerate(marks)]
     assert pq.ParquetFile(table).metadata.num_row_groups == 2
+
+
+class Wire:
+    """A connection that says what it was told to say, and remembers what it was told."""
+
+    def __init__(self, *told):
+        self.told, self.sent, self.closed = [*told], [], False
+
+    def recv(self):
+        if not self.told:
+            raise EOFError
+        return self.told.pop(0)
+
+    def send(self, message):
+        self.sent.append(message)
+
+    def close(self):
+        self.closed = True
+
+
+def test_workers_tell_and_are_followed_until_all_have_ended(monkeypatch):
+    wire = Wire()
+    relay = workers.Relay(wire)
+    relay.skip(3)
+    relay.begin(2, 9)
+    relay.passed(4)
+    relay.end()
+    assert wire.sent == [("skip", 3), ("begin", 2, 9), ("passed", 4), ("end",)]
+    monkeypatch.setattr(workers, "wait", list)
+    told, moved = [Tally(9, [1] * 9), Tally(9, [1] * 9)], []
+    workers._follow([Wire(*wire.sent), Wire(*wire.sent[:2])], told, SimpleNamespace(moved=moved.append))
+    assert [(one.done, one.skipped, one.tokens) for one in told] == [(5, 3, 9), (3, 3, 0)]
+    assert moved == [0, 0, 0, 0, 4, 5]
+    with pytest.raises(DataFileError, match="full"):
+        workers._follow([Wire(), Wire(DataFileError("full"))], told, SimpleNamespace(moved=moved.append))
+
+
+def test_a_worker_keeps_one_connection_and_says_what_it_fails_with(monkeypatch):
+    set_to = []
+    monkeypatch.setattr(workers.signal, "signal", lambda *given: set_to.append(given))
+    monkeypatch.setattr(workers.torch, "set_num_threads", set_to.append)
+    pipes = [(Wire(), Wire()) for _ in range(3)]
+    asked = []
+
+    def work(number, of, relay):
+        closed = [(receiver.closed, sender.closed) for receiver, sender in pipes]
+        asked.append((number, of, relay.connection is pipes[1][1], closed))
+        raise DataFileError("full")
+
+    workers._worker(work, 1, pipes)
+    assert asked == [(1, 3, True, [(True, True), (True, False), (True, True)])]
+    assert [str(one) for one in pipes[1][1].sent] == ["full"] and pipes[1][1].closed
+    assert set_to == [(workers.signal.SIGINT, workers.signal.SIG_IGN), 1]
+    with pytest.raises(BackboneError, match="Worker 1 expects to end well, but ended with 3. Run it again"):
+        workers.run_workers(lambda number, of, relay: os._exit(3 * number), [Tally(1, [1]), Tally(1, [1])])
+
+
+def run_of(rows, sizes=(), device="cpu", **job):
+    settings = SimpleNamespace(**{"shard": (0, 1), "workers": None, "part_rows": 2 * WINDOW_ROWS, **job})
+    judge = SimpleNamespace(device=SimpleNamespace(type=device))
+    survey = SimpleNamespace(rows=rows, sizes=list(sizes))
+    return SimpleNamespace(job=settings, judge=judge, survey=survey, parts=Parts("folder", ".jsonl"), input=[0] * rows)
+
+
+def test_a_share_of_a_job_is_every_so_many_parts():
+    run = run_of(5 * WINDOW_ROWS + 20, (1, 2, 3, 4, 5, 6))
+    found = [scoring._Run._tally(run, index, 2) for index in range(2)]
+    assert [(one.pairs, one.sizes, one.rows) for one in found] == [
+        (3 * WINDOW_ROWS + 20, [1, 2, 5, 6], WINDOW_ROWS),
+        (2 * WINDOW_ROWS, [3, 4], WINDOW_ROWS),
+    ]
+    dealt = [[(part, [len(one) for one in own]) for part, own in scoring._Run._my_parts(run, at, 2)] for at in (0, 1)]
+    assert dealt == [[(0, [WINDOW_ROWS] * 2), (2, [WINDOW_ROWS, 20])], [(1, [WINDOW_ROWS] * 2)]]
+    assert [(part, list(own)) for part, own in scoring._Run._my_parts(run_of(0), 0, 1)] == [(0, [[]])]
+
+
+def test_workers_are_as_many_as_were_asked_for_and_there_are_parts(monkeypatch):
+    def workers_of(rows, **job):
+        return scoring._Run._workers(run_of(rows, **job))
+
+    many = 5 * WINDOW_ROWS  # three parts
+    assert [workers_of(many, workers=n) for n in (0, 1, 2, 3, 4)] == [1, 1, 2, 3, 3] and workers_of(0, workers=3) == 1
+    assert workers_of(many, workers=2, shard=(1, 2)) == 1 and workers_of(many, workers=2, device="cuda") == 1
+    monkeypatch.setattr(scoring.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(scoring, "default_workers", lambda parts, cores: (parts, cores))
+    for begun, expected in ((None, (3, 2)), (1, 2), (2, 1)):
+        monkeypatch.setattr(scoring, "threads_of", lambda folder, begun=begun: begun)
+        assert workers_of(many) == expected
+    monkeypatch.setattr(scoring, "threads_of", lambda folder: 1)
+    assert workers_of(WINDOW_ROWS) == workers_of(0) == 1
 
 
 def test_numbers_on_which_jobs_rest_are_what_they_were():

@@ -80,4 +80,7 @@ def test_rank_correlation_has_the_published_interval():
     assert found == {"value": round(r, 4)} | {
         name: round(float(np.tanh(np.arctanh(r) + sign * reach)), 4) for name, sign in (("low", -1), ("high", 1))
     }
+    for turned in (one, -one):  # a perfect one has an interval, if none that is seen
+        assert rank_correlation(one, turned)["high"] == rank_correlation(one, turned)["low"] == np.sign(turned @ one)
+    assert rank_correlation(one[:5], other[:5]) is not None and rank_correlation(np.zeros(10), one) is None
     assert rank_correlation(one[:4], other[:4]) is None and rank_correlation(one, np.zeros(10)) is None

@@ -3,10 +3,22 @@
 import inspect
 import random
 from types import SimpleNamespace
+from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
-from inspector_training.evaluation import between, degenerate, matched, metrics, procedure, scored, selection, verdict
+from inspector_training.evaluation import (
+    between,
+    degenerate,
+    matched,
+    metrics,
+    procedure,
+    question_only,
+    scored,
+    selection,
+    tables,
+    verdict,
+)
 from inspector_training.evaluation import hill_climbing as climbing
 from inspector_training.evaluation.adapters import AdapterConfig
 from inspector_training.evaluation.between import between_generators, generator_effects, rank_correlation
@@ -126,9 +138,10 @@ class Chosen(random.Random):
 
     def __init__(self, *places):
         super().__init__(0)
-        self.places = list(places)
+        self.places, self.stops = list(places), []
 
-    def randrange(self, *_):
+    def randrange(self, stop):
+        self.stops.append(stop)
         return self.places.pop(0)
 
     def choice(self, options):
@@ -162,7 +175,10 @@ TEXT = "We add 3 and  14.\nThat is 17! Done"
     ],
 )
 def test_edits_change_one_thing(kind, places, expected):
-    assert EDITS[kind](TEXT, "Take 9. Why?", Chosen(*places)) == expected
+    chosen = Chosen(*places)
+    assert EDITS[kind](TEXT, "Take 9. Why?", chosen) == expected
+    stops = {"drop_word": [9], "repeat_word": [9], "drop_sentence": [3], "repeat_sentence": [4]}
+    assert chosen.stops == {**stops, "quote_question": [4], "flatter": [4]}.get(kind, []), "any place may be chosen"
 
 
 def test_edits_leave_alone_what_is_too_short():
@@ -292,36 +308,54 @@ def test_score_tokens_are_told_to_win_lose_or_neither():
     assert lines[0].startswith("| method | AUROC") and "" in lines
 
 
-def test_pictures_show_each_method_at_its_cost(tmp_path, monkeypatch):
-    from matplotlib.axes import Axes
-
-    drawn = []
-    monkeypatch.setattr(
-        Axes, "errorbar", lambda axis, x, y, **more: drawn.append((x[0], y[0], more["fmt"], more["yerr"]))
-    )
-    monkeypatch.setattr(Axes, "annotate", lambda *args, **more: None)
-    named = []
-    monkeypatch.setattr(
-        Axes, "set_ylabel", lambda axis, label: named.extend([axis.get_subplotspec().colspan.start] if label else [])
-    )
+def test_pictures_show_each_method_at_its_cost(monkeypatch):
+    made = MagicMock()
+    seconds, flops = made.return_value.subplots.return_value = MagicMock(), MagicMock()
+    monkeypatch.setattr(tables, "Figure", made)
     methods = {"judge": entry(0.75), "words": entry(0.5, flops_per_pair=0, seconds_per_pair=0.1), "none": entry(None)}
     methods["slow"] = entry(0.5, seconds_per_pair=None)
-    plot({"methods": methods}, tmp_path / "a.png")
-    assert [(x, y, mark) for x, y, mark, _ in drawn] == [
-        (0.5, 0.75, "o"), (0.1, 0.5, "<"), (0.1, 0.5, "<"),
-        (2e9, 0.75, "o"), (4e8, 0.5, "<"), (2e9, 0.5, "o"),
-    ]  # fmt: skip
-    assert named == [0] and np.allclose(drawn[0][3], [[0.1], [0.1]]) and (tmp_path / "a.png").stat().st_size > 1000
-    lines, filled = [], []
-    plain = Axes.plot
-    monkeypatch.setattr(
-        Axes, "plot", lambda axis, x, y, **more: lines.append((x, y, more["label"])) or plain(axis, x, y)
-    )
-    monkeypatch.setattr(Axes, "fill_between", lambda axis, x, low, high, **more: filled.append((x, low, high)))
-    monkeypatch.setattr(Axes, "legend", lambda *args, **more: None)
+    methods["judge"]["mean"]["auroc"]["low"] = 0.5
+    plot({"methods": methods}, "a.png")
+    near = pytest.approx([0.1])
+    wide = {"yerr": [[0.25], near], "capsize": 2}
+    at = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 7}
+    for axis, x, what in ((seconds, (0.5, 0.1, 0.1), "seconds"), (flops, (2e9, 4e8, 2e9), "operations")):
+        marks = "o<<" if axis is seconds else "o<o"
+        assert axis.errorbar.call_args_list == [
+            call([x[0]], [0.75], fmt=marks[0], **wide),
+            call([x[1]], [0.5], fmt=marks[1], yerr=[near, near], capsize=2),
+            call([x[2]], [0.5], fmt=marks[2], yerr=[near, near], capsize=2),
+        ]
+        names = (("judge", x[0], 0.75), ("words", x[1], 0.5), ("slow", x[2], 0.5))
+        assert axis.annotate.call_args_list == [call(name, (x, y), **at) for name, x, y in names]
+        axis.set.assert_called_once_with(xscale="log", xlabel=f"{what} for a pair")
+        axis.grid.assert_called_once_with(visible=True, alpha=0.3)
+    assert made.mock_calls[:2] == [call(figsize=(11, 4.5), layout="constrained"), call().subplots(1, 2, sharey=True)]
+    seconds.set_ylabel.assert_called_once_with("mean AUROC of a good score, 95 %")
+    assert not flops.set_ylabel.called
+    made.return_value.savefig.assert_called_once_with("a.png", dpi=150)
+    plot({"methods": {"words": methods["words"]}}, "a.png")
+    assert seconds.errorbar.call_args.args[0] == [0.2], "where nothing has a cost"
+
+
+def test_curves_are_drawn_with_their_intervals(monkeypatch):
+    made = MagicMock()
+    monkeypatch.setattr(tables, "Figure", made)
+    axis = made.return_value.subplots.return_value
+    line = MagicMock()
+    axis.plot.return_value = (line,)
     points = [{"n": 0, "auroc": {"value": 0.5, "low": 0.4, "high": 0.6}}, {"n": 9, "auroc": None}]
-    plot_curves({"judge": points}, tmp_path / "b.png")
-    assert lines == [([0], [0.5], "judge")] and filled == [([0], [0.4], [0.6])]
+    plot_curves({"judge": points}, "b.png")
+    assert axis.mock_calls == [
+        call.plot([0], [0.5], marker="o", label="judge"),
+        call.fill_between([0], [0.4], [0.6], alpha=0.12, color=line.get_color.return_value),
+        call.set_xscale("symlog", linthresh=10),
+        call.set(xlabel="labels of training rows", ylabel="mean AUROC of a good score, 95 %"),
+        call.grid(visible=True, alpha=0.3),
+        call.legend(fontsize=8),
+    ]
+    made.assert_called_once_with(figsize=(6.5, 4.5), layout="constrained")
+    made.return_value.savefig.assert_called_once_with("b.png", dpi=150)
 
 
 def test_solutions_figures_by_hand():
@@ -558,6 +592,10 @@ def test_numbers_on_which_evidence_rests_are_what_they_were():
     }
     assert defaults(hill_climbing) == {"n_edits": 200, "bootstraps": 1000, "seed": 0}
     assert defaults(degenerate.degenerate_evidence) == {"bootstraps": 1000, "seed": 0}
+    assert defaults(marked) == {"seed": 0}
+    assert defaults(question_only.QuestionOnlyConfig)["layers"] == (4, 8, 12, 16, 20, 24)
+    assert (question_only.POOLINGS, question_only.LEAST_QUESTIONS) == (("mean", "last"), 10)
+    assert pytest.approx([10 ** (i / 2) for i in range(15)]) == question_only.PENALTIES
     assert defaults(scored.read_scored) == {"rank_by": None, "keep_abstained": False}
     assert defaults(metrics.Metric) == {"lower_is_better": False, "least_rows": 0}
     assert defaults(metrics.gains) == {"tested": False} and defaults(f1) == {"by_support": False}

@@ -1,13 +1,14 @@
 """Curves by number of labels: known truth, test rows apart, a stopped run, and embeddings of local folders."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from inspector_training.evaluation.curves import Task, curves_table
 from inspector_training.evaluation.methods.embedded import embed
 from inspector_training.probing.settings import SearchConfig
+from inspector_training.rows.records import LabelledPair
 from inspector_training.stages.own_data_curves import Config, TaskConfig, run
 from support.made_up import make_features, make_pairs
 from support.models import tiny_config
@@ -63,8 +64,32 @@ def test_test_rows_and_drawn_rows_share_no_question(folder):
         assert set(smaller.train.row) < set(fold.train.row), "more labels are added to the same ones"
     assert (task.fold(40, 0, 3).train.row != task.fold(40, 1, 3).train.row).any()
     assert not task.labels.auxiliary.any() and len(task.labels.names) == 1
+    assert (fold.repeat, fold.number) == (2, 0) and fold.test.row.tolist() == task.labels.row[task.test].tolist()
     with pytest.raises(DataFileError, match="x expects 600 rows to test on and 40 others with labels of logic"):
         Task.of("x", features, "logic", **{**options, "n_test": 600})
+
+
+@dataclass(frozen=True)
+class Held:
+    pairs: list
+
+
+def test_a_task_takes_as_many_questions_as_it_needs_and_no_other_label():
+    more = {"logic": 5, "other": 1}
+    pairs = [LabelledPair(i, f"Q{i}", "x", more | {"logic": 1 + i % 5}, {"logic": 0.5}) for i in range(120)]
+    pairs += [LabelledPair("a", "A", "x", {"logic": 3}, auxiliary=True), LabelledPair("b", "B", "x", {"other": 3})]
+    task = Task.of("x", Held(pairs), "logic", n_test=20, n_train=30, seed=1, good=None)
+    assert (len(task.labels.score), len(task.test), len(task.pool)) == (20 + 2 * 30, 20, 60)
+    assert task.labels.names == ("logic",) and set(task.labels.weight) == {1.0}
+    assert sum(bool(pair.scores) for pair in task.features.pairs) == 80 and len(task.features.pairs) == 122
+    whole = Task.of("x", Held(pairs[:50]), "logic", n_test=20, n_train=30, seed=1, good=None)
+    assert (len(whole.test), len(whole.pool)) == (20, 30)
+    two = [replace(pair, id=i // 2, question=f"Q{i // 2}") for i, pair in enumerate(pairs[:50])]
+    odd = Task.of("x", Held(two), "logic", n_test=19, n_train=30, seed=1, good=None)
+    assert (len(odd.test), len(odd.pool)) == (20, 30), "whole questions"
+    for n, n_test, n_train in ((49, 20, 30), (50, 51, 0), (50, 20, 31)):
+        with pytest.raises(DataFileError, match=f"but has {n} in all"):
+            Task.of("x", Held(pairs[:n]), "logic", n_test=n_test, n_train=n_train, seed=1, good=None)
 
 
 def test_embeddings_are_read_from_local_folders(tmp_path, folder):

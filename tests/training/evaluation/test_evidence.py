@@ -234,7 +234,7 @@ def test_operations_are_counted_by_the_formula():
     assert "gate" not in plain.linears and plain.flops([3], 1) == 2 * (weights - 128) * 3 + 4 * 9 * 8
     Sizes.head_dim, Sizes.num_key_value_heads = 5, None
     assert head_size(Sizes) == 5 and LayerShape.of(Sizes).kv_heads == 4
-    assert Cost() == Cost(None, 0.0)
+    assert Cost() == Cost(None, 0.0, 0) and LayerShape(8, 4, 2, 2, 16) == LayerShape(8, 4, 2, 2, 16, True, True)
 
 
 def test_a_call_is_timed_once_it_is_warm(monkeypatch):

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from inspector_training.evaluation import curves
 from inspector_training.evaluation.cost import Cost
 from inspector_training.evaluation.crossval import Candidate, CrossValidation, KeptResults, read_predictions
 from inspector_training.evaluation.curves import Drawn, Task, methods_of
@@ -182,6 +183,30 @@ def test_a_curves_draws_are_kept_by_size_and_left_out_where_nothing_can_be_fitte
     named = methods_of(task, searches, {"static": "a/b/static"}, 0, tmp_path)
     assert list(named) == ["judge", "other", "length", "surface", "tfidf", "static"]
     assert named["static"][1] == {"embeddings": "static"} and named["judge"][1] == SearchConfig()
+
+
+def test_texts_are_embedded_once_and_stand_with_their_pairs(tmp_path, monkeypatch):
+    pairs = make_pairs(6, aspects=("logic",))
+    features = make_features(tmp_path / "features", pairs)
+    asked = []
+
+    def embed(folder, texts):
+        asked.append((folder, len(texts)))
+        return np.array([[len(text), len(asked)] for text in texts], dtype=np.float32)
+
+    monkeypatch.setattr(curves, "embed", embed)
+    labels = Labels.of(pairs[1:])  # the first pair and the last one have no label here
+    task = Task("t", features, replace(labels, pair=labels.pair + 1), np.arange(2), np.arange(2, 4))
+    (build, settings) = methods_of(task, {}, {"static": "a/static"}, 0, tmp_path / "cache")["static"]
+    found, n = build().x, len(pairs)
+    assert found.shape == (n, 4) and asked == [("a/static", 2 * (n - 2))]
+    for at in range(1, n - 1):
+        assert found[at].tolist() == [len(pairs[at].question), 1, len(pairs[at].prediction), 1]
+    assert not found[[0, n - 1]].any() and settings == {"embeddings": "static"}
+    np.testing.assert_array_equal(build().x, found)
+    assert len(asked) == 1, "kept"
+    np.save(tmp_path / "cache" / "t" / "static.npy", np.zeros((3, 2), np.float32))
+    assert build().x[1, 1] == 2, "those were of other texts"
 
 
 def test_values_become_predictions_by_calibration_or_by_the_nearest_score():

@@ -248,7 +248,8 @@ def test_reliability_bins_hold_like_many_rows_and_ties_stay_together():
         "observed": round(float(good[lowest].mean()), 4),
         "n": 40,
     }
-    assert len(reliability(good[:70], probability[:, :70])) == 3
+    assert [b["n"] for b in reliability(good[:70], probability[:1, :70])] == [23, 24, 23]
+    assert len(reliability(good[:70], probability[:, :70])) == 3 and len(reliability(good[:5], probability[:, :5])) == 1
     flat = reliability(good, np.full((3, 400), 0.25))
     assert flat == [{"predicted": 0.25, "observed": round(float(good.mean()), 4), "n": 400}]
     assert reliability(good, np.full((3, 400), np.nan)) == []
@@ -263,6 +264,9 @@ def test_confusion_counts_labels_by_scores_on_average():
         "classes": [3, 4, 5],
         "matrix": [[1.5, 0, 0.5], [0, 0, 0], [0, 0.5, 0.5]],
     }
+    thrice = Predictions(*(np.repeat(one[:1], 3, axis=0) for one in predictions))
+    thrice.score[0, 0] = 4
+    assert confusion(truth, [3, 4, 5], thrice)["matrix"] == [[0.67, 0.33, 1.0], [0, 0, 0], [0, 0, 1.0]]
     with pytest.raises(ValueError, match="4 is not in list"):
         confusion(truth, [3, 5], predictions)
 
@@ -275,6 +279,7 @@ def test_labels_are_described_with_their_prior():
         "class_counts": {"2": 0, "3": 1, "4": 1, "5": 2},
         "label_prior": 0.75,
     }
+    assert label_counts(np.array([3, 4, 5]), [3, 4, 5])["label_prior"] == 0.6667
 
 
 def test_a_thousand_resamples_take_seconds():

@@ -347,6 +347,40 @@ def test_inner_products_of_centred_units():
     assert deviation(np.array([[1.0, 2], [1, 8]], dtype=np.float32)).tolist() == [1.0, 3.0]
 
 
+def test_inner_products_are_kept_up_to_a_bound_and_deeper_ones_begin_from_them(design, monkeypatch):
+    own, read, block = Design(design.data, design.labels), [], Design.block
+    monkeypatch.setattr(Design, "block", lambda self, *asked: read.append(asked[1]) or block(self, *asked))
+    view = View("chat", ("last",))
+    first = own.gram(view, 1)
+    assert own.gram(view, 1) is first and read == [1]
+    third, second = own.gram(view, 3), own.gram(view, 2)
+    assert read == [1, 2, 3, 2] and own.gram(view, 1, auxiliary=True) is not first
+    assert own.gram(replace(view, layers="one"), 3).shape == first.shape and read[4:] == [1, 3]
+    plain = Design(design.data, design.labels)
+    for depth, found in ((2, second), (3, third)):
+        np.testing.assert_allclose(plain._plain(view, depth, False, 0), found, rtol=1e-12)
+    monkeypatch.setattr(kernels, "KEPT_BYTES", 2 * first.nbytes)
+    for depth in (1, 2, 1, 3):
+        plain.gram(view, depth)
+    assert [depth for _, depth, _ in plain._kept] == [1, 3], "the one that was asked for last stays"
+    monkeypatch.setattr(kernels, "KEPT_BYTES", 0)
+    assert plain.gram(view, 2).shape == first.shape and len(plain._kept) == 1
+
+
+def test_what_inner_folds_predict_is_remembered_for_a_while(design, monkeypatch):
+    own = Design(design.data, design.labels)
+    part = own.of([0])
+    part.held_out = {i: None for i in range(20)}
+    asked = (own, View("chat", ("last",)), 1, design.labels, [0], [Setting("ridge", 2.0, 0.0)], SMALL)
+    values, rows = searching.held_out_values(*asked)
+    assert len(part.held_out) == 9 and list(part.held_out)[1:] == list(range(8))
+    assert not rows.auxiliary.any() and values.shape == (1, len(rows.score)) and not np.isnan(values).any()
+    monkeypatch.setattr(searching, "_fit", None)
+    again, same = searching.held_out_values(*asked)
+    np.testing.assert_array_equal(again, values)
+    assert same.row.tolist() == rows.row.tolist()
+
+
 def test_questions_are_one_where_they_share_a_text_or_an_id():
     texts = [("a", "One?"), ("b", "Two?"), ("c", "One?"), ("c", "Three?"), ("d", "Four?"), ("e", " two? ")]
     pairs = [LabelledPair(name, text, "x", {"logic": i % 5 + 1}) for i, (name, text) in enumerate(texts)]

@@ -12,9 +12,11 @@ from inspector_training.probing.preferences import (
     fit_odds,
     fit_preference,
     fit_slope,
+    log_loss,
     odds_weights,
 )
 from inspector_training.probing.settings import SearchConfig
+from inspector_training.probing.table import question_folds
 from inspector_training.rows.columns import Columns
 from inspector_training.rows.compared import Compared, compared_rows, majority, text_digest
 from inspector_training.rows.rated import joined_reports, label_lines, label_report
@@ -147,6 +149,23 @@ def test_a_simulation_is_found_again(simulated):
     values = (x - center) @ weight + bias
     np.testing.assert_allclose(values[0::2] - values[1::2], odds, atol=1e-6)
     assert values.mean() == pytest.approx(0, abs=1e-6), "the typical response has the score 0"
+    y, (view,) = 2 * comparisons.won - 1, fitted.explained
+    for depth, explained in fitted.explained[view].items():
+        gram = design.gram(view, depth)
+        inverses = [np.linalg.inv(gram + penalty * np.trace(gram) / 120 * np.eye(120)) for penalty in SEARCH.penalties]
+        left = min(((own @ y / np.diag(own)) ** 2).sum() for own in inverses)  # each by a fit without its question
+        assert explained == pytest.approx(1 - left / (y @ y), abs=1e-6)
+    gram, penalties = design.gram(view, 2), sorted(fitted.tried)
+    held_out = np.zeros((len(penalties), 120))
+    for train, out in question_folds(comparisons.labels(), SEARCH.inner_folds, SEARCH.seed):
+        own = comparisons.take(train)
+        duals = fit_odds(gram[np.ix_(train, train)], own.won, own.weight, penalties)
+        held_out[:, out] = duals @ gram[np.ix_(train, out)]
+    slopes = [fit_slope(values, comparisons.won, comparisons.weight) for values in held_out]
+    for penalty, slope, values in zip(penalties, slopes, held_out, strict=True):
+        assert fitted.tried[penalty] == round(log_loss(slope * values, comparisons.won, comparisons.weight), 4)
+    best = min(penalties, key=fitted.tried.__getitem__)
+    assert penalties == [0.1, 0.3, 1.0] and (fitted.penalty, fitted.slope) == (best, slopes[penalties.index(best)])
 
 
 def test_evidence_stands_beside_length_and_words_and_saves(simulated, tmp_path):
