@@ -24,8 +24,8 @@ def summary(scored: Scored) -> dict[str, Any]:
     Returns:
         `counts` of rows; `aspects`: name -> mean expected score with its interval, and the share of each score;
         `groups`: a list of each group's name, rows, mean of the ranked field with its interval and mean of each
-        aspect's expected score, most rows first; `labels`: aspect -> figures beside labels, with `reliability` and
-        `confusion` in the form of results.json.
+        aspect's expected score, most rows first, of `n_groups` those with most; `labels`: aspect -> figures beside
+        labels, with `reliability` and `confusion` in the form of results.json.
     """
     flags = scored.flags.counts()
     return {
@@ -47,6 +47,7 @@ def summary(scored: Scored) -> dict[str, Any]:
             for name in scored.aspects
         },
         "groups": _groups(scored),
+        "n_groups": len(set(scored.groups)),
         "labels": {name: _labelled(scored, name) for name in scored.labels},
     }
 
@@ -87,8 +88,9 @@ def _labelled(scored: Scored, name: str) -> dict[str, Any]:
     """Set an aspect's scores beside its labels, where rows have one."""
     here = ~np.isnan(scored.labels[name])
     truth = scored.labels[name][here].astype(np.int64)
+    unread = scored.unread.get(name, 0)
     if not len(truth):
-        return {"n": 0}
+        return {"n": 0, "unread": unread}
     scores = np.asarray(scored.scores[name], dtype=np.int64)[here]
     classes = sorted({*scored.good[name], *truth.tolist(), *scores.tolist()})
     good = is_good(np.asarray(classes), classes)
@@ -100,6 +102,7 @@ def _labelled(scored: Scored, name: str) -> dict[str, Any]:
     columns = Predictions(expected[None], expected[None], probability[None], scores[None])
     found: dict[str, Any] = {
         "n": len(truth),
+        "unread": unread,
         "reliability": reliability(is_good(truth, classes), probability[None]),
         "confusion": confusion(truth, classes, columns),
     }

@@ -112,6 +112,25 @@ def test_the_rows_are_all_there_as_data(page, rows):
     assert data["rows"][30]["p"] == rows[30]["prediction"]
 
 
+def test_groups_of_any_cells_and_labels_of_yes_and_no(rows, tmp_path, capsys):
+    cells = [3, 3.0, 0.5, True, ["a", 1], {"b": None}, "", None, "ü"]
+    names = ["3", "3.0", "0.5", "true", '["a", 1]', '{"b": null}', "(none)", "(none)", "ü"]
+    said = [True, "false", 1, 0.0, "1", 0.5, "maybe", None, ""]
+    some = [row | {"kind": cells[i % 9], "ok": said[i % 9]} for i, row in enumerate(rows[20:110])]
+    place = write_rows(tmp_path / "rows.jsonl", some)
+    scored = read_scored(place, Asked({"correctness": "ok"}, "kind"))
+    assert scored.groups[:9] == names and scored.unread == {"correctness": 20}
+    assert scored.labels["correctness"][:9].tolist() == pytest.approx([1, 0, 1, 0, 1, *[np.nan] * 4], nan_ok=True)
+    words = Page(scored_page(place, Asked({"correctness": "ok"}, "kind"))).words
+    assert "50 (20 more are no whole number)" in words and '["a", 1]' in words
+    many = write_rows(tmp_path / "many.jsonl", [row | {"kind": i, "ok": "maybe"} for i, row in enumerate(some)])
+    assert "Shown are the 40 with most rows, of 90." in Page(scored_page(many, Asked({}, "kind"))).words
+    one = write_rows(tmp_path / "one.jsonl", [row | {"kind": 7} for row in some])
+    assert "All rows have one value there: 7." in Page(scored_page(one, Asked({}, "kind"))).words
+    assert main(["report", str(many), "--label", "correctness=ok"]) == 1
+    assert "in the column 'ok', but none of 90 is one" in capsys.readouterr().err
+
+
 def test_strangers_text_cannot_become_markup(place, page):
     text = scored_page(place, ALL)
     assert text.count("<script") == text.count("</script") == 2 and "stolen = 1</script" not in text
