@@ -166,7 +166,7 @@
     return tr;
   };
   const line = (row) => {
-    const tr = make("tr");
+    const tr = make("tr", undefined, state.open.has(row.n) ? "open" : "");
     const first = cell(tr, "row", undefined, "num");
     const button = make("button", `${row.n + 1} `);
     button.type = "button";
@@ -185,10 +185,10 @@
     snip(tr, "question", data.questions[row.q]);
     snip(tr, "response", row.p);
     cell(tr, "flags", [...row.f].map((mark) => FLAGS[mark]).join(", "));
-    if (data.group !== null) cell(tr, data.group, row.g);
+    if (data.group !== null) cell(tr, data.group, row.g, "group");
     (row.l || []).forEach((label, i) => cell(tr, `${data.labels[i]} label`, label === null ? "–" : String(label), "num"));
-    cell(tr, "doubt", row.d.toFixed(3), "num");
-    row.s.forEach((score, i) => cell(tr, data.aspects[i], `${score} (${row.e[i].toFixed(2)})`, "num"));
+    cell(tr, "doubt", row.d.toFixed(3), "num more");
+    row.s.forEach((score, i) => cell(tr, data.aspects[i], `${score} (${row.e[i].toFixed(2)})`, "num more"));
     return tr;
   };
   function show(anew) {

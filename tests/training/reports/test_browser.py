@@ -95,6 +95,11 @@ def test_nothing_stands_out_of_the_page(page, judge, size):
         with opened(path, size) as tab:
             assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
             assert all(tab.evaluate("[...document.images].map((image) => image.naturalWidth > 0)"))
+            if size == "phone" and path == page:  # a card is short until it is opened
+                doubt = tab.locator("#body td[data-label=doubt]").first
+                assert not doubt.is_visible()
+                tab.locator("#body button").first.click()
+                assert doubt.is_visible()
 
 
 def test_without_its_script_the_numbers_are_there(page):

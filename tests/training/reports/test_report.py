@@ -91,6 +91,8 @@ def test_the_numbers_are_those_of_the_rows(place, page, rows):
     p, truth = (np.array([row[key] for row in rows]) for key in ("expected_correctness", "correct"))
     assert found["ranked"]["value"] == pytest.approx(p.mean())
     assert found["groups"][0]["n"] == sum(row["generator"] == found["groups"][0]["name"] for row in rows)
+    largest = p[[row["generator"] == found["groups"][0]["name"] for row in rows]]
+    assert found["groups"][0]["spread"] == pytest.approx(np.quantile(largest, [0.1, 0.5, 0.9]))
     own = found["labels"]["correctness"]["metrics"]
     assert own["auroc"]["value"] == round(roc_auc_score(truth, p), 4)
     assert own["brier"]["value"] == round(brier_score_loss(truth, p), 4)
