@@ -32,7 +32,7 @@ from support.models import PAIRS, aspect, feature
 from support.scored_rows import write_rows
 from support.space import judge_responses, needs_gradio, report_of_file, served
 
-from hub_cards.space import JUDGE, stage_space
+from hub_cards.space import JUDGE, named_folders, stage_space
 from inspector_pipeline import load_judge
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError, PairError
@@ -128,6 +128,13 @@ def test_what_a_file_holds_is_no_markup_in_an_error():
     assert as_message(DataFileError("It has the columns <img src=x onerror=y>, \x1b[31m.")) == (
         "It has the columns &lt;img src=x onerror=y&gt;, \\x1b[31m."
     )
+
+
+def test_two_judges_of_a_gallery_have_two_names(tmp_path):
+    one, other = tmp_path / "a" / "judge", tmp_path / "b" / "judge"
+    assert named_folders([one, one]) == {"judge": one}
+    with pytest.raises(DataFileError, match=r"--gallery expects folders of different names, but got .*a.judge and"):
+        named_folders([one, other])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="expects gradio (pip install gradio)")
