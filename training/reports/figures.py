@@ -59,6 +59,7 @@ def groups(found: Sequence[Mapping[str, Any]], field: str) -> Figure | None:
     ends = np.array([[one["ranked"][end] for one in ordered] for end in ("low", "high")])
     errors = np.nan_to_num(np.abs(ends - values))
     low, _, high = np.array([one["spread"] for one in ordered]).T
+    axes.use_sticky_edges = False  # of bars, which would end where the axes do
     axes.barh(range(len(ordered)), high - low, left=low, height=0.6, color=GREY)
     axes.errorbar(
         values, range(len(ordered)), xerr=errors, fmt="o", color=BLUE, ecolor="black", elinewidth=1, capsize=3

@@ -23,7 +23,7 @@ from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError
 
 ALL = Asked({"correctness": "correct"}, "generator")
-VOID = {"meta", "img", "input", "link", "br"}
+VOID = {"meta", "img", "input", "link", "br", "wbr"}
 
 
 class Page(HTMLParser):
