@@ -140,7 +140,8 @@ def report_of(judge: InspectorPipeline, place: str | None, page_of: PageOf, fold
         raise DataFileError("The page expects a file of pairs, but got none. Upload one.")
     rows = read_rows(place)
     if not 1 <= len(rows) <= MOST_ROWS:
-        raise DataFileError(f"The page expects 1 to {MOST_ROWS} rows, but got {len(rows)}. Score them by the command.")
+        todo = f"Score {place} by the command." if rows else "Upload another file."
+        raise DataFileError(f"The page expects 1 to {MOST_ROWS} rows, but got {len(rows)}. {todo}")
     for old in folder.glob("*/report.html"):
         if old.stat().st_mtime < time.time() - KEPT:
             shutil.rmtree(old.parent, ignore_errors=True)
@@ -170,7 +171,7 @@ def make_app(judge: InspectorPipeline, page_of: PageOf, judges: Sequence[Sequenc
             _lay_out_file(judge, page_of)
         if judges:
             with gradio.Tab("Judges"):
-                gradio.HTML(table_html("A row each", HEADS, judges, cards=True))
+                gradio.HTML(table_html("A row for each judge", HEADS, judges, cards=True), apply_default_css=False)
     return app
 
 
@@ -196,7 +197,7 @@ def _lay_out_responses(judge: InspectorPipeline) -> None:
         try:
             results = judged(judge, question, responses)
         except EXPECTED as error:
-            raise gradio.Error(as_message(error)) from error
+            raise gradio.Error(as_message(error), print_exception=False) from error
         numbers = numbered(responses)
         shown = [
             gradio.HTML(marked_html(f"Response {number}: {told}", marks(judge, result)), visible=True)
@@ -209,9 +210,9 @@ def _lay_out_responses(judge: InspectorPipeline) -> None:
     question = gradio.Textbox(label="Question", lines=3)
     boxes = [gradio.Textbox(label=f"Response {i + 1}", lines=4) for i in range(RESPONSES)]
     button = gradio.Button("Score", variant="primary")
-    scores = gradio.HTML()
-    texts = [gradio.HTML(visible=False) for _ in range(RESPONSES)]
-    shares = gradio.HTML()
+    scores = gradio.HTML(apply_default_css=False)
+    texts = [gradio.HTML(visible=False, apply_default_css=False) for _ in range(RESPONSES)]
+    shares = gradio.HTML(apply_default_css=False)
     button.click(on_score, [question, *boxes], [scores, shares, *texts])
 
 
@@ -225,12 +226,18 @@ def _lay_out_file(judge: InspectorPipeline, page_of: PageOf) -> None:
         try:
             return report_of(judge, place, page_of, folder)
         except EXPECTED as error:
-            raise gradio.Error(as_message(error)) from error
+            raise gradio.Error(as_message(error, place), print_exception=False) from error
 
     file = gradio.File(label=f"Pairs, at most {MOST_ROWS}", type="filepath")
     gradio.Button("Report").click(on_file, file, gradio.File(label="Report"))
 
 
-def as_message(error: Exception) -> str:
-    """Return an error's message for the page, which takes messages for markup; they may quote a stranger's file."""
-    return plain(error)
+def as_message(error: Exception, place: str | None = None) -> str:
+    """Return an error's message for the page, which takes messages for markup; they may quote a stranger's file.
+
+    Args:
+        error: What is told.
+        place: Where an upload stands on the server, of which the page says no more than the name.
+    """
+    told = str(error)
+    return plain(told.replace(place, Path(place).name) if place else told)

@@ -11,10 +11,12 @@ from inspector_cli.printable import printable
 
 LITTLE, MUCH = 0.15, 0.5  # of the largest share; as in the report
 STYLE = """<style>
+.inspector { font-size: 1rem; line-height: 1.5; overflow-x: auto; }
 .inspector table { border-collapse: collapse; width: 100%; }
 .inspector th, .inspector td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
-  border-bottom: 1px solid #bdbdbd; overflow-wrap: anywhere; }
-.inspector thead th { border-bottom: 2px solid currentColor; overflow-wrap: normal; }
+  border-bottom: 1px solid #bdbdbd; overflow-wrap: break-word; }
+.inspector th { font-weight: 600; }
+.inspector thead th { border-bottom: 2px solid currentColor; }
 .inspector h3 { font-size: 1rem; font-weight: 600; margin: .8rem 0 .2rem; }
 .inspector .text { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 30rem; overflow-y: auto; margin: 0; }
 .inspector mark { color: #1a1a1a; }
@@ -45,9 +47,9 @@ def table_html(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], 
         True
     """
     shown = [plain(head) for head in heads]
-    columns = "".join(f"<th scope='col'>{head}</th>" for head in shown)
+    columns = "".join(f"<th scope='col'>{_broken(head)}</th>" for head in shown)
     lines = [
-        f"<tr><th scope='row'>{plain(row[0])}</th>"
+        f"<tr><th scope='row'>{_broken(plain(row[0]))}</th>"
         + "".join(f"<td data-label='{head}'>{plain(cell)}</td>" for head, cell in zip(shown[1:], row[1:], strict=True))
         + "</tr>"
         for row in rows
@@ -71,6 +73,11 @@ def marked_html(title: str, pieces: Sequence[tuple[str, float | None]]) -> str:
 def plain(text: object) -> str:
     """Return text as markup that shows it, and does nothing else."""
     return escape(printable(text))
+
+
+def _broken(name: str) -> str:
+    """Let a name's line end behind each underscore, on a screen that is narrow."""
+    return name.replace("_", "_<wbr>")
 
 
 def _piece(text: str, part: float | None) -> str:

@@ -83,7 +83,8 @@ def test_a_long_and_hostile_response_is_shown_in_part_and_as_text(judge):
 def test_tables_and_marks_hold_no_markup_of_strangers_and_read_without_colour():
     hostile = "<b>'\"&\x1b[31m\u202e"
     shown = "&lt;b&gt;&#x27;&quot;&amp;\\x1b[31m\\u202e"
-    assert f"<td data-label='{shown}'>{shown}</td>" in table_html("t", ["", hostile], [["row", hostile]])
+    table_of = table_html("t_u", ["", hostile], [["a_row", hostile]])
+    assert f"<td data-label='{shown}'>{shown}</td>" in table_of and "<th scope='row'>a_<wbr>row</th>" in table_of
     text = marked_html(hostile, [("a\n", 0.1), (hostile, -0.2), ("c", -0.6), ("d", 1.0), ("e", None)])
     assert f"<h3>{shown}</h3><p class='text'>a\n<mark class='lo'>{shown}</mark><mark class='lo much'>c</mark>" in text
     assert text.endswith("<mark class='hi much'>d</mark><span class='unread'>e</span></p></div>")
@@ -128,6 +129,7 @@ def test_what_a_file_holds_is_no_markup_in_an_error():
     assert as_message(DataFileError("It has the columns <img src=x onerror=y>, \x1b[31m.")) == (
         "It has the columns &lt;img src=x onerror=y&gt;, \\x1b[31m."
     )
+    assert as_message(DataFileError("/tmp/7f/a_b.csv expects rows."), "/tmp/7f/a_b.csv") == "a_b.csv expects rows."
 
 
 def test_two_judges_of_a_gallery_have_two_names(tmp_path):
