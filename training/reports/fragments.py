@@ -25,6 +25,9 @@ STYLE = """<style>
 .inspector .much { font-weight: 700; text-decoration-thickness: 2px; }
 .inspector .unread { opacity: .75; font-style: italic; }
 @media (max-width: 40rem) {
+  .inspector table { font-size: .8rem; }
+  .inspector th, .inspector td { padding-right: .4rem; }
+  .inspector table.cards { font-size: 1rem; }
   .inspector .cards thead { display: none; }
   .inspector .cards tr { display: block; border-bottom: 2px solid currentColor; padding: .4rem 0; }
   .inspector .cards th, .inspector .cards td { display: block; border: 0; padding: .2rem 0; }
@@ -50,7 +53,7 @@ def table_html(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], 
     columns = "".join(f"<th scope='col'>{_broken(head)}</th>" for head in shown)
     lines = [
         f"<tr><th scope='row'>{_broken(plain(row[0]))}</th>"
-        + "".join(f"<td data-label='{head}'>{plain(cell)}</td>" for head, cell in zip(shown[1:], row[1:], strict=True))
+        + "".join(_cell(head, cell) for head, cell in zip(shown[1:], row[1:], strict=True))
         + "</tr>"
         for row in rows
     ]
@@ -73,6 +76,10 @@ def marked_html(title: str, pieces: Sequence[tuple[str, float | None]]) -> str:
 def plain(text: object) -> str:
     """Return text as markup that shows it, and does nothing else."""
     return escape(printable(text))
+
+
+def _cell(head: str, text: str) -> str:
+    return f"<td data-label='{head}'>{_broken(plain(text))}</td>"
 
 
 def _broken(name: str) -> str:
