@@ -35,7 +35,7 @@ from inspector_cli.printable import PrintableParser, log_to_terminal, printable
 from hub_cards.backbone_license import BackboneLicense, base_model, find_license, known_license
 from hub_cards.other_repos import stage_dataset, stage_metric
 from hub_cards.saved_judge import SavedJudge
-from hub_cards.space import JUDGE, stage_space
+from hub_cards.space import JUDGE, named_folders, stage_space
 from hub_cards.space_files import METRIC
 from hub_cards.staging import check_empty, stage, tree
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
@@ -145,7 +145,7 @@ def _stage_judge(args: argparse.Namespace, folder: Path, repo_id: str) -> str:
 
 def _stage_space(args: argparse.Namespace, folder: Path) -> str:
     """Stage a judge's Space, with the judge where it is a folder, and say what was checked."""
-    judges = {path.resolve().name: path for path in args.gallery}
+    judges = named_folders(args.gallery)
     checked = "Its metadata are a Space's, its code compiles, and its requirements are pinned."
     if args.judge is None:
         stage_space(folder, None, {"embedded": EMBEDDED_JUDGE, **judges})

@@ -6,7 +6,7 @@ index need not have them. The same files give the same bytes, so a second push c
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,6 +65,21 @@ def stage_space(target: Path, judge: str | None = None, judges: Mapping[str, Pat
     _check_pins(target)
     refuse_leaks(target, [target, *(judges or {}).values()])
     return target
+
+
+def named_folders(folders: Iterable[Path]) -> dict[str, Path]:
+    """Name the folders of judges, by which their rows of a gallery are told apart.
+
+    Raises:
+        DataFileError: Two have one name.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        other = found.setdefault(folder.resolve().name, folder)
+        if other.resolve() != folder.resolve():
+            told = f"--gallery expects folders of different names, but got {other} and {folder}. Rename one."
+            raise DataFileError(told)
+    return found
 
 
 def _training() -> Path:

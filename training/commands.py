@@ -161,6 +161,7 @@ def _demo(args: argparse.Namespace) -> None:
     from inspector_cli.info import file_of
     from inspector_cli.judge import check_judge_options, load
 
+    from hub_cards.space import named_folders
     from inspector_pipeline.api.load import judge_name
 
     from .reports.demo import launch, make_app
@@ -171,7 +172,7 @@ def _demo(args: argparse.Namespace) -> None:
     check_judge_options(args)
     judge = load(args)
     own = [file_of(judge_name(args.judge), name, args.revision) for name in ("config.json", "results.json")]
-    judges = {Path(folder).resolve().name: Path(folder) for folder in args.gallery}
+    judges = named_folders(map(Path, args.gallery))
     if own[0] is not None:
         judges = {args.judge or "embedded": own[0].parent, **judges}
     app = make_app(judge, lambda scored: scored_page(scored, Asked()), gallery(judges))

@@ -137,5 +137,7 @@ def _pair(item: Any, alone: bool) -> Row:
     texts = [item] if isinstance(item, str) else [item.text, item.text_pair] if isinstance(item, TextPair) else item
     texts = [text for text in texts if text is not None]
     if len(texts) != (1 if alone else 2):
-        raise PairError(f"{EXPECTED}{' of a text each' if alone else ''}, but got {len(texts)} texts in one.")
+        given = "one text" if len(texts) == 1 else f"{len(texts)} texts"
+        reads = "a question alone: one text each" if alone else "a question and its response: two texts each"
+        raise PairError(f"{EXPECTED}, but got {given} for a pair. This judge reads {reads}.")
     return dict(zip(("question", "prediction"), texts, strict=False))

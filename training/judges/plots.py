@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from math import ceil
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 Results = Mapping[str, Any]
 DPI = 100
 WIDTH = 9.0  # inches, so 900 pixels
+PER_INCH = 10  # characters of a title
 COLORS = 256
 COLUMNS = 3  # of the plots with a panel for each aspect
 # Okabe and Ito's colours, which colour-blind people tell apart; lines differ in stroke and marker too
@@ -184,8 +186,9 @@ def _panels(
         return None
     columns = min(len(parts), COLUMNS)
     rows = ceil(len(parts) / columns)
-    figure = Figure((WIDTH, 1.0 + 2.9 * rows), layout="constrained")
-    figure.suptitle(title)
+    width = min(WIDTH, WIDTH * columns / COLUMNS + 1.4)
+    figure = Figure((width, 1.0 + 2.9 * rows), layout="constrained")
+    figure.suptitle(fill(title, int(PER_INCH * width)))
     figure.supxlabel(xlabel)
     figure.supylabel(ylabel)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()

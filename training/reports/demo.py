@@ -9,20 +9,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from inspector_cli.printable import printable
 
 from inspector_pipeline.api.load import evaluate_samples
-from inspector_pipeline.errors import DataFileError, PairError
+from inspector_pipeline.errors import DataFileError, InspectorError, PairError
 from inspector_pipeline.explain import NO_TOKEN
 from inspector_pipeline.files.tables import read_rows, write_rows
 from inspector_pipeline.jobs.flags import TRUNCATED
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.results import EXPLANATION, REASON, SEEN, UNFAMILIAR, own_rank_field
 
+from .fragments import marked_html, plain, table_html
 from .gallery import HEADS
 
 RESPONSES = 4
@@ -31,6 +31,7 @@ MOST_ROWS = 500  # of a file: what a page is waited for
 KEPT = 3600  # seconds that a report may be fetched
 MOST_BYTES = "20mb"  # of a file
 MOST_TEXT = 6000  # characters of a response that are shown; as much as a report shows
+EXPECTED = (InspectorError, ValueError, OSError)  # what is told on the page, as the commands tell it
 Mark = tuple[str, float | None]
 PageOf = Callable[[Path], str]
 ABOUT = (
@@ -139,7 +140,8 @@ def report_of(judge: InspectorPipeline, place: str | None, page_of: PageOf, fold
         raise DataFileError("The page expects a file of pairs, but got none. Upload one.")
     rows = read_rows(place)
     if not 1 <= len(rows) <= MOST_ROWS:
-        raise DataFileError(f"The page expects 1 to {MOST_ROWS} rows, but got {len(rows)}. Score them by the command.")
+        todo = f"Score {place} by the command." if rows else "Upload another file."
+        raise DataFileError(f"The page expects 1 to {MOST_ROWS} rows, but got {len(rows)}. {todo}")
     for old in folder.glob("*/report.html"):
         if old.stat().st_mtime < time.time() - KEPT:
             shutil.rmtree(old.parent, ignore_errors=True)
@@ -169,8 +171,7 @@ def make_app(judge: InspectorPipeline, page_of: PageOf, judges: Sequence[Sequenc
             _lay_out_file(judge, page_of)
         if judges:
             with gradio.Tab("Judges"):
-                rows = [list(row) for row in judges]
-                gradio.Dataframe(rows, headers=list(HEADS), interactive=False, wrap=True, label="A row each")
+                gradio.HTML(table_html("A row for each judge", HEADS, judges, cards=True), apply_default_css=False)
     return app
 
 
@@ -179,32 +180,39 @@ def launch(app: Any, **settings: Any) -> None:
     app.launch(max_file_size=MOST_BYTES, quiet=True, **settings)
 
 
+def shown_scores(judge: InspectorPipeline, results: Sequence[dict[str, Any]], numbers: Sequence[int]) -> str:
+    """Write scores, flags and the pieces that moved most, a column for each response."""
+    heads, rows = table(judge, results, numbers)
+    columns = ["", *(f"Response {number}" for number in numbers)]
+    lines = [[head, *cells] for head, *cells in zip(heads[1:], *(row[1:] for row in rows), strict=True)]
+    return table_html("Score (expected)", columns, lines)
+
+
 def _lay_out_responses(judge: InspectorPipeline) -> None:
     import gradio
 
-    told = f"what lowered (red) and raised (violet) {printable(ranked_aspect(judge))}"
+    told = f"what lowered (wavy) and raised (straight) {printable(ranked_aspect(judge))}"
 
     def on_score(question: str, *responses: str) -> list[Any]:
         try:
             results = judged(judge, question, responses)
-        except PairError as error:
-            raise gradio.Error(as_message(error)) from error
+        except EXPECTED as error:
+            raise gradio.Error(as_message(error), print_exception=False) from error
         numbers = numbered(responses)
-        heads, rows = table(judge, results, numbers)
         shown = [
-            gradio.HighlightedText(marks(judge, result), label=f"Response {number}: {told}", visible=True)
+            gradio.HTML(marked_html(f"Response {number}: {told}", marks(judge, result)), visible=True)
             for number, result in zip(numbers, results, strict=True)
         ]
-        hidden = [gradio.HighlightedText([], visible=False)] * (RESPONSES - len(results))
-        shares = gradio.Dataframe(probabilities(results, numbers), headers=PROBABILITY_HEADS, wrap=True)
-        return [gradio.Dataframe(rows, headers=heads, wrap=True), shares, *shown, *hidden]
+        hidden = [gradio.HTML("", visible=False)] * (RESPONSES - len(results))
+        shares = table_html("Probabilities", PROBABILITY_HEADS, probabilities(results, numbers))
+        return [shown_scores(judge, results, numbers), shares, *shown, *hidden]
 
     question = gradio.Textbox(label="Question", lines=3)
     boxes = [gradio.Textbox(label=f"Response {i + 1}", lines=4) for i in range(RESPONSES)]
     button = gradio.Button("Score", variant="primary")
-    scores = gradio.Dataframe(label="Score (expected)", interactive=False, wrap=True)
-    texts = [gradio.HighlightedText(visible=False) for _ in range(RESPONSES)]
-    shares = gradio.Dataframe(label="Probabilities", interactive=False, wrap=True)
+    scores = gradio.HTML(apply_default_css=False)
+    texts = [gradio.HTML(visible=False, apply_default_css=False) for _ in range(RESPONSES)]
+    shares = gradio.HTML(apply_default_css=False)
     button.click(on_score, [question, *boxes], [scores, shares, *texts])
 
 
@@ -217,13 +225,19 @@ def _lay_out_file(judge: InspectorPipeline, page_of: PageOf) -> None:
     def on_file(place: str | None) -> str:
         try:
             return report_of(judge, place, page_of, folder)
-        except (DataFileError, PairError) as error:
-            raise gradio.Error(as_message(error)) from error
+        except EXPECTED as error:
+            raise gradio.Error(as_message(error, place), print_exception=False) from error
 
     file = gradio.File(label=f"Pairs, at most {MOST_ROWS}", type="filepath")
     gradio.Button("Report").click(on_file, file, gradio.File(label="Report"))
 
 
-def as_message(error: Exception) -> str:
-    """Return an error's message for the page, which takes messages for markup; they may quote a stranger's file."""
-    return escape(printable(error))
+def as_message(error: Exception, place: str | None = None) -> str:
+    """Return an error's message for the page, which takes messages for markup; they may quote a stranger's file.
+
+    Args:
+        error: What is told.
+        place: Where an upload stands on the server, of which the page says no more than the name.
+    """
+    told = str(error)
+    return plain(told.replace(place, Path(place).name) if place else told)

@@ -21,6 +21,7 @@ from ..judges.plots import BLUE, PLOTS
 
 RC: Any = {"svg.fonttype": "none", "svg.hashsalt": "inspector", "text.parse_math": False, "font.size": 10}
 BINS = 20
+GREY = "#dddddd"
 LONGEST_NAME = 28
 
 
@@ -48,7 +49,7 @@ def histogram(values: Array, name: str) -> Figure:
 
 
 def groups(found: Sequence[Mapping[str, Any]], field: str) -> Figure | None:
-    """Draw each group's mean of the ranked field with its interval, highest first."""
+    """Draw each group's mean of the ranked field with its interval, highest first, before where its rows lie."""
     if not found:
         return None
     ordered = sorted(found, key=lambda one: one["ranked"]["value"])
@@ -57,12 +58,17 @@ def groups(found: Sequence[Mapping[str, Any]], field: str) -> Figure | None:
     values = np.array([one["ranked"]["value"] for one in ordered])
     ends = np.array([[one["ranked"][end] for one in ordered] for end in ("low", "high")])
     errors = np.nan_to_num(np.abs(ends - values))
+    low, _, high = np.array([one["spread"] for one in ordered]).T
+    axes.use_sticky_edges = False  # of bars, which would end where the axes do
+    axes.barh(range(len(ordered)), high - low, left=low, height=0.6, color=GREY)
     axes.errorbar(
         values, range(len(ordered)), xerr=errors, fmt="o", color=BLUE, ecolor="black", elinewidth=1, capsize=3
     )
     names = [f"{shortened(one['name'])} ({one['n']:,})" for one in ordered]
     axes.set_yticks(range(len(ordered)), names)
-    axes.set_xlabel(f"mean {shortened(field)}, 95 % interval over questions")
+    axes.set_xlabel(
+        f"mean {shortened(field)}\nwith its 95 % interval over questions\ngrey: where the middle 80 % of rows lie"
+    )
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

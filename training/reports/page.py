@@ -33,7 +33,7 @@ from ..evaluation.highlights import FIGURES, METHODS
 from ..judges.plots import PLOTS
 from .figures import groups, histogram, of_results, picture
 from .numbers import figure, interval
-from .rows import ABSTAINED, TRUNCATED, flag, nested, number, read_scored, shown_rows, texts_of
+from .rows import ABSTAINED, TRUNCATED, flag, label_of, nested, read_scored, shown_rows, texts_of
 from .scored import Asked, Scored
 from .summary import summary
 
@@ -74,6 +74,7 @@ def scored_page(place: Path, asked: Asked, rows: int = ROWS) -> str:
         plots=plots,
         groups=picture(partial(groups, found["groups"], scored.ranked_by)),
         group=asked.group,
+        scored_group=scored.groups[0],
         labels=asked.labels,
         shown=len(chosen),
         data=embedded(_data(scored, asked, chosen)),
@@ -254,7 +255,7 @@ def _row(scored: Scored, asked: Asked, at: int, row: Row, questions: dict[str, i
     if asked.group is not None:
         found["g"] = printable(scored.groups[at])
     if asked.labels:
-        found["l"] = [number(row.get(column)) for column in asked.labels.values()]
+        found["l"] = [label_of(row.get(column)) for column in asked.labels.values()]
     where = f"{scored.place}: row {at}, {prefix + EXPLANATION},"
     if explained := nested(row.get(prefix + EXPLANATION), where):
         try:

@@ -46,16 +46,21 @@
     at("groupbox").hidden = false;
     at("groupname").textContent = data.group;
     option(at("group"), "", "all");
-    const names = [...new Set(data.rows.map((row) => row.g))].sort();
+    const names = [...new Set(data.rows.map((row) => row.g))].sort(new Intl.Collator("en", { numeric: true }).compare);
     names.forEach((name, i) => option(at("group"), String(i), name));
     at("group").names = names;
+    const place = new Map(names.map((name, i) => [name, i]));
+    keys.g = [`by ${data.group}`, (row) => place.get(row.g)];
+    option(at("order"), "g", keys.g[0]);
   }
   for (const row of data.rows) row.low = (data.questions[row.q] + "\n" + row.p).toLowerCase();
 
-  const columns = [["row", "input"], [data.field, "high", "low"], ["question"], ["response"], ["flags"], ["doubt", "doubt"]];
-  data.aspects.forEach((name, i) => columns.push([name, "E" + i, "e" + i]));
+  // What was asked for stands before the aspects, which may be more than a screen is wide.
+  const columns = [["row", "input"], [data.field, "high", "low"], ["question"], ["response"], ["flags"]];
+  if (data.group !== null) columns.push([data.group, "g"]);
   data.labels.forEach((name, i) => columns.push([`${name} label`, "l" + i]));
-  if (data.group !== null) columns.push([data.group]);
+  columns.push(["doubt", "doubt"]);
+  data.aspects.forEach((name, i) => columns.push([name, "E" + i, "e" + i]));
   const broken = (element, name) => {
     // a line may end behind each underscore, so that columns stay narrow
     name.split("_").forEach((part, i, all) => element.append(part + (i < all.length - 1 ? "_" : ""), make("wbr")));
@@ -161,7 +166,7 @@
     return tr;
   };
   const line = (row) => {
-    const tr = make("tr");
+    const tr = make("tr", undefined, state.open.has(row.n) ? "open" : "");
     const first = cell(tr, "row", undefined, "num");
     const button = make("button", `${row.n + 1} `);
     button.type = "button";
@@ -180,16 +185,19 @@
     snip(tr, "question", data.questions[row.q]);
     snip(tr, "response", row.p);
     cell(tr, "flags", [...row.f].map((mark) => FLAGS[mark]).join(", "));
-    cell(tr, "doubt", row.d.toFixed(3), "num");
-    row.s.forEach((score, i) => cell(tr, data.aspects[i], `${score} (${row.e[i].toFixed(2)})`, "num"));
+    if (data.group !== null) cell(tr, data.group, row.g, "group");
     (row.l || []).forEach((label, i) => cell(tr, `${data.labels[i]} label`, label === null ? "–" : String(label), "num"));
-    if (data.group !== null) cell(tr, data.group, row.g);
+    cell(tr, "doubt", row.d.toFixed(3), "num more");
+    row.s.forEach((score, i) => cell(tr, data.aspects[i], `${score} (${row.e[i].toFixed(2)})`, "num more"));
     return tr;
   };
   function show(anew) {
-    if (anew) state.page = 0;
     state.order = at("order").value;
-    const rows = chosen();
+    if (anew) {
+      state.page = 0;
+      state.rows = chosen();
+    }
+    const rows = state.rows;
     const last = Math.max(0, Math.ceil(rows.length / PAGE) - 1);
     state.page = Math.min(state.page, last);
     const part = rows.slice(state.page * PAGE, (state.page + 1) * PAGE);

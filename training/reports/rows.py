@@ -23,6 +23,7 @@ from .scored import Asked, Scored, text_columns
 ABSTAINED = "abstained"
 TRUNCATED = "truncated"
 PROBABILITIES = "probabilities"
+NO_GROUP = "(none)"  # of rows without a value in the column of groups
 
 
 def read_scored(place: Path, asked: Asked) -> Scored:
@@ -93,6 +94,26 @@ def level(value: Any) -> Any:
     return value if math.isnan(found) else int(found) if found.is_integer() else found
 
 
+def label_of(value: Any) -> float:
+    """Return a label as a whole number, where yes and no are 1 and 0; NaN where it is none."""
+    said = flag(value)
+    found = number(value) if said is None else float(said)
+    return found if found.is_integer() else math.nan
+
+
+def group_name(value: Any) -> str:
+    """Name the group of a cell's value, whatever the cell holds; the same in every format."""
+    if is_blank(value):
+        return NO_GROUP
+    nests = isinstance(value, (bool, dict, list))
+    return json.dumps(value, ensure_ascii=False, default=str) if nests else str(value)
+
+
+def is_blank(value: Any) -> bool:
+    """Say whether a cell holds nothing; NaN is what some tables have for that."""
+    return value is None or value == "" or value != value
+
+
 def flag(value: Any) -> bool | None:
     """Return a cell as yes, no or None."""
     return value if isinstance(value, bool) else {"true": True, "false": False}.get(str(value).lower())
@@ -131,6 +152,7 @@ class _Numbers:
         self.scores: dict[str, list[Any]] = {name: [] for name in aspects}
         self.expected = {name: array("d") for name in aspects}
         self.labels = {name: array("d") for name in asked.labels}
+        self.unread = dict.fromkeys(asked.labels, 0)
         self.shares: dict[str, list[dict[str, float]]] = {name: [] for name in asked.labels}
         self.ranked, self.doubt, self.questions = array("d"), array("d"), array("q")
         self.groups: list[str] = []
@@ -159,9 +181,11 @@ class _Numbers:
         if abstained is not None:
             self.abstained = (self.abstained or 0) + abstained
         for name, column in self.asked.labels.items():
-            self.labels[name].append(number(row.get(column)))
+            label = label_of(row.get(column))
+            self.unread[name] += math.isnan(label) and not is_blank(row.get(column))
+            self.labels[name].append(label)
             self.shares[name].append(shares.get(name) or {})
-        group = "" if self.asked.group is None else str(row.get(self.asked.group, ""))
+        group = "" if self.asked.group is None else group_name(row.get(self.asked.group))
         self.groups.append(self._groups.setdefault(group, group))
         question = str(row.get(self.question, row.get("id", len(self.ranked))))
         self.questions.append(self._known.setdefault(question, len(self._known)))
@@ -182,6 +206,13 @@ class _Numbers:
         odd = [name for name, rows in self.shares.items() if not all(_is_whole(c) for own in rows for c in own)]
         if odd:
             raise DataFileError(f"--label expects an aspect whose scores are whole numbers, but got {odd[0]!r}.")
+        for name, n in self.unread.items():
+            if n and np.isnan(self.labels[name]).all():
+                column = self.asked.labels[name]
+                raise DataFileError(
+                    f"{self.place} expects labels that are whole numbers, or true and false, in the column {column!r}, "
+                    f"but none of {n} is one. Write them as the judge's scores."
+                )
         classes = {name: sorted({int(c) for own in rows for c in own}) for name, rows in self.shares.items()}
         good = {
             name: {c: np.array([number(own.get(str(c), 0.0)) for own in self.shares[name]]) for c in found}
@@ -204,6 +235,7 @@ class _Numbers:
             self.abstained,
             rejected,
             manifest,
+            self.unread,
         )
 
 

@@ -32,6 +32,7 @@ class Scored:
         abstained: From how many rows the judge abstains; None where rows do not say it.
         rejected: Rows of the job that have no score.
         manifest: The job's; empty where the rows are a file.
+        unread: Aspect -> how many cells of its labels' column hold something that is no label.
     """
 
     place: Path
@@ -50,6 +51,7 @@ class Scored:
     abstained: int | None
     rejected: int
     manifest: dict[str, Any] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
 
     @property
     def texts(self) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from .scored import Scored
 
 MOST_GROUPS = 40  # those with most rows
 MOST_REASONS = 8
+SPREAD = (0.1, 0.5, 0.9)  # quantiles of a group's rows
 BOOTSTRAPS = 200
 MOST_BOOTSTRAPPED = 20_000  # rows; of more the figures come without intervals
 Z = 1.959964  # of a 95 % interval
@@ -23,9 +24,9 @@ def summary(scored: Scored) -> dict[str, Any]:
 
     Returns:
         `counts` of rows; `aspects`: name -> mean expected score with its interval, and the share of each score;
-        `groups`: a list of each group's name, rows, mean of the ranked field with its interval and mean of each
-        aspect's expected score, most rows first; `labels`: aspect -> figures beside labels, with `reliability` and
-        `confusion` in the form of results.json.
+        `groups`: a list of each group's name, rows, mean of the ranked field with its interval, its quantiles of
+        `SPREAD` and mean of each aspect's expected score, most rows first, of `n_groups` those with most; `labels`:
+        aspect -> figures beside labels, with `reliability` and `confusion` in the form of results.json.
     """
     flags = scored.flags.counts()
     return {
@@ -47,6 +48,7 @@ def summary(scored: Scored) -> dict[str, Any]:
             for name in scored.aspects
         },
         "groups": _groups(scored),
+        "n_groups": len(set(scored.groups)),
         "labels": {name: _labelled(scored, name) for name in scored.labels},
     }
 
@@ -79,7 +81,8 @@ def _groups(scored: Scored) -> list[dict[str, Any]]:
         here = names == name
         means = {aspect: float(values[here].mean()) for aspect, values in scored.expected.items()}
         ranked = clustered_mean(scored.ranked[here], scored.questions[here])
-        found.append({"name": name, "n": n, "ranked": ranked, "aspects": means})
+        spread = np.quantile(scored.ranked[here], SPREAD).tolist()
+        found.append({"name": name, "n": n, "ranked": ranked, "spread": spread, "aspects": means})
     return found
 
 
@@ -87,8 +90,9 @@ def _labelled(scored: Scored, name: str) -> dict[str, Any]:
     """Set an aspect's scores beside its labels, where rows have one."""
     here = ~np.isnan(scored.labels[name])
     truth = scored.labels[name][here].astype(np.int64)
+    unread = scored.unread.get(name, 0)
     if not len(truth):
-        return {"n": 0}
+        return {"n": 0, "unread": unread}
     scores = np.asarray(scored.scores[name], dtype=np.int64)[here]
     classes = sorted({*scored.good[name], *truth.tolist(), *scores.tolist()})
     good = is_good(np.asarray(classes), classes)
@@ -100,6 +104,7 @@ def _labelled(scored: Scored, name: str) -> dict[str, Any]:
     columns = Predictions(expected[None], expected[None], probability[None], scores[None])
     found: dict[str, Any] = {
         "n": len(truth),
+        "unread": unread,
         "reliability": reliability(is_good(truth, classes), probability[None]),
         "confusion": confusion(truth, classes, columns),
     }

@@ -268,6 +268,7 @@ def test_clients_of_classifiers_are_answered_in_their_shape(judge):
         for inputs in ("alone", ["a", "b", "c"], [["a"]], [["a"], ["b"]], [{"text": "a"}], []):
             status, answer, _ = ask(port, "/predict", {"inputs": inputs})
             assert status == 422 and answer["error"] == answer["detail"], (inputs, answer)
+            assert not inputs or "a pair. This judge reads a question and its response" in answer["error"]
         long = [["q", "a " * 200], pairs[0]]
         assert ask(port, "/predict", {"inputs": long, "truncate": True})[0] == 200
         status, answer, _ = ask(port, "/predict", {"inputs": long, "truncate": False})

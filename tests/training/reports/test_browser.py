@@ -2,11 +2,13 @@
 
 import re
 import time
+from functools import partial
 
 import pytest
 from inspector_training.reports.page import judge_page, scored_page
 from inspector_training.reports.scored import Asked
-from support.browser import needs_browser, opened
+from support import browser as browsers
+from support.browser import needs_browser
 from support.scored_rows import scored_rows, write_rows
 
 from inspector_pipeline.api.load import EMBEDDED_JUDGE
@@ -31,6 +33,13 @@ def judge(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def opened():
+    """Opens pages in one browser."""
+    with browsers.launched() as browser:
+        yield partial(browsers.opened, browser=browser)
+
+
 def says(tab, text):
     """Wait until the line over the rows begins so."""
     from playwright.sync_api import expect
@@ -42,7 +51,7 @@ def first(tab):
     return float(tab.locator("#body tr:not(.detail) td").nth(1).inner_text())
 
 
-def test_the_worst_row_is_the_first_and_every_order_and_filter_is_quick(page):
+def test_the_worst_row_is_the_first_and_every_order_and_filter_is_quick(opened, page):
     worst = min(row["expected_correctness"] for row in scored_rows(ROWS))
     with opened(page) as tab:
         assert first(tab) == pytest.approx(worst, abs=1e-3)
@@ -62,7 +71,7 @@ def test_the_worst_row_is_the_first_and_every_order_and_filter_is_quick(page):
         assert tab.locator("#body script, #body img").count() == 0
 
 
-def test_a_row_opens_by_keyboard_and_shows_its_highlights(page):
+def test_a_row_opens_by_keyboard_and_shows_its_highlights(opened, page):
     with opened(page) as tab:
         tab.fill("#find", "basket 300?")
         says(tab, "2 of")
@@ -80,7 +89,7 @@ def test_a_row_opens_by_keyboard_and_shows_its_highlights(page):
         assert tab.locator(".detail").count() == 0
 
 
-def test_heads_sort_and_say_so(page):
+def test_heads_sort_and_say_so(opened, page):
     with opened(page) as tab:
         tab.get_by_role("button", name="clarity", exact=True).click()
         head = tab.locator("th", has=tab.get_by_role("button", name="clarity", exact=True))
@@ -90,13 +99,18 @@ def test_heads_sort_and_say_so(page):
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_nothing_stands_out_of_the_page(page, judge, size):
+def test_nothing_stands_out_of_the_page(opened, page, judge, size):
     for path in (page, judge):
         with opened(path, size) as tab:
             assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
             assert all(tab.evaluate("[...document.images].map((image) => image.naturalWidth > 0)"))
+            if size == "phone" and path == page:  # a card is short until it is opened
+                doubt = tab.locator("#body td[data-label=doubt]").first
+                assert not doubt.is_visible()
+                tab.locator("#body button").first.click()
+                assert doubt.is_visible()
 
 
-def test_without_its_script_the_numbers_are_there(page):
+def test_without_its_script_the_numbers_are_there(opened, page):
     with opened(page, java_script_enabled=False) as tab:
         assert tab.locator("noscript").count() == 1 and "not said" in tab.locator("#overview").inner_text()

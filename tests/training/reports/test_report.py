@@ -23,7 +23,7 @@ from inspector_pipeline.api.load import EMBEDDED_JUDGE
 from inspector_pipeline.errors import DataFileError
 
 ALL = Asked({"correctness": "correct"}, "generator")
-VOID = {"meta", "img", "input", "link", "br"}
+VOID = {"meta", "img", "input", "link", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -91,6 +91,8 @@ def test_the_numbers_are_those_of_the_rows(place, page, rows):
     p, truth = (np.array([row[key] for row in rows]) for key in ("expected_correctness", "correct"))
     assert found["ranked"]["value"] == pytest.approx(p.mean())
     assert found["groups"][0]["n"] == sum(row["generator"] == found["groups"][0]["name"] for row in rows)
+    largest = p[[row["generator"] == found["groups"][0]["name"] for row in rows]]
+    assert found["groups"][0]["spread"] == pytest.approx(np.quantile(largest, [0.1, 0.5, 0.9]))
     own = found["labels"]["correctness"]["metrics"]
     assert own["auroc"]["value"] == round(roc_auc_score(truth, p), 4)
     assert own["brier"]["value"] == round(brier_score_loss(truth, p), 4)
@@ -110,6 +112,25 @@ def test_the_rows_are_all_there_as_data(page, rows):
         ends = [end for end, _ in own["x"]["x"]]
         assert ends[-1] == len(own["p"]) and ends == sorted(ends)
     assert data["rows"][30]["p"] == rows[30]["prediction"]
+
+
+def test_groups_of_any_cells_and_labels_of_yes_and_no(rows, tmp_path, capsys):
+    cells = [3, 3.0, 0.5, True, ["a", 1], {"b": None}, "", None, "ü"]
+    names = ["3", "3.0", "0.5", "true", '["a", 1]', '{"b": null}', "(none)", "(none)", "ü"]
+    said = [True, "false", 1, 0.0, "1", 0.5, "maybe", None, ""]
+    some = [row | {"kind": cells[i % 9], "ok": said[i % 9]} for i, row in enumerate(rows[20:110])]
+    place = write_rows(tmp_path / "rows.jsonl", some)
+    scored = read_scored(place, Asked({"correctness": "ok"}, "kind"))
+    assert scored.groups[:9] == names and scored.unread == {"correctness": 20}
+    assert scored.labels["correctness"][:9].tolist() == pytest.approx([1, 0, 1, 0, 1, *[np.nan] * 4], nan_ok=True)
+    words = Page(scored_page(place, Asked({"correctness": "ok"}, "kind"))).words
+    assert "50 (20 more are no whole number)" in words and '["a", 1]' in words
+    many = write_rows(tmp_path / "many.jsonl", [row | {"kind": i, "ok": "maybe"} for i, row in enumerate(some)])
+    assert "Shown are the 40 with most rows, of 90." in Page(scored_page(many, Asked({}, "kind"))).words
+    one = write_rows(tmp_path / "one.jsonl", [row | {"kind": 7} for row in some])
+    assert "All rows have one value there: 7." in Page(scored_page(one, Asked({}, "kind"))).words
+    assert main(["report", str(many), "--label", "correctness=ok"]) == 1
+    assert "in the column 'ok', but none of 90 is one" in capsys.readouterr().err
 
 
 def test_strangers_text_cannot_become_markup(place, page):
