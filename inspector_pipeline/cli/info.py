@@ -142,7 +142,7 @@ def _calibrated(config: Any, part: dict[str, Any] | None) -> list[tuple[str, str
                 if entry
                 else ""
             )
-            lines.append(("", f"sets that hold {one.coverage:.0%} of the labels{held}"))
+            lines.append(("", f"sets that hold {100 * one.coverage:.3g} % of the labels{held}"))
         lines += [("", warning) for warning in (entry or {}).get("warnings", [])]
     return lines
 

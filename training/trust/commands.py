@@ -78,7 +78,7 @@ def _show_calibration(found: dict[str, Any]) -> None:
         before, after, sets = one["before"], one["after"], one["sets"]
         errors = f"{_short(before['calibration_error'])} to {_short(after['calibration_error'])}"
         scores = (_short(part["rps"]["value"]) for part in (before, after))
-        covered = f"{_interval(sets['covered'])} of {sets['coverage']:.0%}"
+        covered = f"{_interval(sets['covered'])}, stated {sets['stated']:.3f}"
         rows.append((name, str(one["n"]), one["method"], *scores, _interval(one["gain"]["rps"], "+"), errors, covered))
         rows[-1] += (f"{sets['mean_size']:.2f}",)
     _table(heads, rows)

@@ -4,6 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def estimate(
     Raises:
         DataFileError: A file is not as expected, a labelled row was not scored, or a label is no number.
     """
+    if pass_at is not None and not isfinite(pass_at):
+        raise DataFileError(f"pass_at expects a number, but got {pass_at}.")
     required = ("question", *([by] if by else []))
     read = read_scored([Path(place) for place in scored], required, rank_by, keep_abstained=True)
     table = read.rows if labelled is None else read_rows(str(labelled))
@@ -87,13 +90,17 @@ def estimate(
     drawn = [row for row in rows if str(row.get(ESCALATED)).lower() != "true"]
     warnings = [f"{len(rows) - len(drawn)} labels are left out: their rows were chosen for doubt, not at random."]
     labels = np.array([_number(row[column], name) for row in drawn])
-    labels = labels if pass_at is None else (labels >= pass_at).astype(np.float64)
+    if pass_at is not None:
+        labels = (labels >= pass_at).astype(np.float64)
     places = np.array(_places(read.rows, drawn, by, name), dtype=np.int64)
     systems = np.array([str(row[by]) if by else ALL for row in read.rows])
     question = np.array([question_id(str(row["question"])) for row in read.rows])
     said = _said(read, pass_at)
     found: dict[str, MeanEstimate] = {}
     warnings = warnings if len(drawn) < len(rows) else []
+    if pass_at is not None and len(labels) and np.ptp(labels) == 0:
+        told = "All labels are" if labels[0] else "No label is"
+        warnings.append(f"{told} {pass_at:g} or more: see that this is a mark of their scale.")
     for system in dict.fromkeys(systems.tolist()):
         is_own = systems[places] == system
         own, rest = places[is_own], np.setdiff1d(np.flatnonzero(systems == system), places)
