@@ -18,7 +18,15 @@ from .backbone_license import base_model, known_license
 from .cards import render
 from .evidence import LAGER_PAPER, PAPER, PAPER_URL, DataSource, Intervals, compared_metrics, data_sources
 from .markdown import Markdown
-from .measured import calibration_table, degenerate_table, matched_table, ranking_table, unseen_table, use_table
+from .measured import (
+    calibration_table,
+    degenerate_table,
+    matched_table,
+    ranking_table,
+    trust_table,
+    unseen_table,
+    use_table,
+)
 
 PLOTS = {
     "layer_curve.png": "Quality by depth.",
@@ -188,6 +196,12 @@ class JudgeCard:
         """A table: how well it ranks systems; none where that was not measured."""
         part = self.results.get("ranking")
         return ranking_table(part) if part else None
+
+    @property
+    def trust(self) -> Markdown | None:
+        """A table: how far its scores can be believed; none where that was not measured."""
+        part = self.results.get("trust")
+        return trust_table(part) if part else None
 
     @property
     def matched(self) -> Markdown | None:

@@ -24,7 +24,7 @@ def calibration_table(part: Part) -> Markdown:
         before, after, sets = entry["before"], entry["after"], entry["sets"]
         scores = f"{_shown(before['rps'])} | {_shown(after['rps'])} | {_shown(entry['gain']['rps'])}"
         errors = f"{before['calibration_error']:.3f} to {after['calibration_error']:.3f}"
-        held = f"{_shown(sets['covered'])}, stated {sets['coverage']:.2f} | {sets['mean_size']:.2f}"
+        held = f"{_shown(sets['covered'])}, stated {sets.get('stated', sets['coverage']):.2f} | {sets['mean_size']:.2f}"
         lines.append(f"| {words(name)} | {entry['n']} | {words(entry['method'])} | {scores} | {errors} | {held} |")
     return Markdown("\n".join(lines))
 
@@ -140,6 +140,33 @@ def ranking_table(part: Part) -> Markdown:
             by = "labels alone" if kind == "labels_alone" else "labels and judge"
             lines.append(f"| {by} | {n} labelled | two | {worse} | {called} |")
     return Markdown("\n".join([*lines, *told]))
+
+
+def trust_table(part: Part) -> Markdown:
+    """Write the part `trust` of results.json as lines of Markdown: how far scores can be believed.
+
+    Args:
+        part: What `python -m training trust_report` measured: column of scores -> `conformal`, `decisions`, `means`.
+    """
+    lines = ["| by | what | share |", "|---|---|---|"]
+    for field, own in part.items():
+        rows = []
+        for kind, of in (("questions", "new questions"), ("generators", "new questions of new generators")):
+            for asked, one in own["conformal"][kind].items():
+                stated = f"sets stated to hold {_percent(one['stated'])} ({_percent(float(asked))} were asked)"
+                held = f"{_shown(one['covered'])}; {_percent(one['single'])} name one label"
+                rows.append((f"{stated} of the labels of {of} hold", held))
+        made = own["decisions"]
+        told = (
+            f"of {made['n_decisions']} decisions between a right and a wrong answer to a question right, of the surest"
+        )
+        rows += [(f"{told} {float(share):.0%}", _shown(made["curve"][share])) for share in ("0.1", "0.3", "0.5", "1.0")]
+        for n, one in own["means"]["labels"].items():
+            held = f"{_percent(one['covered'])} ({_percent(one['lowest'])} to {_percent(one['highest'])})"
+            saved = f"{one['labels_saved']:.1f} labels saved"
+            rows.append((f"95 % intervals of a generator's mean from {n} labels hold it", f"{held}; {saved}"))
+        lines += [f"| {words(field)} | {what} | {figure} |" for what, figure in rows]
+    return Markdown("\n".join(lines))
 
 
 def _is_way(entry: Part, key: str) -> bool:

@@ -94,6 +94,7 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
         *_calibrated(config, results.get("calibration")),
         *_degenerate(results.get("degenerate")),
         *_use(results.get("use")),
+        *_trust(results.get("trust")),
     ]
 
 
@@ -142,7 +143,7 @@ def _calibrated(config: Any, part: dict[str, Any] | None) -> list[tuple[str, str
                 if entry
                 else ""
             )
-            lines.append(("", f"sets that hold {one.coverage:.0%} of the labels{held}"))
+            lines.append(("", f"sets that hold {100 * one.coverage:.3g} % of the labels{held}"))
         lines += [("", warning) for warning in (entry or {}).get("warnings", [])]
     return lines
 
@@ -182,6 +183,20 @@ def _use(part: dict[str, Any] | None) -> list[tuple[str, str]]:
         (name, ", ".join(f"{way} {_figure(entry[way])}" for way in ways if way in entry) + " right")
         for name, entry in columns.items()
     ]
+
+
+def _trust(part: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say how far scores can be believed of questions and generators that no fit saw."""
+    lines = []
+    for field, own in (part or {}).items():
+        right = ", ".join(f"{float(share):.0%} {_figure(own['decisions']['curve'][share])}" for share in ("0.1", "0.3"))
+        sets = own["conformal"]["generators"].values()
+        held = ", ".join(f"{100 * one['stated']:.3g} % {_figure(one['covered'])}" for one in sets)
+        lines += [
+            ("unseen", f"{field}: of the surest decisions between two answers right, of {right}"),
+            ("", f"{field}: of score sets that state so much hold the label {held}"),
+        ]
+    return lines
 
 
 def _figure(interval: dict[str, Any]) -> str:

@@ -151,14 +151,14 @@ def input_files(scored: Iterable[Path], judge: str | None) -> list[Path]:
 
 
 def numbers(rows: Sequence[Row], column: str, source: str) -> Array:
-    """Return a column of numbers, (rows,).
+    """Return a column of finite numbers, (rows,).
 
     Raises:
         DataFileError: A row has none there.
     """
     found = np.array([_number(row.get(column)) for row in rows], dtype=np.float64)
-    if np.isnan(found).any():
-        place = int(np.flatnonzero(np.isnan(found))[0])
+    if not np.isfinite(found).all():
+        place = int(np.flatnonzero(~np.isfinite(found))[0])
         raise DataFileError(
             f"{source} expects a number as {column!r}, but row {place} has {rows[place].get(column)!r:.60}."
         )

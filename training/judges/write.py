@@ -22,7 +22,7 @@ from ..audits.report import audit_summary
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 from .plots import draw
 
-CARD_KEYS = {"sources", "meanings", "notes", "retrain", "cost", "degenerate", "use", "ranking", "highlights"}
+CARD_KEYS = {"sources", "meanings", "notes", "retrain", "cost", "degenerate", "use", "ranking", "highlights", "trust"}
 
 
 def write_judge(

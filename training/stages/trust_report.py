@@ -41,7 +41,7 @@ class Config:
 
     Attributes:
         scores: Tables of answers.
-        output: JSON file of the figures.
+        output: JSON file with the part `trust`, which can go onto the judge's card (`export --card`).
         fields: Columns of scores, higher for right answers; `length`, where rows have no such column, is the number of
             characters of the prediction, or where short answers are right more often its negative.
         question: Column of the questions, or of their ids.
@@ -73,7 +73,7 @@ def run(config: Config) -> dict[str, Any]:
     """Measure, write the figures, and show them.
 
     Returns:
-        Column of scores -> `conformal`, `decisions` and `means`; empty where it was there already.
+        The part `trust`: column of scores -> `conformal`, `decisions` and `means`; empty where it was there already.
 
     Raises:
         DataFileError: A file cannot be read, or a row lacks a column.
@@ -113,7 +113,7 @@ def run(config: Config) -> dict[str, Any]:
         }
         for line in report_lines(found[name]):
             logger.info("%s: %s.", name, line)
-    write_atomically(config.output, json_text(found))
+    write_atomically(config.output, json_text({"trust": found}))
     manifest.write(config.output, [config.output])
     return found
 

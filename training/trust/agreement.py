@@ -31,6 +31,7 @@ from inspector_pipeline.results import RANK_BY
 from ..evaluation.metrics import Array, cohen_kappa, interval, quadratic_kappa, resamples, rounded, shown
 from ..evaluation.scored import read_entries
 from ..rows.alpha import krippendorff_alpha
+from ..rows.scales import is_blank, number_of
 
 FEWEST_RATERS = 3
 FEW_ROWS = 30  # below, ranks are tested in the place of means
@@ -190,17 +191,16 @@ def as_labels(column: Sequence[Any], words: Mapping[str, float], name: str) -> N
     Raises:
         DataFileError: A label is neither.
     """
-    found = []
+    found, known = [], {"true": 1, "false": 0, **{word.casefold(): number for word, number in words.items()}}
     for i, value in enumerate(column):
-        text = "" if value is None else str(value).strip()
-        known = {"true": 1.0, "false": 0.0, **{word.lower(): number for word, number in words.items()}}
-        try:
-            found.append(float("nan") if not text else known[text.lower()] if text.lower() in known else float(text))
-        except ValueError as error:
+        is_missing = is_blank(value) or str(value).strip().casefold() == "nan"
+        label = None if is_missing else number_of(value, known)
+        if label is None and not is_missing:
             raise DataFileError(
-                f"{name} expects numbers as labels, but row {i} has {text!r:.60}. Say what words stand for: --words "
+                f"{name} expects numbers as labels, but row {i} has {value!r:.60}. Say what words stand for: --words "
                 "yes=1 no=0."
-            ) from error
+            )
+        found.append(float("nan") if label is None else float(label))
     return np.array(found)
 
 

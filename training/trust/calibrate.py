@@ -15,7 +15,7 @@ from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
 
 from ..evaluation.metrics import Resamples, interval, resamples
 from ..rows.reading import as_pairs
-from .conformal import by_value, coverage_of, cross_conformal, least_probabilities
+from .conformal import Thresholds, by_value, coverage_of, cross_conformal, least_probabilities
 from .level_maps import Nested, Slice, choose_method, fit_map, nested_maps
 from .reliability import fit_of_probabilities
 from .selective import area_under_risk, risk_coverage
@@ -23,6 +23,7 @@ from .slices import Labelled, judge_says, labelled_rows, slice_of
 
 LEAST_LABELS, LEAST_QUESTIONS = 20, 10
 FEW_LABELS, FEW_QUESTIONS, FEW_OF_A_KIND = 50, 30, 10
+MORE = 0.01  # than was asked, from where on it is told
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class CalibrationSettings:
 
     Attributes:
         methods: Those to choose from, each one of `METHODS`; of equal ones the first is taken.
-        coverage: Which share of labels the score sets are to hold.
+        coverage: Which share of labels the score sets are to hold. Where the likeliest level alone holds more, that is
+            stated in its place.
         by_label: Whether each level's labels are to be covered by themselves, rather than all together.
         group: A column whose groups are each to be covered; the judge, which does not know the group of a new row, gets
             the thresholds of the group that needs the widest sets.
@@ -175,8 +177,8 @@ def calibrate_aspect(
     group = group if group is None else group[rows.drawn]
     samples = resamples(out.question, settings.bootstraps, settings.seed)
     measured = _before_and_after(out, held, samples)
-    least, sets = _sets(out, held, settings, group)
-    fitted = replace(fitted, coverage=settings.coverage, least=tuple(least.round(8).tolist()))
+    thresholds, sets = _sets(out, held, settings, group)
+    fitted = replace(fitted, coverage=round(thresholds.stated, 4), least=tuple(thresholds.least.round(8).tolist()))
     values = np.array(rows.classes)
     return fitted, {
         "method": method,
@@ -189,7 +191,9 @@ def calibrate_aspect(
         **measured,
         "sets": sets,
         **_risk(out, held, samples),
-        "warnings": warnings + _gain_warnings(method, measured["gain"]["rps"], len(out.label)) + _set_warnings(sets),
+        "warnings": warnings
+        + _gain_warnings(method, measured["gain"]["rps"], len(out.label))
+        + _set_warnings(sets, thresholds),
     }
 
 
@@ -200,7 +204,7 @@ def _before_and_after(rows: Slice, nested: Nested, samples: Resamples) -> dict[s
     return {"before": before, "after": after, "gain": {key: interval(old[key] - new[key]) for key in old}}
 
 
-def _sets(rows: Slice, nested: Nested, settings: CalibrationSettings, group: Any) -> tuple[Any, dict[str, Any]]:
+def _sets(rows: Slice, nested: Nested, settings: CalibrationSettings, group: Any) -> tuple[Thresholds, dict[str, Any]]:
     """Set the least probabilities on held-out rows, and measure sets whose thresholds come from other folds."""
     parts, coverage, by_label = (nested.probabilities, rows.label, rows.question), settings.coverage, settings.by_label
     sets = cross_conformal(*parts, nested.fold, coverage, by_label=by_label, group=group)
@@ -214,12 +218,12 @@ def _sets(rows: Slice, nested: Nested, settings: CalibrationSettings, group: Any
         return least_probabilities(*parts, coverage, by_label=by_label), found
     thresholds = {}
     for name in np.unique(group):
-        own = group == name
-        shares, label, question = nested.probabilities[own], rows.label[own], rows.question[own]
+        shares, label, question = (column[group == name] for column in parts)
         thresholds[str(name)] = least_probabilities(shares, label, question, coverage, by_label=by_label)
     found["by_group"] = by_value(sets, rows.label, rows.question, group)
-    found["least_by_group"] = {name: least.round(8).tolist() for name, least in thresholds.items()}
-    return np.min(list(thresholds.values()), axis=0), found
+    found["least_by_group"] = {name: one.least.round(8).tolist() for name, one in thresholds.items()}
+    widest = np.min([one.least for one in thresholds.values()], axis=0)
+    return Thresholds(widest, min(one.stated for one in thresholds.values())), found
 
 
 def _risk(rows: Slice, nested: Nested, samples: Resamples) -> dict[str, Any]:
@@ -263,9 +267,16 @@ def _gain_warnings(method: str, gain: Mapping[str, Any], n: int) -> list[str]:
     return [f"{told}: {'the judge stays as it is' if method == NONE else 'take more to be sure'}."]
 
 
-def _set_warnings(sets: Mapping[str, Any]) -> list[str]:
+def _set_warnings(sets: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
+    if sets["single"] == 1 and sets["stated"] > sets["coverage"] + MORE:
+        return [
+            f"Sets of the likeliest level alone hold {sets['stated']:.1%}, and this is stated: a coverage of "
+            f"{sets['coverage']:.0%}, which was asked, would need empty sets."
+        ]
     if sets["whole"] < 1:
-        return []
+        of = f"a {sets['by']}" if sets["by"] != "all" else "the rows"
+        told = f"The judge's sets will hold every level: the labels of {of} are too few for {sets['coverage']:.0%}."
+        return [told] if (thresholds.least <= 0).all() else []
     return [
         f"All score sets hold every level: {sets['n_clusters']} questions are too few for a coverage of "
         f"{sets['coverage']}, or the judge cannot tell these levels apart."

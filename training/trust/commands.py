@@ -62,27 +62,20 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 
 def _show_calibration(found: dict[str, Any]) -> None:
-    heads = (
-        "aspect",
-        "labels",
-        "method",
-        "RPS before",
-        "after",
-        "gain (95 %)",
-        "calibration error",
-        "sets hold (95 %)",
-        "size",
-    )
-    rows = []
     for name, one in found["aspects"].items():
         before, after, sets = one["before"], one["after"], one["sets"]
-        errors = f"{_short(before['calibration_error'])} to {_short(after['calibration_error'])}"
-        scores = (_short(part["rps"]["value"]) for part in (before, after))
-        covered = f"{_interval(sets['covered'])} of {sets['coverage']:.0%}"
-        rows.append((name, str(one["n"]), one["method"], *scores, _interval(one["gain"]["rps"], "+"), errors, covered))
-        rows[-1] += (f"{sets['mean_size']:.2f}",)
-    _table(heads, rows)
-    for name, one in found["aspects"].items():
+        scores, errors = (
+            f"{_short(key(before))} before, {_short(key(after))} after"
+            for key in (lambda part: part["rps"]["value"], lambda part: part["calibration_error"])
+        )
+        title = f"{name}: {one['n']} labels of {one['n_questions']} questions, calibrated by {one['method']}"
+        lines = (
+            ("ranked probability score (0 is best)", f"{scores}, gain {_interval(one['gain']['rps'], '+')}"),
+            ("calibration error (0 is best)", errors),
+            (f"sets stated to hold {sets['stated']:.1%} hold", f"{_interval(sets['covered'])} of the labels"),
+            ("levels in a set", f"{sets['mean_size']:.2f}"),
+        )
+        _figures(title, lines)
         for warning in one["warnings"]:
             say(f"{name}: {warning}")
 
@@ -132,6 +125,18 @@ def _estimate(args: argparse.Namespace) -> None:
         say(warning)
     if args.output:
         write_atomically(Path(args.output), json_text(found.to_dict()))
+
+
+def _figures(title: str, lines: Sequence[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for label, text in lines:
+        table.add_row(Text(label), Text(text))
+    console = Console()
+    console.print(Text(printable(title)), table, sep="\n")
 
 
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from inspector_pipeline.api.uncertain import ESCALATED, LABEL
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.files.tables import read_rows
+from inspector_pipeline.names import CHOSEN, MESSAGES, NAMES, PAIR, PREDICTION, QUESTION
 from inspector_pipeline.results import PROBABILITIES
 
 from ..evaluation.metrics import Array
 from ..evaluation.scored import Scored, read_scored
+from ..rows.reading import as_pairs
 from ..rows.records import question_id
 from ..rows.scales import BINARY_WORDS, is_blank, number_of
 from .prediction_powered import MeanEstimate, estimate_mean
@@ -78,22 +81,29 @@ def estimate(
     Raises:
         DataFileError: A file is not as expected, a labelled row was not scored, or a label is no number.
     """
-    required = ("question", *([by] if by else []))
-    read = read_scored([Path(place) for place in scored], required, rank_by, keep_abstained=True)
-    table = read.rows if labelled is None else read_rows(str(labelled))
-    name = str(labelled or ", ".join(map(str, scored)))
+    if pass_at is not None and not isfinite(pass_at):
+        raise DataFileError(f"pass_at expects a number, but got {pass_at}.")
+    read = read_scored([Path(place) for place in scored], [by] if by else [], rank_by, keep_abstained=True)
+    told = ", ".join(map(str, scored))
+    pairs = _pairs(read.rows, told)
+    table = pairs if labelled is None else read_rows(str(labelled))
+    name = str(labelled or told)
     column = _label_column(name, table, read.field, label, is_scored=labelled is None)
     rows = [row for row in table if not is_blank(row.get(column))]
-    drawn = [row for row in rows if str(row.get(ESCALATED)).lower() != "true"]
+    drawn = _pairs([row for row in rows if str(row.get(ESCALATED)).lower() != "true"], name)
     warnings = [f"{len(rows) - len(drawn)} labels are left out: their rows were chosen for doubt, not at random."]
     labels = np.array([_number(row[column], name) for row in drawn])
-    labels = labels if pass_at is None else (labels >= pass_at).astype(np.float64)
-    places = np.array(_places(read.rows, drawn, by, name), dtype=np.int64)
-    systems = np.array([str(row[by]) if by else ALL for row in read.rows])
-    question = np.array([question_id(str(row["question"])) for row in read.rows])
+    if pass_at is not None:
+        labels = (labels >= pass_at).astype(np.float64)
+    places = np.array(_places(pairs, drawn, by, name), dtype=np.int64)
+    systems = np.array([str(row[by]) if by else ALL for row in pairs])
+    question = np.array([question_id(str(row["question"])) for row in pairs])
     said = _said(read, pass_at)
     found: dict[str, MeanEstimate] = {}
     warnings = warnings if len(drawn) < len(rows) else []
+    if pass_at is not None and len(labels) and np.ptp(labels) == 0:
+        told = "All labels are" if labels[0] else "No label is"
+        warnings.append(f"{told} {pass_at:g} or more: see that this is a mark of their scale.")
     for system in dict.fromkeys(systems.tolist()):
         is_own = systems[places] == system
         own, rest = places[is_own], np.setdiff1d(np.flatnonzero(systems == system), places)
@@ -112,6 +122,25 @@ def estimate(
     if not found:
         raise DataFileError(f"An estimate expects labels of {LEAST_QUESTIONS} or more questions. {' '.join(warnings)}")
     return Estimates(read.field, column, found, warnings)
+
+
+def _pairs(rows: list[Row], source: str) -> list[Row]:
+    """Give rows the columns question and prediction, as the judge read them; of questions alone they stay as they are.
+
+    Raises:
+        DataFileError: A row holds no pair or several.
+    """
+    said = {*NAMES[PREDICTION], *NAMES[MESSAGES], CHOSEN}
+    columns = {name.casefold() for row in rows for name in row}
+    if not rows or (QUESTION in columns and not said & columns):
+        return rows
+    found = as_pairs(rows, {}, source, keys=PAIR)
+    if len(found) != len(rows):
+        raise DataFileError(
+            f"{source} expects one response a row, but {len(rows)} rows hold {len(found)}. Give each a row of its own, "
+            "with question and prediction."
+        )
+    return found
 
 
 def _label_column(source: str, table: Sequence[Row], field: str, named: str | None, *, is_scored: bool) -> str:

@@ -23,13 +23,18 @@ from inspector_pipeline.files.entries import Row
 from inspector_pipeline.results import TOTAL, UNFAMILIAR, rank_field, ranked_value
 
 from ..corruptions.edits import EDITS, WORSE, edited
-from ..evaluation.between import between_generators
+from ..evaluation.between import LEAST_GENERATORS, LEAST_ROWS, between_generators
 from ..evaluation.metrics import Array, rounded
-from ..evaluation.scored import numbers
 from ..rows.records import question_id
+from ..rows.scales import is_blank
+from .systems import truth_of
 
 LEAST_QUESTIONS = 3  # below, a change has no interval worth printing
 LARGE = 0.25  # of what quality moves; from there on an edit counts
+NO_PREFERENCES = (
+    f"Which generators it prefers at equal quality cannot be said: that needs --label, with labels that differ, and "
+    f"{LEAST_GENERATORS} generators or more of {LEAST_ROWS} labelled rows each."
+)
 
 
 class Said(NamedTuple):
@@ -85,6 +90,8 @@ def audit_judge(
         raise SettingsError(f"edits expects some of {', '.join(EDITS)}, but got {', '.join(sorted(unknown))}.")
     if not rows:
         raise DataFileError("An audit expects rows with question and prediction, but got none.")
+    if generator is not None and all(is_blank(row.get(generator)) for row in rows):
+        raise DataFileError(f"generator expects a column that names who wrote, but {generator!r} is empty or missing.")
     field = rank_field(judge.model.config, rank_by)
     base = _said(judge, rows, field)
     questions = [question_id(str(row["question"])) for row in rows]
@@ -111,6 +118,7 @@ def audit_judge(
             whole = quality["fields"].get(key, {}).get("value")
             known = whole and quality["fields"][key].get("low", 0) > 0
             change["of_quality"] = rounded(change["value"] / whole) if known else None
+    preferred = _generators(base, truth, rows, questions, generator)
     return {
         "field": field,
         "level": level,
@@ -118,8 +126,8 @@ def audit_judge(
         "n_edited": len(at),
         "quality": quality,
         "edits": changes,
-        "generators": _generators(base, truth, rows, questions, generator),
-        "notes": list(_notes(field, quality, changes)),
+        "generators": preferred,
+        "notes": [*_notes(field, quality, changes), *([NO_PREFERENCES] if generator and not preferred else [])],
     }
 
 
@@ -179,12 +187,8 @@ def _truth(rows: Sequence[Row], label: str | None) -> Array | None:
     """Read labels, (rows,), NaN where there is none."""
     if label is None:
         return None
-    flags: dict[str, Any] = {"true": 1.0, "false": 0.0}
-    found = [flags.get(str(row.get(label)).lower(), row.get(label)) for row in rows]
-    known = [i for i, value in enumerate(found) if value not in (None, "")]
-    truth = np.full(len(rows), np.nan)
-    truth[known] = numbers([{label: found[i]} for i in known], label, "The file")
-    if not len(known):
+    truth = truth_of(rows, label, "The file")
+    if np.isnan(truth).all():
         raise DataFileError(f"label expects a column with numbers, but {label!r} is empty or missing.")
     return truth
 

@@ -11,7 +11,9 @@ labelled and unlabelled rows alike; with one row a question they are those of th
 at random.
 
 Intervals take Student's t with the labelled questions less 2, since the tuning and the variance are estimated on them.
-Of a share of 0 and 1 they are Wilson's with the effective number of labels, which holds near 0 and 1 too.
+Of a share of 0 and 1 they are Wilson's with the effective number of labels, which holds near 0 and 1 too. Wilson's
+variance is that of the bound itself, not an estimate, so its quantile is the normal one; but Student's where questions
+repeat, since how much their rows count is estimated on few of them.
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from ..probing.table import Array
@@ -104,7 +107,7 @@ def estimate_mean(
     found = _intervals(*drawn, *_influences(*drawn, codes), n_questions, confidence)
     alone = found["labels_alone"]
     share = alone if _is_share(labels) else None
-    low, high = _interval(alone, found["classical"], n_questions - 1, confidence, n, share)
+    low, high = _interval(alone, found["classical"], n_questions - 1, confidence, (n, n_questions), share)
     return MeanEstimate(
         **{name: float(found[name][0]) for name in ("value", "low", "high", "tuning", "labels_alone", "effective_n")},
         labels_low=float(low[0]),
@@ -175,14 +178,20 @@ def _intervals(
     mean = labels.mean(axis=1)
     gap = (said_unlabelled.mean(axis=1) if said_unlabelled.shape[1] else said.mean(axis=1)) - said.mean(axis=1)
     value = mean + tuning * gap
-    low, high = _interval(value, variance, freedom, confidence, labels.shape[1], mean if _is_share(labels) else None)
+    counts = labels.shape[1], n_questions
+    low, high = _interval(value, variance, freedom, confidence, counts, mean if _is_share(labels) else None)
     ratio = np.where(variance > 0, classical / np.where(variance > 0, variance, 1), 1.0)
     found = {"value": value, "low": low, "high": high, "tuning": tuning, "effective_n": ratio * labels.shape[1]}
     return {**found, "labels_alone": mean, "classical": classical}
 
 
 def _interval(
-    value: Array, variance: Array, freedom: Array | int, confidence: float, n: int, share: Array | None
+    value: Array,
+    variance: Array,
+    freedom: Array | int,
+    confidence: float,
+    counts: tuple[int, int],
+    share: Array | None,
 ) -> tuple[Array, Array]:
     """Bound a mean.
 
@@ -191,12 +200,15 @@ def _interval(
         variance: (draws,) of the value.
         freedom: Of Student's t, (draws,) or the same for all.
         confidence: Of the interval.
-        n: Labelled rows.
+        counts: Labelled rows, and their questions.
         share: (draws,) the labels' mean where each of them is 0 or 1, for Wilson's interval; else None.
     """
+    n, n_questions = counts
     quantile = student.ppf((1 + confidence) / 2, freedom)
     if share is None:
         return value - quantile * np.sqrt(variance), value + quantile * np.sqrt(variance)
+    if n == n_questions:
+        quantile = norm.ppf((1 + confidence) / 2)
     spread = share * (1 - share)
     # The variance is that of 1 / scale labels; of labels that are all alike nothing is known but their number.
     scale = np.where(spread > 0, variance / np.where(spread > 0, spread, 1), 1 / n) * quantile**2

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..evaluation.metrics import Array, Index, Mask, interval, resamples, shown
 from ..evaluation.surest import SURE, decisions, top_right
-from .conformal import Names, coverage_of, least_probabilities, score_sets
+from .conformal import Names, ScoreSets, coverage_of, least_probabilities, score_sets
 from .level_maps import Slice, apply_map, fit_map, question_folds
 from .prediction_powered import estimate_many
 
@@ -57,7 +57,8 @@ def conformal_report(
         seed: Of folds and resamples.
 
     Returns:
-        Kind of sets -> coverage, as text -> `conformal.coverage_of`. `questions`: of questions that set no threshold;
+        Kind of sets -> coverage that was asked, as text -> `conformal.coverage_of`, of which `stated` is what the sets
+        say of themselves. `questions`: of questions that set no threshold;
         `generators`: of generators that set none, to questions that set none, each generator counting once, with
         `by_generator`, `lowest` and `highest`; both also `_by_label`, with a threshold for each. `generators_guarded`:
         a threshold that counts each generator once and a new one beyond all, which holds on average over generators
@@ -73,9 +74,10 @@ def conformal_report(
         cluster = rows._asdict()[new][order]
         found[kind] = {}
         for coverage in coverages:
-            sets = np.concatenate([part.sets(rows, counted, coverage, by_label) for part in parts[new]])
+            own_sets = [part.sets(rows, counted, coverage, by_label) for part in parts[new]]
+            sets = ScoreSets(*map(np.concatenate, zip(*own_sets, strict=True)))
             entry = coverage_of(sets, label[order], cluster, bootstraps, seed)
-            held = sets[np.arange(len(order)), label[order]]
+            held = sets.holds[np.arange(len(order)), label[order]]
             entry["of_right"], entry["of_wrong"] = (round(float(held[label[order] == k].mean()), 4) for k in (1, 0))
             if new == "generator":
                 own = {str(one): round(float(held[cluster == one].mean()), 4) for one in np.unique(cluster)}
@@ -117,11 +119,11 @@ class _Held(NamedTuple):
             shares[out] = apply_map(fit_map(method, others.take(some)), others.take(out))
         return cls(held, apply_map(fit_map(method, others), table.take(held)), fitted, shares)
 
-    def sets(self, rows: Outcomes, counted: str, coverage: float, by_label: bool) -> Mask:
+    def sets(self, rows: Outcomes, counted: str, coverage: float, by_label: bool) -> ScoreSets:
         """Return the held-out rows' sets, by thresholds of the others, in which each question or generator counts."""
         label, cluster = rows.right[self.fitted].astype(np.int64), rows._asdict()[counted][self.fitted]
-        least = least_probabilities(self.fitted_probabilities, label, cluster, coverage, by_label=by_label)
-        return score_sets(self.probabilities, least)
+        least, stated = least_probabilities(self.fitted_probabilities, label, cluster, coverage, by_label=by_label)
+        return ScoreSets(score_sets(self.probabilities, least), np.full(len(self.held), stated))
 
 
 def _slice(rows: Outcomes) -> Slice:
@@ -235,8 +237,9 @@ def report_lines(found: dict[str, Any]) -> list[str]:
     for kind, what in (("questions", "new questions"), ("generators", "new generators (and new questions)")):
         for coverage, one in found["conformal"][kind].items():
             ends = f", {one['lowest']:.3f} to {one['highest']:.3f} over generators" if "lowest" in one else ""
+            asked = "" if one["stated"] - float(coverage) < 0.005 else f" (asked were {float(coverage):.0%})"
             lines.append(
-                f"sets stated to hold {float(coverage):.0%} hold {shown(one['covered'])} of {what}{ends}; "
+                f"sets stated to hold {one['stated']:.1%}{asked} hold {shown(one['covered'])} of {what}{ends}; "
                 f"{one['single']:.0%} of them name one label"
             )
     made = found["decisions"]

@@ -23,6 +23,7 @@ from ..evaluation.metrics import Array
 from ..evaluation.scored import as_flag, judge_prefixes, numbers, pair_of, read_entries, without_abstained
 from ..rows.reading import as_pairs
 from ..rows.records import normal_text
+from ..rows.scales import BINARY_WORDS, is_blank, number_of
 
 FEWEST, MOST = 2, 100
 
@@ -81,12 +82,14 @@ def read_systems(
     else:
         by_system = defaultdict(list)
         for path, row in ((path, row) for path, own in rows.items() for row in own):
-            if row.get(system) is None:
+            if is_blank(row.get(system)):
                 raise DataFileError(f"{path} expects rows with {system!r}, the system's name, but one lacks it.")
             by_system[str(row[system])].append(row)
     if not FEWEST <= len(by_system) <= MOST:
         told = f"Give a file a system, or name the column of the systems by --system; {MOST} are the most."
         raise DataFileError(f"A ranking expects {FEWEST} to {MOST} systems, but got {len(by_system)}. {told}")
+    if label is not None and not any(label in row for rows in by_system.values() for row in rows):
+        raise DataFileError(f"label expects a column with the truth of some rows, but no row has {label!r}.")
     fresh = [name for name, own in by_system.items() if not _is_scored(own)]
     if fresh:
         together = iter(score([row for name in fresh for row in by_system[name]]))
@@ -153,7 +156,7 @@ def _side_by_side(by_system: dict[str, list[Row]], rank_by: str | None, label: s
         lengths = np.array([len(str(row["prediction"])) for row in kept_rows], dtype=np.float64)
         columns["length"][:, at] = _averaged(lengths, at_prompt, len(shared))
         if label is not None:
-            columns["label"][:, at] = _averaged(_labels(kept_rows, label, name), at_prompt, len(shared))
+            columns["label"][:, at] = _averaged(truth_of(kept_rows, label, name), at_prompt, len(shared))
         for flag, table in flags.items():
             found = [as_flag(row.get(prefix + flag)) for row in kept_rows]
             said[flag] |= any(one is not None for one in found)
@@ -210,18 +213,20 @@ def _expected(rows: Sequence[Row], prefix: str) -> set[str]:
     }
 
 
-def _labels(rows: Sequence[Row], column: str, source: str) -> Array:
-    found = [row.get(column) for row in rows]
-    plain = [float("nan") if one in (None, "") else {True: 1.0, False: 0.0}.get(one, one) for one in map(_plain, found)]
-    known = [i for i, one in enumerate(plain) if one == one]
+def truth_of(rows: Sequence[Row], column: str, source: str) -> Array:
+    """Read labels, (rows,): numbers, truth values, or yes and no; NaN where there is none.
+
+    Raises:
+        DataFileError: A label is none of them.
+    """
+    known = [i for i, row in enumerate(rows) if not is_blank(row.get(column))]
     values = np.full(len(rows), np.nan)
-    values[known] = numbers([{column: plain[i]} for i in known], column, source)
+    for i in known:
+        found = number_of(rows[i][column], BINARY_WORDS)
+        if found is None:
+            raise DataFileError(f"{source} expects a number as {column!r}, but row {i} has {rows[i][column]!r:.60}.")
+        values[i] = found
     return values
-
-
-def _plain(value: Any) -> Any:
-    flag = as_flag(value)
-    return value if flag is None else float(flag)
 
 
 def _averaged(values: Array, prompt: NDArray[np.int64], n: int) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from inspector_cli.main import main
 from inspector_training.trust.calibrate import CalibrationSettings, calibrate_judge
+from inspector_training.trust.estimate import estimate
 from inspector_training.trust.slices import labelled_rows
 from support.models import aspect, feature
 from support.results import alike
@@ -70,7 +71,8 @@ def test_labels_make_a_calibrated_judge_with_its_evidence(folder, table, tmp_pat
     output = tmp_path / "new"
     assert run("calibrate", folder, table, "--output", output, "--labels", "right", "--device", "cpu") == 0
     shown = capsys.readouterr()
-    assert "right" in shown.out and "80" in shown.out and f"wrote the calibrated judge to {output}" in shown.err
+    assert "right: 80 labels of 40 questions, calibrated by" in shown.out and max(map(len, shown.out.split("\n"))) <= 80
+    assert f"wrote the calibrated judge to {output}" in shown.err
     found = json.loads((output / "results.json").read_text())["calibration"]
     assert found["files"] == ["labelled.csv"] and list(found["aspects"]) == ["right"]
     part = found["aspects"]["right"]
@@ -238,6 +240,18 @@ def test_few_labels_correct_what_the_judge_says_of_systems(scored, tmp_path, cap
     assert found["systems"]["b"]["judge_alone"] > found["systems"]["a"]["judge_alone"] + 0.15, "it favours b"
     shown = capsys.readouterr().out
     assert "labels saved" in shown and "mean (95%)" in shown
+
+
+def test_rows_that_call_their_texts_otherwise_are_found_again(scored, tmp_path):
+    path, labels, _ = scored
+    names = {"question": "prompt", "prediction": "response"}
+    renamed = [{names.get(key, key): value for key, value in row.items()} for row in read_rows(str(path))]
+    (tmp_path / "renamed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in renamed))
+    found, plain = (estimate([place], labels, by="system") for place in (tmp_path / "renamed.jsonl", path))
+    assert found.systems == plain.systems and set(found.systems) == {"a", "b"}
+    with pytest.raises(DataFileError, match="pass_at expects a number, but got nan"):
+        estimate([path], labels, pass_at=float("nan"))
+    assert "No label is 7 or more" in estimate([path], labels, pass_at=7).warnings[0]
 
 
 def test_labels_may_stand_in_the_scored_rows_and_a_pass_mark_be_set(scored, tmp_path):

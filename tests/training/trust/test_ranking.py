@@ -9,6 +9,7 @@ import pytest
 from inspector_training.evaluation.between import between_generators
 from inspector_training.evaluation.scored import judge_prefixes
 from inspector_training.trust.bradley_terry import shifts, strengths
+from inspector_training.trust.rank import rank, results_of
 from inspector_training.trust.ranking import (
     JudgeError,
     critical,
@@ -100,14 +101,28 @@ def test_the_worse_is_called_better_in_at_most_one_in_twenty_however_the_judge_p
     assert np.mean(right) > 0.1, "it is no remedy never to say anything"
 
 
-def test_the_failure_itself_is_not_called():
+def test_the_failure_itself_is_not_called_with_the_evidence_of_the_embedded_judge(tmp_path):
+    """From files, as `inspector rank` reads them; the labels of the same rows say who is better."""
     rng = np.random.default_rng(4)
     right = np.array([np.arange(60) < 45, np.arange(60) < 29]).T
     for row in right.T:
         rng.shuffle(row)
-    values = 0.4 + 0.1 * right + [0.0, 0.25] + rng.normal(0, 0.1, (60, 2))  # it prefers the worse one
-    found = rank_systems(values, JudgeError(0.12, 21, "its evidence"))["pairs"][0]
-    assert found["beyond_sampling"] == 1 and found["better"] is None and found["low"] < 0 < found["high"]
+    sd = judge_error(results_of("embedded"), "expected_correctness").sd
+    values = 0.4 + 0.1 * right + [0.0, 3 * sd] + rng.normal(0, 0.1, (60, 2))  # it prefers the worse one by far
+    for at, name in enumerate(("good", "bad")):
+        rows = [
+            {"question": f"q{i}", "prediction": "so", "right": int(right[i, at]), "expected_correctness": values[i, at]}
+            for i in range(60)
+        ]
+        text = "".join(json.dumps({**row, "rank_by": "expected_correctness"}) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    files = [tmp_path / "good.jsonl", tmp_path / "bad.jsonl"]
+    found = rank(files, "embedded")
+    assert 0.03 < found["judge_error"]["sd"] == sd < 0.1 and found["winner"] is None
+    pair = found["pairs"][0]
+    assert pair["beyond_sampling"] == "bad" and pair["better"] is None and pair["low"] < 0 < pair["high"]
+    assert rank(files, "embedded", label="right")["winner"] == "good"
+    assert rank(files)["winner"] is None, "without evidence nothing is called better"
 
 
 def test_labelled_rows_take_the_judges_preference_out():

@@ -17,6 +17,7 @@ from inspector_training.trust.report import (
 )
 from scipy.special import expit
 
+from hub_cards.measured import trust_table
 from inspector_pipeline.errors import DataFileError
 
 
@@ -34,11 +35,13 @@ def answers():
 
 
 def test_sets_hold_what_they_say_for_new_questions_and_generators(answers):
-    found = conformal_report(answers, (0.9, 0.95), bootstraps=20)
+    found = conformal_report(answers, (0.75, 0.9, 0.95), bootstraps=20)
     assert set(KINDS) < set(found)
-    for stated in (0.9, 0.95):  # the likeliest of right and wrong, always in the set, holds .83
+    assert found["questions"]["0.75"]["stated"] == pytest.approx(0.83, abs=0.02), "by the likeliest of right and wrong"
+    for stated in (0.75, 0.9, 0.95):
         for kind in ("questions", "generators"):
-            assert found[kind][f"{stated:g}"]["covered"]["value"] == pytest.approx(stated, abs=0.02)
+            one = found[kind][f"{stated:g}"]
+            assert one["covered"]["value"] == pytest.approx(one["stated"], abs=0.02) and one["stated"] >= stated
         by_label = found["questions_by_label"][f"{stated:g}"]
         assert min(by_label["of_right"], by_label["of_wrong"]) > stated - 0.02
     assert found["generators_guarded"]["0.9"]["covered"]["value"] >= 0.9
@@ -73,9 +76,16 @@ def test_the_stage_reads_a_table_and_says_it_in_lines(answers, tmp_path, caplog)
     settings |= {"coverages": [0.9], "n_labels": [50]}
     caplog.set_level("INFO")
     found = trust_report.run(from_settings(trust_report.Config, settings, "test"))["expected_correctness"]
-    assert json.loads((tmp_path / "out.json").read_text())["expected_correctness"]["means"] == found["means"]
+    part = json.loads((tmp_path / "out.json").read_text())["trust"]
+    assert part["expected_correctness"]["means"] == found["means"]
+    table = trust_table(part).splitlines()
+    held = found["conformal"]["generators"]["0.9"]["covered"]["value"]
+    assert any(
+        "(90.0% were asked) of the labels of new questions of new g" in one and f"{held:.3f}" in one for one in table
+    )
+    assert len(table) == 2 + 2 + 4 + 1 and {one.count("|") for one in table} == {4}
     assert all(line in caplog.text for line in report_lines(found))
-    assert "sets stated to hold 90% hold 0." in caplog.text and "decisions between two answers" in caplog.text
+    assert "sets stated to hold 90." in caplog.text and "decisions between two answers" in caplog.text
     assert trust_report.run(from_settings(trust_report.Config, settings, "test")) == {}, "it is done"
     with pytest.raises(DataFileError, match="expects a number as 'tone'"):
         trust_report.run(from_settings(trust_report.Config, settings | {"fields": ["tone"]}, "test"))
