@@ -33,7 +33,7 @@ from .names import (
 )
 
 ASKED = (QUESTION, MESSAGES, CHOSEN, REJECTED)  # where something is asked that no judge would see
-SIDES = ("ab", "AB", "12", "01")  # how columns of two responses end
+SIDES = (("a", "b"), ("A", "B"), ("1", "2"), ("0", "1"))  # how columns of two responses end
 MOST_NAMED = 20  # columns
 BESIDE = (*NAMES[SYSTEM], *NAMES[HISTORY], *NO_TEXTS)
 

@@ -170,8 +170,8 @@ def _request(row: Row) -> Row:
         said = asked.get("systemInstruction") or asked.get("system_instruction")
         system = "".join(part["text"] for part in said["parts"]) if said else None
     if isinstance(system, str):
-        given = question if isinstance(question, list) else [{"role": "user", "content": question}]
-        question = [{"role": "system", "content": system}, *given]
+        turns = question if isinstance(question, list) else [{"role": "user", "content": question}]
+        question = [{"role": "system", "content": system}, *turns]
     return {"question": question, "prediction": _answers(answer)}
 
 

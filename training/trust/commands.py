@@ -64,10 +64,8 @@ def _calibrate(args: argparse.Namespace) -> None:
 def _show_calibration(found: dict[str, Any]) -> None:
     for name, one in found["aspects"].items():
         before, after, sets = one["before"], one["after"], one["sets"]
-        scores, errors = (
-            f"{_short(key(before))} before, {_short(key(after))} after"
-            for key in (lambda part: part["rps"]["value"], lambda part: part["calibration_error"])
-        )
+        scores = f"{_short(before['rps']['value'])} before, {_short(after['rps']['value'])} after"
+        errors = f"{_short(before['calibration_error'])} before, {_short(after['calibration_error'])} after"
         title = f"{name}: {one['n']} labels of {one['n_questions']} questions, calibrated by {one['method']}"
         lines = (
             ("ranked probability score (0 is best)", f"{scores}, gain {_interval(one['gain']['rps'], '+')}"),
