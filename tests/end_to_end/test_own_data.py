@@ -201,13 +201,14 @@ def test_one_command_or_one_call_makes_the_same_judge(clone, backbone_dir, monke
 
 @pytest.mark.slow
 def test_the_commands_on_the_embedded_backbone(clone):
-    """Word for word as a reader runs them, but for a quick evaluation, on every eighth question."""
+    """Word for word as a reader runs them, but for a quick search and evaluation, on every eighth question."""
     lines = TABLE.read_text(encoding="utf-8").splitlines(keepends=True)
     table = clone / "training" / "examples" / TABLE.name
     table.write_text(lines[0] + "".join(line for i, line in enumerate(lines[1:]) if i // 4 % 8 == 0), encoding="utf-8")
     copy, *others = marked("own data").splitlines()
     run_here(copy)
-    change(clone / shlex.split(copy)[-1], {"evaluate": {**QUICKEST["evaluate"], "folds": 5}})
+    quick = {"search": {"depths": [6, 12], "heads": []}, "evaluate": {**QUICKEST["evaluate"], "folds": 5}}
+    change(clone / shlex.split(copy)[-1], quick)
     for command in others:
         run_here(command)
     check_scored(clone / "work" / "support" / "scored.jsonl")
