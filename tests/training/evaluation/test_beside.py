@@ -108,6 +108,8 @@ def test_figures_of_unseen_generators_are_those_of_each_and_their_mean():
     assert gain == pytest.approx(2 * told["pooled"]["auroc"]["value"] - 1, abs=2e-4)
     assert set(told["by_form"]) == {"odd"} and "blank" not in told["mean"] and told["n_rows"] == n
     assert any(line.startswith("odd AUROC 0.") for line in unseen_lines(told))
+    assert unseen_evidence({"judge": first}, labels, np.full(n, ""), pairs, 5, 1) == {}
+    assert unseen_evidence({"blank": blank}, labels, generators, pairs, 5, 1) == {}
     first.score[0, :10] = UNSET
     assert unseen_evidence({"judge": first}, labels, generators, pairs, 5, 1)["rests"]["n_rows"] == n - 10
 

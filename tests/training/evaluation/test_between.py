@@ -2,7 +2,13 @@
 
 import numpy as np
 import pytest
-from inspector_training.evaluation.between import between_generators, generator_effects, rank_correlation
+from inspector_training.evaluation.between import (
+    Effects,
+    _within_slope,
+    between_generators,
+    generator_effects,
+    rank_correlation,
+)
 
 
 def simulated(rng, *, k=23, n=200, sd=0.05, slope=0.3, same_quality=False, share=1.0):
@@ -69,6 +75,17 @@ def test_too_few_generators_or_one_label_tell_nothing():
     assert between_generators(score, np.ones_like(label), question, generator) is None
     named = np.where(generator == "5", "", generator)
     assert between_generators(score, label, question, named)["n_generators"] == 5
+
+
+def test_answers_that_are_all_alike_beside_question_and_generator_have_no_slope():
+    found = Effects(
+        np.array(["a"]), np.zeros((1, 2)), np.zeros((1, 2, 2)), np.array([[1.0, 0.0]]), np.zeros(1, int), True
+    )
+    assert _within_slope(found) == (0.0, 0.0)
+    told = found._replace(residual=np.array([[1.0, 2], [0, -1], [1, 1]]), question=np.array([0, 0, 2]))
+    slope = (2 + 1) / (4 + 1 + 1)
+    parts = [2 * (1 - slope * 2) - (0 + slope), 1 - slope]
+    assert _within_slope(told) == pytest.approx((slope, np.hypot(*parts) / 6))
 
 
 def test_rank_correlation_has_the_published_interval():

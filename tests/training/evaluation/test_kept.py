@@ -126,6 +126,56 @@ def test_a_procedure_says_which_setting_of_a_comparison_is_another(tmp_path):
     assert own.files(tmp_path)[2:] == [folder / "combined.curve.json"]
 
 
+class Right(Echo):
+    """Ranks every row as its label says, or by the number of its pair."""
+
+    def __init__(self, is_right=True):
+        super().__init__()
+        self.is_right = is_right
+
+    def fit(self, fold):
+        def predict(asked):
+            value = (asked.score if self.is_right else asked.pair) * 1.0
+            yield asked.row, Predictions(value, value, np.full(len(value), np.nan), asked.score)
+
+        return predict
+
+
+def test_a_procedures_evidence_is_that_of_a_comparison_of_the_same_inputs(labels, tmp_path):
+    rows, other = tmp_path / "rows.jsonl", tmp_path / "other.jsonl"
+    rows.write_text("{}\n")
+    other.write_text("[]\n")
+    labels = labels.that_count()
+    labels = replace(labels, row=np.arange(len(labels.score)))
+    validation = CrossValidation(labels, 3, 1)
+    kept = KeptResults(tmp_path / "methods", validation, str(rows), ("correctness",))
+    ours, surface = Candidate("right", {"a": 1}, (), Right), Candidate("surface", {}, (), lambda: Right(False))
+    outcome = kept.outcomes([ours, surface], 2)["right"]
+    procedure = Procedure("right", {}, ("cuts",), ("correctness",))
+    assert procedure.evidence(tmp_path, labels, [rows])["learning_curve"] == []
+    kept.curve(ours, outcome, (0.5,), 20)
+    found = procedure.evidence(tmp_path, labels, [rows])
+    logic, mean = found["aspects"]["logic"], found["mean"]
+    assert logic["auroc"]["value"] == 1 == mean["auroc"]["value"] and 0 < logic["surface"]["auroc"]["value"] < 1
+    half, whole = found["learning_curve"]
+    n = int((~labels.auxiliary).sum())
+    assert half["share"] == 0.5 and whole == {"share": 1.0, "n": round(n * 2 / 3), "auroc": mean["auroc"]}
+    told = found["protocol"]
+    assert told["chosen_inside_each_fold"] == ["cuts"] and told["settings"]["folds"] == 3
+    assert told["cross_validation"].startswith("3 folds by question id") and "1000 resamples" in told["intervals"]
+    assert set(told["metrics"]) == {name for name in mean if "value" in mean[name]}
+    for one, inputs, what in (
+        (procedure, [other], "rows, features, score tokens or folds differs"),
+        (replace(procedure, uncounted=()), [rows], "the setting uncounted differs"),
+    ):
+        with pytest.raises(DataFileError, match=f"beside the surface baseline, but {what}"):
+            one.evidence(tmp_path, labels, inputs)
+    again = replace(kept, validation=CrossValidation(labels, 3, 2))
+    again.outcomes([surface], 2)
+    with pytest.raises(DataFileError, match="score tokens or folds differs"):
+        procedure.evidence(tmp_path, labels, [rows])
+
+
 def test_a_judge_of_score_tokens_is_named_by_how_it_was_made(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("{}\n")

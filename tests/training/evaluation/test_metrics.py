@@ -13,9 +13,11 @@ from inspector_training.evaluation.metrics import (
     Predictions,
     averaged,
     bootstrap,
+    cohen_kappa,
     compared,
     gains,
     interval,
+    quadratic_kappa,
     resamples,
 )
 from scipy.stats import spearmanr
@@ -102,6 +104,16 @@ def test_kappa_measures_distances_on_the_scale_and_not_between_positions():
     got = METRICS["qwk"](truth, [1, 2, 5], Predictions(score, score, score, score))
     assert got == pytest.approx(cohen_kappa_score(truth, score, weights="quadratic", labels=CLASSES))
     assert got != pytest.approx(cohen_kappa_score(truth, score, weights="quadratic"))
+
+
+def test_plain_kappa_takes_all_disagreements_for_alike():
+    truth, score = np.array([1, 1, 2, 5, 5, 2]), np.array([1, 2, 5, 5, 2, 2])
+    weights = np.array([[1.0] * 6, [2, 0, 1, 3, 1, 1]])
+    for weight, got in zip(weights, cohen_kappa(truth, score, weights), strict=True):
+        assert got == pytest.approx(cohen_kappa_score(truth, score, sample_weight=weight))
+    places = quadratic_kappa(truth, score, weights, np.array([0.0, 3.0, 4.0, 0.0, 0.0, 9.0]))
+    scaled = [{1: 3, 2: 4, 5: 9}[label] for label in truth], [{1: 3, 2: 4, 5: 9}[label] for label in score]
+    assert places[0] == pytest.approx(cohen_kappa_score(*scaled, weights="quadratic", labels=range(3, 10)))
 
 
 def test_good_is_one_where_labels_are_nought_and_one():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from inspector_training.probing import priors
 from inspector_training.probing.fits import Target, fit_each
 from inspector_training.probing.kernels import Design
 from inspector_training.probing.priors import load_directions
@@ -34,6 +35,14 @@ def designs(tmp_path_factory):
         pair.scores["x"] = int(good)
     labels = Labels.of(features.pairs)
     return Design(features, labels, directions=known), Design(features, labels)
+
+
+def test_a_search_that_names_a_judge_gets_its_directions(designs, monkeypatch):
+    design, plain = designs
+    monkeypatch.setattr(priors, "load_directions", lambda judge, features: {judge: features.hidden_size})
+    known = priors.design_of(plain.data, plain.labels, SearchConfig(prior_judge="x", priors=(1.0,)))
+    assert known.directions == {"x": HIDDEN} and known.data is plain.data and known.labels is plain.labels
+    assert priors.design_of(plain.data, plain.labels, SearchConfig()).directions == {}
 
 
 def test_inner_products_and_weights_are_those_of_ridge_under_another_metric(designs):
