@@ -216,7 +216,7 @@ def test_a_judges_page_says_whether_highlights_point_at_mistakes(make_judge):
     assert "<b>planted: 7 solutions" in words and "0.250" in words and "0.432 (0.400 to 0.500)" in words
     ((name, backbone, judged, matched, pointed, blind),) = gallery({"\x1b[31mred": folder})
     assert name == "\\x1b[31mred" and judged == "clarity not evaluated" and matched == "–" and blind == "not said"
-    assert pointed == "<b>planted 0.432 (0.400 to 0.500) (0.250)" and backbone.endswith("layers")
+    assert pointed == "<b>planted 0.432 (0.400 to 0.500) (0.250; 0.500)" and backbone.endswith("layers")
     (folder / "results.json").write_text('{"matched": []}')
     with pytest.raises(DataFileError, match="expects results of the evaluate stage"):
         gallery({"one": folder})
