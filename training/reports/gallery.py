@@ -18,7 +18,7 @@ HEADS = (
     "reads with",
     "what it judges: AUROC (95 %), beside length and surface alone",
     "the right one of a right and a wrong answer (chance .5)",
-    "the token that lowers most lies in the wrong step (chance)",
+    "the token that lowers most lies in the wrong step (chance; always naming the step that usually is)",
     "what it cannot see",
 )
 NONE = "–"
@@ -71,8 +71,13 @@ def _matched(results: Mapping[str, Any]) -> str:
 
 def _highlights(results: Mapping[str, Any]) -> str:
     sets = results.get("highlights", {}).get("sets", {})
-    found = {name: one["figures"]["first"] for name, one in sets.items()}
-    return "; ".join(f"{name} {interval(one['share'])} ({one['chance']:.3f})" for name, one in found.items()) or NONE
+    return "; ".join(_pointed(name, one) for name, one in sets.items()) or NONE
+
+
+def _pointed(name: str, found: Mapping[str, Any]) -> str:
+    first = found["figures"]["first"]
+    place = f"; {found['usual_place']['share']:.3f}" if "usual_place" in found else ""
+    return f"{name} {interval(first['share'])} ({first['chance']:.3f}{place})"
 
 
 def _notes(results: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.jobs.drift import drift_told
 from inspector_pipeline.results import EXPLANATION, REASON, SEEN, UNFAMILIAR
 
-from ..evaluation.highlights import FIGURES, METHODS
+from ..evaluation.highlights import FIGURES, METHODS, usual_place_told
 from ..judges.plots import PLOTS
 from .figures import groups, histogram, of_results, picture
 from .numbers import figure, interval
@@ -160,7 +160,7 @@ def _render(**parts: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    pages.filters |= {"figure": figure, "interval": interval, "plain": printable}
+    pages.filters |= {"figure": figure, "interval": interval, "plain": printable, "usual_place": usual_place_told}
     script = (FOLDER / "report.js").read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return pages.get_template("report.html.jinja").render(

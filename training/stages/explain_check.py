@@ -34,7 +34,7 @@ from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.results import EXPLANATION, own_rank_field
 
-from ..evaluation.highlights import FIGURES, METHODS, Marked, evidence, marked, sum_errors, sums
+from ..evaluation.highlights import FIGURES, METHODS, Marked, evidence, marked, sum_errors, sums, usual_place_told
 from ..evaluation.metrics import Array, Index
 from ..evaluation.rivals import Rivals
 from ..evaluation.scored import input_files, read_entries
@@ -144,6 +144,7 @@ def _set_table(name: str, found: dict[str, Any], aspect: str) -> str:
     for figure, values in found["figures"].items():
         cells = [_interval(values[method]) for method in methods]
         lines.append(f"| {figure}: {FIGURES[figure]} | {values['chance']:.3f} | {' | '.join(cells)} |")
+    lines += ["", usual_place_told(found["usual_place"])]
     return "\n".join(lines) + "\n"
 
 

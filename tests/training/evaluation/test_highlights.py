@@ -6,7 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from inspector_training.evaluation.highlights import chance_figures, evidence, marked, solution_figures
+from inspector_training.evaluation.highlights import (
+    chance_figures,
+    evidence,
+    marked,
+    solution_figures,
+    usual_place,
+    usual_place_told,
+)
 from inspector_training.evaluation.rivals import Rivals
 from inspector_training.stages import explain_check
 from support.models import PAIRS, aspect, feature
@@ -46,6 +53,16 @@ def test_a_method_that_knows_is_told_from_one_that_does_not():
     assert auroc["share"]["value"] == pytest.approx(0.7602, abs=0.03)  # Phi(1 / sqrt(2))
     assert auroc["share"]["low"] > 0.7 and auroc["share"]["gain_over_surprisal"]["low"] > 0.15
     assert found["figures"]["first"]["chance"] == pytest.approx(1 / 6, abs=1e-3)
+
+
+def test_where_the_wrong_step_usually_stands():
+    rows = [
+        {"id": i, "question": "?", "steps": ["a"] * n, "first_mistake": wrong}
+        for i, (n, wrong) in enumerate([(3, 1), (4, 2), (5, 3), (5, 1)])
+    ]
+    found = usual_place(marked(rows, "rows"))
+    assert found == {"place": -2, "share": 0.75}
+    assert "most often step 2 from the end: always naming it hits 0.750." in usual_place_told(found)
 
 
 def test_marks_are_those_of_the_rows_or_of_the_changed_line():
@@ -113,11 +130,13 @@ def test_the_stage_writes_figures_and_tables(judge_of_a_language_model, tmp_path
     )
     found = explain_check.run(config)
     part = found["sets"]["steps"]
+    assert part["usual_place"] == {"place": 1, "share": 1.0}
     assert part["n"] == 6 and found["aspect"] == "ok" and found["sets"]["gold"]["n"] == 1
     assert set(part["figures"]["first"]) == {"chance", "share", "late", "surprisal", "attention"}
     assert found["sums"]["values"] == 7 and found["sums"]["largest_error"] < 1e-5
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == {"highlights": found}
     table = (tmp_path / "out" / "highlights.md").read_text()
+    assert "The wrong step is most often step 2: always naming it hits 1.000." in table
     assert "| first: the most suspicious piece" in table and "7 decision values of 7 pairs" in table
     assert explain_check.run(config) == {}
     with pytest.raises(SettingsError, match="states pooled by min"):

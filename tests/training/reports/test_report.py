@@ -202,14 +202,21 @@ def test_other_formats_give_the_same_numbers(kind, rows, place, tmp_path):
 def test_a_judges_page_says_whether_highlights_point_at_mistakes(make_judge):
     folder = make_judge([aspect("clarity", [feature(3)])])
     found = {"value": 0.4321, "low": 0.4, "high": 0.5}
-    sets = {"<b>planted": {"n": 7, "figures": {"first": {"chance": 0.25, "share": found, "late": found}}}}
+    sets = {
+        "<b>planted": {
+            "n": 7,
+            "usual_place": {"place": 0, "share": 0.5},
+            "figures": {"first": {"chance": 0.25, "share": found, "late": found}},
+        }
+    }
     results = {"aspects": {}, "highlights": {"aspect": "clarity", "sets": sets, "sums": {}}}
     (folder / "results.json").write_text(json.dumps(results))
     words = Page(judge_page(folder)).words
+    assert "most often step 1: always naming it hits 0.500." in words
     assert "<b>planted: 7 solutions" in words and "0.250" in words and "0.432 (0.400 to 0.500)" in words
     ((name, backbone, judged, matched, pointed, blind),) = gallery({"\x1b[31mred": folder})
     assert name == "\\x1b[31mred" and judged == "clarity not evaluated" and matched == "–" and blind == "not said"
-    assert pointed == "<b>planted 0.432 (0.400 to 0.500) (0.250)" and backbone.endswith("layers")
+    assert pointed == "<b>planted 0.432 (0.400 to 0.500) (0.250; 0.500)" and backbone.endswith("layers")
     (folder / "results.json").write_text('{"matched": []}')
     with pytest.raises(DataFileError, match="expects results of the evaluate stage"):
         gallery({"one": folder})
