@@ -358,9 +358,9 @@ class Maps:
                 if known is None or known["digest"] != self.digest(name, known["tests"]):
                     if time.monotonic() > self.ends:
                         return None
-                    new = self._new(name)
-                    self.known[name] = {"digest": self.digest(name, new), "tests": new}
+                    self.known[name] = self._new(name)
                     self.path.write_text(json.dumps(self.known), encoding="utf-8")
+                imported(self.known[name].get("modules", ()))
                 self.fresh.add(name)
         return self.of_known(files, path)
 
@@ -377,16 +377,20 @@ class Maps:
         found = json.loads(told.read_text())
         seconds = sum(one["seconds"] for one in found["tests"].values())
         sys.stderr.write(f"{len(found['tests']) - 1} tests of {name} were mapped, {seconds:.1f} s\n")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for module in found["modules"]:
-                top = module.split(".")[0]
-                if top not in OWN_MODULES and "pytest" not in top and module not in sys.modules:
-                    try:
-                        importlib.import_module(module)
-                    except (ImportError, AttributeError, RuntimeError, ValueError):
-                        continue
-        return found["tests"]
+        return {"digest": self.digest(name, found["tests"]), **found}
+
+
+def imported(modules):
+    """Import what tests import, but nothing of the project, so that forks need not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in modules:
+            top = module.split(".")[0]
+            if top not in OWN_MODULES and "pytest" not in top and module not in sys.modules:
+                try:
+                    importlib.import_module(module)
+                except (ImportError, AttributeError, RuntimeError, ValueError):
+                    continue
 
 
 def chosen(tests, lines, most):

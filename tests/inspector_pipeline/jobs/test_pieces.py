@@ -721,6 +721,8 @@ def test_marks_are_written_once_however_often(tmp_path):
     for marked in (marks, ~marks, marks):
         assert _mark_lines(path, "abstained", marked) == 2
     assert path.read_text() == '{"a": ", \\"abstained\\": true}", "abstained": true}\n{"a": 1, "abstained": false}\n'
+    (tmp_path / "none.jsonl").touch()
+    assert _mark_lines(tmp_path / "none.jsonl", "abstained", marks) == 0
     table = tmp_path / "part-000000.parquet"
     pq.write_table(pa.table({"a": [1, 2, 3]}), table, row_group_size=2)
     for marked in (~marks, marks):
@@ -801,6 +803,22 @@ def test_a_share_of_a_job_is_every_so_many_parts():
     dealt = [[(part, [len(one) for one in own]) for part, own in scoring._Run._my_parts(run, at, 2)] for at in (0, 1)]
     assert dealt == [[(0, [WINDOW_ROWS] * 2), (2, [WINDOW_ROWS, 20])], [(1, [WINDOW_ROWS] * 2)]]
     assert [(part, list(own)) for part, own in scoring._Run._my_parts(run_of(0), 0, 1)] == [(0, [[]])]
+
+
+def test_a_part_has_rejects_where_there_are_any(tmp_path):
+    (tmp_path / "_rejects").mkdir()
+    run, told = run_of(4), []
+    run.format, run.parts = "jsonl", Parts(tmp_path, ".jsonl")
+    run._check_unchanged = lambda: told.append((tmp_path / "part-000000.jsonl").exists())
+    run._write_window = lambda window, writer, progress: [one for one in window if one.fault is not None]
+    progress = SimpleNamespace(end=lambda: told.append("end"))
+    good, bad = Entry("1", {"a": 1}), Entry("2", {"a": 2}, "no", number=1)
+    for part, windows in ((1, [[good], [good]]), (0, [[good], [bad, good], [good], [bad]])):
+        scoring._Run._write_part(run, part, iter(windows), progress)
+    names = sorted(one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*.jsonl"))
+    assert names == ["_rejects/part-000000.jsonl", "part-000000.jsonl", "part-000001.jsonl"]
+    lines = (tmp_path / "_rejects" / "part-000000.jsonl").read_text().splitlines()
+    assert [json.loads(line)["place"] for line in lines] == ["2", "2"] and told == ["end", False] * 2
 
 
 def test_workers_are_as_many_as_were_asked_for_and_there_are_parts(monkeypatch):

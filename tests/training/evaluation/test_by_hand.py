@@ -425,6 +425,7 @@ def test_matched_answers_by_hand():
     labels = Labels.of(pairs, ())
     generators = generators_of(labels, pairs)
     assert generators[-1] == "" and generators[0] == "a"
+    assert generators_of(labels.take(np.array([], dtype=int)), pairs).dtype.kind == "U"
     truth = labels.score
     n = len(truth)
     value = truth * 1.0

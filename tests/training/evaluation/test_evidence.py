@@ -1,9 +1,11 @@
 """Evidence put together from predictions whose figures are known: aspects, means, gains, sets and generators."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from inspector_training.evaluation import cost
 from inspector_training.evaluation.cost import Cost, LayerShape, head_size, mean_tokens, operations, seconds_each
 from inspector_training.evaluation.evidence import (
     Outcome,
@@ -22,6 +24,8 @@ from inspector_training.evaluation.out_of_fold import out_of_fold_rows
 from inspector_training.evaluation.verdict import verdict
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair
+
+from inspector_pipeline.features import Feature
 
 N = 24
 
@@ -246,6 +250,47 @@ def test_a_call_is_timed_once_it_is_warm(monkeypatch):
     clock, calls = iter([10.0, 13.0]), []
     monkeypatch.setattr("inspector_training.evaluation.cost.time.perf_counter", lambda: next(clock))
     assert seconds_each(lambda: calls.append(1), 6) == 0.5 and len(calls) == 2
+
+
+def test_a_pass_is_timed_to_the_deepest_layer_and_each_readings_operations_to_its_own(monkeypatch):
+    told = {"passes": 0}
+
+    sizes = [SimpleNamespace(numel=lambda: 3), SimpleNamespace(numel=lambda: 4)]
+    model = SimpleNamespace(config=SimpleNamespace(rms_norm_eps=1e-6), parameters=lambda: sizes)
+    tokenizer = SimpleNamespace(pad_token_id=None)
+
+    class Encoder:
+        def __init__(self, reading, tokenizer, most):
+            self.reading, self.most = reading, most
+
+        def __call__(self, question, prediction, turns):
+            return SimpleNamespace(input_ids=[0] * (self.most + len(prediction) + self.reading))
+
+    class Reader:
+        def __init__(self, *asked, rms_norm_eps, pad_id):
+            told["asked"] = (asked[2], rms_norm_eps, pad_id)
+
+        def __call__(self, encoded):
+            told["passes"] += len(encoded)
+            return {"x": SimpleNamespace(cpu=lambda: None)}
+
+    monkeypatch.setattr(cost, "backbone_location", lambda *asked: (told.setdefault("place", asked), {}))
+    monkeypatch.setattr(cost, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda *_, **__: tokenizer))
+    monkeypatch.setattr(cost, "load_backbone", lambda *asked, dtype: told.update(loaded=(*asked, dtype)) or model)
+    monkeypatch.setattr(cost, "take_final_norm", lambda model: None)
+    monkeypatch.setattr(cost, "norm_eps", lambda config: config.rms_norm_eps)
+    monkeypatch.setattr(cost, "PairTokenizer", Encoder)
+    monkeypatch.setattr(cost, "FeatureReader", Reader)
+    monkeypatch.setattr(cost, "pass_flops", lambda config, tokens, depth: 100 * tokens + depth)
+    monkeypatch.setattr(cost.torch.cuda, "is_available", lambda: False)
+    features = [Feature("a", 3, "last"), Feature("a", 5, "last"), Feature("b", 2, "last")]
+    pairs = [LabelledPair(i, "Q", "x" * i) for i in range(3)]
+    backbone = {"id": "tiny", "revision": "r", "dtype": "bfloat16", "max_length": 10}
+    found = cost.passes_cost(backbone, {"a": 0, "b": 20, "c": 0}, features, pairs)
+    assert told["passes"] == 6 and told["asked"] == (features, 1e-6, 0), "one to warm up, and one that is timed"
+    assert told["place"] == ("tiny", "r", 5) and told["loaded"] == ("tiny", "r", 5, cost.torch.bfloat16)
+    assert found.flops_per_pair == (1100 + 5) + (3100 + 2) + (1100 + 1) and found.parameters == 7
+    assert 0 <= found.seconds_per_pair < 1
 
 
 def figure(value, low=None, high=None):

@@ -57,7 +57,7 @@ def labels():
     return Labels.of(make_pairs(30, auxiliary=4))
 
 
-def test_folds_predict_what_they_hold_out_and_are_kept(labels, tmp_path):
+def test_folds_predict_what_they_hold_out_and_are_kept(labels, tmp_path, caplog):
     validation = CrossValidation(labels, 3, 1)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("{}\n")
@@ -97,8 +97,13 @@ def test_folds_predict_what_they_hold_out_and_are_kept(labels, tmp_path):
     assert kept.curve(candidate, outcome, (0.0, 0.5), 20) == points and len(built) == n
     kept.curve(candidate, outcome, (0.5,), 20)
     assert len(built) == n + 1
+    caplog.set_level("INFO")
     some = list(validation.learning_curve(lambda: Echo(least=10), (0.01, 0.5), validation.resamples(5)))
     assert [point["share"] for point in some] == [0.5]
+    assert "echo cannot be fitted on a share of 0.01: few" in caplog.text
+    for more in ({"generators": np.full(len(labels.score), "a")}, {"left_out": [["a"]]}):
+        plain = CrossValidation(labels, 3, 1, **more).divided
+        assert [one.train.row.tolist() for one in plain] == [one.train.row.tolist() for one in validation.divided]
     with pytest.raises(KeyError):
         read_predictions({"rows": [0]}, labels)
 

@@ -169,6 +169,7 @@ def test_resamples_draw_whole_questions_as_many_as_there_are():
     samples = resamples(questions, 200, seed=0)
     weights = samples.weights(questions)
     np.testing.assert_array_equal(weights[0], 1)
+    assert (samples.counts.dtype, weights.dtype) == (np.int64, np.float64)
     np.testing.assert_array_equal(weights[:, 1], weights[:, 3])
     np.testing.assert_array_equal(samples.counts.sum(axis=1), 3)
     assert len(np.unique(samples.counts, axis=0)) == 10  # all ways to draw 3 of 3
