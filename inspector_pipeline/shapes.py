@@ -157,8 +157,8 @@ def _answers(answer: Any) -> list[Any]:
 def _request(row: Row) -> Row:
     """Lay flat a request to an endpoint with its response, with or without the envelope of batches."""
     keys = _sides(row)
-    given = (row[key] for key in keys) if keys else (row, row["response"])
-    asked, answer = (_inside(one, "body") or one for one in given)
+    sides: list[Any] = [row[key] for key in keys] if keys else [row, row["response"]]
+    asked, answer = (_inside(one, "body") or one for one in sides)
     if row.get("error") or _inside(row.get("response"), "status_code") not in (None, 200):
         raise PairError(
             f"A request expects a response, but failed: {row.get('error') or _inside(answer, 'error')!r:.120}."

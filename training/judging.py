@@ -31,6 +31,7 @@ STEPS = Path(__file__).parent / "configs" / "own_data.yaml"
 WORDS = {"yes": 1, "Yes": 1, "no": 0, "No": 0}
 CHOSEN = ("chosen", "rejected")  # columns of preferences, as trainers name them
 CHAT, EVALUATE = "chat", "evaluate"  # what reads the pairs alone; the stage of the evidence
+ALL = "all"  # layers up to the depth
 DEPTHS = 5  # depths to choose from are fifths of the backbone's layers, but for all of them
 
 
@@ -143,6 +144,7 @@ def make_judge(
         step |= changes.get(step["stage"], {})
         if "search" in step:
             chosen = {"depths": depths, "good": found.good}
+            chosen |= {"layers": [ALL]} if "compared" in data else {}  # one alone was not measured there
             step |= {"features": [features], "search": {**step["search"], **chosen}}
             step |= _with_slots(step, reading) if slots else {}
     run_steps(steps, STEPS.name)

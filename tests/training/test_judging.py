@@ -94,7 +94,7 @@ def test_a_judge_from_a_data_frame_reads_context_and_reference_and_stands_beside
     assert "contexts from 'passage', references from 'correct', responses from 'reply'; labels: 'polite'" in caplog.text
     beside = {"context": "From ten.", "reference": "2"}
     assert judge({**PAIR, **beside})["scores"].keys() == {"polite"} and (tmp_path / "w" / "rows.jsonl").is_file()
-    with pytest.raises(InspectorError, match="context"):
+    with pytest.raises(InspectorError, match="reference"):
         judge(PAIR)
     template = judge.model.config.parsed_readings["context_reference"]
     text = template.text("Q?", "R.", **beside)
@@ -103,8 +103,8 @@ def test_a_judge_from_a_data_frame_reads_context_and_reference_and_stands_beside
     entry = results["aspects"]["polite"]
     assert results["labels"]["rejected"] == {"the context is blank": 1} and entry["n"] == 59
     assert {"rival", "overlap", "exact_match", "math_verify", "tfidf"} <= entry.keys()
-    assert results["protocol"]["rival_without"] == ["context", "reference"]
-    assert any("without the context and the reference the same fit reaches" in line for line in results["verdict"])
+    assert results["protocol"]["rival_without"] == ["reference", "context"]
+    assert any("without the reference and the context the same fit reaches" in line for line in results["verdict"])
 
 
 @pytest.mark.parametrize(

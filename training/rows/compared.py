@@ -185,7 +185,7 @@ def compared_rows(
 
     Args:
         source: The table.
-        columns: Which column holds the question, its id and domain.
+        columns: Which column holds the question, its id and domain, and what is needed beside it.
         compared: Which columns hold the responses and outcomes, or the ranks.
         allow_unreadable: Whether more than a few outcomes may be unreadable.
 
