@@ -38,7 +38,7 @@ ABOUT = (
     "# Inspector\nA small judge ranks many responses and decides about none. Marks describe the judge: they need not "
     "stand where a mistake is. What it says of a response that it flags as unfamiliar means nothing."
 )
-PROBABILITY_HEADS = ["response", "aspect", "score", "expected", "probabilities"]
+PROBABILITY_HEADS = ["response", "aspect", "probabilities"]
 
 
 def judged(judge: InspectorPipeline, question: str, responses: Sequence[str]) -> list[dict[str, Any]]:
@@ -90,8 +90,6 @@ def probabilities(results: Sequence[dict[str, Any]], numbers: Sequence[int]) -> 
         [
             str(number),
             printable(name),
-            printable(result["scores"][name]),
-            f"{result['expected'][name]:.3f}",
             ", ".join(f"{printable(score)}: {share:.3f}" for score, share in shares.items()),
         ]
         for number, result in zip(numbers, results, strict=True)

@@ -18,7 +18,7 @@ HEADS = (
     "reads with",
     "what it judges: AUROC (95 %), beside length and surface alone",
     "the right one of a right and a wrong answer (chance .5)",
-    "the token that lowers most lies in the wrong step (chance; always naming the step that usually is)",
+    "the token that lowers most lies in the wrong step (chance; always naming the usual step)",
     "what it cannot see",
 )
 NONE = "–"

@@ -63,7 +63,7 @@ def test_responses_get_a_row_and_marks_each(judge):
     shares = probabilities(results, numbers)
     assert [row[:2] for row in shares] == [["1", "clarity"], ["1", "lows"], ["3", "clarity"], ["3", "lows"]]
     lows = expected["probabilities"]["lows"]
-    assert shares[1][4] == ", ".join(f"{score}: {share:.3f}" for score, share in lows.items())
+    assert shares[1][2] == ", ".join(f"{score}: {share:.3f}" for score, share in lows.items())
     shown = shown_scores(judge, results, numbers)
     assert "<th scope='col'>Response 3</th>" in shown and f"<td data-label='Response 1'>{rows[0][1]}</td>" in shown
     found = marks(judge, results[0])

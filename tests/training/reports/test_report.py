@@ -126,9 +126,7 @@ def test_groups_of_any_cells_and_labels_of_yes_and_no(rows, tmp_path, capsys):
     words = Page(scored_page(place, Asked({"correctness": "ok"}, "kind"))).words
     assert "50 (20 more are no whole number)" in words and '["a", 1]' in words
     many = write_rows(tmp_path / "many.jsonl", [row | {"kind": i, "ok": "maybe"} for i, row in enumerate(some)])
-    assert "Shown are the 40 with most rows, of 90." in Page(scored_page(many, Asked({}, "kind"))).words
-    one = write_rows(tmp_path / "one.jsonl", [row | {"kind": 7} for row in some])
-    assert "All rows have one value there: 7." in Page(scored_page(one, Asked({}, "kind"))).words
+    assert "Shown are the 40 with most rows, of 90." in Page(scored_page(many, Asked({}, "kind"), rows=9)).words
     assert main(["report", str(many), "--label", "correctness=ok"]) == 1
     assert "in the column 'ok', but none of 90 is one" in capsys.readouterr().err
 
@@ -177,12 +175,14 @@ def test_an_interval_over_clusters_is_that_of_the_bootstrap():
 
 def test_the_command_reports_a_job_with_the_jobs_own_counts(make_judge, tmp_path, capsys):
     judge = make_judge([aspect("clarity", [feature(3, "response_mean")], "ordinal")])
-    source = write_rows(tmp_path / "pairs.jsonl", [*PAIRS * 4, {"question": "Blank?", "prediction": " "}])
+    rows = [pair | {"of": ["a"]} for pair in [*PAIRS * 4, {"question": "Blank?", "prediction": " "}]]
+    source = write_rows(tmp_path / "pairs.jsonl", rows)
     folder = tmp_path / "scored"
     assert main(["score", str(source), "--judge", str(judge), "--explain", "--output", f"{folder}/"]) == 3
-    assert main(["report", str(folder), "--output", str(tmp_path / "r.html")]) == 0
+    assert main(["report", str(folder), "--group", "of", "--output", str(tmp_path / "r.html")]) == 0
     counts = json.loads((folder / "_summary.json").read_text())
     words = Page((tmp_path / "r.html").read_text()).words
+    assert 'All rows have one value there: ["a"].' in words
     assert f"scored {counts['scored']} rejected {counts['rejected']} truncated {counts['truncated']}" in words
     assert "judge, no revision" in words and "pairs.jsonl" in words and "unfamiliar not said" in words
     assert "wrote" in capsys.readouterr().err
