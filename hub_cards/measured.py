@@ -148,23 +148,24 @@ def trust_table(part: Part) -> Markdown:
     Args:
         part: What `python -m training trust_report` measured: column of scores -> `conformal`, `decisions`, `means`.
     """
-    lines = ["| by | what | share |", "|---|---|---|"]
+    lines = ["| scores | what was measured | found |", "|---|---|---|"]
     for field, own in part.items():
         rows = []
-        for kind, of in (("questions", "new questions"), ("generators", "new questions of new generators")):
+        for kind, of in (("questions", "new questions"), ("generators", "new questions and generators")):
             for asked, one in own["conformal"][kind].items():
                 stated = f"sets stated to hold {_percent(one['stated'])} ({_percent(float(asked))} were asked)"
-                held = f"{_shown(one['covered'])}; {_percent(one['single'])} name one label"
-                rows.append((f"{stated} of the labels of {of} hold", held))
+                held = f"{_shown(one['covered'])}; {_percent(one['single'])} of them name one label"
+                rows.append((f"{stated}, {of}: share of labels held", held))
         made = own["decisions"]
-        told = (
-            f"of {made['n_decisions']} decisions between a right and a wrong answer to a question right, of the surest"
-        )
-        rows += [(f"{told} {float(share):.0%}", _shown(made["curve"][share])) for share in ("0.1", "0.3", "0.5", "1.0")]
+        told = f"{made['n_decisions']} decisions between a right and a wrong answer to one question: share right of the"
+        for share in ("0.1", "0.3", "0.5", "1.0"):
+            rows.append((f"{told} surest {float(share):.0%}", _shown(made["curve"][share])))
         for n, one in own["means"]["labels"].items():
-            held = f"{_percent(one['covered'])} ({_percent(one['lowest'])} to {_percent(one['highest'])})"
+            held = f"{_percent(one['covered'])} ({_percent(one['lowest'])} to {_percent(one['highest'])} by generator)"
             saved = f"{one['labels_saved']:.1f} labels saved"
-            rows.append((f"95 % intervals of a generator's mean from {n} labels hold it", f"{held}; {saved}"))
+            rows.append(
+                (f"95 % intervals of a generator's mean from {n} labels: share that hold it", f"{held}; {saved}")
+            )
         lines += [f"| {words(field)} | {what} | {figure} |" for what, figure in rows]
     return Markdown("\n".join(lines))
 

@@ -113,3 +113,5 @@ def test_what_cannot_be_tested_is_refused():
     )
     with pytest.raises(DataFileError, match="Ada expects numbers as labels, but row 0 has 'no'"):
         as_labels(["no"], {}, "Ada")
+    with pytest.raises(DataFileError, match="row 1 has 'inf'"):
+        as_labels([1, "inf"], {}, "Ada")

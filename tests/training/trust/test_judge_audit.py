@@ -124,6 +124,8 @@ def test_without_labels_damage_stands_for_quality(judge, rows):
         audit_judge(judge, [])
     with pytest.raises(DataFileError, match="label expects a column with numbers, but 'truth' is empty"):
         audit_judge(Planted(judge, lambda pair: 1.0), rows, label="truth")
+    with pytest.raises(DataFileError, match="names who wrote, but 'author' is empty or missing"):
+        audit_judge(Planted(judge, lambda pair: 1.0), rows, label="correct", generator="author")
 
 
 def test_the_commands_write_json_and_show_tables(make_judge, rows, tmp_path, capsys):

@@ -20,7 +20,7 @@ from inspector_training.trust.ranking import (
     prompts_needed,
     rank_systems,
 )
-from inspector_training.trust.systems import read_systems
+from inspector_training.trust.systems import read_systems, truth_of
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
@@ -200,6 +200,14 @@ def test_files_of_other_tools_are_read_by_the_same_layer(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = read_systems([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], score)
     assert found.names == ["a", "b"] and found.values["expected_x"].tolist() == [[5, 11]] * 4
+    with pytest.raises(DataFileError, match="truth of some rows, but no row has 'rihgt'"):
+        read_systems([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], score, label="rihgt")
+    assert truth_of([{"x": "Yes"}, {"x": 0.5}, {"x": " "}, {}], "x", "Rows") == pytest.approx(
+        [1, 0.5, np.nan, np.nan], nan_ok=True
+    )
+    for wrong in ("good", "inf", "nan"):
+        with pytest.raises(DataFileError, match=f"expects a number as 'x', but row 0 has '{wrong}'"):
+            truth_of([{"x": wrong}], "x", "Rows")
 
 
 def test_strengths_are_those_of_a_logistic_regression_of_who_wins_with_one_tie_of_every_two_added():
