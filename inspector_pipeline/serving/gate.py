@@ -21,7 +21,7 @@ from .logs import written
 from .problems import refusal
 
 DRAIN_S = 10.0  # how long a refused body is read and forgotten: who is cut off while sending never sees the answer
-DRAIN_PAUSE_S = 0.01  # between pieces of refused bodies, all together: reading them takes little time from others
+DRAIN_PAUSE_S = 0.005  # between pieces of refused bodies, all together: reading them takes no time from others
 LAST_READ_S = 1.0  # how long bodies may still arrive once the server shuts down
 GONE = 499  # logged and counted where nobody waits for an answer any more
 CLOSE = {"Connection": "close"}
