@@ -20,7 +20,7 @@ from .arguments import (
     share,
 )
 from .judge import check_judge_options, load, needed_keys
-from .printable import printable_json, say
+from .printable import folded, printable_json, say
 from .table import show_explanations, show_table
 from .uncertain import add_options as add_options_of_doubt
 from .uncertain import check_options as check_options_of_doubt
@@ -45,7 +45,7 @@ there, and the exit code is 3.
 def score(parser: argparse.ArgumentParser) -> None:
     """Score the pairs of a file of objects with `question` and `prediction`."""
     parser.set_defaults(command=_score)
-    parser.epilog = EPILOG
+    parser.epilog = "\n\n".join(folded(" ".join(part.split()), 0) for part in EPILOG.split("\n\n"))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("input", metavar="INPUT", help="file, - for standard input; for a big job see below")
     parser.add_argument("--judge", metavar="ID_OR_PATH", help=JUDGE)

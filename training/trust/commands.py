@@ -24,7 +24,8 @@ def calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("labelled", nargs="+", metavar="LABELLED", help=labels)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="of the calibrated judge")
     parser.add_argument("--labels", nargs="+", metavar="ASPECT=COLUMN", help="columns of the labels, and of no others")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="to choose from (all)")
+    methods = f"to choose from: {', '.join(METHODS)} (all)"
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD", help=methods)
     parser.add_argument("--coverage", type=float, default=0.9, metavar="P", help="of the score sets (0.9)")
     parser.add_argument("--by-label", action="store_true", help="cover the labels of each level by themselves")
     parser.add_argument("--group", metavar="COLUMN", help="cover the rows of each group by themselves")

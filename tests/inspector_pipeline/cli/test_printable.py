@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from inspector_cli.filter import filter_scored
-from inspector_cli.main import main
+from inspector_cli.main import main, make_parser
 from inspector_cli.printable import HARMFUL, PrintableParser, folded, log_to_terminal, printable, printable_json, say
 from inspector_cli.score import _print_rows
 from inspector_cli.table import show_table
@@ -43,6 +43,14 @@ def test_lines_end_where_the_terminal_does(monkeypatch):
     )
     assert folded("x" * 25, 4).split() == ["x" * 25] and folded("全" * 20, 10).split() == ["全" * 10] * 2
     assert folded("", 10) == ""
+
+
+def test_help_fits_eighty_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    (commands,) = (one for one in make_parser()._actions if isinstance(one, argparse._SubParsersAction))
+    lines = [(name, line) for name, one in commands.choices.items() for line in one.format_help().splitlines()]
+    assert {"score", "calibrate", "report"} <= commands.choices.keys()
+    assert not [line for line in lines if len(line[1]) > 80]
 
 
 def test_a_message_cannot_pass_for_two(capsys):
