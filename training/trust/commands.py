@@ -64,10 +64,8 @@ def _calibrate(args: argparse.Namespace) -> None:
 def _show_calibration(found: dict[str, Any]) -> None:
     for name, one in found["aspects"].items():
         before, after, sets = one["before"], one["after"], one["sets"]
-        scores, errors = (
-            f"{_short(key(before))} before, {_short(key(after))} after"
-            for key in (lambda part: part["rps"]["value"], lambda part: part["calibration_error"])
-        )
+        scores = f"{_short(before['rps']['value'])} before, {_short(after['rps']['value'])} after"
+        errors = f"{_short(before['calibration_error'])} before, {_short(after['calibration_error'])} after"
         title = f"{name}: {one['n']} labels of {one['n_questions']} questions, calibrated by {one['method']}"
         lines = (
             ("ranked probability score (0 is best)", f"{scores}, gain {_interval(one['gain']['rps'], '+')}"),
@@ -142,10 +140,10 @@ def _figures(title: str, lines: Sequence[tuple[str, str]]) -> None:
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*heads, box=SIMPLE_HEAD)
+    table = Table(Column(heads[0], overflow="fold"), *heads[1:], box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)

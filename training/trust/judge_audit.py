@@ -14,7 +14,7 @@ import numpy as np
 from inspector_cli.printable import printable
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from scipy import stats
 
@@ -284,7 +284,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     preferred = (report["generators"] or {}).get(field)
     if preferred:
-        table = Table("generator", "rows", "true mean", "judged mean", "at equal quality", box=SIMPLE_HEAD)
+        name = Column("generator", overflow="fold")
+        table = Table(name, "rows", "true mean", "judged mean", "at equal quality", box=SIMPLE_HEAD)
         for name, own in sorted(preferred["by_generator"].items(), key=lambda pair: -pair[1]["error"]):
             error = f"{own['error']:+.3f} ± {1.96 * own['se']:.3f}"
             table.add_row(Text(printable(name)), str(own["rows"]), f"{own['true']:.3f}", f"{own['judged']:.3f}", error)
