@@ -191,7 +191,8 @@ def as_labels(column: Sequence[Any], words: Mapping[str, float], name: str) -> N
     Raises:
         DataFileError: A label is neither.
     """
-    found, known = [], {"true": 1, "false": 0, **{word.casefold(): number for word, number in words.items()}}
+    found: list[float] = []
+    known = {"true": 1.0, "false": 0.0, **{word.casefold(): number for word, number in words.items()}}
     for i, value in enumerate(column):
         is_missing = is_blank(value) or str(value).strip().casefold() == "nan"
         label = None if is_missing else number_of(value, known)

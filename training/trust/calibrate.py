@@ -218,7 +218,8 @@ def _sets(rows: Slice, nested: Nested, settings: CalibrationSettings, group: Any
         return least_probabilities(*parts, coverage, by_label=by_label), found
     thresholds = {}
     for name in np.unique(group):
-        shares, label, question = (column[group == name] for column in parts)
+        own = group == name
+        shares, label, question = nested.probabilities[own], rows.label[own], rows.question[own]
         thresholds[str(name)] = least_probabilities(shares, label, question, coverage, by_label=by_label)
     found["by_group"] = by_value(sets, rows.label, rows.question, group)
     found["least_by_group"] = {name: one.least.round(8).tolist() for name, one in thresholds.items()}

@@ -141,10 +141,10 @@ def _figures(title: str, lines: Sequence[tuple[str, str]]) -> None:
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*heads, box=SIMPLE_HEAD)
+    table = Table(Column(heads[0], overflow="fold"), *heads[1:], box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)

@@ -81,7 +81,7 @@ def conformal_quantile(misfit: Array, cluster: Names, coverage: float) -> tuple[
 def misfits(probabilities: Array, label: Index) -> Array:
     """Return 1 - P(label), (rows,), and 0 where the label is the likeliest class, which every set holds."""
     own = probabilities[np.arange(len(label)), label]
-    return np.where(probabilities.argmax(axis=1) == label, 0.0, 1 - own)
+    return np.asarray(np.where(probabilities.argmax(axis=1) == label, 0.0, 1 - own), dtype=np.float64)
 
 
 def least_probabilities(

@@ -14,7 +14,7 @@ import numpy as np
 from inspector_cli.printable import printable
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from scipy import stats
 
@@ -30,6 +30,7 @@ from ..rows.scales import is_blank
 from .systems import truth_of
 
 LEAST_QUESTIONS = 3  # below, a change has no interval worth printing
+WIDE = 120  # columns of a terminal, from where on the table says what each edit is
 LARGE = 0.25  # of what quality moves; from there on an edit counts
 NO_PREFERENCES = (
     f"Which generators it prefers at equal quality cannot be said: that needs --label, with labels that differ, and "
@@ -257,9 +258,10 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     field, quality = report["field"], report["quality"]
     whole = quality["fields"].get(field)
     console.print(f"{field}, {report['n_edited']} of {report['n_rows']} rows edited", highlight=False)
+    is_wide = console.width >= WIDE
     table = Table(
-        "edit",
-        "what",
+        Column("edit", overflow="fold"),
+        *(["what"] if is_wide else []),
         "rows",
         f"change ({100 * report['level']:.3g} %)",
         "of quality",
@@ -270,21 +272,27 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     table.box = SIMPLE_HEAD
     if whole:
         share = "100 %" if whole.get("low", -1) > 0 else "not shown"
-        table.add_row(
-            "quality", Text(quality["by"]), str(whole["n"]), _interval(whole), share, "", "", "", end_section=True
-        )
+        by = [Text(quality["by"])] if is_wide else []
+        table.add_row("quality", *by, str(whole["n"]), _interval(whole), share, "", "", "", end_section=True)
     for name, entry in report["edits"].items():
+        what = [entry["told"]] if is_wide else []
         if "fields" not in entry:
-            table.add_row(name, entry["told"], "0", "", "", "", "", "")
+            table.add_row(name, *what, "0", "", "", "", "", "")
             continue
         change = entry["fields"][field]
         share, raised, unfamiliar = map(_percent, (change["of_quality"], change["raised"], entry["unfamiliar"]))
         cells = (_interval(change), share, f"{change['size']:.3f}", raised, unfamiliar)
-        table.add_row(name, entry["told"], str(entry["n"]), *cells)
+        table.add_row(name, *what, str(entry["n"]), *cells)
     console.print(table)
+    if not is_wide:
+        named = {"quality": quality["by"]} if whole else {}
+        named |= {name: entry["told"] for name, entry in report["edits"].items()}
+        told = "; ".join(f"{name}: {one}" for name, one in named.items())
+        console.print(told, highlight=False, markup=False)
     preferred = (report["generators"] or {}).get(field)
     if preferred:
-        table = Table("generator", "rows", "true mean", "judged mean", "at equal quality", box=SIMPLE_HEAD)
+        generator = Column("generator", overflow="fold")
+        table = Table(generator, "rows", "true mean", "judged mean", "at equal quality", box=SIMPLE_HEAD)
         for name, own in sorted(preferred["by_generator"].items(), key=lambda pair: -pair[1]["error"]):
             error = f"{own['error']:+.3f} ± {1.96 * own['se']:.3f}"
             table.add_row(Text(printable(name)), str(own["rows"]), f"{own['true']:.3f}", f"{own['judged']:.3f}", error)

@@ -17,7 +17,7 @@ from inspector_cli.info import file_of
 from inspector_cli.printable import printable
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from inspector_pipeline.api.load import EVIDENCE, evidence_path, judge_name, load_judge
@@ -243,7 +243,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         for name in report["order"]
     }
     table = Table(
-        "system",
+        Column("system", overflow="fold"),  # a name that is cut may be another's
         f"{'mean' if report['by'] == 'means' else 'strength'} ({level})",
         "places",
         "group",
@@ -260,7 +260,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     pairs = sorted(report["pairs"], key=lambda pair: -abs(pair["difference"]))[:MOST_PAIRS]
     verdict = "better" if certain else "differs by sampling alone"
-    table = Table("first", "second", f"second - first ({level})", verdict, "prompts needed", box=SIMPLE_HEAD)
+    first, second, better = (Column(name, overflow="fold") for name in ("first", "second", verdict))
+    table = Table(first, second, f"second - first ({level})", better, "prompts needed", box=SIMPLE_HEAD)
     for pair in pairs:
         difference = f"{pair['difference']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})"
         called = pair["better"] or "-" if certain else "yes" if pair["beyond_sampling"] else "no"

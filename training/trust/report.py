@@ -75,7 +75,8 @@ def conformal_report(
         found[kind] = {}
         for coverage in coverages:
             own_sets = [part.sets(rows, counted, coverage, by_label) for part in parts[new]]
-            sets = ScoreSets(*map(np.concatenate, zip(*own_sets, strict=True)))
+            joined = (np.concatenate([one.holds for one in own_sets]), np.concatenate([one.stated for one in own_sets]))
+            sets = ScoreSets(*joined)
             entry = coverage_of(sets, label[order], cluster, bootstraps, seed)
             held = sets.holds[np.arange(len(order)), label[order]]
             entry["of_right"], entry["of_wrong"] = (round(float(held[label[order] == k].mean()), 4) for k in (1, 0))
