@@ -31,7 +31,6 @@ from inspector_pipeline.errors import SettingsError
 WITHIN = 400  # seconds
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RAY_USAGE_STATS_ENABLED": "0"}
 ENVIRONMENT["RAY_raylet_start_wait_time_s"] = "120"  # as long as a busy machine may need
-ENVIRONMENT["RAY_prestart_worker_first_driver"] = "0"  # no idle workers before there is work
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,7 +81,7 @@ def test_a_batch_with_other_names(judge):
 
 
 def test_datatrove_gives_what_one_process_gives_though_workers_are_killed(folder, judge, tmp_path):
-    rows = [*made_rows(WINDOW_ROWS * 2 + 9), {"question": "q"}]  # a window for each task
+    rows = [*made_rows(WINDOW_ROWS * 4 + 9), {"question": "q"}]
     source = write_lines(tmp_path / "in.jsonl", rows)
     script, mark, out = SUPPORT / "trove_job.py", tmp_path / "mark", tmp_path / "trove"
     mark.touch()
