@@ -85,12 +85,12 @@ def estimate(
         raise DataFileError(f"pass_at expects a number, but got {pass_at}.")
     read = read_scored([Path(place) for place in scored], [by] if by else [], rank_by, keep_abstained=True)
     told = ", ".join(map(str, scored))
-    pairs = _pairs(read.rows, told)
+    pairs = _pairs(read.rows, told, by)
     table = pairs if labelled is None else read_rows(str(labelled))
     name = str(labelled or told)
     column = _label_column(name, table, read.field, label, is_scored=labelled is None)
     rows = [row for row in table if not is_blank(row.get(column))]
-    drawn = _pairs([row for row in rows if str(row.get(ESCALATED)).lower() != "true"], name)
+    drawn = _pairs([row for row in rows if str(row.get(ESCALATED)).lower() != "true"], name, by)
     warnings = [f"{len(rows) - len(drawn)} labels are left out: their rows were chosen for doubt, not at random."]
     labels = np.array([_number(row[column], name) for row in drawn])
     if pass_at is not None:
@@ -124,8 +124,10 @@ def estimate(
     return Estimates(read.field, column, found, warnings)
 
 
-def _pairs(rows: list[Row], source: str) -> list[Row]:
+def _pairs(rows: list[Row], source: str, by: str | None) -> list[Row]:
     """Give rows the columns question and prediction, as the judge read them; of questions alone they stay as they are.
+
+    The column that names the system, `by`, is no text of a pair, though it be called `system`.
 
     Raises:
         DataFileError: A row holds no pair or several.
@@ -134,13 +136,16 @@ def _pairs(rows: list[Row], source: str) -> list[Row]:
     columns = {name.casefold() for row in rows for name in row}
     if not rows or (QUESTION in columns and not said & columns):
         return rows
-    found = as_pairs(rows, {}, source, keys=PAIR)
+    found = as_pairs([{name: cell for name, cell in row.items() if name != by} for row in rows], {}, source, keys=PAIR)
     if len(found) != len(rows):
         raise DataFileError(
             f"{source} expects one response a row, but {len(rows)} rows hold {len(found)}. Give each a row of its own, "
             "with question and prediction."
         )
-    return found
+    return [
+        {**pair, **({by: row[by]} if by is not None and by in row else {})}
+        for row, pair in zip(rows, found, strict=True)
+    ]
 
 
 def _label_column(source: str, table: Sequence[Row], field: str, named: str | None, *, is_scored: bool) -> str:

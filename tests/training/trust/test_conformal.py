@@ -23,14 +23,14 @@ def drawn(rng, n, clusters):
 
 def test_the_quantile_of_split_conformal_prediction_by_hand():
     misfit, alone = np.array([0.4, 0.1, 0.3, 0.2]), np.arange(4).astype(str)
-    assert conformal_quantile(misfit, alone, 0.6) == (0.3, 0.6)  # the third of four: ceil(5 * 0.6)
-    assert conformal_quantile(misfit, alone, 0.7) == (0.4, 0.8)
+    assert conformal_quantile(misfit, alone, 0.6) == pytest.approx((0.3, 0.6))  # the third of four: ceil(5 * 0.6)
+    assert conformal_quantile(misfit, alone, 0.7) == pytest.approx((0.4, 0.8))
     assert conformal_quantile(misfit, alone, 0.81) == (np.inf, 0.81)
     # Of two questions, each counts a third, and a new one the last third.
     assert conformal_quantile(misfit, np.array(["a", "b", "b", "b"]), 0.5)[0] == 0.4
     assert conformal_quantile(misfit, np.array(["a", "b", "b", "b"]), 1 / 3)[0] == 0.3
     # Equal misfits cannot be parted: four of ten are reached at once.
-    assert conformal_quantile(np.repeat([0.0, 0.2], [4, 5]), np.arange(9).astype(str), 0.1) == (0.0, 0.4)
+    assert conformal_quantile(np.repeat([0.0, 0.2], [4, 5]), np.arange(9).astype(str), 0.1) == pytest.approx((0.0, 0.4))
 
 
 def test_what_the_likeliest_class_holds_is_stated():
