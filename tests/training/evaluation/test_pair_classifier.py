@@ -26,8 +26,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from inspector_pipeline.errors import PairError, SettingsError
 from inspector_pipeline.encoded import EncodedPair, Span
+from inspector_pipeline.errors import PairError, SettingsError
 
 STATES = torch.tensor([[9.0, -9.0], [1.0, 0.0], [0.0, 2.0], [-1.0, 1.0], [3.0, 3.0]])  # of each token id; 0 is padding
 
