@@ -42,7 +42,9 @@ def score_dataset(
     scorer: type[InspectorBatchScorer] = InspectorBatchScorer,
     **settings: Any,
 ) -> Any:
-    """Add a judge's scores to a Ray dataset, lazily; rows stay in order and form the windows of a single process.
+    """Add a judge's scores to a Ray dataset, lazily; rows form the windows of a single process.
+
+    Rows stay in order, but for what Ray runs again after a failure, which may come later.
 
     Args:
         dataset: A `ray.data.Dataset` with the columns question and prediction.

@@ -20,6 +20,7 @@ from datatrove.utils.logging import logger
 from support.jobs import ADDED, made_rows, parts, rejects, run, write_lines
 from support.models import aspect, feature
 from support.paths import SUPPORT
+from support.results import alike
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.batches import WINDOW_ROWS
@@ -148,11 +149,12 @@ def test_ray_gives_what_one_process_gives_though_an_actor_is_killed(folder, judg
     assert done.returncode == 1 and refusal in done.stderr, done.stderr[-3000:]
     assert mark.exists()  # so an actor was killed
     run(judge, tmp_path / "in.parquet", tmp_path / "plain", columns={"question": "q"}, prefix="judge_")
-    found = pq.read_table(output).to_pylist()  # once, though the command was given twice
+    # Once, though the command was given twice; what Ray runs again after a kill may come later than its place.
+    found = sorted(pq.read_table(output).to_pylist(), key=lambda row: row["id"])
     assert [row["id"] for row in found] == list(range(n))
     errors = [row.pop("judge_score_error") for row in found]
     assert errors.pop(300) == rejects(tmp_path / "plain")[0]["reason"] and found.pop(300)["judge_a"] is None
-    assert errors == [None] * (n - 1) and found == parts(tmp_path / "plain")
+    assert errors == [None] * (n - 1) and alike(found, parts(tmp_path / "plain"))
 
 
 def trove(tmp_path, source, folder, **settings):
