@@ -258,11 +258,14 @@ SHAPES = (
             bool(_inside(row.get("input"), "messages")) and {"preferred_output", "non_preferred_output"} <= row.keys()
         ),
         lambda row: {
-            **{"prompt": row["input"]["messages"], "chosen": row["preferred_output"]},
+            "prompt": row["input"]["messages"],
+            "chosen": row["preferred_output"],
             "rejected": row["non_preferred_output"],
         },
         lambda row: {
-            **{"prompt": "input.messages", "chosen": "preferred_output", "rejected": "non_preferred_output"},
+            "prompt": "input.messages",
+            "chosen": "preferred_output",
+            "rejected": "non_preferred_output",
         },
         ("input", "preferred_output", "non_preferred_output"),
     ),
