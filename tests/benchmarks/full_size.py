@@ -94,7 +94,9 @@ def in_others(clfs, judge, named, scratch):
     scored = score_dataset(ray.data.from_items(PAIRS), str(judge), device="cpu", dtype="float32")
     scored.write_parquet(str(scratch / "ray"))
     ray.shutdown()
-    yield "ray", [expected_of(row) for row in pq.read_table(scratch / "ray").to_pylist()]
+    rows = {row["question"]: row for row in pq.read_table(scratch / "ray").to_pylist()}  # what ran again comes later
+    assert len(rows) == len(PAIRS)
+    yield "ray", [expected_of(rows[pair["question"]]) for pair in PAIRS]
 
 
 def expected_of(row):

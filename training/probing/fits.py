@@ -105,7 +105,7 @@ def fit_each(
         centered: Whether there are centres and offsets; without them (ridge only) the value is linear in the features.
     """
     kernels = {s.sharing: joint_kernel(gram, train, train, s.sharing, centered=centered) for s in settings}
-    scales = {sharing: mean_diagonal(kernel) for sharing, kernel in kernels.items()}
+    scales = {sharing: mean_diagonal(kernel, train.auxiliary) for sharing, kernel in kernels.items()}
     needed = {s.sharing for s in settings if s.head != "ridge"}
     coordinates = {sharing: coordinates_of(kernels[sharing] / scales[sharing]) for sharing in needed}
     fits = []
@@ -162,7 +162,7 @@ def left_out_errors(
         float64 (penalties, rows); NaN at a row whose question holds all rows of its aspect, as no other has its offset.
     """
     kernel = joint_kernel(gram, train, train, sharing, centered=centered)
-    scale = mean_diagonal(kernel)
+    scale = mean_diagonal(kernel, train.auxiliary)
     offsets = np.eye(train.n_aspects)[train.aspect][:, np.unique(train.aspect)]
     order = np.argsort(train.question, kind="stable")
     _, starts = np.unique(train.question[order], return_index=True)
@@ -200,9 +200,15 @@ def _solved(matrix: Array, values: Array) -> Array:
         return np.asarray(np.linalg.solve(matrix, values))
 
 
-def mean_diagonal(kernel: Array) -> float:
-    """Return the mean diagonal, what penalties are multiples of; 1 where all features are constant."""
-    return float(np.trace(kernel)) / len(kernel) or 1.0
+def mean_diagonal(kernel: Array, auxiliary: NDArray[np.bool_] | None = None) -> float:
+    """Return the mean diagonal, what penalties are multiples of; 1 where all features are constant.
+
+    Auxiliary rows do not count, unless all are: they lie far from the others (a bare number's states are some ten times
+    as far from the mean as a solution's), and a penalty chosen without them is to be the same with them.
+    """
+    diagonal = np.diagonal(kernel)
+    own = diagonal if auxiliary is None or auxiliary.all() else diagonal[~auxiliary]
+    return float(own.mean()) or 1.0
 
 
 def _means(values: Array, train: Rows) -> Array:

@@ -157,7 +157,7 @@ class Design:
 
     def rows(self, view: View, labels: Labels) -> Rows:
         """Take what a fit needs of labelled rows; `units` says what it raises."""
-        return Rows(self.units(view, labels), labels.aspect, labels.weight, labels.question)
+        return Rows(self.units(view, labels), labels.aspect, labels.weight, labels.question, labels.auxiliary)
 
     def units(self, view: View, rows: Labels) -> Index:
         """Return the unit of each labelled row, (rows,).

@@ -140,9 +140,11 @@ def search(
         found[key] = _search_main(design, deciding, group, config)
     main = found[key]
     settings, tried = [main.setting], {**main.tried}
-    alone = replace(config, depths=(main.depth,), sharings=(0.0,))
+    by_order = config.alone_penalties is not None
+    penalties = config.alone_penalties or config.penalties
+    alone = replace(config, depths=(main.depth,), sharings=(0.0,), penalties=penalties)
     for members in others:
-        ridge = _sweep(design, main.view, labels, members, alone)[main.depth][1]
+        ridge = _sweep(design, main.view, labels, members, alone, by_order=by_order)[main.depth][1]
         chosen, own = _refine(design, main.view, main.depth, labels, members, ridge, config)
         settings.append(chosen)
         tried |= _named(own, labels, members)
@@ -263,9 +265,10 @@ def _gram(design: Design, view: View, depth: int, train: Index, *, auxiliary: bo
 
 
 def _sweep(
-    design: Design, view: View, labels: Labels, group: Sequence[int], config: SearchConfig
+    design: Design, view: View, labels: Labels, group: Sequence[int], config: SearchConfig, *, by_order: bool = False
 ) -> dict[int, tuple[float, Setting]]:
-    """Find each depth's best ridge by its left-out errors: depth -> variance explained and the setting."""
+    """Find each depth's best ridge by its left-out errors: depth -> variance explained (or AUROC) and the setting."""
+    gain = _ordered if by_order else _explained
     rows, design = balanced(training_rows(labels, group, Setting()), config.balance), design.of(group)
     train = design.rows(view, rows)
     target = Target.of(rows, config.target_weight)
@@ -275,7 +278,7 @@ def _sweep(
         for sharing in config.sharings if len(group) > 1 else (0.0,):
             errors = left_out_errors(gram, train, target, sharing, config.penalties, centered=config.bias)
             for penalty, error in zip(config.penalties, errors, strict=True):
-                candidate = (_explained(error, target.value, rows), Setting("ridge", penalty, sharing))
+                candidate = (gain(error, target.value, rows), Setting("ridge", penalty, sharing))
                 found[depth] = max(found.get(depth, candidate), candidate, key=lambda entry: entry[0])
     return found
 
@@ -306,6 +309,12 @@ def _explained(error: Array, value: Array, rows: Labels) -> float:
             spread = np.average((y - np.average(y, weights=weight)) ** 2, weights=weight)
             shares.append(1 - float(np.average(error[own] ** 2, weights=weight) / spread))
     return float(np.mean(shares)) if shares else 0.0
+
+
+def _ordered(error: Array, value: Array, rows: Labels) -> float:
+    """Return the AUROC of left-out values, mean over aspects; 0 where no aspect has both kinds of labels."""
+    known = np.flatnonzero(~np.isnan(error))
+    return float(np.nan_to_num(mean_auroc(rows.take(known), (value - error)[known])))
 
 
 def _refine(

@@ -82,6 +82,9 @@ class SearchConfig:
         priors: How much easier, to choose from: that much more of the kernel lies along them; 0 leaves them out.
         depths: Depths to choose from; None for every second layer.
         penalties: Ridge penalties to choose from, as multiples of the kernel's mean diagonal.
+        alone_penalties: Those of an aspect that does not count in the total, chosen by the AUROC of its left-out values,
+            as such an aspect is there to order by; None for `penalties`, chosen by the squared error, which asks for
+            more shrinkage than the order does.
         sharings: Weights of the part that aspects share, against 1 for their own, to choose from; 0 fits each alone.
         heads: Heads to try beside ridge: `logistic`, `svc`, `ordinal`.
         head_penalties: Their penalties to choose from.
@@ -110,6 +113,7 @@ class SearchConfig:
     priors: tuple[float, ...] = (0.0,)
     depths: tuple[int, ...] | None = None
     penalties: tuple[float, ...] = (1.0, 2.0, 4.0)
+    alone_penalties: tuple[float, ...] | None = None
     sharings: tuple[float, ...] = (1.0, 3.0, 10.0)
     heads: tuple[str, ...] = ("logistic", "svc", "ordinal")
     head_penalties: tuple[float, ...] = (0.25, 1.0)
@@ -138,6 +142,8 @@ class SearchConfig:
         for name in ("readings", "poolings", "penalties", "sharings"):
             if not getattr(self, name):
                 raise SettingsError(f"{name} expects at least one to choose from, but got none.")
+        if self.alone_penalties is not None and not all(penalty > 0 for penalty in self.alone_penalties or (0.0,)):
+            raise SettingsError(f"alone_penalties expects numbers above 0, but got {self.alone_penalties}.")
         if self.inner_folds < 2 or self.finalists < 1 or min(self.penalties) <= 0 or min(self.sharings) < 0:
             raise SettingsError(
                 f"inner_folds expects 2 or more, finalists 1 or more, penalties above 0 and sharings from 0, but got "

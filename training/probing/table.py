@@ -137,12 +137,14 @@ class Rows:
         aspect: (rows,) their aspect.
         weight: (rows,) their weight.
         question: (rows,) their question.
+        auxiliary: (rows,) whether they are auxiliary; None where none is.
     """
 
     unit: Index
     aspect: Index
     weight: Array
     question: NDArray[np.str_]
+    auxiliary: NDArray[np.bool_] | None = None
 
     @property
     def n_aspects(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 from inspector_training.probing import familiarity, fits, kernels, preferences, table
 from inspector_training.probing import search as searching
 from inspector_training.probing.calibration import Calibration, LogOdds, Rounding, fit_cumulative_logit
-from inspector_training.probing.fits import Fit, Target, coordinates_of, mean_diagonal
+from inspector_training.probing.fits import Fit, Target, coordinates_of, fit_each, mean_diagonal
 from inspector_training.probing.fitted import (
     Fitted,
     FittedAspect,
@@ -18,7 +18,15 @@ from inspector_training.probing.fitted import (
     save_fitted,
 )
 from inspector_training.probing.kernels import Design, center, deviation
-from inspector_training.probing.search import Choice, _explained, _refine, chosen_depths, mean_auroc, training_rows
+from inspector_training.probing.search import (
+    Choice,
+    _explained,
+    _refine,
+    chosen_depths,
+    mean_auroc,
+    search,
+    training_rows,
+)
 from inspector_training.probing.settings import SearchConfig, Setting, View
 from inspector_training.probing.table import (
     Labels,
@@ -57,6 +65,7 @@ def test_settings_are_what_they_were():
         "priors": (0.0,),
         "depths": None,
         "penalties": (1.0, 2.0, 4.0),
+        "alone_penalties": None,
         "sharings": (1.0, 3.0, 10.0),
         "heads": ("logistic", "svc", "ordinal"),
         "head_penalties": (0.25, 1.0),
@@ -92,6 +101,8 @@ def test_settings_are_what_they_were():
         ({"readings": ()}, "readings expects at least one"),
         ({"poolings": ()}, "poolings expects at least one"),
         ({"sharings": ()}, "sharings expects at least one"),
+        ({"alone_penalties": ()}, "alone_penalties expects numbers above 0"),
+        ({"alone_penalties": (1.0, 0.0)}, "alone_penalties expects numbers above 0"),
         ({"inner_folds": 1}, "inner_folds expects 2 or more"),
         ({"finalists": 0}, "finalists 1 or more"),
         ({"sharings": (-0.5,)}, "sharings from 0"),
@@ -110,7 +121,7 @@ def test_settings_that_cannot_be_are_refused(changes, message):
 
 def test_the_least_settings_are_taken():
     SearchConfig(inner_folds=2, finalists=1, sharings=(0.0,), heads=(), penalties=(1e-9,))
-    SearchConfig(prior_judge="x", priors=(0.0, 1.0))
+    SearchConfig(prior_judge="x", priors=(0.0, 1.0), alone_penalties=(1e-9,))
 
 
 def test_the_targets_of_other_scales_are_put_on_one_of_five():
@@ -326,6 +337,35 @@ def test_coordinates_leave_out_what_is_rounding():
     )
     assert coordinates_of(np.zeros((2, 2)))[0].shape == (2, 0)
     assert mean_diagonal(np.diag([1.0, 3.0])) == 2.0 and mean_diagonal(np.zeros((2, 2))) == 1.0
+    some, everyone = np.array([False, True]), np.ones(2, dtype=bool)
+    assert mean_diagonal(np.diag([1.0, 3.0]), some) == 1.0 and mean_diagonal(np.diag([1.0, 3.0]), everyone) == 2.0
+
+
+def test_far_auxiliary_rows_leave_the_penalty_as_it_was():
+    x = np.concatenate([np.random.default_rng(0).normal(size=(40, 3)), np.full((5, 3), 30.0)])
+    aspect, question = np.zeros(45, dtype=np.int64), np.arange(45).astype(str)
+    y = np.where(np.arange(45) < 40, x[:, 0] > 0, 0).astype(float)
+    rows = Rows(np.arange(45), aspect, np.ones(45), question, np.arange(45) >= 40)
+    (fitted,) = fit_each(x @ x.T, rows, Target(y, y, y > 0), [Setting("ridge", 2.0, 0.0)], centered=False)
+    scale = (x[:40] ** 2).sum() / 40
+    expected = np.linalg.solve(x @ x.T + 2 * scale * np.eye(45), y)
+    np.testing.assert_allclose(fitted.dual, expected, atol=1e-12)
+
+
+def test_an_aspect_that_stands_alone_is_fitted_by_the_order_of_its_left_out_values(monkeypatch, design):
+    # By squared error a penalty of 4 would be taken: it lies nearer to all labels, though the wrong way round.
+    def errors(gram, train, target, sharing, penalties, *, centered=True):
+        mean = target.value.mean()
+        towards = {1.0: 3.0, 4.0: -0.01}
+        return np.array([target.value - (mean + towards[p] * (target.value - mean)) for p in penalties])
+
+    monkeypatch.setattr("inspector_training.probing.search.left_out_errors", errors)
+    labels, settings = design.labels, replace(SMALL, depths=(2,), penalties=(1.0, 4.0))
+    penalty = {}
+    for alone in (None, (1.0, 4.0)):
+        chosen = search(design, labels, replace(settings, alone_penalties=alone)).settings
+        penalty[alone] = [setting.penalty for setting in chosen]
+    assert penalty == {None: [4.0, 4.0], (1.0, 4.0): [4.0, 1.0]}
 
 
 def test_a_units_share_of_weight_and_centre_is_that_of_its_rows():
