@@ -61,6 +61,10 @@ def _are_objects(value: Any, key: str) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(_inside(one, key), str) for one in value)
 
 
+def _are_lists(value: Any, key: str) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(_inside(one, key), list) for one in value)
+
+
 def _lm_eval(row: Row) -> Row:
     answers = row["resps"]
     if isinstance(answers, list) and len(answers) == 1 and isinstance(answers[0], list):
@@ -260,6 +264,13 @@ def refusal(row: Row) -> str | None:
             "OpenAssistant's messages stand one by one, or as a tree of replies. Write a row with the turns up to each "
             "reply as messages"
         )
+    if isinstance(row.get("turns"), list) or _are_lists(row.get("choices"), "turns"):
+        return (
+            "MT-Bench keeps questions and answers in files of their own. Write rows of messages, with the turns of "
+            "both one after the other"
+        )
+    if isinstance(row.get("judgment"), str) and "user_prompt" in row:
+        return "a judge's judgments hold no response of their own. Give the answers that were judged"
     steps, labels = row.get("completions"), row.get("labels")
     if isinstance(steps, list) and isinstance(labels, list) and {type(one) for one in labels} == {bool}:
         return (
