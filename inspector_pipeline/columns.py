@@ -1,5 +1,6 @@
 """What the columns of rows may hold, found out by their names and the values of the first rows; see rows.py."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,7 +36,22 @@ from .names import (
 ASKED = (QUESTION, MESSAGES, CHOSEN, REJECTED)  # where something is asked that no judge would see
 SIDES = (("a", "b"), ("A", "B"), ("1", "2"), ("0", "1"))  # how columns of two responses end
 MOST_NAMED = 20  # columns
+NO_COLUMN = "none"  # what `--column system=` says where a column is no system's text
+NAME = re.compile(r"[\w.@/:+() -]{0,59}[\w)]")  # ends as no sentence does
+NAME_WORDS = 3
+SHOWN_NAMES = 3
 BESIDE = (*NAMES[SYSTEM], *NAMES[HISTORY], *NO_TEXTS)
+
+
+def are_names(values: Sequence[Any]) -> bool:
+    """Say whether texts may be names of systems, such as `gpt-4o` or `Llama 3 8B`, and no sentence to one.
+
+    Example:
+        >>> are_names(["gpt-4o", "Llama 3 8B"]), are_names(["Be brief."]), are_names(["You are a helpful assistant"])
+        (True, False, False)
+    """
+    texts = [value.strip() for value in values if isinstance(value, str)]
+    return bool(texts) and all(NAME.fullmatch(text) and len(text.split()) <= NAME_WORDS for text in texts)
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
@@ -133,7 +149,7 @@ class Columns:
         self.names = names
         self.tool = tool
         self.origins = dict(origins)
-        self.given = wanted.columns
+        self.given = {key: name for key, name in wanted.columns.items() if key != SYSTEM}
         self.needs_prediction = PREDICTION in wanted.keys
         own = {normal(name) for name in names}
         self.is_exact = QUESTION in own and (PREDICTION in own or not self.needs_prediction)
@@ -188,8 +204,9 @@ class Columns:
     def _optional(self, key: str) -> str | None:
         if key not in self.wanted.keys and not self.wanted.further:
             return None
-        given = self.given.get(key)
-        found = [given] if given else [name for name in self.named(key) if not self.rows or self.values(name)]
+        given, asked = self.given.get(key), {self.given.get(other) for other in ASKED}
+        named = [name for name in self.named(key) if name not in asked and (not self.rows or self.values(name))]
+        found = [given] if given else named
         if key not in self.wanted.keys and not given:
             return next((name for name in found if normal(name) == key), None)
         if len(found) > 1:
@@ -241,10 +258,33 @@ class Columns:
         return bool(talks) and (replies or not (self.named(PREDICTION) or self.named(CHOSEN)))
 
     def extra(self, key: str) -> list[str]:
-        """Return the column of a system's turn, or of earlier rounds, where rows have some."""
-        found = [name for name in self.named(key) if not self.is_exact and self.values(name)][:1]
+        """Return the column of a system's turn, or of earlier rounds, where rows have some.
+
+        Raises:
+            DataFileError: It is called `system` and may as well hold systems' names, and nobody said which.
+        """
+        given = self.wanted.columns.get(key)
+        if given is None:
+            found = [name for name in self.named(key) if not self.is_exact and self.values(name)][:1]
+            self._check_names(found)
+        else:
+            found = [given] if given != NO_COLUMN or given in self.names else []
+            if self.rows and not all(map(self.values, found)):
+                raise DataFileError(f"{self.wanted.where} has nothing in {given!r}, which --column names as {key}.")
         self.taken.update(found)
         return found
+
+    def _check_names(self, found: Sequence[str]) -> None:
+        """Refuse names of systems, or what may be such, in a column that is called as what a system was told."""
+        if not found or normal(found[0]) != SYSTEM or not are_names(self.values(found[0])):
+            return
+        shown = list(dict.fromkeys(map(repr, self.values(found[0]))))
+        more = ", ..." if len(shown) > SHOWN_NAMES else ""
+        raise DataFileError(
+            f"{self.wanted.where} has {', '.join(shown[:SHOWN_NAMES])}{more} in {found[0]!r}, which may be what a "
+            f"system was told or which system it was. Say which: --column {SYSTEM}={found[0]} reads it before the "
+            f"question, --column {SYSTEM}={NO_COLUMN} leaves it aside."
+        )
 
     def is_structured(self, name: str) -> bool:
         """Whether a column holds lists or turns in some rows, or objects in all, or is a place within one."""

@@ -363,4 +363,14 @@ def pairs_of_preference(
         PairError: It holds no pair.
     """
     prompt = [*earlier_turns(row, system, history), *asked_turns(row, question)]
-    return list(preferred(prompt, [cell(row, name) for name in answers], (CHOSEN, REJECTED)))
+    sides = dict(zip((CHOSEN, REJECTED), (cell(row, name) for name in answers), strict=True))
+    if not any(map(_are_texts, sides.values())):
+        return list(preferred(prompt, list(sides.values()), list(sides)))
+    several = {side: value if _are_texts(value) else [value] for side, value in sides.items()}
+    found = {f"{side}.{number}": one for side, own in several.items() for number, one in enumerate(own)}
+    return list(preferred(prompt, list(found.values()), list(found)))
+
+
+def _are_texts(value: Any) -> bool:
+    """Whether a cell lists several responses, as sets for comparing reward models do."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)

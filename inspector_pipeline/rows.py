@@ -198,7 +198,7 @@ class RowReader:
             if all(key in names for key in wanted.keys) and not is_list and not wanted.further:
                 notes = Columns(wanted, rows, names).notes()
                 return Layout("; ".join(notes) or None, {key: key for key in wanted.keys})
-        elif not self.columns:
+        elif not self.columns.keys() - {SYSTEM}:
             shape = next((one for one in SHAPES if 2 * sum(map(one.fits, rows)) > len(rows)), None)
             reason = None if shape or not rows else refusal(rows[0])
             if reason:

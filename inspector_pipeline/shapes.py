@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .errors import DataFileError, PairError
+from .label_tools import argilla_row, label_studio_row
 from .names import Row, opened_json
 
 DOC_CHOICES = ("choices", "options", "endings")
@@ -58,6 +59,10 @@ def _is_object(row: Row, *keys: str) -> bool:
 
 def _are_objects(value: Any, key: str) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(_inside(one, key), str) for one in value)
+
+
+def _are_lists(value: Any, key: str) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(_inside(one, key), list) for one in value)
 
 
 def _lm_eval(row: Row) -> Row:
@@ -175,45 +180,6 @@ def _request(row: Row) -> Row:
     return {"question": question, "prediction": _answers(answer)}
 
 
-def _labelled(row: Row, inner: str, labels: Row, place: str) -> Row:
-    """Put the columns that a labelling tool was given, and the labels, beside the row's own keys.
-
-    What is called as one of the columns gets its place before its name, such as `task.id` and `annotations.rating`.
-    """
-    found = dict(row[inner])
-    outer = {key: value for key, value in row.items() if key != inner}
-    for names, own in ((place, labels), ("task" if inner == "data" else "record", outer)):
-        for key, value in own.items():
-            found[f"{names}.{key}" if key in found else key] = value
-    return found
-
-
-def _label_studio(row: Row) -> Row:
-    given: dict[str, list[Any]] = {}
-    for annotation in row.get("annotations") or ():
-        for one in [] if annotation.get("was_cancelled") else annotation.get("result") or ():
-            value = _inside(one, "value", "text" if one.get("type") == "textarea" else str(one.get("type")))
-            if isinstance(one.get("from_name"), str) and value is not None:
-                is_single = isinstance(value, list) and len(value) == 1
-                given.setdefault(one["from_name"], []).append(value[0] if is_single else value)
-    return _labelled(row, "data", _alone(given), "annotations")
-
-
-def _argilla(row: Row) -> Row:
-    responses = row["responses"] if _is_object(row, "responses") else {}
-    said = {
-        name: [_inside(one, "value") for one in own if _inside(one, "status") in (None, "submitted")]
-        for name, own in responses.items()
-        if isinstance(own, list)
-    }
-    return _labelled(row, "fields", _alone(said), "responses")
-
-
-def _alone(given: Mapping[str, list[Any]]) -> Row:
-    """Return each label alone where one person gave it; several people's stay a list."""
-    return {name: values[0] if len(values) == 1 else values for name, values in given.items() if values}
-
-
 SHAPES = (
     Shape(
         "a sample log of lm-eval",
@@ -272,14 +238,14 @@ SHAPES = (
     Shape(
         "a task of Label Studio",
         lambda row: _is_object(row, "data") and isinstance(row.get("annotations"), list),
-        _label_studio,
+        label_studio_row,
         lambda row: {},
         ("data",),
     ),
     Shape(
         "a record of Argilla",
         lambda row: _is_object(row, "fields") and bool({"responses", "suggestions"} & row.keys()),
-        _argilla,
+        argilla_row,
         lambda row: {},
         ("fields",),
     ),
@@ -298,6 +264,13 @@ def refusal(row: Row) -> str | None:
             "OpenAssistant's messages stand one by one, or as a tree of replies. Write a row with the turns up to each "
             "reply as messages"
         )
+    if isinstance(row.get("turns"), list) or _are_lists(row.get("choices"), "turns"):
+        return (
+            "MT-Bench keeps questions and answers in files of their own. Write rows of messages, with the turns of "
+            "both one after the other"
+        )
+    if isinstance(row.get("judgment"), str) and "user_prompt" in row:
+        return "a judge's judgments hold no response of their own. Give the answers that were judged"
     steps, labels = row.get("completions"), row.get("labels")
     if isinstance(steps, list) and isinstance(labels, list) and {type(one) for one in labels} == {bool}:
         return (

@@ -15,12 +15,13 @@ from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.errors import JudgeConfigError
 from inspector_pipeline.files.tables import Row, read_rows
+from inspector_pipeline.names import PREDICTION, QUESTION
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.results import TOTAL, column_kinds
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from .rows.columns import other_columns
-from .rows.reading import as_pairs
+from .rows.reading import as_comparisons, as_pairs, hold_turns, with_ids_of_questions
 from .rows.records import write_records
 from .rows.understood import understand_comparisons, understand_labels, understand_ranks
 from .runs.steps import read_steps, run_steps
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 STEPS = Path(__file__).parent / "configs" / "own_data.yaml"
 WORDS = {"yes": 1, "Yes": 1, "no": 0, "No": 0}
+TABLE = "The table"  # in messages
 CHOSEN = ("chosen", "rejected")  # columns of preferences, as trainers name them
 CHAT, EVALUATE = "chat", "evaluate"  # what reads the pairs alone; the stage of the evidence
 ALL = "all"  # layers up to the depth
@@ -109,7 +111,14 @@ def make_judge(
         >>> judge({"question": "Are you open on Sunday?", "prediction": "Yes, from ten to four."})["scores"]
         {'helpfulness': 4, 'polite': 1}
     """
-    table = as_pairs(_rows_of(rows), {"question": question, "prediction": prediction}, "The table")
+    table = _rows_of(rows)
+    if responses is not None and hold_turns(table, (question, *responses)):
+        table, question, responses = as_comparisons(table, question, responses, TABLE), QUESTION, CHOSEN
+    else:
+        table = as_pairs(table, {QUESTION: question, PREDICTION: prediction}, TABLE)
+        question = QUESTION if hold_turns(table, [question]) else question
+        prediction = PREDICTION if hold_turns(table, [prediction]) else prediction
+    table = with_ids_of_questions(table, question)
     columns: Row = {"question": question}
     columns |= {name: own for name, own in (("generator", generator), ("domain", domain)) if own}
     slots = {name: own for name, own in (("context", context), ("reference", reference)) if own}

@@ -92,7 +92,7 @@ def add_column_option(parser: Any) -> None:
         type=assignment,
         action="append",
         default=[],
-        help="which column is the question, prediction, reference, context or messages, such as prediction=output",
+        help="what a column is: question, prediction, reference, context, messages, system; such as prediction=output",
     )
 
 

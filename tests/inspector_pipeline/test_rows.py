@@ -13,6 +13,7 @@ from support.models import aspect, chat_reading, feature
 from support.server import ask, serving
 from support.tool_files import (
     ANSWER,
+    ASKED,
     BATCH,
     FURTHER,
     OTHER,
@@ -21,6 +22,7 @@ from support.tool_files import (
     READ,
     REFUSED,
     REQUEST,
+    SAID,
     TALK,
     UNREADABLE,
     lines,
@@ -201,6 +203,36 @@ def test_peek_is_light_and_writes_what_every_door_reads(tmp_path, capsys):
     assert "custom_id, but 'lost' has none" in capsys.readouterr().err
     joined = read_rows(str(tmp_path / "joined.jsonl"))
     assert [(row["question"], row["prediction"]) for row in joined] == [(QUESTION, ANSWER)]
+
+
+NAMED = {"question": QUESTION, "response": ANSWER, "system": "gpt-4o"}
+
+
+def test_a_column_of_systems_names_is_no_guess():
+    told = "has 'gpt-4o', 'Llama 3 8B' in 'system', which may be what a system was told or which system it was"
+    rows = [NAMED, NAMED | {"system": "Llama 3 8B"}, NAMED | {"system": None}]
+    with pytest.raises(DataFileError, match=f"{told}. Say which: --column system=system .* --column system=none"):
+        read_pairs(rows)
+    assert read_pairs(rows, {"system": "none"}) == [PAIR] * 3
+    assert read_pairs(rows, {"system": "none", "question": "question", "prediction": "response"}) == [PAIR] * 3
+    told = [{"role": "system", "content": "gpt-4o"}, *ASKED]
+    assert read_pairs(rows, {"system": "system"})[0]["question_turns"] == told
+    talk = {"messages": [*ASKED, *SAID], "System": "gpt-4o"}
+    with pytest.raises(DataFileError, match="--column system=System reads it"):
+        read_pairs([talk])
+    assert read_pairs([talk], {"system": "none"}) == [PAIR]
+    assert read_pairs([talk], {"system": "System"})[0]["question_turns"] == told
+    exact = {"question": QUESTION, "prediction": ANSWER, "system": "gpt-4o"}
+    assert read_pairs([exact])[0]["question"] == QUESTION
+    assert (
+        read_pairs([exact], {"system": "none"})[0] == PAIR and RowReader().settle([exact]).told == "system is not read"
+    )
+    assert read_pairs([exact], {"system": "system"})[0]["question_turns"] == told
+    for prompt in ("Be brief.", "You are a helpful assistant", "Antworte auf Deutsch!"):
+        turns = read_pairs([NAMED | {"system": prompt}])[0]["question_turns"]
+        assert turns[0] == {"role": "system", "content": prompt}
+    with pytest.raises(DataFileError, match="has nothing in 'nowhere', which --column names as system"):
+        read_pairs(rows, {"system": "nowhere"})
 
 
 def test_peek_says_how_to_name_columns(tmp_path, capsys):

@@ -15,6 +15,7 @@ CHEAPER = {  # cheapest first
 }
 PREFERENCE = "preference"  # an aspect's part with the evidence of comparisons
 CHANCE = 0.5
+WORTH_HAVING = 0.05  # of AUROC or agreement: where the judge may be that much better, nobody knows that both do as well
 
 
 def verdict(results: Mapping[str, Any]) -> list[str]:
@@ -39,7 +40,7 @@ def _of_slots(entry: Mapping[str, Any], without: Sequence[str]) -> Iterator[str]
     """Say what reading a context or a reference is worth."""
     figures, metric = (entry[PREFERENCE], "agreement") if PREFERENCE in entry else (entry, "auroc")
     gain = figures.get("gain_over_rival", {}).get(metric, {})
-    if not without or gain.get("value") is None:
+    if not without or None in (gain.get("value"), gain.get("low")):
         return
     slots = " and ".join(f"the {slot}" for slot in without)
     helps = "helps" if (gain["low"] or 0) > 0 else "does harm" if (gain["high"] or 0) < 0 else "is not shown to help"
@@ -51,27 +52,21 @@ def _of_slots(entry: Mapping[str, Any], without: Sequence[str]) -> Iterator[str]
 def _left_out(told: Mapping[str, Any]) -> Iterator[str]:
     unused = sum(told.get("unused", {}).values())
     if unused:
-        yield f"{unused} labels were left out ({', '.join(told['unused'])}), and these figures know nothing of them."
+        were, them = ("label was", "it") if unused == 1 else ("labels were", "them")
+        yield f"{unused} {were} left out ({', '.join(told['unused'])}), and these figures know nothing of {them}."
 
 
 def _of_aspect(entry: Mapping[str, Any]) -> Iterator[str]:
     figures = entry.get(PREFERENCE, entry)
     metric = "agreement" if PREFERENCE in entry else "auroc"
-    if metric not in figures or figures[metric]["value"] is None:
+    if metric not in figures or None in (figures[metric]["value"], figures[metric]["low"]):
         yield "it was not evaluated, since its labels are all good or all not."
         return
     own = figures[metric]
     can = "agrees with the majority of raters" if PREFERENCE in entry else "ranks a good response above another"
-    known = "" if own["low"] > CHANCE else ", which is not shown to beat chance (50 %)"
-    yield f"it {can} in {percent(own)} of such pairs{known}."
-    gains = {way: figures[f"gain_over_{way}"][metric] for way in CHEAPER if f"gain_over_{way}" in figures}
-    beaten = [CHEAPER[way] for way, gain in gains.items() if (gain["low"] or 0) > 0]
-    if beaten:
-        yield f"it is better than {' and '.join(beaten)}."
-    for way, gain in gains.items():
-        if gain["value"] is not None and CHEAPER[way] not in beaten:
-            says = "does better" if (gain["high"] or 0) < 0 else "would do as well"
-            yield f"{CHEAPER[way]} {says}, and is cheaper: the judge's gain is {signed(gain)}."
+    yield f"it {can} in {percent(own)} of such pairs{_beside_chance(own)}."
+    measured = {way: figures.get(f"gain_over_{way}") for way in CHEAPER}
+    yield from _beside_cheaper({way: gain[metric] for way, gain in measured.items() if gain})
     own_rows = figures.get("by_generator", {})
     told = {name: found[metric] for name, found in own_rows.items() if found.get(metric) is not None}
     if len(told) > 1:
@@ -81,6 +76,38 @@ def _of_aspect(entry: Mapping[str, Any]) -> Iterator[str]:
             f"by generator it reaches {values[ordered[0]]:.3f} ({ordered[0]}, the worst of {len(ordered)}) to "
             f"{values[ordered[-1]]:.3f} ({ordered[-1]})."
         )
+
+
+def _beside_chance(own: Interval) -> str:
+    """Say where a figure does not beat chance."""
+    low, high = own["low"] or 0.0, own["high"] or 0.0
+    if high < CHANCE:
+        return ", which is below chance (50 %): do its labels mean the opposite?"
+    return "" if low > CHANCE else ", which is not shown to beat chance (50 %)"
+
+
+def _beside_cheaper(gains: Mapping[str, Interval]) -> Iterator[str]:
+    """Say which cheaper methods the judge beats, which do as well or better, and of which nobody knows."""
+    known = {way: gain for way, gain in gains.items() if gain["value"] is not None and gain["low"] is not None}
+    beaten = [CHEAPER[way] for way, gain in known.items() if (gain["low"] or 0.0) > 0]
+    if beaten:
+        yield f"it is better than {listed(beaten)}."
+    for way, gain in known.items():
+        low, high = gain["low"] or 0.0, gain["high"] or 0.0
+        if low <= 0:
+            better, as_well = "would do better and cost less", "would do as well and cost less"
+            apart = "would cost less and cannot be told apart from it on so few rows"
+            says = better if high < 0 else as_well if high < WORTH_HAVING else apart
+            yield f"{CHEAPER[way]} {says}: the judge's gain is {signed(gain)}."
+    unknown = [CHEAPER[way] for way in gains if way not in known]
+    if unknown:
+        yield f"it could not be compared with {listed(unknown)}, since it has too few labels of one kind."
+
+
+def listed(words: Sequence[str]) -> str:
+    """Write words as a list in a sentence."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def percent(figure: Interval) -> str:

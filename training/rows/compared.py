@@ -15,11 +15,12 @@ from typing import Any
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
+from inspector_pipeline.names import QUESTION_TURNS
 
 from .columns import Columns, UnusableRowError, map_row, other_columns
 from .labels import agreement
 from .records import question_id
-from .scales import MOST_UNREADABLE, SHOWN, is_blank, number_of, rater_columns
+from .scales import MOST_UNREADABLE, SHOWN, cells_of, is_blank, number_of, rater_columns
 from .sources import Reject, Source, make_rows
 
 KIND = "comparisons"
@@ -30,7 +31,9 @@ SAID = {  # what raters write -> whom they prefer
     **dict.fromkeys(("a", "1", "first", "left", "model_a", "response_a", "response1", "response_1", "chosen"), FIRST),
     **dict.fromkeys(("b", "2", "second", "right", "model_b", "response_b", "response2", "response_2"), SECOND),
     **dict.fromkeys(("tie", "0", "=", "equal", "same", "both", "neither", "draw", "none"), TIE),
+    **dict.fromkeys(("tie (bothbad)", "bothbad", "both_bad", "tie (both bad)"), TIE),  # of arenas
 }
+NEGATIVE, POSITIVE = "negative", "positive"  # how `said` names the signs of numbers
 SAME_TEXT = "both responses are the same text"
 MOST_RANKED = 50  # responses to one question
 
@@ -43,7 +46,8 @@ class Compared:
         first: The first response: the chosen one, where no outcome is named.
         second: The second response, or the rejected one.
         outcome: Aspect -> column that says which is better, or several raters' columns joined by `+`.
-        said: What the outcome says -> first, second or tie; beside A, B, 1, 2, left, right, tie, 0 and the like.
+        said: What the outcome says -> first, second or tie; beside A, B, 1, 2, left, right, tie, 0 and the like. Of
+            numbers below and above 0 `negative` and `positive` say it.
         first_generator: What wrote the first.
         second_generator: What wrote the second.
         rank: Aspect -> column of a response's rank among those to its question, 1 for the best; the rows are responses
@@ -116,7 +120,8 @@ class Votes:
 
     def read(self, source: Row, said: Mapping[str, str], number: int) -> list[str]:
         """Read the votes of one row; each that says nothing known is counted."""
-        cells = [spoken(source.get(name)) for name in rater_columns(self.column, source)] if self.column else ["first"]
+        cells = outcomes_of(source, self.column) if self.column else [FIRST]
+        cells = [_signed(cell, said) for cell in cells]
         wrong = [cell for cell in cells if cell and cell not in said]
         self.unused["says neither first, second nor tie"] += len(wrong)
         self.examples += [f"row {number}: {cell[:40]!r}" for cell in wrong][: SHOWN - len(self.examples)]
@@ -165,6 +170,17 @@ def spoken(cell: Any) -> str:
     """Return what an outcome says, so that 1, "1" and 1.0 are the same; nothing for a blank one."""
     number = None if is_blank(cell) else number_of(cell, {})
     return "" if is_blank(cell) else str(cell if number is None else number).strip().casefold()
+
+
+def outcomes_of(source: Row, column: str) -> list[str]:
+    """Return what all raters of a row say, in a list or in columns joined by `+`."""
+    return [spoken(cell) for name in rater_columns(column, source) for cell in cells_of(source.get(name))]
+
+
+def _signed(cell: str, said: Mapping[str, str]) -> str:
+    """Return the sign of a number where signs say who is better, else what is said."""
+    number = number_of(cell, {}) if {NEGATIVE, POSITIVE} & said.keys() else None
+    return cell if not number else NEGATIVE if number < 0 else POSITIVE
 
 
 def majority(votes: Sequence[float]) -> str:
@@ -238,6 +254,7 @@ def _read_outcomes(
     for number, given in enumerate(source.rows):
         try:
             row = map_row(given, kept, columns.needed)
+            row |= {QUESTION_TURNS: given[QUESTION_TURNS]} if given.get(QUESTION_TURNS) else {}
             sides = [(compared.first, compared.first_generator), (compared.second, compared.second_generator)]
             texts = [map_row(given, {"question": kept["question"], "prediction": str(side)}) for side, _ in sides]
             one, other = (text["prediction"] for text in texts)
@@ -259,13 +276,19 @@ def _read_outcomes(
 
 
 def _check_sides(rows: Sequence[Row], compared: Compared) -> None:
-    """Refuse 0 and 1 alone: they may be two sides, or a tie and a side.
+    """Refuse 0 and 1 alone, which may be two sides, or a tie and a side; and numbers whose sign is the side.
 
     Raises:
         DataFileError: Nobody said which they are.
     """
     for aspect, column in compared.outcome.items():
-        found = {spoken(row.get(name)) for row in rows for name in rater_columns(column, row)}
+        found = {cell for row in rows for cell in outcomes_of(row, column)}
+        signs = [cell for cell in found if cell.startswith("-") and number_of(cell, {}) is not None]
+        if signs and not {NEGATIVE, *signs} & {*map(spoken, compared.said)}:
+            raise DataFileError(
+                f"The outcomes of {aspect} expect to tell the first from the second, but hold {min(signs)}. Say which "
+                "is which: negative=first positive=second, or negative=second positive=first."
+            )
         if "0" in found and "1" in found and "2" not in found and not {"0", "1"} & {*map(spoken, compared.said)}:
             raise DataFileError(
                 f"The outcomes of {aspect} expect to tell the first from the second, but are 0 and 1. Say which is "

@@ -12,7 +12,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
 from .alpha import krippendorff_alpha
-from .scales import MOST_UNREADABLE, Level, Scale, plain, rater_columns
+from .scales import MOST_UNREADABLE, Level, Scale, cells_of, plain, rater_columns
 
 TIED = "its raters are divided evenly"
 
@@ -145,10 +145,10 @@ def kind_of(reason: str) -> str:
 
 
 def read_cells(source: Row, column: str, scale: Scale) -> tuple[list[float], list[str]]:
-    """Read the cells of one row: of one column, or of several raters, whose columns are joined by `+`.
+    """Read the cells of one row: of one column, or of several raters, in a list or in columns joined by `+`.
 
     Returns:
         The numbers, and why others are none.
     """
-    found = [scale.read(source.get(name)) for name in rater_columns(column, source)]
+    found = [scale.read(cell) for name in rater_columns(column, source) for cell in cells_of(source.get(name))]
     return [number for number, _ in found if number is not None], [reason for _, reason in found if reason]

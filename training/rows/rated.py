@@ -8,10 +8,12 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 
 from .labels import Account, kind_of, read_cells, settle
-from .scales import BLANK, SHOWN, Level, find_scale, number_of, rater_columns
+from .raters import FEWEST, rater_warnings
+from .scales import BLANK, SHOWN, Level, cells_of, find_scale, number_of, rater_columns
 
 NOT_STATED = "not stated"
 MOST_SHOWN = 8  # generators
+RATERS = ("annotator", "rater", "annotator_id", "rater_id", "labeler", "labeller", "reviewer", "worker_id", "user_id")
 SWAPPED = 2.0  # so many times as often as questions are responses the same
 
 
@@ -58,9 +60,12 @@ class LabelReader:
         self.accounts: dict[str, Account] = {}
         self.warnings: list[str] = []
         for aspect, column in label.items():
-            cells = [row.get(name) for row in rows for name in rater_columns(column, present)]
+            names = rater_columns(column, present)
+            cells = [cell for row in rows for name in names for cell in cells_of(row.get(name))]
             scale = find_scale(cells, words, scales.get(aspect), aspect).with_good(good.get(aspect), aspect)
             self.accounts[aspect] = Account(aspect, column, scale)
+            by_column = {name: [scale.read(row.get(name))[0] for row in rows] for name in names}
+            self.warnings += rater_warnings(aspect, by_column) if len(names) > 1 else []
             if column != aspect and aspect in present and column in present:
                 self.warnings.append(
                     f"{aspect} is read from the column {column!r} and not from {aspect!r}: are they swapped?"
@@ -91,8 +96,9 @@ class LabelReader:
         Raises:
             DataFileError: More than that are.
         """
-        for account in self.accounts.values():
+        for aspect, account in self.accounts.items():
             account.check(allow_unreadable)
+            self.warnings += rater_warnings(aspect, _by_rater(rows, aspect)) if merge else []
         return [self._settled(row) for row in (_merged(rows) if merge else rows)]
 
     def _settled(self, row: Row) -> Row:
@@ -124,12 +130,26 @@ class LabelReader:
         return dict([*items[:place], *labels.items(), *items[place:]])
 
 
+def _response(row: Row) -> tuple[str, ...]:
+    """Return what tells responses apart; over another context it is another one."""
+    return str(row["id"]), *(str(row.get(name) or "") for name in ("prediction", "generator", "context"))
+
+
+def _by_rater(rows: Sequence[Row], aspect: str) -> dict[str, list[float | None]]:
+    """Return what each rater said of every response, where rows name their raters."""
+    column = next((name for name in RATERS if any(row.get(name) not in (None, "") for row in rows)), None)
+    if column is None:
+        return {}
+    said = {(str(row.get(column)), _response(row)): row["ratings"][aspect][0] for row in rows if row["ratings"][aspect]}
+    responses = list(dict.fromkeys(response for _, response in said))
+    return {rater: [said.get((rater, one)) for one in responses] for rater in dict.fromkeys(name for name, _ in said)}
+
+
 def _merged(rows: Sequence[Row]) -> list[Row]:
-    """Join rows that hold one response, each with another rater's labels; over another context it is another one."""
+    """Join rows that hold one response, each with another rater's labels."""
     found: dict[tuple[str, ...], Row] = {}
     for row in rows:
-        key = (str(row["id"]), *(str(row.get(name) or "") for name in ("prediction", "generator", "context")))
-        first = found.setdefault(key, row)
+        first = found.setdefault(_response(row), row)
         if first is not row:
             first["ratings"] = {aspect: [*own, *row["ratings"][aspect]] for aspect, own in first["ratings"].items()}
             first["reasons"] = {aspect: why for aspect, why in first["reasons"].items() if not first["ratings"][aspect]}
@@ -155,8 +175,20 @@ def label_report(
     found: dict[str, Any] = {"rows": len(rows), "questions": len(questions), "rejected": dict(rejected)}
     for key in ("generator", "domain"):
         found[f"{key}s"] = dict(Counter(str(row.get(key) or NOT_STATED) for row in rows).most_common())
-    found["aspects"] = {name: account.to_dict() for name, account in accounts.items()}
-    return found | {"warnings": [*warnings, *swap_warnings(rows, len(questions), len(responses))]}
+    told = {name: account.to_dict() for name, account in accounts.items()}
+    said = [*warnings, *_disagreements(told), *swap_warnings(rows, len(questions), len(responses))]
+    return found | {"aspects": told, "warnings": said}
+
+
+def _disagreements(told: Mapping[str, Any]) -> Iterator[str]:
+    """Say where raters agree less than by chance."""
+    for name, own in told.items():
+        alpha, n = (own["raters"][key] for key in ("alpha", "rated_twice"))
+        if alpha is not None and alpha < 0 and n >= FEWEST:
+            yield (
+                f"{name}: raters agree less than by chance (Krippendorff's alpha {alpha:.2f} on {n}): is a scale "
+                "reversed, or are rows of several responses taken for one?"
+            )
 
 
 def joined_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from inspector_pipeline.errors import PairError
 from inspector_pipeline.files.entries import Row
+from inspector_pipeline.label_tools import with_plain_labels
 from inspector_pipeline.names import (
     CHOSEN,
     NAMES,
@@ -17,12 +18,16 @@ from inspector_pipeline.names import (
     REJECTED,
     Read,
     is_turn,
+    is_turns,
 )
 from inspector_pipeline.rows import SAMPLE_ROWS, SOURCE_PART, SOURCE_ROW, RowReader
+
+from .records import question_id
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 3  # reasons
+SIDES = (CHOSEN, REJECTED)
 
 
 def as_pairs(
@@ -36,7 +41,7 @@ def as_pairs(
     """Give rows of any usual layout the columns `question` and `prediction`; rows that have them stay as they are.
 
     A row with several responses becomes several; without `keys`, one with a chosen and a rejected response keeps both,
-    as texts.
+    as texts, and labels in cells of labelling tools get columns of their own names.
 
     Args:
         rows: The rows as they were read.
@@ -52,15 +57,70 @@ def as_pairs(
         DataFileError: The rows may be meant in several ways; the message lists them.
         PairError: A row holds no pair, and a judge needs it.
     """
+    rows = with_plain_labels(rows) if keys is None else rows
     present = {name for row in rows for name in row}
     named = {key: column for key, column in columns.items() if column not in (None, key)}
     is_whole = bool(keys) and all(row.get(key) is not None for row in rows for key in keys or ())
-    if is_whole or (keys is None and (QUESTION in present or QUESTION in named)):
+    asked = str(named.get(QUESTION, QUESTION))
+    if is_whole or (keys is None and (QUESTION in present or QUESTION in named) and not hold_turns(rows, [asked])):
         return rows
     given = {key: str(column) for key, column in named.items()}
     reader = _reader(rows, given, where, gold, keys)
-    if reader is None:
+    return rows if reader is None else _read_all(reader, rows, where, keys)
+
+
+def as_comparisons(rows: list[Row], question: str, responses: Sequence[str], where: str) -> list[Row]:
+    """Give rows whose two responses, or what comes before them, are turns the columns question, chosen and rejected.
+
+    Args:
+        rows: The rows.
+        question: The column of the questions, which whole conversations need not have.
+        responses: The columns of the first and the second response.
+        where: What to call the rows in messages.
+
+    Returns:
+        The rows, with the first response as `chosen` and the second as `rejected`, whichever is better; one of which no
+        two responses to the same turns can be read has None as its question, and is told.
+    """
+    given = {QUESTION: question} if any(question in row for row in rows) else {}
+    reader = RowReader({**given, CHOSEN: responses[0], REJECTED: responses[1]}, where=where)
+    logger.info("%s: %s", where, reader.settle(rows[:SAMPLE_ROWS], quiet=True).told)
+    return _read_all(reader, rows, where, None)
+
+
+def hold_turns(rows: Sequence[Row], columns: Sequence[str]) -> bool:
+    """Say whether a column holds a conversation, in any row."""
+    return any(is_turns(row.get(name)) or is_turn(row.get(name)) for row in rows for name in columns)
+
+
+def with_ids_of_questions(rows: list[Row], question: str) -> list[Row]:
+    """Rename a column `id` that numbers rows: rows of one question have several, and would be several questions.
+
+    Args:
+        rows: The rows.
+        question: The column of the questions.
+    """
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        if isinstance(row.get(question), str):
+            found.setdefault(question_id(row[question]), set()).add(str(row.get("id")))
+    repeated = sum(len(ids) > 1 for ids in found.values())
+    if not repeated:
         return rows
+    logger.warning(
+        "The column 'id' numbers rows: %d questions come again under another one. Questions are told apart by their "
+        "text, and it is kept as 'row_id'.",
+        repeated,
+    )
+    return [{"row_id" if key == "id" else key: value for key, value in row.items()} for row in rows]
+
+
+def _read_all(reader: RowReader, rows: Sequence[Row], where: str, keys: Sequence[str] | None) -> list[Row]:
+    """Read all rows; without `keys`, one without a pair keeps its columns, and is told.
+
+    Raises:
+        PairError: A row holds no pair, and a judge needs it.
+    """
     found: list[Row] = []
     faults: Counter[str] = Counter()
     for number, row in enumerate(rows):
@@ -120,13 +180,22 @@ def _beside(source: Row, taken: Sequence[str], read: Read) -> Row:
 
 
 def _joined(reads: Sequence[Read], source: Row, taken: Sequence[str]) -> list[Row]:
-    """Put a row's pairs beside its own columns; two of which one is preferred are one row."""
-    parts = [one.row.get(SOURCE_PART) for one in reads]
+    """Put a row's pairs beside its own columns; two of which one is preferred are one row.
+
+    Raises:
+        PairError: They follow different turns, and so answer different questions.
+    """
+    parts = [str(one.row.get(SOURCE_PART)).partition(".")[0] for one in reads]
     rows: list[dict[str, Any]] = [{**_beside(source, taken, one), **one.row, **one.pair} for one in reads]
     for row in rows:  # which nothing takes for labels then; a question's responses are numbered anyway
         row.pop(SOURCE_ROW, None)
         row.pop(SOURCE_PART, None)
-    if parts != [CHOSEN, REJECTED]:
+    if {*parts} != {CHOSEN, REJECTED}:
         return rows
-    texts = {str(part): row.pop(PREDICTION) for part, row in zip(parts, rows, strict=True)}
-    return [{**rows[0], **texts}]
+    if len({row[QUESTION] for row in rows}) > 1:
+        raise PairError(
+            "Responses that are compared expect the same turns before them, but these follow different ones"
+        )
+    texts = [row.pop(PREDICTION) for row in rows]
+    chosen, rejected = ([text for text, part in zip(texts, parts, strict=True) if part == side] for side in SIDES)
+    return [{**rows[0], CHOSEN: one, REJECTED: other} for one in chosen for other in rejected]

@@ -22,6 +22,11 @@ Level = int | float
 WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 RANGE = re.compile(rf"({NUMBER.pattern})\.\.({NUMBER.pattern})")
+NEARLY = (  # a number but for how it is written; how it should be
+    (re.compile(r"[+-]?\d+([.,]\d+)?\s*%"), "write it without the percent sign"),
+    (re.compile(r"[+-]?\d*,\d+"), "write it with a point"),
+    (re.compile(r"\d+([.,]\d+)?\s*/\s*\d+"), "write the first number alone"),
+)
 BINARY_WORDS = {"yes": 1, "no": 0, "true": 1, "false": 0}
 USUAL = (1, 5, 7, 10, 100)  # the highest level; the lowest is 0 or 1
 LONGEST_SHORT = 5  # up to here, a scale ends where the labels do
@@ -125,7 +130,8 @@ class Scale:
             return place, None if place else f"{text} is none of {', '.join(self.words)}"
         found = number_of(cell, self.known)
         if found is None:
-            return None, f"{text} is no number"
+            how = nearly_number(cell)
+            return None, f"{text} is no number{f' ({how})' if how else ''}"
         if not self.low <= found <= self.high:
             return None, f"{text} lies outside {_shown(self.low)} to {_shown(self.high)}"
         if self.step and (found / self.step) % 1:
@@ -230,8 +236,8 @@ def find_scale(cells: Iterable[Any], words: Mapping[str, Level], stated: str | N
             counts = Counter(str(cell).strip()[:40] for cell in given).most_common(SHOWN * 2)
             shown = ", ".join(f"{word!r} ({n})" for word, n in counts)
             raise DataFileError(
-                f"The labels of {aspect} expect numbers, or words whose order is stated, but are {shown}. State the "
-                f"scale, lowest first, such as {aspect}='bad<fair<good'."
+                f"The labels of {aspect} expect numbers, or words whose order is stated, but are {shown}. "
+                f"{_remedy(given, aspect)}"
             )
         scale = _usual_scale(numbers, known)
         numbers = [number for number in numbers if scale.low <= number <= scale.high]
@@ -244,6 +250,29 @@ def find_scale(cells: Iterable[Any], words: Mapping[str, Level], stated: str | N
     if len(set(numbers)) <= MOST_LEVELS and not is_real:
         return scale
     return _as_real(scale, numbers)
+
+
+def nearly_number(cell: Any) -> str | None:
+    """Say how a number should be written that is written otherwise; None where it is none.
+
+    Example:
+        >>> nearly_number("85 %"), nearly_number("3,5"), nearly_number("good")
+        ('write it without the percent sign', 'write it with a point', None)
+    """
+    text = cell.strip() if isinstance(cell, str) else ""
+    return next((how for pattern, how in NEARLY if pattern.fullmatch(text)), None)
+
+
+def _remedy(cells: Sequence[Any], aspect: str) -> str:
+    """Say what to do with labels that are no numbers."""
+    hows = Counter(how for cell in cells if (how := nearly_number(cell)))
+    if hows.total() > len(cells) / 2:
+        how, _ = hows.most_common(1)[0]
+        return f"They are numbers, but written otherwise: {how}, in every row."
+    different = len({str(cell).strip().casefold() for cell in cells})
+    if different > MOST_LEVELS:
+        return f"They are {different} different texts or dates: are these the labels? Name the column that holds them."
+    return f"State the scale, lowest first, such as {aspect}='bad<fair<good'."
 
 
 def _usual_scale(numbers: Sequence[float], known: Mapping[str, Level]) -> Scale:
@@ -278,6 +307,11 @@ def _as_real(scale: Scale, numbers: Sequence[float]) -> Scale:
 
 def _shown(number: float) -> str:
     return f"{number:.6g}"
+
+
+def cells_of(cell: Any) -> list[Any]:
+    """Return what several people said, where a cell lists it; else the cell alone."""
+    return list(cell) if isinstance(cell, (list, tuple)) and cell else [None if cell in ([], ()) else cell]
 
 
 def rater_columns(column: str, present: Iterable[str]) -> list[str]:

@@ -7,16 +7,36 @@ from typing import Any
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
+from inspector_pipeline.names import normal
 
 from .columns import BESIDE
 from .compared import PREFERENCE
 from .labels import Account
-from .rated import LabelReader
-from .scales import MOSTLY, Scale, is_blank, number_of, rater_columns
+from .rated import RATERS, LabelReader
+from .scales import MOSTLY, Scale, cells_of, is_blank, nearly_number, number_of, rater_columns
 
 logger = logging.getLogger(__name__)
 
-NO_LABELS = ("id", "sample", "generator", "domain", "answer", "final_answer", "gold_answer", *BESIDE)
+NO_LABELS = ("id", "sample", "generator", "domain", "answer", "final_answer", "gold_answer", "row_id", *BESIDE)
+COUNTS = (  # that tools write beside labels: of runs, of raters and of a task's history
+    *(
+        "epoch",
+        "epochs",
+        "turn",
+        "step",
+        "index",
+        "idx",
+        "rank",
+        "testidx",
+        "promptidx",
+        "num_turns",
+        "latencyms",
+        "cost",
+    ),
+    *(*RATERS, "completed_by", "updated_by", "lead_time", "project", "user", "users"),
+    *("total_annotations", "cancelled_annotations", "total_predictions", "comment_count", "unresolved_comment_count"),
+)
+PLACES = ("_id", ".id", "_at", "_suggestion", ".suggestion", ".suggestion.score")  # of what numbers, dates or suggests
 HIGHEST = 10  # of columns that are taken for labels where none are named
 FEW_WORDS = 8  # different ones, of a column that may hold labels
 USUAL_SCALES = ((0, 1), (1, 5))  # whose good labels need not be said
@@ -123,7 +143,7 @@ def _named_labels(
     if labels is None:
         rest = [column for column in present if column not in (*texts, *NO_LABELS)]
         cells = {column: [row.get(column) for row in rows] for column in rest}
-        labels = [column for column in rest if column in scales or _look_like_labels(cells[column], words)]
+        labels = [column for column in rest if column in scales or _may_be_labels(column, cells[column], words)]
         _log_the_rest({column: own for column, own in cells.items() if column not in labels})
     named = dict(labels) if isinstance(labels, Mapping) else {column: column for column in labels}
     columns = [name for column in named.values() for name in rater_columns(column, present)]
@@ -138,16 +158,37 @@ def _named_labels(
         raise DataFileError(
             "The table expects a column of labels, 1 to 5 or 0 and 1 or another scale of 0 to 10, but none of "
             f"{', '.join(map(repr, present))} is. Name them as labels, and state the scale of labels that are words."
+            f"{_nearly_labels(rows, present)}"
         )
     return named
 
 
+def _may_be_labels(column: str, cells: list[Any], words: Mapping[str, float]) -> bool:
+    return not _is_of_a_tool(column) and _look_like_labels(cells, words)
+
+
+def _is_of_a_tool(column: str) -> bool:
+    """Whether a column is called as what a tool counts, numbers, dates or suggests."""
+    name = normal(column)
+    return name in COUNTS or name.endswith(PLACES)
+
+
 def _look_like_labels(cells: list[Any], words: Mapping[str, float]) -> bool:
     """Whether nearly all cells that are not blank are levels of a scale of 0 to 10, two different ones at least."""
-    given = [cell for cell in cells if not is_blank(cell)]
+    given = [one for cell in cells for one in cells_of(cell) if not is_blank(one)]
     found = [number for number in (number_of(cell, words) for cell in given) if number is not None]
     levels = [number for number in found if 0 <= number <= HIGHEST and (2 * number) % 1 == 0]
     return len(set(levels)) > 1 and len(levels) >= MOSTLY * len(given)
+
+
+def _nearly_labels(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Say which column would hold labels if its numbers were written otherwise."""
+    for column in columns:
+        given = [row.get(column) for row in rows if not is_blank(row.get(column))]
+        hows = [how for how in map(nearly_number, given) if how]
+        if given and len(hows) >= MOSTLY * len(given):
+            return f" {column!r} holds {str(given[0])[:40]!r}: {hows[0]}, in every row."
+    return ""
 
 
 def _log_the_rest(columns: Mapping[str, list[Any]]) -> None:
@@ -156,7 +197,7 @@ def _log_the_rest(columns: Mapping[str, list[Any]]) -> None:
         logger.info("Columns that are no labels: %s.", ", ".join(map(repr, columns)))
     for column, cells in columns.items():
         found = list(dict.fromkeys(str(cell).strip() for cell in cells if not is_blank(cell)))
-        if 1 < len(found) <= min(FEW_WORDS, len(cells) / 4):
+        if 1 < len(found) <= min(FEW_WORDS, len(cells) / 4) and not _is_of_a_tool(column):
             shown = "<".join(found)
             logger.info(
                 "%r holds %s: state its scale, lowest first, if these are labels: %s=%r.",

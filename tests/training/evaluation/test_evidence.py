@@ -309,9 +309,9 @@ def test_a_verdict_says_what_is_better_what_would_do_and_where_it_fails():
     assert verdict({"aspects": {"logic": entry}, **unused}) == [
         "logic: it ranks a good response above another in 70.0 % (55.0 to 80.0) of such pairs.",
         "logic: it is better than length alone.",
-        "logic: surface features (lengths, counts, word overlap) would do as well, and is cheaper: the judge's gain is "
-        "+0.050 (-0.050 to +0.100).",
-        "logic: TF-IDF with logistic regression does better, and is cheaper: the judge's gain is -0.100 (-0.200 to "
+        "logic: surface features (lengths, counts, word overlap) would cost less and cannot be told apart from it on "
+        "so few rows: the judge's gain is +0.050 (-0.050 to +0.100).",
+        "logic: TF-IDF with logistic regression would do better and cost less: the judge's gain is -0.100 (-0.200 to "
         "-0.010).",
         "logic: by generator it reaches 0.250 (b, the worst of 2) to 0.900 (a).",
         "logic: 5 labels were left out (blank, split), and these figures know nothing of them.",
@@ -325,6 +325,7 @@ def test_a_verdict_says_what_is_better_what_would_do_and_where_it_fails():
         "chance (50 %).",
         "b: it was not evaluated, since its labels are all good or all not.",
         "c: it ranks a good response above another in 60.0 % (51.0 to 70.0) of such pairs.",
-        "c: length alone would do as well, and is cheaper: the judge's gain is +0.000 (+0.000 to +0.000).",
+        "c: length alone would do as well and cost less: the judge's gain is +0.000 (+0.000 to +0.000).",
         "d: it ranks a good response above another in 60.0 % (51.0 to 70.0) of such pairs.",
+        "d: it could not be compared with length alone, since it has too few labels of one kind.",
     ]

@@ -18,7 +18,7 @@ def test_a_cheaper_method_that_does_as_well_is_named():
     compared = entry("agreement", figure(0.52, 0.48, 0.56), length=figure(-0.1, -0.2, -0.05), surface=bad, tfidf=bad)
     told = {"aspects": {"none": {"unused": {"is no number": 3}}}}
     nothing = {"auroc": figure(None, None, None)}
-    as_well = "would do as well, and is cheaper: the judge's gain is +0.010 (-0.020 to +0.040)."
+    as_well = "would do as well and cost less: the judge's gain is +0.010 (-0.020 to +0.040)."
     for own, says in ((good, "helps: the gain is +0.100 (+0.020 to +0.200)."), (bad, "is not shown to help: the gain")):
         entries = {"wit": {**entry("auroc", figure(0.8, 0.7, 0.9), rival=own), "rival": {"auroc": good}}}
         line = verdict({"aspects": entries, "protocol": {"rival_without": ["context"]}})[1]
@@ -33,9 +33,41 @@ def test_a_cheaper_method_that_does_as_well_is_named():
         "wit: by generator it reaches 0.600 (a, the worst of 2) to 0.800 (b).",
         "taste: it agrees with the majority of raters in 52.0 % (48.0 to 56.0) of such pairs, which is not shown to"
         " beat chance (50 %).",
-        "taste: length alone does better, and is cheaper: the judge's gain is -0.100 (-0.200 to -0.050).",
+        "taste: length alone would do better and cost less: the judge's gain is -0.100 (-0.200 to -0.050).",
         f"taste: surface features (lengths, counts, word overlap) {as_well}",
         f"taste: TF-IDF with logistic regression {as_well}",
         "none: it was not evaluated, since its labels are all good or all not.",
         "none: 3 labels were left out (is no number), and these figures know nothing of them.",
+    ]
+
+
+def test_a_wide_interval_is_no_sign_that_a_cheaper_method_does_as_well():
+    own, ways = (
+        figure(0.7, 0.6, 0.8),
+        {"length": (0.03, -0.04, 0.1), "surface": (0.2, 0.1, 0.3), "tfidf": (0.1, 0.0, 0.2)},
+    )
+    wide = entry("auroc", own, **{way: figure(*gain) for way, gain in ways.items()}, overlap=figure(0.2, 0.1, 0.3))
+    wide |= entry("auroc", own, exact_match=figure(None, None, None), math_verify=figure(0.1, None, None))
+    edge = entry("auroc", figure(0.3, 0.2, 0.4), length=figure(0.0, -0.05, 0.0499), surface=figure(0.0, -0.05, 0.05))
+    edge |= entry("auroc", figure(0.3, 0.2, 0.4), tfidf=figure(0.2, 0.1, 0.3), overlap=figure(0.2, 0.1, 0.3))
+    edge["gain_over_exact_match"] = {"auroc": figure(0.2, 0.1, 0.3)}
+    told = {"aspects": {"a": {"unused": {"is no number": 1}}, "b": {}}}
+    apart = "would cost less and cannot be told apart from it on so few rows: the judge's gain is"
+    few = {"auroc": figure(0.6, None, None)}
+    assert verdict({"aspects": {"a": wide, "b": edge, "c": few}, "labels": told}) == [
+        "a: it ranks a good response above another in 70.0 % (60.0 to 80.0) of such pairs.",
+        "a: it is better than surface features (lengths, counts, word overlap) and words and numbers shared with the "
+        "context or the reference.",
+        f"a: length alone {apart} +0.030 (-0.040 to +0.100).",
+        f"a: TF-IDF with logistic regression {apart} +0.100 (+0.000 to +0.200).",
+        "a: it could not be compared with comparing the stated answer with the reference and math-verify against the "
+        "reference, since it has too few labels of one kind.",
+        "a: 1 label was left out (is no number), and these figures know nothing of it.",
+        "b: it ranks a good response above another in 30.0 % (20.0 to 40.0) of such pairs, which is below chance (50 "
+        "%): do its labels mean the opposite?",
+        "b: it is better than TF-IDF with logistic regression, words and numbers shared with the context or the "
+        "reference and comparing the stated answer with the reference.",
+        "b: length alone would do as well and cost less: the judge's gain is +0.000 (-0.050 to +0.050).",
+        f"b: surface features (lengths, counts, word overlap) {apart} +0.000 (-0.050 to +0.050).",
+        "c: it was not evaluated, since its labels are all good or all not.",
     ]
