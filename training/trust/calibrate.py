@@ -13,6 +13,7 @@ from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
 
+from ..evaluation.evidence import today
 from ..evaluation.metrics import Resamples, interval, resamples
 from ..rows.reading import as_pairs
 from .conformal import Thresholds, by_value, coverage_of, cross_conformal, least_probabilities
@@ -115,7 +116,8 @@ def calibrate_judge(
                 f"{n_seen} of these rows ask what the judge was fitted on: it knows them too well, and new rows less."
             )
             found[aspect.name]["warnings"].append(told)
-    evidence = {"n_rows": len(labelled.rows), "settings": {**vars(settings), "methods": list(settings.methods)}}
+    given = {**vars(settings), "methods": list(settings.methods)}
+    evidence = {"date": today(), "n_rows": len(labelled.rows), "settings": given}
     return with_calibration(plain, maps), {**evidence, "aspects": found}
 
 

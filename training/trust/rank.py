@@ -208,7 +208,13 @@ def _notes(systems: Systems, pairs: Sequence[Mapping[str, Any]], error: JudgeErr
             "differences are told from the chance of the prompts alone. Give the judge by --judge if its results.json "
             "says it, labels by --label, or its error by --judge-error."
         )
-    if not any(pair["prompts_needed"] != NEVER for pair in pairs):
+    elif not error.ranks:
+        notes.append(
+            f"The judge's error is in the intervals, but {error.source} does not show that better systems get higher "
+            "scores: nothing is called better, however many prompts there are. Labels of some rows, by --label, take "
+            "that error out."
+        )
+    if not any(pair["prompts_needed"] != NEVER for pair in pairs) and (error is None or error.ranks):
         notes.append("No number of prompts would tell any of them apart: the judge's own error is larger.")
     for flag, what in (
         (UNFAMILIAR, "unlike what the judge was fitted on"),

@@ -187,8 +187,12 @@ def test_evidence_that_says_nothing_of_generators_gives_no_error():
     assert judge_error({"matched": matched, "ranking": ranking}, "expected_a").sd == 0.01
     assert judge_error({"matched": matched, "ranking": ranking}, "expected_b").sd == 0.02
     assert judge_error({"matched": matched, "calibration": {"aspects": {"a": {}}}}, "expected_a") is None
-    not_shown = {**found, "slope": {**slope, "low": -0.1}}
-    assert judge_error({"matched": {"a": {"between_generators": not_shown}}}, "expected_a") is None
+    not_shown = judge_error(
+        {"matched": {"a": {"between_generators": {**found, "slope": {**slope, "low": -0.1}}}}}, "expected_a"
+    )
+    assert not_shown.sd == 0.02 and not not_shown.ranks
+    pair = rank_systems(np.random.default_rng(0).normal([0, 9], 0.1, (50, 2)), not_shown)["pairs"][0]
+    assert pair["better"] is None and pair["prompts_needed"] == "never" and pair["low"] > 0, "far apart, and yet"
 
 
 def test_files_of_other_tools_are_read_by_the_same_layer(tmp_path):
