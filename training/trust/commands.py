@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inspector_cli.arguments import JUDGE, add_judge_options, positive
+from inspector_cli.arguments import JUDGE, add_judge_options, check_judge_folder, check_output, positive
 from inspector_cli.printable import printable, say
 
 METHODS = ("none", "ordinal", "beta", "isotonic")
@@ -35,6 +35,8 @@ def calibrate(parser: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
+    check_judge_folder(args.output)
+
     from inspector_cli.judge import check_judge_options, load
 
     from inspector_pipeline.api.load import evidence_path
@@ -95,6 +97,8 @@ def estimate(parser: argparse.ArgumentParser) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
+    check_output(args.output, args.scored, args.labelled)
+
     from inspector_pipeline.files.disk import json_text, write_atomically
 
     from .estimate import estimate as estimate_rows

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from inspector_cli.arguments import READABLE
 from numpy.typing import NDArray
 
 from inspector_pipeline.errors import DataFileError, SettingsError
@@ -112,11 +113,17 @@ def scorer(judge: Callable[[], Any], batch_size: int | None = None) -> Callable[
 
 def names_of(files: Sequence[Path]) -> list[str]:
     """Name systems by their files, without folders and endings where these tell them apart."""
-    stems = [path.name.partition(".")[0] or path.name for path in files]
+    stems = [_stem(path.name) for path in files]
     for found in (stems, [str(path) for path in files]):
         if len(set(found)) == len(found):
             return found
     raise DataFileError(f"A ranking expects different files, but got {', '.join(map(str, files))}. Name each once.")
+
+
+def _stem(name: str) -> str:
+    """Take the ending of a kind of file off a name, and no more of it: Llama-3.1-8B.jsonl.gz is Llama-3.1-8B."""
+    ending = max((one for one in READABLE if name.lower().endswith(one)), key=len, default="")
+    return name.removesuffix(name[len(name) - len(ending) :]) or name
 
 
 def _is_scored(rows: Sequence[Row]) -> bool:

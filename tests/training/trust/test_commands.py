@@ -202,6 +202,27 @@ def test_wrong_settings_are_told(folder, table, tmp_path, capsys):
     assert "--group expects a column of the labelled rows, but none has 'team'" in capsys.readouterr().err
 
 
+def test_nothing_that_is_no_output_is_written_over(tmp_path, capsys):
+    table, notes = tmp_path / "rows.csv", tmp_path / "notes"
+    table.write_text("question,prediction,a,b,c\nq,p,1,1,1\n")
+    notes.mkdir()
+    (notes / "README.md").write_text("mine")
+    agreement = ("agreement", table, "--raters", *"abc", "--scores", "a")
+    for command, target, message in (
+        (agreement, table, "expects another file than the input, but got"),
+        (("rank", table), tmp_path, "expects a file, but got the folder"),
+        (("audit-judge", "embedded", table), table, "expects another file than the input"),
+        (("estimate", table), notes, "expects a file, but got the folder"),
+        (("calibrate", "embedded", table), table, "expects a folder, but got .*, where a file is"),
+        (("calibrate", "embedded", table), table / "judge", "expects a folder, but got .*, where a file is"),
+        (("calibrate", "embedded", table), notes, "or that of a judge, but .* holds others, such as README.md"),
+        (("train", table), notes, "or that of a judge, but .* holds others, such as README.md"),
+    ):
+        assert run(*command, "--output", target) == 1
+        assert re.search(message, capsys.readouterr().err)
+    assert table.read_text().startswith("question,") and [path.name for path in notes.iterdir()] == ["README.md"]
+
+
 @pytest.fixture
 def scored(tmp_path):
     """Two systems of 150 scored rows, one a question; the judge favours b, which is no better."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from inspector_training.trust.ranking import (
     prompts_needed,
     rank_systems,
 )
-from inspector_training.trust.systems import read_systems, truth_of
+from inspector_training.trust.systems import names_of, read_systems, truth_of
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
@@ -193,6 +194,14 @@ def test_evidence_that_says_nothing_of_generators_gives_no_error():
     assert not_shown.sd == 0.02 and not not_shown.ranks
     pair = rank_systems(np.random.default_rng(0).normal([0, 9], 0.1, (50, 2)), not_shown)["pairs"][0]
     assert pair["better"] is None and pair["prompts_needed"] == "never" and pair["low"] > 0, "far apart, and yet"
+
+
+def test_files_give_systems_their_names_but_for_the_ending():
+    names = ("Llama-3.1-8B.jsonl.gz", "Llama-3.2-8B.csv", "scored", "b.JSON", "x.y")
+    assert names_of([Path(name) for name in names]) == ["Llama-3.1-8B", "Llama-3.2-8B", "scored", "b", "x.y"]
+    assert names_of([Path("a/x.csv"), Path("b/x.csv")]) == ["a/x.csv", "b/x.csv"]
+    with pytest.raises(DataFileError, match="expects different files"):
+        names_of([Path("x.csv"), Path("x.csv")])
 
 
 def test_files_of_other_tools_are_read_by_the_same_layer(tmp_path):
