@@ -193,6 +193,13 @@ def _places(scored: Sequence[Row], labelled: Sequence[Row], by: str | None, sour
             found.append(places.pop(0))
         else:
             missing.append(at)
+    again = [at for at in missing if _key(labelled[at], by) in waiting]
+    if again:
+        row = labelled[again[0]]
+        raise DataFileError(
+            f"{source} expects each scored row labelled once, but {len(again)} more labels are of rows that have one, "
+            f"such as that of {str(row.get('question'))!r:.60}. Leave one of them, or their mean."
+        )
     if missing:
         row = labelled[missing[0]]
         raise DataFileError(
