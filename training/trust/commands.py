@@ -42,6 +42,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     from inspector_pipeline.api.load import evidence_path
     from inspector_pipeline.files.tables import read_json, read_rows
 
+    from ..evaluation.scored import read_entries
     from ..judges.write import write_judge
     from .calibrate import CalibrationSettings, calibrate_judge
 
@@ -51,7 +52,9 @@ def _calibrate(args: argparse.Namespace) -> None:
     settings = CalibrationSettings(methods=tuple(args.methods), **{name: getattr(args, name) for name in same})
     args.dtype = args.dtype or "stored"  # as the weights are saved again
     check_judge_options(args)
-    tables = {place: read_rows(place) for place in args.labelled}
+    tables = {
+        place: read_entries([Path(place)], ()) if Path(place).is_dir() else read_rows(place) for place in args.labelled
+    }
     judge = load(args)
     place = evidence_path(judge.model)
     evidence = read_json(place) if place else {}
@@ -121,7 +124,7 @@ def _estimate(args: argparse.Namespace) -> None:
         ends = {"value": one.value, "low": one.low, "high": one.high}
         alone = {"value": one.labels_alone, "low": one.labels_low, "high": one.labels_high}
         counts = (str(one.n), str(one.n + one.n_unlabelled))
-        saved = f"{one.labels_saved:+.0f}"
+        saved = f"{round(one.labels_saved):+d}"
         rows.append((name, *counts, _interval(ends), _interval(alone), _short(one.judge_alone), saved))
     _table(heads, rows)
     for warning in found.warnings:

@@ -25,7 +25,7 @@ from inspector_training.trust.systems import names_of, read_systems, truth_of
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
-from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.errors import DataFileError, PairError
 
 
 def made_up(rng, accuracy, preference, n=60, gain=0.5, hard=0.15):
@@ -221,6 +221,33 @@ def test_files_of_other_tools_are_read_by_the_same_layer(tmp_path):
     for wrong in ("good", "inf", "nan"):
         with pytest.raises(DataFileError, match=f"expects a number as 'x', but row 0 has '{wrong}'"):
             truth_of([{"x": wrong}], "x", "Rows")
+
+
+def test_labels_are_the_users_though_the_judge_has_an_aspect_that_is_called_like_them(tmp_path):
+    def score(rows):
+        return [{**row, "right": 1, "rank_by": "expected_right", "expected_right": 0.5} for row in rows]
+
+    def write(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    rows = [{"question": f"q{i}", "prediction": "so", "right": [0, 1, None][i % 3]} for i in range(6)]
+    files = [write(name, rows) for name in ("a.jsonl", "b.jsonl")]
+    found = read_systems(files, score, label="right")
+    assert found.labels == pytest.approx(np.tile([[0.0], [1.0], [np.nan]], (2, 2)), nan_ok=True)
+    scored = [write(f"{path.stem}_scored.jsonl", score(rows)) for path in files]
+    with pytest.raises(DataFileError, match="labels as 'right', but there stand the scores of the judge that scored"):
+        read_systems(scored, score, label="right")
+    named = [write(f"{path.stem}_named.jsonl", [{**row, "truth": 1} for row in score(rows)]) for path in files]
+    assert (read_systems(named, score, label="truth").labels == 1).all()
+    for wrong, message in (
+        ({"prediction": " "}, r"c.jsonl, row 1: A pair expects text for 'prediction', but got a blank"),
+        ({"prediction": None}, r"c.jsonl: row 1: "),
+    ):
+        with pytest.raises(PairError, match=message):
+            read_systems([files[0], write("c.jsonl", [rows[0], {**rows[1], **wrong}])], score)
+    with pytest.raises(DataFileError, match="empty.jsonl expects rows with question and prediction, but has none"):
+        read_systems([files[0], write("empty.jsonl", [])], score)
 
 
 def test_strengths_are_those_of_a_logistic_regression_of_who_wins_with_one_tie_of_every_two_added():
