@@ -282,12 +282,12 @@ class JudgeCard:
         That form names a benchmark dataset on the Hub, so it is empty where the labelled pairs are not published, and
         for aspects that were not evaluated.
         """
-        found = []
+        found, date = [], self.results.get("protocol", {}).get("date")
         for aspect in self.aspects:
             if self.dataset_id and aspect.metrics:
                 auroc = aspect.metrics["auroc"]["judge"]
                 note = f"AUROC of a good score, 95 % interval {auroc['low']:.3f} to {auroc['high']:.3f}"
-                found.append(EvalResultEntry(self.dataset_id, aspect.name, auroc["value"], notes=note))
+                found.append(EvalResultEntry(self.dataset_id, aspect.name, auroc["value"], date=date, notes=note))
         return found
 
     def render(self) -> str:

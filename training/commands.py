@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from inspector_cli.arguments import JUDGE, add_judge_options, assignment, check_input, positive
+from inspector_cli.arguments import JUDGE, add_judge_options, assignment, check_input, check_judge_folder, positive
 from inspector_cli.printable import folded, printable, say
 
 LABELS = "columns of the labels, or ASPECT=COLUMN, of several raters ASPECT=A+B (default: all that look like scores)"
@@ -74,6 +74,7 @@ def _train(args: argparse.Namespace) -> None:
 
     from .judging import make_judge
 
+    check_judge_folder(args.output)
     logging.getLogger(__package__).setLevel(logging.INFO)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("backbone", "words") if getattr(args, name)}
     options |= {

@@ -72,6 +72,39 @@ def check_input(place: str) -> None:
         )
 
 
+def check_output(output: str | None, *inputs: str | None) -> None:
+    """Refuse a file to write that is a folder, or one of those that are read, before anything takes long.
+
+    Raises:
+        ValueError: It is.
+    """
+    if output is None:
+        return
+    if Path(output).is_dir() or output.endswith("/"):
+        raise ValueError(f"--output expects a file, but got the folder {output}. Name a file in it.")
+    if any(place and Path(place).resolve() == Path(output).resolve() for place in inputs):
+        raise ValueError(f"--output expects another file than the input, but got {output} for both.")
+
+
+def check_judge_folder(output: str) -> None:
+    """Refuse a folder for a judge that is a file, or holds something else than a judge, which would be overwritten.
+
+    Raises:
+        ValueError: It does.
+    """
+    place = Path(output)
+    if place.is_dir():
+        names = [path.name for path in place.iterdir()]
+        known = any(name in ("config.json", "results.json") or name.startswith("model") for name in names)
+        if names and not known:
+            raise ValueError(
+                f"--output expects a new folder or that of a judge, but {output} holds others, such as {min(names)}. "
+                "Choose another."
+            )
+    elif any(path.exists() and not path.is_dir() for path in (place, *place.parents)):
+        raise ValueError(f"--output expects a folder, but got {output}, where a file is. Choose another.")
+
+
 def add_judge_options(parser: argparse.ArgumentParser) -> None:
     """Add how a judge is loaded, and of classifiers --rubrics and --backbone."""
     parser.add_argument("--revision", metavar="NAME", help="commit, branch or tag of a judge on the Hub (main)")

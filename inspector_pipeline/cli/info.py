@@ -90,11 +90,13 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
     return [
         *notes,
         *lines,
+        *_measured(results),
         *_matched(results.get("matched", {})),
         *_calibrated(config, results.get("calibration")),
         *_degenerate(results.get("degenerate")),
         *_use(results.get("use")),
         *_trust(results.get("trust")),
+        *_ranking(results.get("ranking")),
     ]
 
 
@@ -108,6 +110,14 @@ def _evidence(entry: dict[str, Any] | None) -> str:
     ours, base = entry["auroc"], entry["surface"]["auroc"]
     text = f"AUROC {ours['value']:.3f} ({ours['low']:.3f} to {ours['high']:.3f}), surface baseline {base['value']:.3f}"
     return f"{text}, {entry['n']} pairs"
+
+
+def _measured(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say on which days its evidence was measured, as far as it keeps them."""
+    parts = [results.get(name) for name in ("protocol", "degenerate", "use", "ranking", "calibration")]
+    parts += (results.get("trust") or {}).values()
+    dates = sorted({part["date"] for part in parts if part and "date" in part})
+    return [("measured", ", ".join(dates))] if dates else []
 
 
 def _matched(part: dict[str, Any]) -> list[tuple[str, str]]:
@@ -207,3 +217,14 @@ def _ranges(numbers: list[int]) -> str:
     """Write ascending numbers briefly: 1-4, 7."""
     runs = [[one for _, one in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _ranking(part: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say how well the judge ranks systems that no fit saw."""
+    if not part:
+        return []
+    own = part["ways"]["judge"]
+    rank, between = own["spearman"], own["between_generators"]
+    told = f"Spearman with the truth {_figure(rank)}" if rank else "no Spearman correlation, as means do not differ"
+    error = f", error between them {between['sd']['value']:.3g}" if between else ""
+    return [("ranking", f"{part['field']}: of {part['n_generators']} generators {told}{error}")]

@@ -43,8 +43,12 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--escalate-to expects a file of {', '.join(TARGETS)} in an existing folder, but got {args.escalate_to}."
         )
-    if args.escalate_to and Path(args.escalate_to).resolve() == Path(args.input).resolve():
-        raise ValueError("--escalate-to expects another file than the input.")
+    others = {"input": args.input, "output": args.output}
+    for name, place in others.items():
+        if args.escalate_to and place and Path(args.escalate_to).resolve() == Path(place).resolve():
+            raise ValueError(f"--escalate-to expects another file than the {name}, but got {place} for both.")
+    if args.escalate_to and Path(args.escalate_to).is_dir():
+        raise ValueError(f"--escalate-to expects a file, but got the folder {args.escalate_to}. Name a file in it.")
 
 
 def escalate(

@@ -85,6 +85,7 @@ def full_results():
         "aspects": aspects,
         "mean": compared(0.75),
         "protocol": {
+            "date": "2026-11-28",
             "cross_validation": "5 folds x 2 repeats, by question id",
             "chosen_inside_each_fold": ["depth", "ridge penalty"],
             "auroc": "of score >= 4",
@@ -365,15 +366,18 @@ def test_what_was_measured_with_a_judge_stands_on_its_card_and_in_info():
     use |= {"best_of": {"4": {"n_questions": 9, **ways}}, "top": {"share": 0.2, **ways}}
     use |= {"same_question": {"judge": interval(0.75)}, "surest": {"0.1": interval(0.9)}}
     use["hill_climbing"] = {"n": 7, "n_edits": 200, "reached": interval(0.125)}
+    use["date"] = "2026-11-30"
     results = {**full_results(), "degenerate": degenerate, "use": use}
     card = replace(full_card(), results=results).render()
     assert "| worked | echo | 9 | 0.875 (0.825 to 0.925) | 1.000 (0.950 to 1.050), solved | 50.0% |" in card
     assert "| terse_right | worked_wrong | 9 | 0.500 (0.450 to 0.550) | 1.000 (0.950 to 1.050) | not said |" in card
     assert "**It was fitted on 2 of these questions.**" in card and card.count("It was fitted on") == 1
     assert "| chosen by | best of 4 | best 20% of all |" in card and "gain_over" not in card
+    assert "95 % intervals. Measured on 2026-11-30.\n" in card and card.count("Measured on 2026") == 2
     assert "| guess | 0.500 (0.450 to 0.550) | 0.500 (0.450 to 0.550) |" in card
     assert "Of 7 wrong solutions 0.125 (0.075 to 0.175) reach" in card
     told = describe(judge_config(), None, results)
+    assert ("measured", "2026-11-28, 2026-11-30") in told
     assert ("", "echo* 0.875") in told and ("", "terse_right above worked_wrong 0.500") in told
     assert ("best of 4", "judge 0.750, random 0.500, oracle 1.000 right") in told
     assert len(describe(judge_config(), None, full_results())) == len(told) - 5

@@ -2,7 +2,9 @@
 
 The questions of a task are divided once: enough of them for the test rows, the others to draw training rows from. For
 each number of labels several draws are made, the same for all methods; a method is fitted on each and predicts all test
-rows. AUROC is the mean over draws, with intervals over the test questions, and differences are paired.
+rows. AUROC is the mean over draws, with intervals over the test questions, and differences are paired. Where a judge of
+score tokens is given, the curve begins without any label: with that judge (LAGER), on which probes are stacked as
+labels come.
 """
 
 import logging
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 STAGE = "own_data_curves"
 JUDGE = "judge"
+STACKED, LAGER = "stacked", "lager"  # they need no label
+Made = tuple[Callable[[], Method], Any]  # what makes a method, and its settings
 TEXTS = ("length", "surface", "tfidf")
 
 
@@ -135,11 +139,13 @@ class Drawn:
     def values(self, task: Task, name: str, build: Callable[[], Method], settings: Any) -> dict[int, Array]:
         """Return what a method ranks the test rows by: size -> (draws, test rows); kept ones are read.
 
-        A size that it cannot be fitted on, as where all labels are of one kind, is left out.
+        A size that it cannot be fitted on, as where all labels are of one kind or there is none, is left out.
         """
         found: dict[int, Array] = {}
         method: Method | None = None
         for size in self.sizes:
+            if not size and name not in (STACKED, LAGER):
+                continue
             path = self.folder / task.name / f"{name}-{size}.json"
             described = {"task": self.settings[task.name], "method": settings, "size": size, "draws": self.draws}
             manifest = Manifest.of(STAGE, {**described, "seed": self.seed}, self.inputs[task.name])
@@ -169,13 +175,17 @@ class Drawn:
 
 
 def methods_of(
-    task: Task, searches: Mapping[str, SearchConfig], embeddings: Mapping[str, str], seed: int, cache: Path
-) -> dict[str, tuple[Callable[[], Method], Any]]:
-    """Return name -> what makes a method, and its settings: the judges first."""
+    task: Task,
+    searches: Mapping[str, SearchConfig],
+    embeddings: Mapping[str, str],
+    seed: int,
+    cache: Path,
+    before: Mapping[str, Made] | None = None,
+) -> dict[str, Made]:
+    """Return name -> what makes a method, and its settings: `before`, the judges, and the others."""
     pairs, design = task.features.pairs, Design(task.features, task.labels)
-    found: dict[str, tuple[Callable[[], Method], Any]] = {
-        name: (partial(ProbesMethod, name, design, search), search) for name, search in searches.items()
-    }
+    found = dict(before or {})
+    found |= {name: (partial(ProbesMethod, name, design, search), search) for name, search in searches.items()}
     texts = (*(TEXT_BASELINES[name] for name in TEXTS), *beside_baselines(task.features.slots))
     found |= {one.name: (partial(TextMethod, one, pairs, seed), one.name) for one in texts}
     for name, folder in embeddings.items():
@@ -203,20 +213,21 @@ def curve_of(task: Task, values: Mapping[str, Mapping[int, Array]], bootstraps: 
 
     Args:
         task: The task.
-        values: Method -> size -> (draws, test rows); the judge's first.
+        values: Method -> size -> (draws, test rows); first the one that the others are compared with.
         bootstraps: Resamples of the test questions.
         seed: Of the resamples.
 
     Returns:
-        For each size `n`, `auroc`, method -> AUROC with interval, and `gain_over`, method -> the judge's paired gain.
+        For each size `n`, `auroc`, method -> AUROC with interval, and `gain_over`, method -> paired gain of the first.
     """
+    first = next(iter(values))
     labels = task.labels.take(task.test)
     samples = resamples(labels.question, bootstraps, seed)
     points = []
     for size in sorted({size for own in values.values() for size in own}):
         draws = {name: _draws(labels, own[size], samples) for name, own in values.items() if size in own}
-        ours = draws.get(JUDGE)
-        others = {name: own for name, own in draws.items() if name != JUDGE and ours is not None}
+        ours = draws.get(first)
+        others = {name: own for name, own in draws.items() if name != first and ours is not None}
         gains = {name: interval(ours - own) for name, own in others.items() if ours is not None}
         points.append({"n": size, "auroc": {name: interval(own) for name, own in draws.items()}, "gain_over": gains})
     return points
@@ -233,7 +244,7 @@ def curves_table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
     """Write curves as Markdown tables, a row for each number of labels; gains whose interval holds 0 are marked."""
     lines = []
     for name, task in tasks.items():
-        methods = list(task["points"][0]["auroc"]) if task["points"] else []
+        methods = list(dict.fromkeys(method for point in task["points"] for method in point["auroc"]))
         lines += [f"### {name}", "", f"{task['n_test']} test rows of {task['n_test_questions']} questions.", ""]
         lines += [f"| labels | {' | '.join(methods)} |", f"|---|{'---|' * len(methods)}"]
         for point in task["points"]:

@@ -1,6 +1,7 @@
 """The evidence of judges and of comparisons: quality with intervals and paired gains, in the form of results.json."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,9 +126,15 @@ def set_evidence(
     return found
 
 
+def today() -> str:
+    """Return the day, in UTC, that evidence keeps as the one that it was measured on: 2026-11-28."""
+    return datetime.now(UTC).date().isoformat()
+
+
 def protocol(cross_validation: str, chosen: list[str], metrics: list[str], bootstraps: int) -> dict[str, Any]:
     """Say how a judge was measured."""
     return {
+        "date": today(),
         "cross_validation": cross_validation,
         "chosen_inside_each_fold": chosen,
         "metrics": {name: DEFINITIONS[name] for name in metrics},

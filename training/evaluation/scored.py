@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from inspector_pipeline.api.load import judge_name
-from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.errors import DataFileError, PairError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.files.sources import find_sources
 from inspector_pipeline.names import PAIR, QUESTION_TURNS
+from inspector_pipeline.pairs import check_pair
 from inspector_pipeline.results import ABSTAINED, PUBLISHED_TOTAL, RANK_BY, SEEN, UNFAMILIAR, rank_field, ranked_value
 
 from .metrics import Array
@@ -99,6 +100,40 @@ def read_scored(
     field = str(named.pop())
     flags = ([as_flag(row.get(prefix + name)) for row in rows] for name in (UNFAMILIAR, SEEN))
     return Scored(rows, field, numbers(rows, field, told), *flags)
+
+
+def check_row(row: Row, keys: Sequence[str], source: str, number: int) -> None:
+    """Refuse a row that a judge cannot read, by the name of its file.
+
+    Raises:
+        PairError: It lacks a text, or one cannot be scored.
+    """
+    missing = next((key for key in keys if row.get(key) is None), None)
+    if missing is not None:
+        shown = ", ".join(map(repr, row)) or "nothing"
+        raise PairError(f"{source} expects {missing!r} in every row, but row {number} lacks it: it has {shown}.")
+    try:
+        check_pair(pair_of(row, keys), keys=tuple(keys))
+    except PairError as error:
+        raise PairError(f"{source}, row {number}: {error}") from error
+
+
+def refuse_judges_column(rows: Sequence[Row], column: str, source: str) -> None:
+    """Refuse labels from a column that a judge has written its own scores into.
+
+    Raises:
+        DataFileError: The column is a judge's.
+    """
+    for prefix in judge_prefixes(rows[0]) if rows else ():
+        aspects = [name.removeprefix(f"{prefix}expected_") for name in rows[0] if name.startswith(f"{prefix}expected_")]
+        if column.startswith(f"{prefix}expected_") or column in (
+            prefix + PUBLISHED_TOTAL,
+            *map(prefix.__add__, aspects),
+        ):
+            raise DataFileError(
+                f"{source} expects labels as {column!r}, but there stand the scores of the judge that scored it. Keep "
+                "labels in a column of another name, such as label."
+            )
 
 
 def judge_prefixes(names: Iterable[str]) -> list[str]:

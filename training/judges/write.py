@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from transformers.utils import CONFIG_NAME
+from transformers.utils import logging as hf_logging
 
 from hub_cards.judge_card import JudgeCard
 from inspector_pipeline.backbone import load_backbone
@@ -57,7 +58,13 @@ def write_judge(
     scratch = output.with_name(f".{output.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)  # of a killed run
     scratch.mkdir(parents=True)
-    judge.save_pretrained(scratch, fused=fused)
+    shows = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()  # for what takes a second
+    try:
+        judge.save_pretrained(scratch, fused=fused)
+    finally:
+        if shows:
+            hf_logging.enable_progress_bar()
     if audit:
         shutil.copyfile(audit, scratch / "audit.json")
     if evidence is not None:

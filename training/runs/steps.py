@@ -17,19 +17,20 @@ logger = logging.getLogger(__name__)
 CHOICES = tuple(stage for stage in STAGES if stage != "make_judge")
 
 
-def read_steps(path: str, variables: Mapping[str, str]) -> list[dict[str, Any]]:
+def read_steps(path: str, variables: Mapping[str, str | None]) -> list[dict[str, Any]]:
     """Read a file of steps.
 
     Args:
         path: YAML file with a list of steps, each a mapping of `stage` and that stage's settings.
-        variables: What `${name}` in the file stands for.
+        variables: What `${name}` in the file stands for; None is written as null.
 
     Raises:
         DataFileError: The file is no list of steps, a stage is unknown, or a variable has no value.
     """
+    written = {name: "null" if value is None else value for name, value in variables.items()}
     try:
         with open(path, encoding="utf-8") as file:
-            steps = yaml.safe_load(Template(file.read()).substitute(variables))
+            steps = yaml.safe_load(Template(file.read()).substitute(written))
     except OSError as error:
         raise DataFileError(f"Expected steps at {path}, but it could not be read: {error}.") from error
     except KeyError as error:

@@ -25,7 +25,7 @@ from inspector_pipeline.heads import AGGREGATIONS, SCORE_RULES
 
 from ..evaluation.cost import judge_cost
 from ..evaluation.crossval import METHODS, Candidate, CrossValidation, KeptResults
-from ..evaluation.evidence import Outcome, comparison_evidence, one_repeat
+from ..evaluation.evidence import Outcome, comparison_evidence, one_repeat, today
 from ..evaluation.matched import compared_answers, generator_groups, generators_of, new_generators
 from ..evaluation.methods.finetuned import EncoderConfig, LoraConfig, encoder_method, lora_method
 from ..evaluation.methods.generated import GeneratedConfig, GeneratedMethod, PromptedConfig
@@ -147,6 +147,7 @@ def run(config: Config) -> dict[str, Any]:
     results = comparison_evidence(outcomes, kept.validation.labels, config.judge, samples)
     results["matched"] = _matched(kept, outcomes, config)
     results["protocol"] = {
+        "date": today(),
         "generator_groups": config.generator_groups,
         "cross_validation": one_repeat(config.folds, config.seed),
         "intervals": f"95 %, percentile, {config.bootstraps} resamples of questions, the same for all methods",

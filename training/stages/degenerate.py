@@ -30,6 +30,7 @@ from inspector_pipeline.files.entries import Row
 
 from ..corruptions.degenerate import FORMS, WORKED, degenerate_rows
 from ..evaluation.degenerate import degenerate_evidence, matched_to
+from ..evaluation.evidence import today
 from ..evaluation.scored import input_files, judged, read_scored
 from ..rows.contrast import VERIFIED
 from ..rows.correctness import CORRECTNESS
@@ -103,7 +104,7 @@ def run(config: Config) -> dict[str, Any]:
         scored = matched_to(read_scored(places, ("question", "prediction"), config.rank_by), rows)
     else:
         scored = judged(load_judge(config.judge), rows, config.rank_by)
-    found = degenerate_evidence(scored, config.bootstraps, config.seed)
+    found = {"date": today(), **degenerate_evidence(scored, config.bootstraps, config.seed)}
     table = f"{degenerate_table(found)}\n"
     outputs = [config.output / name for name in (SUITE, RESULTS, TABLE)]
     config.output.mkdir(parents=True, exist_ok=True)

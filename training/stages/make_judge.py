@@ -19,11 +19,11 @@ class Config:
 
     Attributes:
         steps: YAML file with a list of steps, each a mapping of `stage` and that stage's settings.
-        variables: What `${name}` in the file stands for.
+        variables: What `${name}` in the file stands for; null is YAML's.
     """
 
     steps: str
-    variables: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str | None] = field(default_factory=dict)
 
 
 def run(config: Config) -> None:

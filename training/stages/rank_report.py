@@ -22,6 +22,7 @@ from hub_cards.measured import ranking_table
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text, write_atomically
 
+from ..evaluation.evidence import today
 from ..evaluation.scored import numbers, read_entries
 from ..rows.records import matching_files, normal_text
 from ..runs.manifest import Manifest
@@ -108,7 +109,7 @@ def run(config: Config) -> dict[str, Any]:
         level=config.level,
         seed=config.seed,
     )
-    found = {"field": config.field, **evidence}
+    found = {"date": today(), "field": config.field, **evidence}
     write_atomically(config.output, json_text({"ranking": found}))
     manifest.write(config.output, [config.output])
     logger.info("%s", ranking_table(found))

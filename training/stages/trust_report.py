@@ -22,6 +22,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import Row, read_rows
 
+from ..evaluation.evidence import today
 from ..evaluation.metrics import Array, Mask, auroc
 from ..evaluation.out_of_fold import GENERATOR_UNSEEN
 from ..evaluation.scored import as_flag, numbers
@@ -107,6 +108,7 @@ def run(config: Config) -> dict[str, Any]:
         outcomes = Outcomes(_scores(rows, name, source, right == 1), right == 1, question, generator)
         settings = {"bootstraps": config.bootstraps, "seed": config.seed}
         found[name] = {
+            "date": today(),
             "conformal": conformal_report(outcomes, config.coverages, method=config.method, **settings),
             "decisions": decision_report(outcomes, **settings),
             "means": mean_report(outcomes, config.n_labels, n_draws=config.n_draws, seed=config.seed),

@@ -26,6 +26,7 @@ from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.entries import Row
 
 from ..corruptions.degenerate import WORKED, degenerate_rows
+from ..evaluation.evidence import today
 from ..evaluation.hill_climbing import hill_climbing
 from ..evaluation.metrics import Array
 from ..evaluation.question_only import QuestionOnlyConfig, question_values
@@ -97,14 +98,9 @@ def run(config: Config) -> dict[str, Any]:
     baselines = {name: numbers(scored.rows, name, told) for name in config.baselines}
     if config.question_only is not None:
         baselines[QUESTION_ONLY] = question_values(scored.rows, config.question_only, questions_of(config.output))
-    found = use_evidence(
-        scored,
-        baselines,
-        sizes=config.sizes,
-        top=config.top,
-        bootstraps=config.bootstraps,
-        seed=config.seed,
-    )
+    shares = {"sizes": config.sizes, "top": config.top}
+    evidence = use_evidence(scored, baselines, **shares, bootstraps=config.bootstraps, seed=config.seed)
+    found = {"date": today(), **evidence}
     if config.judge is not None:
         found["hill_climbing"] = _climbed(scored.rows, told, config)
     write_atomically(config.output, json_text({"use": found}))

@@ -34,13 +34,14 @@ from ..rows.alpha import krippendorff_alpha
 from ..rows.scales import is_blank, number_of
 
 FEWEST_RATERS = 3
+FEW_QUESTIONS = 10  # below, an interval over them is told to say little
 FEW_ROWS = 30  # below, ranks are tested in the place of means
 FDR = 0.05
 MEASURES = ("accuracy", "rmse")
 
 
 def alternative_annotator_test(
-    judge: Array, raters: Array, *, measure: str = "rmse", epsilon: float = 0.2
+    judge: Array, raters: Array, *, measure: str = "rmse", epsilon: float = 0.2, names: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Test whether a judge may replace an annotator.
 
@@ -50,6 +51,7 @@ def alternative_annotator_test(
         measure: How agreement with the others is measured: accuracy, the share of them with the same label, or rmse.
         epsilon: What an annotator's agreement may be better by, as it costs more: .2 for experts, .15 for skilled
             annotators, .1 for a crowd.
+        names: The annotators', for messages.
 
     Returns:
         `winning_rate` and whether the judge `may_replace` one; `advantage`, the mean; and of each annotator by place
@@ -61,6 +63,8 @@ def alternative_annotator_test(
     n, m = raters.shape
     if m < FEWEST_RATERS:
         raise DataFileError(f"The test expects labels of {FEWEST_RATERS} annotators or more, but got {m}.")
+    if not 0 <= epsilon < 1:
+        raise SettingsError(f"epsilon expects a share from 0 to below 1, such as 0.2, but got {epsilon}.")
     if measure not in MEASURES:
         raise SettingsError(f"measure expects {' or '.join(MEASURES)}, but got {measure!r}.")
     found, raw = [], []
@@ -68,8 +72,10 @@ def alternative_annotator_test(
         others = np.delete(raters, j, axis=1)
         kept = ~np.isnan(raters[:, j]) & ~np.isnan(judge) & (~np.isnan(others)).any(axis=1)
         if kept.sum() < 2:
+            who = names[j] if names else f"annotator {j + 1}"
             raise DataFileError(
-                f"The test expects rows that annotator {j + 1} and others labelled, but got {int(kept.sum())}."
+                f"The test expects 2 rows or more that {who}, another annotator and the judge have labelled, but got "
+                f"{int(kept.sum())}."
             )
         ours, theirs = (_alignment(one[kept], others[kept], measure) for one in (judge, raters[:, j]))
         wins, losses = (ours >= theirs).astype(float), (theirs >= ours).astype(float)
@@ -132,31 +138,38 @@ def agreement(
 
     Returns:
         `alternative_annotator_test`, with annotators by name; `alpha` of the `annotators`, and of these and the
-        `judge`; and `kappa`, each two -> `n`, `kappa` and `weighted`, with intervals; the judge's scores are rounded to
-        the nearest label there, and where `measure` is accuracy.
+        `judge`; `kappa`, each two -> `n`, `kappa` and `weighted`, with intervals; the judge's scores are rounded to the
+        nearest label there, and where `measure` is accuracy; and `notes`, where there are too few questions.
     """
     table = np.column_stack(list(raters.values()))
     scale = np.unique(table[~np.isnan(table)])
     if len(scale) < 2:
         raise DataFileError("Agreement expects labels that differ, but all are the same.")
-    told = _to_scale(judge, scale)
+    on_scale = _to_scale(judge, scale)
     if not (~np.isnan(judge)).any():
         raise DataFileError("Agreement expects rows that the judge has scored, but got none.")
-    test = alternative_annotator_test(told if measure == "accuracy" else judge, table, measure=measure, epsilon=epsilon)
+    options: dict[str, Any] = {"measure": measure, "epsilon": epsilon, "names": tuple(raters)}
+    test = alternative_annotator_test(on_scale if measure == "accuracy" else judge, table, **options)
     named = [{key: _short(value) for key, value in one.items()} for one in test.pop("annotators")]
     test = {key: _short(value) for key, value in test.items()} | {"annotators": dict(zip(raters, named, strict=True))}
     names = np.array(question, dtype=np.str_)
+    n_questions = len(np.unique(names))
     weights = resamples(names, bootstraps, seed).weights(names)
-    with_judge = np.column_stack([table, judge if level == "interval" else told])
+    with_judge = np.column_stack([table, judge if level == "interval" else on_scale])
+    notes = []
+    if n_questions < FEW_QUESTIONS:  # as many are drawn, again and again
+        told = f"{n_questions} questions are" if n_questions > 1 else "One question is"
+        notes.append(f"{told} too few for intervals over questions: those of kappa and alpha say little.")
     return {
-        "n_questions": len(np.unique(names)),
+        "n_questions": n_questions,
         "alternative_annotator_test": test,
         "alpha": {
             "level": level,
             "annotators": interval(krippendorff_alpha(table, level, weights)),
             "judge": interval(krippendorff_alpha(with_judge, level, weights)),
         },
-        "kappa": _kappas({**raters, "judge": told}, weights),
+        "kappa": _kappas({**raters, "judge": on_scale}, weights),
+        "notes": notes,
     }
 
 
@@ -198,8 +211,8 @@ def as_labels(column: Sequence[Any], words: Mapping[str, float], name: str) -> N
         label = None if is_missing else number_of(value, known)
         if label is None and not is_missing:
             raise DataFileError(
-                f"{name} expects numbers as labels, but row {i} has {value!r:.60}. Say what words stand for: --words "
-                "yes=1 no=0."
+                f"{name} expects numbers as labels, but row {i} has {value!r:.60}. Leave cells without a label empty, "
+                "or say what words stand for: --words yes=1 no=0."
             )
         found.append(float("nan") if label is None else float(label))
     return np.array(found)
@@ -228,6 +241,8 @@ def agreement_of_file(
         DataFileError: A column is missing, or holds something else.
     """
     rows = read_entries([path], ())
+    if not rows:
+        raise DataFileError(f"{path} expects rows, but has none.")
     column = scores or next((str(row[RANK_BY]) for row in rows[:1] if row.get(RANK_BY)), None)
     if column is None:
         raise DataFileError(
@@ -247,7 +262,7 @@ def agreement_of_file(
 def show(report: Mapping[str, Any], console: Console) -> None:
     """Print whether a judge may replace an annotator, and how well all agree."""
     test, alpha = report["alternative_annotator_test"], report["alpha"]
-    table = Table("annotator", "rows", "judge at least as good", "annotator", "p", "", box=SIMPLE_HEAD)
+    table = Table("annotator", "rows", "judge at least as good", "they at least as good", "p", "", box=SIMPLE_HEAD)
     for name, one in test["annotators"].items():
         shares = (f"{one['advantage']:.3f}", f"{one['annotator']:.3f}")
         table.add_row(Text(printable(name)), str(one["n"]), *shares, f"{one['p']:.4f}", "wins" if one["wins"] else "")
@@ -268,3 +283,5 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         f"{shown(alpha['judge'])}.",
         highlight=False,
     )
+    for note in report["notes"]:
+        console.print(note, highlight=False, markup=False)

@@ -13,8 +13,10 @@ from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.pipeline_inspector import TASK, InspectorPipeline
 
+from ..evaluation.evidence import today
 from ..evaluation.metrics import Resamples, interval, resamples
 from ..rows.reading import as_pairs
+from ..rows.scales import is_blank
 from .conformal import Thresholds, by_value, coverage_of, cross_conformal, least_probabilities
 from .level_maps import Nested, Slice, choose_method, fit_map, nested_maps
 from .reliability import fit_of_probabilities
@@ -100,13 +102,14 @@ def calibrate_judge(
         raise DataFileError("Calibration expects a judge of levels, but this one was fitted on preferences alone.")
     keys = plain.encode.keys
     read = ((name, as_pairs(list(own), {}, name, keys=keys)) for name, own in named.items())
-    labelled = labelled_rows(read, aspects, labels)
+    labelled = labelled_rows(read, aspects, labels, keys)
     said, seen = judge_says(plain, labelled.rows, batch_size)
     maps, found = {}, {}
     for aspect in (aspect for aspect in aspects if aspect.name in labelled.labels):
         own, places = slice_of(labelled, said, aspect)
-        group = _groups(labelled, places, settings.group)
+        group, told = _groups(labelled, places, settings.group)
         maps[aspect.name], found[aspect.name] = calibrate_aspect(own, aspect.name, settings, group)
+        found[aspect.name]["warnings"] += told
         shares = found[aspect.name]["level_shares"].values()
         found[aspect.name]["level_shares"] = dict(zip(map(str, aspect.levels), shares, strict=True))
         n_seen = found[aspect.name]["n_seen"] = sum(seen[place] for place in places)
@@ -115,7 +118,8 @@ def calibrate_judge(
                 f"{n_seen} of these rows ask what the judge was fitted on: it knows them too well, and new rows less."
             )
             found[aspect.name]["warnings"].append(told)
-    evidence = {"n_rows": len(labelled.rows), "settings": {**vars(settings), "methods": list(settings.methods)}}
+    given = {**vars(settings), "methods": list(settings.methods)}
+    evidence = {"date": today(), "n_rows": len(labelled.rows), "settings": given}
     return with_calibration(plain, maps), {**evidence, "aspects": found}
 
 
@@ -131,12 +135,17 @@ def with_calibration(judge: InspectorPipeline, maps: Mapping[str, LevelMap]) -> 
     return InspectorPipeline(model=model, tokenizer=judge.tokenizer, task=TASK, **place)
 
 
-def _groups(labelled: Labelled, places: Sequence[int], column: str | None) -> Any:
+def _groups(labelled: Labelled, places: Sequence[int], column: str | None) -> tuple[Any, list[str]]:
+    """Return each row's group, (rows,), None where none are asked for, and what to know of it."""
     if column is None:
-        return None
+        return None, []
     if not any(column in row for row in labelled.rows):
         raise DataFileError(f"--group expects a column of the labelled rows, but none has {column!r}.")
-    return np.array([str(labelled.rows[place].get(column)) for place in places])
+    cells = [labelled.rows[place].get(column) for place in places]
+    named = ["" if is_blank(cell) else str(cell) for cell in cells]
+    blank = named.count("")
+    told = f"{blank} of {len(named)} rows have no {column!r}: they are taken for a group of their own."
+    return np.array(named), [told] if blank else []
 
 
 def calibrate_aspect(

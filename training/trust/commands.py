@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inspector_cli.arguments import JUDGE, add_judge_options, positive
+from inspector_cli.arguments import JUDGE, add_judge_options, check_judge_folder, check_output, positive
 from inspector_cli.printable import printable, say
 
 METHODS = ("none", "ordinal", "beta", "isotonic")
@@ -35,11 +35,14 @@ def calibrate(parser: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
+    check_judge_folder(args.output)
+
     from inspector_cli.judge import check_judge_options, load
 
     from inspector_pipeline.api.load import evidence_path
     from inspector_pipeline.files.tables import read_json, read_rows
 
+    from ..evaluation.scored import read_entries
     from ..judges.write import write_judge
     from .calibrate import CalibrationSettings, calibrate_judge
 
@@ -49,7 +52,9 @@ def _calibrate(args: argparse.Namespace) -> None:
     settings = CalibrationSettings(methods=tuple(args.methods), **{name: getattr(args, name) for name in same})
     args.dtype = args.dtype or "stored"  # as the weights are saved again
     check_judge_options(args)
-    tables = {place: read_rows(place) for place in args.labelled}
+    tables = {
+        place: read_entries([Path(place)], ()) if Path(place).is_dir() else read_rows(place) for place in args.labelled
+    }
     judge = load(args)
     place = evidence_path(judge.model)
     evidence = read_json(place) if place else {}
@@ -95,6 +100,8 @@ def estimate(parser: argparse.ArgumentParser) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
+    check_output(args.output, args.scored, args.labelled)
+
     from inspector_pipeline.files.disk import json_text, write_atomically
 
     from .estimate import estimate as estimate_rows
@@ -117,7 +124,7 @@ def _estimate(args: argparse.Namespace) -> None:
         ends = {"value": one.value, "low": one.low, "high": one.high}
         alone = {"value": one.labels_alone, "low": one.labels_low, "high": one.labels_high}
         counts = (str(one.n), str(one.n + one.n_unlabelled))
-        saved = f"{one.labels_saved:+.0f}"
+        saved = f"{round(one.labels_saved):+d}"
         rows.append((name, *counts, _interval(ends), _interval(alone), _short(one.judge_alone), saved))
     _table(heads, rows)
     for warning in found.warnings:

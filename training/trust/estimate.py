@@ -18,7 +18,7 @@ from inspector_pipeline.names import CHOSEN, MESSAGES, NAMES, PAIR, PREDICTION, 
 from inspector_pipeline.results import PROBABILITIES
 
 from ..evaluation.metrics import Array
-from ..evaluation.scored import Scored, read_scored
+from ..evaluation.scored import Scored, read_scored, refuse_judges_column
 from ..rows.reading import as_pairs
 from ..rows.records import question_id
 from ..rows.scales import BINARY_WORDS, is_blank, number_of
@@ -89,6 +89,7 @@ def estimate(
     table = pairs if labelled is None else read_rows(str(labelled))
     name = str(labelled or told)
     column = _label_column(name, table, read.field, label, is_scored=labelled is None)
+    refuse_judges_column(table, column, name)
     rows = [row for row in table if not is_blank(row.get(column))]
     drawn = _pairs([row for row in rows if str(row.get(ESCALATED)).lower() != "true"], name, by)
     warnings = [f"{len(rows) - len(drawn)} labels are left out: their rows were chosen for doubt, not at random."]
@@ -111,11 +112,12 @@ def estimate(
         if n_questions < FEW_QUESTIONS:
             least = n_questions >= LEAST_QUESTIONS
             what = (
-                f"under {FEW_QUESTIONS} its interval is rough"
+                f"under {FEW_QUESTIONS} the interval is rough"
                 if least
                 else f"it needs {LEAST_QUESTIONS}, and is left out"
             )
-            warnings.append(f"{system} has labels of {n_questions} questions: {what}.")
+            counted = f"{n_questions} question{'s' if n_questions != 1 else ''}"
+            warnings.append(f"{system}: labels of {counted}; {what}.")
         if n_questions >= LEAST_QUESTIONS:
             clusters = {"question": question[own], "question_unlabelled": question[rest]}
             found[system] = estimate_mean(labels[is_own], said[own], said[rest], **clusters, confidence=confidence)
@@ -156,10 +158,8 @@ def _label_column(source: str, table: Sequence[Row], field: str, named: str | No
     chosen = next((column for column in choices if column in present), None)
     if chosen is None:
         wanted = " or ".join(map(repr, choices))
-        raise DataFileError(
-            f"{source} expects a column of labels, {wanted}, but has {', '.join(map(repr, present))}. Name it by "
-            "--label."
-        )
+        shown = ", ".join(map(repr, present)) or "no rows"
+        raise DataFileError(f"{source} expects a column of labels, {wanted}, but has {shown}. Name it by --label.")
     return chosen
 
 
@@ -193,6 +193,13 @@ def _places(scored: Sequence[Row], labelled: Sequence[Row], by: str | None, sour
             found.append(places.pop(0))
         else:
             missing.append(at)
+    again = [at for at in missing if _key(labelled[at], by) in waiting]
+    if again:
+        row = labelled[again[0]]
+        raise DataFileError(
+            f"{source} expects each scored row labelled once, but {len(again)} more labels are of rows that have one, "
+            f"such as that of {str(row.get('question'))!r:.60}. Leave one of them, or their mean."
+        )
     if missing:
         row = labelled[missing[0]]
         raise DataFileError(

@@ -20,11 +20,13 @@ from scipy import stats
 
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.entries import Row
+from inspector_pipeline.names import PAIR
 from inspector_pipeline.results import TOTAL, UNFAMILIAR, rank_field, ranked_value
 
 from ..corruptions.edits import EDITS, WORSE, edited
 from ..evaluation.between import LEAST_GENERATORS, LEAST_ROWS, between_generators
 from ..evaluation.metrics import Array, rounded
+from ..evaluation.scored import check_row, refuse_judges_column
 from ..rows.records import question_id
 from ..rows.scales import is_blank
 from .systems import truth_of
@@ -32,6 +34,10 @@ from .systems import truth_of
 LEAST_QUESTIONS = 3  # below, a change has no interval worth printing
 WIDE = 120  # columns of a terminal, from where on the table says what each edit is
 LARGE = 0.25  # of what quality moves; from there on an edit counts
+DAMAGE = "the damage of middling effect"
+NO_ANSWERS = (
+    f"By the labels fewer than {LEAST_QUESTIONS} questions have a better and a worse answer: damage stands for quality."
+)
 NO_PREFERENCES = (
     f"Which generators it prefers at equal quality cannot be said: that needs --label, with labels that differ, and "
     f"{LEAST_GENERATORS} generators or more of {LEAST_ROWS} labelled rows each."
@@ -94,6 +100,9 @@ def audit_judge(
     if generator is not None and all(is_blank(row.get(generator)) for row in rows):
         raise DataFileError(f"generator expects a column that names who wrote, but {generator!r} is empty or missing.")
     field = rank_field(judge.model.config, rank_by)
+    truth = _truth(rows, label)
+    for number, row in enumerate(rows):
+        check_row(row, PAIR, "The file", number)
     base = _said(judge, rows, field)
     questions = [question_id(str(row["question"])) for row in rows]
     at = _drawn(rows, questions, n_edited, seed)
@@ -112,7 +121,6 @@ def audit_judge(
             changes[name]["fields"] = {
                 key: _change(scored.values[key][own] - base.values[key][before], asked, level) for key in base.values
             }
-    truth = _truth(rows, label)
     quality = _quality(base, truth, questions, changes, level)
     for entry in changes.values():
         for key, change in entry.get("fields", {}).items():
@@ -128,7 +136,11 @@ def audit_judge(
         "quality": quality,
         "edits": changes,
         "generators": preferred,
-        "notes": [*_notes(field, quality, changes), *([NO_PREFERENCES] if generator and not preferred else [])],
+        "notes": [
+            *_notes(field, quality, changes),
+            *([NO_ANSWERS] if truth is not None and quality["by"] == DAMAGE else []),
+            *([NO_PREFERENCES] if generator and not preferred else []),
+        ],
     }
 
 
@@ -188,6 +200,7 @@ def _truth(rows: Sequence[Row], label: str | None) -> Array | None:
     """Read labels, (rows,), NaN where there is none."""
     if label is None:
         return None
+    refuse_judges_column(rows, label, "The file")
     truth = truth_of(rows, label, "The file")
     if np.isnan(truth).all():
         raise DataFileError(f"label expects a column with numbers, but {label!r} is empty or missing.")
@@ -218,7 +231,7 @@ def _quality(
         turned = {"value": -own["value"], "n": own["n"], "edit": name}
         ends = {"low": -own["high"], "high": -own["low"]} if "low" in own else {}
         fields[key] = {**turned, **ends}
-    return {"by": "the damage of middling effect", "fields": fields}
+    return {"by": DAMAGE, "fields": fields}
 
 
 def _generators(

@@ -74,8 +74,10 @@ def rank(
         DataFileError: A file cannot be read, or there are too few systems or prompts.
         SettingsError: A setting is out of range, or there is no such field.
     """
-    if not 0.5 <= level < 1 or (sd is not None and not 0 <= sd < inf):
-        raise SettingsError(f"level expects 0.5 to 1 and the judge's error 0 or more, but got {level} and {sd}.")
+    if not 0.5 <= level < 1:
+        raise SettingsError(f"level expects a share from 0.5 to below 1, such as 0.95, but got {level}.")
+    if sd is not None and not 0 <= sd < inf:
+        raise SettingsError(f"The judge's error expects a standard deviation, 0 or more, but got {sd}.")
     if by not in BY or (by == "wins" and label is not None):
         raise SettingsError(f"by expects one of {', '.join(BY)}, with labels means, but got {by!r}. Leave one out.")
     loaded: list[Any] = []
@@ -90,7 +92,7 @@ def rank(
     )
     known = judge is not None or loaded
     results = results_of(loaded[0] if loaded else judge, revision) if known else {}
-    error = JudgeError(sd, inf, "as it was given") if sd is not None else judge_error(results, systems.field)
+    error = JudgeError(sd, inf, "what was given") if sd is not None else judge_error(results, systems.field)
     return ranking_report(systems, error, results, level, by)
 
 
@@ -208,8 +210,16 @@ def _notes(systems: Systems, pairs: Sequence[Mapping[str, Any]], error: JudgeErr
             "differences are told from the chance of the prompts alone. Give the judge by --judge if its results.json "
             "says it, labels by --label, or its error by --judge-error."
         )
-    if not any(pair["prompts_needed"] != NEVER for pair in pairs):
-        notes.append("No number of prompts would tell any of them apart: the judge's own error is larger.")
+    elif not error.ranks:
+        notes.append(
+            f"The judge's error is in the intervals, but {error.source} does not show that better systems get higher "
+            "scores: nothing is called better, however many prompts there are. Labels of some rows, by --label, take "
+            "that error out."
+        )
+    if not any(pair["prompts_needed"] != NEVER for pair in pairs) and (labelled or error is None or error.ranks):
+        differ = any(pair["difference"] for pair in pairs) and not labelled and error and error.sd > 0
+        why = "the judge's own error is larger" if differ else "they do not differ"
+        notes.append(f"No number of prompts would tell any of them apart: {why}.")
     for flag, what in (
         (UNFAMILIAR, "unlike what the judge was fitted on"),
         (SEEN, "to questions that it was fitted on"),

@@ -116,7 +116,7 @@ def _way(
         "spearman": rank_correlation(table.mean(axis=0), truth.mean(axis=0)),
         "between_generators": _between(table, truth, names),
         "by_prompts": found,
-        "pairs_without_error": sum(error is None for error in errors),
+        "pairs_without_error": sum(error is None or not error.ranks for error in errors),
         "prompts_needed": {
             kind: _needed(
                 table,
@@ -190,7 +190,7 @@ def _calls(values: Array, pair: tuple[int, int], error: JudgeError | None, k: in
     Args:
         values: (draws, prompts, generators).
         pair: The worse and the better one.
-        error: The judge's; nothing is called where it is not known.
+        error: The judge's; nothing is called where it is not known, or not shown to rank.
         k: How many generators there are.
         level: Of the intervals.
 
@@ -200,7 +200,7 @@ def _calls(values: Array, pair: tuple[int, int], error: JudgeError | None, k: in
     """
     difference = values[:, :, pair[1]] - values[:, :, pair[0]]
     n, mean = difference.shape[1], difference.mean(axis=1)
-    if error is None:
+    if error is None or not error.ranks:
         return np.zeros((len(values), 2))
     variance = difference.var(axis=1, ddof=1) / n
     judge = 2 * error.sd**2

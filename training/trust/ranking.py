@@ -41,12 +41,14 @@ class JudgeError:
         df: Degrees of freedom that it was estimated with.
         source: Where it is known from, in words.
         slope: How much the score rises with the truth between systems; None where that is not known.
+        ranks: Whether better systems are shown to get higher scores; where not, nothing is called better.
     """
 
     sd: float
     df: float
     source: str
     slope: float | None = None
+    ranks: bool = True
 
 
 def judge_error(results: Mapping[str, Any], field: str) -> JudgeError | None:
@@ -57,8 +59,8 @@ def judge_error(results: Mapping[str, Any], field: str) -> JudgeError | None:
         field: What is ranked by.
 
     Returns:
-        None where the evidence has none, or does not show that better generators get higher scores. For the expected
-        total it is the sum over the aspects that count, which is the most that errors of aspects can add up to.
+        None where the evidence has none. That of all answers of generators (`ranking`) goes before that of matched
+        ones; of the expected total it is the sum over the aspects that count, which is the most that it can be.
     """
     matched, ranking = results.get("matched", {}), results.get("ranking", {})
     if field == TOTAL:
@@ -68,18 +70,17 @@ def judge_error(results: Mapping[str, Any], field: str) -> JudgeError | None:
         if not known or len(known) < len(each):
             return None
         sd, df = sum(one.sd for one in known), min(one.df for one in known)
-        return JudgeError(sd, df, "its evidence, the sum over aspects")
-    found = matched.get(field.removeprefix("expected_"), {}).get("between_generators")
+        return JudgeError(sd, df, "its evidence, the sum over aspects", ranks=all(one.ranks for one in known))
+    aspect = field.removeprefix("expected_")
+    found = matched.get(aspect, {}).get("between_generators") or {}
     if ranking.get("field") == field:  # of all answers, not of matched ones alone
-        of_all = ranking["ways"]["judge"]["between_generators"]
-        found = of_all and {**of_all, "generators_unseen": True}
-    calibrated = field.removeprefix("expected_") in results.get("calibration", {}).get("aspects", {})
-    if not found or calibrated or not field.startswith("expected_") or (found["slope"]["low"] or 0) <= 0:
+        found = {"generators_unseen": True, **(ranking["ways"]["judge"]["between_generators"] or {})}
+    if not found.get("sd") or aspect == field or aspect in results.get("calibration", {}).get("aspects", {}):
         return None  # calibrated scores are on another scale than the evidence
     unseen = "that no fit saw" if found.get("generators_unseen") else "that its fits saw"
     source = f"its evidence on {found['n_generators']} generators {unseen}"
     slope = found["slope"]["value"] if found["slope"]["from"] == "generators" else None
-    return JudgeError(found["sd"]["value"], found["df"], source, slope)
+    return JudgeError(found["sd"]["value"], found["df"], source, slope, (found["slope"]["low"] or 0) > 0)
 
 
 class Means(NamedTuple):
@@ -188,7 +189,7 @@ def prompts_needed(
     judge = judge if judge is not None else 2 * error.sd**2 if error else 0.0
     df = joined_df(variance / _PROMPTS, _PROMPTS - 1, judge, error.df if error else inf)
     told = difference**2 > critical(k, df, level) ** 2 * (variance / _PROMPTS + judge)
-    return int(_PROMPTS[np.argmax(told)]) if told.any() else NEVER
+    return int(_PROMPTS[np.argmax(told)]) if told.any() and (error is None or error.ranks) else NEVER
 
 
 def rank_systems(
@@ -204,7 +205,7 @@ def rank_systems(
 
     Args:
         values: (prompts, k) the judge's scores.
-        error: The judge's between systems; None where it is not known: then nothing is called better.
+        error: The judge's between systems; nothing is called better where it is None or not shown to rank.
         labels: (prompts, k) the truth where it is known, else NaN; the judge's error plays no part then.
         flagged: (prompts, k) answers that must not decide: who is better only with them is not called better.
         level: Of the intervals.
@@ -298,7 +299,7 @@ def _pair(
         "difference": difference,
         "low": difference - reach,
         "high": difference + reach,
-        "better": higher(reach) if error or labelled else None,
+        "better": higher(reach) if (error and error.ranks) or labelled else None,
         "beyond_sampling": higher(of_sampling),
         "wins": float(np.mean((values[:, b] > values[:, a]) + (values[:, b] == values[:, a]) / 2)),
         "prompts_needed": prompts_needed(difference, variance * n, k, error, level, judge),

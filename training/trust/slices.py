@@ -13,7 +13,7 @@ from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.results import PROBABILITIES, SEEN, SETS, level_kind
 
-from ..evaluation.scored import judge_prefixes, pair_of
+from ..evaluation.scored import check_row, judge_prefixes, pair_of, refuse_judges_column
 from ..rows.records import question_id
 from ..rows.scales import BINARY_WORDS, Level, is_blank, number_of
 from .level_maps import Slice
@@ -36,7 +36,10 @@ class Labelled:
 
 
 def labelled_rows(
-    tables: Iterable[tuple[str, Sequence[Row]]], aspects: Sequence[Aspect], named: Mapping[str, str] | None = None
+    tables: Iterable[tuple[str, Sequence[Row]]],
+    aspects: Sequence[Aspect],
+    named: Mapping[str, str] | None = None,
+    keys: Sequence[str] = (),
 ) -> Labelled:
     """Find the labels in tables, and check them.
 
@@ -47,9 +50,11 @@ def labelled_rows(
         tables: (name, rows).
         aspects: The judge's.
         named: Aspect -> column; other aspects then get no labels.
+        keys: The texts that the judge needs of rows with labels.
 
     Raises:
         DataFileError: No column or no label is found, or a label is none of the aspect's classes.
+        PairError: A row with a label has a text that cannot be scored, or lacks it.
     """
     rows: list[Row] = []
     labels: dict[str, dict[int, Level]] = {aspect.name: {} for aspect in aspects}
@@ -66,13 +71,17 @@ def labelled_rows(
             }
             for name, label in found.items():
                 labels[name][len(rows)] = label
-            rows += [row] if found else []
+            if found:
+                check_row(row, keys, source, place)
+                rows.append(row)
     if not rows:
         raise DataFileError("Calibration expects rows with labels, but all cells of labels are blank. Fill them in.")
     return Labelled(rows, {name: own for name, own in labels.items() if own})
 
 
 def _label_columns(source: str, table: Sequence[Row], aspects: Sequence[Aspect], named: Mapping[str, str]) -> Row:
+    if not table:
+        raise DataFileError(f"{source} expects rows with labels, but has none.")
     present = list(dict.fromkeys(name for row in table for name in row))
     asked = [aspect.name for aspect in aspects if not named or aspect.name in named]
     found = {}
@@ -82,6 +91,7 @@ def _label_columns(source: str, table: Sequence[Row], aspects: Sequence[Aspect],
         choices += ["label"] if len(aspects) == 1 and not named else []
         chosen = next((column for column in [named.get(name), *choices] if column in present), None)
         if chosen is not None:
+            refuse_judges_column(table, chosen, source)
             found[name] = chosen
     if not found:
         shown = ", ".join(map(repr, present)) or "none"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from inspector_cli.arguments import JUDGE, add_judge_options, check_input, positive
+from inspector_cli.arguments import JUDGE, add_judge_options, check_input, check_output, positive
 from inspector_cli.printable import say
 
 SCORED = "a file that `inspector score` has written, or any with question and prediction, which is scored first"
@@ -83,6 +83,7 @@ def _word(text: str) -> tuple[str, float]:
 def _rank(args: argparse.Namespace) -> None:
     for place in args.files:
         check_input(place)
+    check_output(args.output, *args.files)
 
     from inspector_cli.judge import check_judge_options, load
     from rich.console import Console
@@ -100,6 +101,7 @@ def _rank(args: argparse.Namespace) -> None:
 
 def _agreement(args: argparse.Namespace) -> None:
     check_input(args.file)
+    check_output(args.output, args.file)
 
     from rich.console import Console
 
@@ -113,6 +115,7 @@ def _agreement(args: argparse.Namespace) -> None:
 
 def _audit_judge(args: argparse.Namespace) -> None:
     check_input(args.file)
+    check_output(args.output, args.file)
 
     from inspector_cli.judge import check_judge_options, load
     from rich.console import Console

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from inspector_cli.arguments import READABLE
 from numpy.typing import NDArray
 
 from inspector_pipeline.errors import DataFileError, SettingsError
@@ -20,12 +21,22 @@ from inspector_pipeline.names import PAIR
 from inspector_pipeline.results import RANK_BY, SEEN, UNFAMILIAR, FlatColumns
 
 from ..evaluation.metrics import Array
-from ..evaluation.scored import as_flag, judge_prefixes, numbers, pair_of, read_entries, without_abstained
+from ..evaluation.scored import (
+    as_flag,
+    check_row,
+    judge_prefixes,
+    numbers,
+    pair_of,
+    read_entries,
+    refuse_judges_column,
+    without_abstained,
+)
 from ..rows.reading import as_pairs
 from ..rows.records import normal_text
 from ..rows.scales import BINARY_WORDS, is_blank, number_of
 
 FEWEST, MOST = 2, 100
+TRUTH = "\0truth"  # of a row; no column is called so
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ def read_systems(
     Raises:
         DataFileError: A file cannot be read, there are too few systems or prompts, or one id stands for two questions.
     """
-    rows = {path: as_pairs(read_entries([path], ()), {}, str(path), keys=PAIR) for path in files}
+    rows = {path: _read(path, label) for path in files}
     if system is None:
         taken = names or names_of(files)
         by_system = dict(zip(taken, (rows[path] for path in files), strict=True))
@@ -88,7 +99,7 @@ def read_systems(
     if not FEWEST <= len(by_system) <= MOST:
         told = f"Give a file a system, or name the column of the systems by --system; {MOST} are the most."
         raise DataFileError(f"A ranking expects {FEWEST} to {MOST} systems, but got {len(by_system)}. {told}")
-    if label is not None and not any(label in row for rows in by_system.values() for row in rows):
+    if label is not None and not any(label in row for own in rows.values() for row in own):
         raise DataFileError(f"label expects a column with the truth of some rows, but no row has {label!r}.")
     fresh = [name for name, own in by_system.items() if not _is_scored(own)]
     if fresh:
@@ -96,6 +107,20 @@ def read_systems(
         by_system = {**by_system, **{name: [next(together) for _ in by_system[name]] for name in fresh}}
     sure = {name: without_abstained(own, name, _prefix(own) or "") for name, own in by_system.items()}
     return _side_by_side(sure, rank_by, label)
+
+
+def _read(path: Path, label: str | None) -> list[Row]:
+    """Read rows; their labels are kept apart, as a judge may have an aspect that is called like them."""
+    rows = as_pairs(read_entries([path], ()), {}, str(path), keys=PAIR)
+    if not rows:
+        raise DataFileError(f"{path} expects rows with {' and '.join(PAIR)}, but has none.")
+    for number, row in enumerate(rows):
+        check_row(row, PAIR, str(path), number)
+    if label is None:
+        return rows
+    refuse_judges_column(rows, label, str(path))
+    truth = truth_of(rows, label, str(path)).tolist()
+    return [{**row, TRUTH: value} for row, value in zip(rows, truth, strict=True)]
 
 
 def scorer(judge: Callable[[], Any], batch_size: int | None = None) -> Callable[[list[Row]], list[Row]]:
@@ -112,11 +137,17 @@ def scorer(judge: Callable[[], Any], batch_size: int | None = None) -> Callable[
 
 def names_of(files: Sequence[Path]) -> list[str]:
     """Name systems by their files, without folders and endings where these tell them apart."""
-    stems = [path.name.partition(".")[0] or path.name for path in files]
+    stems = [_stem(path.name) for path in files]
     for found in (stems, [str(path) for path in files]):
         if len(set(found)) == len(found):
             return found
     raise DataFileError(f"A ranking expects different files, but got {', '.join(map(str, files))}. Name each once.")
+
+
+def _stem(name: str) -> str:
+    """Take the ending of a kind of file off a name, and no more of it: Llama-3.1-8B.jsonl.gz is Llama-3.1-8B."""
+    ending = max((one for one in READABLE if name.lower().endswith(one)), key=len, default="")
+    return name.removesuffix(name[len(name) - len(ending) :]) or name
 
 
 def _is_scored(rows: Sequence[Row]) -> bool:
@@ -156,7 +187,7 @@ def _side_by_side(by_system: dict[str, list[Row]], rank_by: str | None, label: s
         lengths = np.array([len(str(row["prediction"])) for row in kept_rows], dtype=np.float64)
         columns["length"][:, at] = _averaged(lengths, at_prompt, len(shared))
         if label is not None:
-            columns["label"][:, at] = _averaged(truth_of(kept_rows, label, name), at_prompt, len(shared))
+            columns["label"][:, at] = _averaged(np.array([row[TRUTH] for row in kept_rows]), at_prompt, len(shared))
         for flag, table in flags.items():
             found = [as_flag(row.get(prefix + flag)) for row in kept_rows]
             said[flag] |= any(one is not None for one in found)

@@ -119,6 +119,7 @@ def test_what_is_escalated_comes_back_as_labels(folder, source, tmp_path, capsys
         (("--escalate", 4), "--escalate-to the file"),
         (("--escalate", 4, "--escalate-to", tmp_path / "x.txt"), "expects a file of .csv"),
         (("--escalate", 4, "--escalate-to", source), "another file than the input"),
+        (("--escalate", 4, "--escalate-to", ask, "--output", ask), "another file than the output"),
     ):
         assert run(*same, *wrong) == 1
         assert message in capsys.readouterr().err

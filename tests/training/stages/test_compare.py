@@ -46,6 +46,9 @@ from inspector_training.stages.compare import run as compare
 from inspector_training.stages.extract import run as extract
 from inspector_training.stages.lager import Config as LagerConfig
 from inspector_training.stages.lager import run as lager
+from inspector_training.stages.own_data_curves import Config as CurvesConfig
+from inspector_training.stages.own_data_curves import TaskConfig
+from inspector_training.stages.own_data_curves import run as curves
 from inspector_training.stages.rubric_rows import Config as RubricRowsConfig
 from inspector_training.stages.rubric_rows import run as rubric_rows
 from support.causal import save_causal
@@ -53,6 +56,7 @@ from transformers import BertConfig, BertModel
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.files.tables import read_json
 
 RUBRICS = (Rubric("tone", "How kind it is.", 1, 5), Rubric("wit", "How witty it is.", 1, 5))
 KIND, RUDE = ("thank you", "please", "well done"), ("go away", "no", "nonsense")
@@ -116,6 +120,27 @@ def config(made, tmp_path):
         bootstraps=50,
         timed_pairs=3,
     )
+
+
+def test_a_curve_begins_with_score_tokens_and_stacks_probes_as_labels_come(made, tmp_path):
+    task = TaskConfig((str(made / "features"),), "tone", score_tokens=str(made / "lager"))
+    search = SearchConfig(depths=(2,), poolings=(("last",),), heads=(), inner_folds=2, penalties=(1.0,))
+    config = CurvesConfig({"tone": task}, str(tmp_path), (0, 20), 15, 1, search, bootstraps=20)
+    curves(config)
+    none, some = read_json(tmp_path / "curves.json")["tasks"]["tone"]["points"]
+    assert none["n"] == 0 and set(none["auroc"]) == {"stacked", "lager"}, "nothing else is there without labels"
+    assert none["auroc"]["stacked"] == none["auroc"]["lager"] == some["auroc"]["lager"]
+    assert none["gain_over"]["lager"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert set(some["gain_over"]) == {"lager", "judge", "length", "surface", "tfidf"}
+    assert some["auroc"]["stacked"] != some["auroc"]["lager"]
+    first, second = (tmp_path / "curves.md").read_text().splitlines()[-2:]
+    assert first.startswith("| 0 | ") and first.endswith(" = | - | - | - | - |") and second.startswith("| 20 | ")
+    read = tmp_path / "kept" / "tone" / "layer_logits.safetensors"
+    before = read.stat().st_mtime_ns
+    curves(replace(config, sizes=(0, 18, 20)))
+    assert read.stat().st_mtime_ns == before, "logits are read once"
+    with pytest.raises(DataFileError, match="0 labels expects score_tokens in every task, but tone has none"):
+        curves(replace(config, tasks={"tone": replace(task, score_tokens=None)}))
 
 
 def test_all_methods_are_compared(config, tmp_path):

@@ -96,16 +96,22 @@ def test_the_report_has_names_intervals_and_kappas_of_a_library():
     assert found["kappa"]["Ada, judge"]["kappa"]["value"] == pytest.approx(expected, abs=1e-4)
     assert found["alpha"]["judge"]["value"] > found["alpha"]["annotators"]["value"]
     same = agreement(rounded, raters, [str(i) for i in range(80)], measure="accuracy", level="ordinal", bootstraps=20)
+    assert found["notes"] == same["notes"] == []
+    few = agreement(rounded, raters, ["one question"] * 80, bootstraps=20)["notes"]
+    assert few == ["One question is too few for intervals over questions: those of kappa and alpha say little."]
     assert same["alpha"]["level"] == "ordinal" and same["alternative_annotator_test"]["measure"] == "accuracy"
 
 
 def test_what_cannot_be_tested_is_refused():
     with pytest.raises(DataFileError, match="labels of 3 annotators or more, but got 2"):
         alternative_annotator_test(np.zeros(5), np.zeros((5, 2)))
-    with pytest.raises(DataFileError, match="rows that annotator 3 and others labelled, but got 0"):
+    with pytest.raises(DataFileError, match="2 rows or more that annotator 3, another annotator and the judge"):
         alternative_annotator_test(np.zeros(3), np.array([[0, 1, NAN], [1, 1, NAN], [0, 0, NAN]]))
     with pytest.raises(SettingsError, match="measure expects accuracy or rmse"):
         alternative_annotator_test(np.zeros(3), np.zeros((3, 3)), measure="f1")
+    for epsilon in (-0.1, 1.0, NAN):
+        with pytest.raises(SettingsError, match="epsilon expects a share from 0 to below 1"):
+            alternative_annotator_test(np.zeros(3), np.zeros((3, 3)), epsilon=epsilon)
     with pytest.raises(DataFileError, match="labels that differ"):
         agreement(np.zeros(3), dict.fromkeys("abc", np.ones(3)), ["a", "b", "c"])
     assert as_labels(["yes", "", None, "2", True], {"yes": 1}, "Ada").tolist() == pytest.approx(

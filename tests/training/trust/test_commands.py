@@ -15,7 +15,7 @@ from support.results import alike
 
 from inspector_pipeline import load_judge
 from inspector_pipeline.configuration_inspector import Aspect, Head
-from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.errors import DataFileError, PairError, SettingsError
 from inspector_pipeline.files.tables import read_rows
 
 WORDS = ["yes", "no", "four", "five", "because", "so", "it", "is"]
@@ -133,6 +133,11 @@ def test_a_judge_is_calibrated_anew_from_what_it_was(folder, table, texts):
     assert first == second and alike(twice(texts[:5]), said)
     sets = first["aspects"]["right"]["sets"]
     assert sets["by"] == "group" and set(sets["by_group"]) == {"a", "b"}
+    some = [{**row, "system": "" if i < 7 else row["system"]} for i, row in enumerate(rows)]
+    _, blank = calibrate_judge(judge, some, labels={"right": "right"}, settings=settings)
+    assert "7 of 80 rows have no 'system': they are taken for a group" in " ".join(
+        blank["aspects"]["right"]["warnings"]
+    )
     least = np.min(list(sets["least_by_group"].values()), axis=0)
     assert twice.model.level_maps["right"].least == pytest.approx(least)
 
@@ -155,6 +160,17 @@ def test_few_or_chosen_labels_are_said_to_be_few(folder, table):
 
 
 FAULTS = {
+    "no rows": (lambda rows: [], None, "The table expects rows with labels, but has none"),
+    "blank text": (
+        lambda rows: [{**r, "prediction": " "} for r in rows],
+        None,
+        "The table, row 0: A pair expects text",
+    ),
+    "the judge's column": (
+        lambda rows: [{**r, "expected_right": 0.5, "rank_by": "expected_right"} for r in rows],
+        {"right": "right"},
+        "expects labels as 'right', but there stand the scores of the judge",
+    ),
     "too few": (lambda rows: rows[:12], {"right": "right"}, "expects 20 or more labels.*but got 12"),
     "no column": (
         lambda rows: [{"question": "a", "prediction": "b"}],
@@ -180,7 +196,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_wrong_labels_are_told(folder, table, fault):
     change, labels, message = FAULTS[fault]
-    with pytest.raises(DataFileError, match=message):
+    with pytest.raises((DataFileError, PairError), match=message):
         calibrate_judge(load_judge(folder, device="cpu"), change(read_rows(str(table))), labels=labels)
 
 
@@ -200,6 +216,27 @@ def test_wrong_settings_are_told(folder, table, tmp_path, capsys):
         CalibrationSettings(coverage=1.0)
     assert run("calibrate", folder, table, "--output", tmp_path / "x", "--group", "team", "--labels", "right") == 1
     assert "--group expects a column of the labelled rows, but none has 'team'" in capsys.readouterr().err
+
+
+def test_nothing_that_is_no_output_is_written_over(tmp_path, capsys):
+    table, notes = tmp_path / "rows.csv", tmp_path / "notes"
+    table.write_text("question,prediction,a,b,c\nq,p,1,1,1\n")
+    notes.mkdir()
+    (notes / "README.md").write_text("mine")
+    agreement = ("agreement", table, "--raters", *"abc", "--scores", "a")
+    for command, target, message in (
+        (agreement, table, "expects another file than the input, but got"),
+        (("rank", table), tmp_path, "expects a file, but got the folder"),
+        (("audit-judge", "embedded", table), table, "expects another file than the input"),
+        (("estimate", table), notes, "expects a file, but got the folder"),
+        (("calibrate", "embedded", table), table, "expects a folder, but got .*, where a file is"),
+        (("calibrate", "embedded", table), table / "judge", "expects a folder, but got .*, where a file is"),
+        (("calibrate", "embedded", table), notes, "or that of a judge, but .* holds others, such as README.md"),
+        (("train", table), notes, "or that of a judge, but .* holds others, such as README.md"),
+    ):
+        assert run(*command, "--output", target) == 1
+        assert re.search(message, capsys.readouterr().err)
+    assert table.read_text().startswith("question,") and [path.name for path in notes.iterdir()] == ["README.md"]
 
 
 @pytest.fixture
@@ -282,3 +319,10 @@ def test_what_cannot_be_estimated_is_told(scored, tmp_path, capsys):
         _write(tmp_path / "faulty.csv", [change(row) for row in rows if row["system"] == "a"])
         assert run("estimate", path, tmp_path / "faulty.csv", "--by", "system") == 1
         assert re.search(message, capsys.readouterr().err)
+    _write(tmp_path / "twice.csv", [*rows, rows[0]])
+    assert run("estimate", path, tmp_path / "twice.csv", "--by", "system") == 1
+    assert (
+        "expects each scored row labelled once, but 1 more labels are of rows that have one" in capsys.readouterr().err
+    )
+    assert run("estimate", path, "--label", "right") == 1
+    assert "expects labels as 'right', but there stand the scores of the judge" in capsys.readouterr().err

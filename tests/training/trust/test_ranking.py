@@ -3,6 +3,7 @@
 import itertools
 import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +21,11 @@ from inspector_training.trust.ranking import (
     prompts_needed,
     rank_systems,
 )
-from inspector_training.trust.systems import read_systems, truth_of
+from inspector_training.trust.systems import names_of, read_systems, truth_of
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
-from inspector_pipeline.errors import DataFileError
+from inspector_pipeline.errors import DataFileError, PairError
 
 
 def made_up(rng, accuracy, preference, n=60, gain=0.5, hard=0.15):
@@ -187,8 +188,20 @@ def test_evidence_that_says_nothing_of_generators_gives_no_error():
     assert judge_error({"matched": matched, "ranking": ranking}, "expected_a").sd == 0.01
     assert judge_error({"matched": matched, "ranking": ranking}, "expected_b").sd == 0.02
     assert judge_error({"matched": matched, "calibration": {"aspects": {"a": {}}}}, "expected_a") is None
-    not_shown = {**found, "slope": {**slope, "low": -0.1}}
-    assert judge_error({"matched": {"a": {"between_generators": not_shown}}}, "expected_a") is None
+    not_shown = judge_error(
+        {"matched": {"a": {"between_generators": {**found, "slope": {**slope, "low": -0.1}}}}}, "expected_a"
+    )
+    assert not_shown.sd == 0.02 and not not_shown.ranks
+    pair = rank_systems(np.random.default_rng(0).normal([0, 9], 0.1, (50, 2)), not_shown)["pairs"][0]
+    assert pair["better"] is None and pair["prompts_needed"] == "never" and pair["low"] > 0, "far apart, and yet"
+
+
+def test_files_give_systems_their_names_but_for_the_ending():
+    names = ("Llama-3.1-8B.jsonl.gz", "Llama-3.2-8B.csv", "scored", "b.JSON", "x.y")
+    assert names_of([Path(name) for name in names]) == ["Llama-3.1-8B", "Llama-3.2-8B", "scored", "b", "x.y"]
+    assert names_of([Path("a/x.csv"), Path("b/x.csv")]) == ["a/x.csv", "b/x.csv"]
+    with pytest.raises(DataFileError, match="expects different files"):
+        names_of([Path("x.csv"), Path("x.csv")])
 
 
 def test_files_of_other_tools_are_read_by_the_same_layer(tmp_path):
@@ -208,6 +221,33 @@ def test_files_of_other_tools_are_read_by_the_same_layer(tmp_path):
     for wrong in ("good", "inf", "nan"):
         with pytest.raises(DataFileError, match=f"expects a number as 'x', but row 0 has '{wrong}'"):
             truth_of([{"x": wrong}], "x", "Rows")
+
+
+def test_labels_are_the_users_though_the_judge_has_an_aspect_that_is_called_like_them(tmp_path):
+    def score(rows):
+        return [{**row, "right": 1, "rank_by": "expected_right", "expected_right": 0.5} for row in rows]
+
+    def write(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    rows = [{"question": f"q{i}", "prediction": "so", "right": [0, 1, None][i % 3]} for i in range(6)]
+    files = [write(name, rows) for name in ("a.jsonl", "b.jsonl")]
+    found = read_systems(files, score, label="right")
+    assert found.labels == pytest.approx(np.tile([[0.0], [1.0], [np.nan]], (2, 2)), nan_ok=True)
+    scored = [write(f"{path.stem}_scored.jsonl", score(rows)) for path in files]
+    with pytest.raises(DataFileError, match="labels as 'right', but there stand the scores of the judge that scored"):
+        read_systems(scored, score, label="right")
+    named = [write(f"{path.stem}_named.jsonl", [{**row, "truth": 1} for row in score(rows)]) for path in files]
+    assert (read_systems(named, score, label="truth").labels == 1).all()
+    for wrong, message in (
+        ({"prediction": " "}, r"c.jsonl, row 1: A pair expects text for 'prediction', but got a blank"),
+        ({"prediction": None}, r"c.jsonl: row 1: "),
+    ):
+        with pytest.raises(PairError, match=message):
+            read_systems([files[0], write("c.jsonl", [rows[0], {**rows[1], **wrong}])], score)
+    with pytest.raises(DataFileError, match="empty.jsonl expects rows with question and prediction, but has none"):
+        read_systems([files[0], write("empty.jsonl", [])], score)
 
 
 def test_strengths_are_those_of_a_logistic_regression_of_who_wins_with_one_tie_of_every_two_added():
