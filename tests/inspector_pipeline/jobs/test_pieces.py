@@ -1,5 +1,6 @@
 """The pieces of jobs by themselves: what is counted and told, ranked, dealt out, checked, and put in order."""
 
+import hashlib
 import io
 import json
 import os
@@ -10,15 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from inspector_pipeline.batches import WINDOW_ROWS
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, SettingsError
 from inspector_pipeline.files.entries import Entry
 from inspector_pipeline.files.tables import Source, write_rows
-from inspector_pipeline.jobs import drift, workers
+from inspector_pipeline.jobs import drift as drifting
 from inspector_pipeline.jobs import filter as filters
 from inspector_pipeline.jobs import manifest as manifests
 from inspector_pipeline.jobs import score as scoring
+from inspector_pipeline.jobs import workers
 from inspector_pipeline.jobs.abstain import _mark_lines, _mark_table
 from inspector_pipeline.jobs.drift import FITTED_ON, SHARES, Drift, drift_told
 from inspector_pipeline.jobs.filter import FilterJob, filter_job, rank
@@ -137,6 +140,15 @@ def test_drift_is_the_share_of_rows_that_would_have_to_be_others():
 
 
 @pytest.mark.parametrize(("n", "far"), [(100, 0.25 + 0.5 * np.sqrt(2) / 10), (4, 0.25 + 0.5 * np.sqrt(2) / 2)])
+def test_what_lies_just_at_the_distance_is_far():
+    drift = Drift(FIT, 0.15, {})
+    for i in range(8):  # by so few rows shares move by 1/4
+        drift.add({"a": 1, "unfamiliar": i < 4})
+    report = drift.report()
+    assert report["levels"]["a"]["distance"] == 0.5 == drifting.FAR + 0.25 and report["levels"]["a"]["far"]
+    assert report["unfamiliar"]["far"] and drifting.FAR_UNFAMILIAR + 0.25 == 0.5 - 0.15
+
+
 def test_few_rows_are_far_only_where_chance_does_not_explain_it(n, far):
     for ones in range(n + 1):
         drift = Drift(FIT, 0.0, {})
@@ -193,6 +205,17 @@ def test_ranks_are_by_group_with_ties_in_order():
     assert rank(scores, None, None, None).kept.tolist() == [4, 1, 2, 3, 0]
     assert rank(scores, None, 0.0, None).kept.tolist() == [] and rank(scores, None, None, 0).kept.tolist() == []
     assert rank(scores, None, 0.6, None).kept.tolist() == [4, 1, 2]
+
+
+def test_a_group_is_a_value_whatever_its_type_and_the_order_of_its_keys(tmp_path, monkeypatch):
+    made, plain = [], filters.tempfile.NamedTemporaryFile
+    monkeypatch.setattr(filters.tempfile, "NamedTemporaryFile", lambda **how: made.append(how) or plain(**how))
+    rows = [{"g": {"a": 1, "b": 2}, "total_score": 1}, {"g": {"b": 2, "a": 1}, "total_score": 2}]
+    assert filter_job(FilterJob(scored(tmp_path, rows), per="g", best=1, output=str(tmp_path / "o.jsonl"))).kept == 1
+    times = pa.array([1, 1, 2], pa.timestamp("s"))
+    pq.write_table(pa.table({"g": times, "total_score": [1, 2, 3]}), tmp_path / "t.parquet")
+    job = FilterJob(str(tmp_path / "t.parquet"), per="g", best=1, output=str(tmp_path / "o.parquet"))
+    assert filter_job(job).kept == 2 and made == [{"prefix": "inspector-"}] * 2
 
 
 def scored(folder, rows, name="x.jsonl"):
@@ -376,6 +399,20 @@ def test_a_manifest_describes_job_and_judge(judge, tmp_path):
     assert [key for key in prints if prints[key] != changed[key]] == ["weights_sha256"]
     judge.model.config.max_length += 1
     assert judge_fingerprint(judge)["config_sha256"] != changed["config_sha256"]
+    found = []
+    for config in ({"a": 1, "b": Path("x")}, {"b": Path("x"), "a": 1, "dtype": "float32"}):
+        state = {"scale": torch.tensor([2.0]), "w": torch.ones(2, 3).T}
+        model = SimpleNamespace(
+            config=SimpleNamespace(to_dict=lambda config=config: config), name_or_path="org/x", commit="c", revision="r"
+        )
+        model.state_dict, model.dtype = lambda state=state: state, torch.float32
+        tokenizer = SimpleNamespace(backend_tokenizer=SimpleNamespace(to_str=lambda: "\ud800"))
+        found.append(judge_fingerprint(SimpleNamespace(model=model, tokenizer=tokenizer, device=judge.device)))
+    assert found[0] == found[1] and (found[0]["name"], found[0]["revision"]) == ("org/x", "c")
+    weights = (
+        b"scale torch.float32 (1,)" + np.float32(2).tobytes() + b"w torch.float32 (3, 2)" + np.ones(6, "f4").tobytes()
+    )
+    assert found[0]["weights_sha256"] == hashlib.sha256(weights).hexdigest()
 
 
 def manifest(**changes):
@@ -446,6 +483,11 @@ def test_a_job_is_finished_once_it_has_all_its_parts(tmp_path, rows):
     with pytest.raises(DataFileError, match=f"expects the {n} parts of its job, but holds part-00000{n}.jsonl too"):
         check_finished(tmp_path)
     parts.path(n).unlink()
+    parts.path(n - 1).unlink()
+    parts.path(n - 1).mkdir()
+    with pytest.raises(DataFileError, match=f"but holds part-00000{n - 1}.jsonl too"):
+        check_finished(tmp_path)
+    parts.path(n - 1).rmdir()
     parts.path(n - 1).write_text("[]\n")
     with pytest.raises(DataFileError, match="expects to be as it was written"):
         check_finished(tmp_path)
@@ -496,6 +538,9 @@ def test_a_file_that_is_written_by_another_is_not_touched(tmp_path):
         file.write(b"whole")
         assert not path.exists()
     assert path.read_bytes() == b"whole" and [one.name for one in tmp_path.iterdir()] == ["x"]
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
     (tmp_path / ".x.tmp").write_bytes(b"left by a killed run")
     with pytest.raises(ValueError, match="stop"), whole_file(path) as file:
         file.write(b"half")
@@ -566,6 +611,7 @@ def test_tables_of_some_columns_are_joined_to_all():
     schema = pa.schema([("a", pa.int64()), ("b", pa.string())])
     found = joined([pa.table({"a": pa.array([1], pa.int32())}), pa.table({"a": pa.array([2], pa.int32())})], schema)
     assert found.schema == schema and found.to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": None}]
+    assert found["a"].num_chunks == found["b"].num_chunks == 1
 
 
 def test_a_reject_comes_with_all_that_is_known_of_it():
@@ -786,6 +832,30 @@ def test_a_worker_keeps_one_connection_and_says_what_it_fails_with(monkeypatch):
         workers.run_workers(lambda number, of, relay: os._exit(3 * number), [Tally(1, [1]), Tally(1, [1])])
 
 
+def test_workers_are_forked_and_end_with_the_one_that_started_them(monkeypatch):
+    told = []
+
+    class Process:
+        exitcode = 0
+
+        def __init__(self, **how):
+            told.append((how["target"], how["args"][1], len(how["args"][2]), how["daemon"]))
+
+        def __getattr__(self, name):
+            return lambda: told.append(name)
+
+    pipes = [(Wire(), Wire()) for _ in range(2)]
+    context = SimpleNamespace(Process=Process, Pipe=lambda duplex: told.append(duplex) or pipes[len(told) - 2])
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda how: told.append(how) or context)
+    monkeypatch.setattr(workers, "wait", list)
+    workers.run_workers(lambda *_: None, [Tally(1, [1]), Tally(1, [1])])
+    assert told[:3] == ["fork", False, False]
+    assert told[3:5] == [(workers._worker, number, 2, True) for number in (0, 1)]
+    assert told[5:] == ["start", "start", "join", "join", "terminate", "join", "terminate", "join"]
+    assert [(receiver.closed, sender.closed) for receiver, sender in pipes] == [(False, True)] * 2
+    assert workers.WORKERS_GAIN == 1.0
+
+
 def run_of(rows, sizes=(), device="cpu", **job):
     settings = SimpleNamespace(**{"shard": (0, 1), "workers": None, "part_rows": 2 * WINDOW_ROWS, **job})
     judge = SimpleNamespace(device=SimpleNamespace(type=device))
@@ -838,7 +908,7 @@ def test_workers_are_as_many_as_were_asked_for_and_there_are_parts(monkeypatch):
 
 
 def test_numbers_on_which_jobs_rest_are_what_they_were():
-    assert (drift.FAR, drift.FAR_UNFAMILIAR, drift.PERCENTILES) == (0.25, 0.1, (5, 25, 50, 75, 95))
+    assert (drifting.FAR, drifting.FAR_UNFAMILIAR, drifting.PERCENTILES) == (0.25, 0.1, (5, 25, 50, 75, 95))
     assert (filters.ROW_GROUP, BUFFER_ROWS, manifests.WAIT_S, WINDOW_ROWS) == (1024, 256, 0.1, 256)
     job = FilterJob("x", best=1)
     assert (job.by, job.top, job.per, job.at_least, job.output) == (None, None, None, (), None)

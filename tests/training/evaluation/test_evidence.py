@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from inspector_training.evaluation import cost
 from inspector_training.evaluation.cost import Cost, LayerShape, head_size, mean_tokens, operations, seconds_each
+from inspector_training.evaluation.crossval import CrossValidation
 from inspector_training.evaluation.evidence import (
     Outcome,
     by_generator,
@@ -19,11 +20,14 @@ from inspector_training.evaluation.evidence import (
     set_evidence,
 )
 from inspector_training.evaluation.fitted_on import fitted_on
+from inspector_training.evaluation.left_out import folds_of_rival, left_out_slots
 from inspector_training.evaluation.metrics import UNSET, Predictions, resamples, shown
 from inspector_training.evaluation.out_of_fold import out_of_fold_rows
+from inspector_training.evaluation.unseen import unseen_evidence, unseen_lines
 from inspector_training.evaluation.verdict import verdict
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair
+from sklearn.metrics import roc_auc_score
 
 from inspector_pipeline.features import Feature
 
@@ -328,3 +332,73 @@ def test_a_verdict_says_what_is_better_what_would_do_and_where_it_fails():
         "c: length alone would do as well, and is cheaper: the judge's gain is +0.000 (+0.000 to +0.000).",
         "d: it ranks a good response above another in 60.0 % (51.0 to 70.0) of such pairs.",
     ]
+
+
+def test_unseen_generators_by_hand():
+    """Of 6 questions each is answered by a and b (right and wrong), c (all right) and one of no name."""
+    pairs = [
+        LabelledPair(f"q{i}", f"Q{i}?", name, {"a": label}, generator=name or None, form=form, auxiliary=name == "d")
+        for i in range(6)
+        for name, label, form in (
+            ("a", i % 2, "long"), ("b", 1 - i % 2, "short"), ("c", 1, None), ("", i % 2, "short"), ("d", 0, "long")
+        )
+    ]  # fmt: skip
+    labels = Labels.of(pairs, ())
+    generators = np.array([pair.generator or "" for pair in pairs])
+    named = np.isin(generators, ["a", "b", "c"])
+
+    def said(value, kept=named):
+        found = Predictions.blank(2, len(pairs), labels.score)
+        for repeat, sign in enumerate((1, -1)):
+            rows = np.flatnonzero(kept)
+            own = sign * value[rows]
+            found.put(repeat, rows, Predictions(own, own, own, labels.score[rows]))
+        return found
+
+    right, turned = labels.score * 1.0, np.where(generators == "b", -1, 1) * labels.score
+    some = said(right, named & (labels.question != "q0"))
+    nobody = Predictions.blank(2, len(pairs), labels.score)
+    predictions = {"judge": said(right), "words": said(turned), "some": some, "nobody": nobody}
+    found = unseen_evidence(predictions, labels, generators, pairs, 30, 0)["a"]
+    assert (found["n_rows"], found["n_questions"]) == (15, 5), "rows that one leaves out are left out"
+    assert set(found["by_generator"]) == {"a", "b"} and set(found["by_form"]) == {"long", "short"}
+    assert found["pooled"]["auroc"]["value"] == found["mean"]["auroc"]["value"] == 1.0
+    own = found["by_generator"]["b"]
+    assert (own["words"]["auroc"]["value"], own["gain_over_words"]["auroc"]["value"]) == (0.0, 1.0)
+    assert found["mean"]["words"]["auroc"]["value"] == 0.5 and found["by_form"]["short"]["words"]["auroc"]["value"] == 0
+    assert found["pooled"]["some"]["auroc"]["value"] == 1.0 and "nobody" not in found["pooled"]
+    kept = labels.question != "q0"
+    truth, value = labels.score[kept & named], turned[kept & named]
+    assert found["pooled"]["words"]["auroc"]["value"] == round(roc_auc_score(truth, value), 4)
+    lines = list(unseen_lines(found))
+    assert lines[0] == (
+        "mean of generators AUROC 1.000 (1.000 to 1.000); words 0.500, gain 0.500 (0.500 to 0.500); some 1.000, gain "
+        "0.000 (0.000 to 0.000)"
+    )
+    assert [line.partition(" AUROC")[0] for line in lines] == ["mean of generators", "all rows", "long", "short"]
+    alone = np.where(generators == "c", "c", "")
+    assert unseen_evidence({"judge": said(right)}, labels, alone, pairs, 9, 0) == {}, "all of its answers are good"
+    mixed = np.where(named, generators + labels.score.astype(str), "")  # each name has one kind
+    found = unseen_evidence({"judge": said(right)}, labels, mixed, pairs, 9, 0)["a"]
+    assert found["mean"] == {} and found["by_generator"] == {} and found["pooled"]["auroc"]["value"] == 1.0
+    assert len(list(unseen_lines(found))) == 3
+    assert unseen_evidence({"judge": nobody}, labels, generators, pairs, 9, 0) == {}
+
+
+def test_a_rival_leaves_out_the_slots_that_it_reads_nothing_of():
+    readings = {
+        name: SimpleNamespace(slots=slots)
+        for name, slots in (("all", ["context", "reference"]), ("some", ["context"]), ("none", []))
+    }
+    assert left_out_slots(readings, ["all", "some", "gone"], ["none"]) == ["context", "reference"]
+    assert left_out_slots(readings, ["all"], ["none", "some"]) == ["reference"]
+    assert left_out_slots(readings, ["all"], []) == [] and left_out_slots(readings, ["none"], ["all"]) == []
+    labels = Labels.of(pairs_of())
+    folds = CrossValidation(labels, 3, 0).divided
+    folds[0] = replace(folds[0], others=labels)
+    whole, counting = folds_of_rival(folds, ["context"]), folds_of_rival(folds, [])
+    assert all(fold.others is None for fold in [*whole, *counting])
+    assert [len(fold.train.score) for fold in whole] == [len(fold.train.score) for fold in folds]
+    assert labels.names.index("correctness") not in {
+        a for fold in counting for a in [*fold.train.aspect, *fold.test.aspect]
+    }

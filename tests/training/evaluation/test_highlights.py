@@ -1,11 +1,14 @@
 """Figures of highlights: by hand, and of a simulation whose truth is known."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from inspector_training.evaluation import rivals
 from inspector_training.evaluation.highlights import (
     chance_figures,
     evidence,
@@ -103,9 +106,9 @@ def judge_of_a_language_model(make_judge, language_model, tmp_path):
 
 def test_rivals_are_the_models_own_loss_and_its_own_attention(judge_of_a_language_model, language_model):
     judge = load_judge(judge_of_a_language_model)
-    rivals = Rivals(judge)
+    own_rivals = Rivals(judge)
     pair = PAIRS[0]
-    own = rivals.of_tokens(pair["question"], pair["prediction"])
+    own = own_rivals.of_tokens(pair["question"], pair["prediction"])
     ids = torch.tensor([judge.encode(pair)["chat"].input_ids])
     assert len(own["surprisal"]) == ids.shape[1] and own["surprisal"][0] == 0
     language_model.set_attn_implementation("eager")
@@ -116,8 +119,51 @@ def test_rivals_are_the_models_own_loss_and_its_own_attention(judge_of_a_languag
     assert own["attention"] == pytest.approx(expected.tolist(), abs=1e-6) and sum(own["attention"]) == pytest.approx(1)
     pieces = judge(pair, explain=True)["explanation"]["ok"]["response"]
     start, end = judge.encode(pair)["chat"].response
-    for name, found in rivals(pair["question"], pair["prediction"], pieces).items():
+    for name, found in own_rivals(pair["question"], pair["prediction"], pieces).items():
         assert found.sum() == pytest.approx(sum(own[name][start:end]), abs=1e-4)
+
+
+def test_rivals_read_the_whole_backbone_of_the_judge_where_the_judge_is(monkeypatch):
+    asked, device = [], torch.device("meta")
+    monkeypatch.setattr(rivals, "load_backbone", lambda *place, **options: asked.append((place, options)) or Backbone())
+    monkeypatch.setattr(
+        rivals, "load_unembedding", lambda *place: (torch.zeros(5, 3, dtype=torch.float64), torch.ones(5))
+    )
+
+    class Backbone:
+        def to(self, where):
+            asked.append(where)
+            return self
+
+        def __call__(self, ids, **options):
+            asked.append((tuple(ids.shape), ids.device, options))
+            raise InterruptedError
+
+    class Encoder:
+        def __call__(self, question, response, *, keep_places=False):
+            return SimpleNamespace(input_ids=[1, 2, 3], places=None)
+
+    config = SimpleNamespace(backbone_id="b", backbone_revision="r")
+    encode = SimpleNamespace(encoders={"first": Encoder(), "second": None})
+    found = Rivals(SimpleNamespace(model=SimpleNamespace(config=config), encode=encode, device=device))
+    options = {"dtype": torch.float32, "attn_implementation": "eager"}
+    assert asked == [(("b", "r", None), options), device]
+    assert (found.weight.device, found.weight.dtype, found.bias.device) == (device, torch.float32, device)
+    monkeypatch.setattr(rivals, "reduced_weights", lambda *_: nullcontext({}))
+    with pytest.raises(InterruptedError):
+        found.of_tokens("Q?", "x")
+    assert asked[2] == ((1, 3), device, {"use_cache": False})
+    monkeypatch.setattr(Rivals, "of_tokens", lambda *_: {"surprisal": [1.0, 2.0, 3.0]})
+    read = found("Q?", "abc", [("ab", 0.0), ("c", 0.0)])["surprisal"]
+    assert read.tolist() == [0.0, 0.0] and read.dtype == np.float64
+    parts = [("response", 0, 0), ("response", 0, 1), ("question", 0, 9), ("response", 1, 2), ("response", 2, 3)]
+    of_tokens = [SimpleNamespace(part=part, start=start, end=end) for part, start, end in parts]
+    found.encoder = lambda *_, **asked: SimpleNamespace(places=SimpleNamespace(of_tokens=of_tokens), asked=asked)
+    monkeypatch.setattr(Rivals, "of_tokens", lambda *_: {"attention": [1.0, 2.0, 4.0, 8.0, 16.0]})
+    assert found("Q?", "abc", [("ab", 0.0), ("c", 0.0), ("", 0.0)])["attention"].tolist() == [10.0, 16.0, 0.0]
+    weights = torch.arange(24.0, dtype=torch.float64).reshape(1, 2, 3, 4)
+    assert rivals._of_last(weights).tolist() == [[14.0, 15.0, 16.0, 17.0]]
+    assert rivals._of_last(weights).dtype == torch.float32
 
 
 def test_the_stage_writes_figures_and_tables(judge_of_a_language_model, tmp_path):

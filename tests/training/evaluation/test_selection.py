@@ -2,9 +2,12 @@
 
 import json
 from math import comb
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from inspector_training.evaluation import question_only
+from inspector_training.evaluation import scored as scored_rows
 from inspector_training.evaluation.degenerate import AGAINST, RULE, degenerate_evidence, matched_to, rule_value
 from inspector_training.evaluation.scored import (
     Scored,
@@ -18,6 +21,7 @@ from inspector_training.evaluation.scored import (
 from inspector_training.evaluation.selection import _choices, _plain, use_evidence, vote
 from inspector_training.evaluation.surest import SURE, decisions, rows_of, top_right
 from inspector_training.rows.reading import as_pairs
+from inspector_training.rows.records import question_id
 
 from inspector_pipeline.errors import DataFileError
 
@@ -245,6 +249,78 @@ def test_numbers_are_read_from_text_and_what_is_none_is_named():
     for wrong in (True, None, "NaN", "a", [1]):
         with pytest.raises(DataFileError, match="here expects a number as 'x', but row 1 has"):
             numbers([{"x": 1}, {"x": wrong}], "x", "here")
+
+
+def test_a_question_only_probe_reads_other_questions_and_says_the_same_of_all_answers(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    answers = [
+        {"question": f"Q{i}?", "prediction": f"p{sample}", "generator": "g", "correct": int(sample <= i % 3)}
+        for i in range(12)
+        for sample in range(1 + i % 4)
+    ]
+    path = written(tmp_path / "answers.jsonl", *answers)
+    config = question_only.QuestionOnlyConfig((path,), "b", "r", (1, 2))
+    share, n, questions = question_only._shares(config, {question_id("Q3?")})
+    by_question = {}
+    for row in answers:
+        by_question.setdefault(question_id(row["question"]), []).append(row["correct"])
+    names = [name for name in sorted(by_question) if name != question_id("Q3?")]
+    assert list(questions) == names and all(question_id(text) == name for name, text in questions.items())
+    assert share.tolist() == [np.mean(by_question[name]) for name in names]
+    assert n.tolist() == [len(by_question[name]) for name in names] and n.dtype == np.float64
+    told = {}
+
+    def extract(asked):
+        told["asked"] = asked
+
+    def load(folder):
+        told["folder"] = folder
+        return SimpleNamespace(matrix=lambda one: np.full((3, 2), one.layer + (one.pooling == "last") / 2, np.float32))
+
+    monkeypatch.setattr(question_only, "extract", extract)
+    monkeypatch.setattr(question_only, "load_features", load)
+    x = question_only._features({"a": "One?", "b": "Two?"}, config, tmp_path)
+    assert x.dtype == np.float64 and x[0].tolist() == [1, 1, 1.5, 1.5, 2, 2, 2.5, 2.5]
+    asked = told["asked"]
+    assert (asked.backbone_id, asked.backbone_revision, asked.layers) == ("b", "r", (1, 2))
+    assert (asked.poolings, asked.states, asked.readings) == (("mean", "last"), ("rms_normed",), ("question",))
+    rows = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
+    assert rows == [{"id": "a", "question": "One?"}, {"id": "b", "question": "Two?"}]
+    assert told["folder"] == tmp_path / "features"
+    monkeypatch.setattr(question_only, "_features", lambda own, *_: np.arange(len(own), dtype=float)[:, None])
+    monkeypatch.setattr(question_only, "ridge_values", lambda x, share, n, new: new[:, 0] * 10)
+    new = [{"question": "Q3?"}, {"question": "Z?"}, {"question": "Q3?"}]
+    assert question_only.question_values(new, config, tmp_path).tolist() == [110.0, 120.0, 110.0]
+    assert "fitted on 11 questions" in caplog.text
+    written(path, *[row for row in answers if row["question"] not in ("Q1?", "Q2?")])
+    assert len(question_only.question_values([{"question": "Z?"}], config, tmp_path)) == 1, "of ten others"
+    with pytest.raises(DataFileError, match="10 or more questions other than .* but got 9"):
+        question_only.question_values(new, config, tmp_path)
+
+
+def test_rows_are_judged_by_the_field_that_the_judge_ranks_by(monkeypatch):
+    class Judge:
+        model = SimpleNamespace(config="config")
+
+        def __call__(self, pairs):
+            self.pairs = pairs
+            return [{"x": len(pair["question"]), "unfamiliar": None, "seen": pair["question"] == "Q"} for pair in pairs]
+
+    judge = Judge()
+    monkeypatch.setattr(scored_rows, "rank_field", lambda config, rank_by: (config, rank_by))
+    monkeypatch.setattr(scored_rows, "ranked_value", lambda result, field: result["x"])
+    turns = [{"role": "user", "content": "Q"}]
+    rows = ({"question": "Q", "prediction": "p", "more": 1}, {"question": "long", "question_turns": turns})
+    found = scored_rows.judged(judge, rows, "x")
+    assert judge.pairs == [
+        {"question": "Q", "prediction": "p"},
+        {"question": "long", "prediction": None, "question_turns": turns},
+    ]
+    assert (found.rows, found.field, found.value.tolist()) == (list(rows), ("config", "x"), [1.0, 4.0])
+    assert found.value.dtype == np.float64 and (found.unfamiliar, found.seen) == ([None, None], [True, False])
+    assert scored_rows.pair_of({"question": "Q", "question_turns": []}, ("question",)) == {"question": "Q"}
+    names = ["id", "rank_by", "expected_a", "b_total_score", "c_rank_by", "c_expected_x", "c_total_score"]
+    assert scored_rows.judge_prefixes(names) == ["", "c_"]
 
 
 def test_texts_are_found_under_other_names_and_files_of_a_judge_are_named(tmp_path):

@@ -196,3 +196,28 @@ def test_few_rows_give_few_directions_and_scales_have_a_floor():
     same = fit_space(np.ones((5, 3), np.float32), 2)
     assert same["scale"].tolist() == [1.0] * 3 and (same["deviation"] > 0).all() and same["residual"][0] > 0
     assert distances({**found, "words": np.arange(3)}, x).shape == (6,)
+
+
+def test_large_states_are_centred_in_double_precision_and_rounding_is_no_direction():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(4000, 3)) * [1, 2, 3] + 1e6).astype(np.float32)
+    found, wide = fit_space(x, 1), x.astype(np.float64)
+    np.testing.assert_allclose(found["scale"], wide.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found["center"], wide.mean(axis=0), rtol=1e-7)
+    one = np.outer(rng.normal(size=9), [1.0, 1, 1, 1]).astype(np.float32)  # of a single direction
+    found = fit_space(one, 2)
+    np.testing.assert_allclose(found["deviation"] ** 2, [4.0, 4e-6], rtol=1e-4)
+    np.testing.assert_allclose(found["residual"], [4e-6], rtol=1e-4)
+    assert np.abs(found["basis"][:, 0]) == pytest.approx(np.full(4, 0.5), abs=1e-5)
+    assert distances(found, one).dtype == np.float64
+
+
+def test_shares_of_unfamiliar_rows_are_rounded_and_texts_of_no_words_have_none():
+    pairs = [LabelledPair(i, "Q", "x", {"a": 1}, generator=name) for i, name in enumerate(["b", "b", "b", None])]
+    found = _by_generator(pairs, np.array([True, False, False, True]))
+    assert found == {"": {"rows": 1, "unfamiliar": 1.0}, "b": {"rows": 3, "unfamiliar": 0.3333}}
+    none = texts([("?", "!", "a"), ("?!", "", "a")])
+    assert none.words.dtype == none.question.dtype == np.int64 and len(none.words) == 0
+    assert none.known_words(np.ones(2, bool)).tolist() == []
+    last = texts([("one", "x", "a"), ("two", "x", "b"), ("zzz", "y", "a")])
+    assert last.known_words(np.array([True, True, False])).tolist() == [word_number("x")]
