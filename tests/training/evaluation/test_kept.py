@@ -1,7 +1,7 @@
 """What a cross-validation and curves keep and take again, by a method that predicts what it was fitted on."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -273,32 +273,9 @@ def test_a_curves_draws_are_kept_by_size_and_left_out_where_nothing_can_be_fitte
     assert named["static"][1] == {"embeddings": "static"} and named["judge"][1] == SearchConfig()
 
 
-@dataclass(frozen=True)
-class Features:
-    pairs: list
-
-
 def one_row_each(n, **changes):
     """Questions with one label each, half of them good."""
     return [LabelledPair(f"q{i:03}", f"Q{i}?", "x", {"a": 5 - 3 * (i % 2)}, **changes) for i in range(n)]
-
-
-def test_a_tasks_questions_are_enough_for_its_test_rows_and_twice_the_training_rows(tmp_path):
-    def task(pairs, n_train=20):
-        return Task.of("t", Features(pairs), "a", n_test=10, n_train=n_train, seed=3, good=None)
-
-    damaged = [LabelledPair("q000", "Q0?", "damaged", {"a": 2}, auxiliary=True)]
-    others = [LabelledPair("z", "Z?", "x", {"b": 3}), *damaged]
-    found = task([*one_row_each(70, weights={"a": 9.0}), *others])
-    assert (len(found.labels.score), len(found.test), len(found.pool)) == (50, 10, 40)
-    assert (found.labels.weight == 1).all() and not found.labels.auxiliary.any() and found.labels.names == ("a",)
-    assert [bool(pair.scores) for pair in found.features.pairs].count(True) == 50
-    assert len(task(one_row_each(30)).pool) == 20 and len(task(one_row_each(10), n_train=0).test) == 10
-    for n, n_train in ((29, 20), (9, 0)):
-        with pytest.raises(
-            DataFileError, match=f"t expects 10 rows to test on and {n_train} others .* but has {n} in all"
-        ):
-            task(one_row_each(n), n_train=n_train)
 
 
 def test_a_draw_takes_questions_one_after_another_with_their_rows_in_order():

@@ -212,10 +212,7 @@ def test_large_states_are_centred_in_double_precision_and_rounding_is_no_directi
     assert distances(found, one).dtype == np.float64
 
 
-def test_shares_of_unfamiliar_rows_are_rounded_and_texts_of_no_words_have_none():
-    pairs = [LabelledPair(i, "Q", "x", {"a": 1}, generator=name) for i, name in enumerate(["b", "b", "b", None])]
-    found = _by_generator(pairs, np.array([True, False, False, True]))
-    assert found == {"": {"rows": 1, "unfamiliar": 1.0}, "b": {"rows": 3, "unfamiliar": 0.3333}}
+def test_texts_of_no_words_have_none():
     none = texts([("?", "!", "a"), ("?!", "", "a")])
     assert none.words.dtype == none.question.dtype == np.int64 and len(none.words) == 0
     assert none.known_words(np.ones(2, bool)).tolist() == []
