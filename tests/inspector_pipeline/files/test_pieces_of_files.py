@@ -5,6 +5,7 @@ import io
 import json
 import os
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -153,6 +154,8 @@ def test_rows_that_tools_put_into_objects_are_found(tmp_path):
             entries(tmp_path / "x.json", json.dumps(nothing).encode())
     with pytest.raises(DataFileError, match="begins with ''"):
         entries(tmp_path / "x.json", b"  \n ")
+    with pytest.raises(DataFileError, match="If each of its lines is an object, call it .jsonl"):
+        entries(tmp_path / "x.json", b'{"a": 1}\n{"a": 2}\n')
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 20])
@@ -182,6 +185,18 @@ def test_bytes_that_are_no_utf8_are_told_but_spelt_surrogates_are_text(tmp_path)
         ("x.csv:5", "expects 2 fields, bu"),
     ]  # fmt: skip
     assert found[3][3] == '["d", "\ufffd", "3"]' and found[2][2].endswith("but got 1") and found[2][3] == '["c"]'
+
+
+def test_turns_in_csv_are_opened_and_a_stretch_may_be_all_that_is_left(tmp_path, monkeypatch):
+    rows = b'question_turns,prediction\n"[{""role"": ""user"", ""content"": ""Q""}]",p\nno list,p\n,p\n'
+    turns = [row["question_turns"] for _, row, *_ in entries(tmp_path / "x.csv", rows)]
+    assert turns == [[{"role": "user", "content": "Q"}], None, None]
+    monkeypatch.setattr(texts, "broken_stretch", lambda *_: range(3, 9))
+    found = entries(tmp_path / "x.csv", b"a,b\n1,2\n3,4\n \n5,\xff\n")
+    assert [(place, row, raw) for place, row, _, raw in found] == [
+        ("x.csv:2", {"a": "1", "b": "2"}, None), ("x.csv:3", None, "3,4"), ("x.csv:5", None, "5,\ufffd")
+    ]  # fmt: skip
+    assert all(fault.endswith("from line 3 on") for *_, fault, _ in found[1:])
 
 
 def test_a_csv_header_is_read_alone(tmp_path):
@@ -282,6 +297,61 @@ def test_types_of_the_same_bytes():
     ):
         assert _as_bytes(kind) == expected, kind
     assert _as_bytes(pa.dictionary(pa.int8(), pa.string(), ordered=True)).ordered
+
+
+def test_texts_that_stand_once_in_a_file_are_written_out_up_to_a_bound(monkeypatch):
+    whole = pa.record_batch({"n": [1, 2, 3], "t": ["ab", "ab", None], "b": [b"x", b"yy", b"x"]})
+    packed = pa.record_batch([whole["n"], whole["t"].dictionary_encode(), whole["b"].dictionary_encode()], list("ntb"))
+    assert arrows._unpacked(packed, whole.schema) == whole == arrows._unpacked(whole, whole.schema)
+    nothing = pa.record_batch([pa.array([None, None], pa.string()).dictionary_encode()], ["t"])
+    assert arrows._unpacked(nothing, pa.schema([("t", pa.string())])).to_pylist() == [{"t": None}] * 2
+    monkeypatch.setattr(arrows, "MOST_BYTES", 4)
+    assert arrows._unpacked(packed, whole.schema) == whole
+    monkeypatch.setattr(arrows, "MOST_BYTES", 3)
+    with pytest.raises(pa.ArrowInvalid, match="3 of its rows hold more than 3 bytes in 't'"):
+        arrows._unpacked(packed, whole.schema)
+
+
+def test_columns_of_texts_that_may_be_too_long_are_read_as_they_stand(monkeypatch):
+    def chunk(name, size, has_dictionary=True):
+        return SimpleNamespace(path_in_schema=name, total_uncompressed_size=size, has_dictionary_page=has_dictionary)
+
+    monkeypatch.setattr(arrows, "MOST_BYTES", 100)
+    chunks = [[chunk("t", 11), chunk("n", 99), chunk("p", 99, False)], [chunk("t", 1), chunk("b", 11), chunk("s", 10)]]
+    groups = [SimpleNamespace(num_columns=3, column=own.__getitem__) for own in chunks]
+    names = {"t": pa.string(), "n": pa.int64(), "p": pa.string(), "b": pa.binary(), "s": pa.large_string()}
+    schema = SimpleNamespace(to_arrow_schema=lambda: pa.schema(list(names.items())))
+    for rows, found in ((10, ["b", "t"]), (9, []), (10**9, ["b", "s", "t"])):
+        metadata = SimpleNamespace(num_row_groups=2, row_group=groups.__getitem__, num_rows=rows)
+        assert arrows._packed_columns(SimpleNamespace(schema=schema, metadata=metadata)) == found
+
+
+def test_a_file_that_holds_other_rows_than_it_names_is_refused():
+    batches = [pa.record_batch({"n": [1, 2]}), pa.record_batch({"n": [3]})]
+    asked = []
+
+    def iter_batches(**how):
+        asked.append(how)
+        return iter(batches)
+
+    for rows in (3, 2, 4):
+        file = SimpleNamespace(iter_batches=iter_batches, metadata=SimpleNamespace(num_rows=rows))
+        found = arrows._parquet_batches(file)
+        assert [next(found), next(found)] == batches
+        if rows == 3:
+            assert list(found) == []
+        else:
+            with pytest.raises(pa.ArrowInvalid, match=f"it names {rows} rows and holds 3"):
+                next(found)
+    assert asked == [{"batch_size": arrows.BATCH_ROWS}] * 3
+
+
+def test_types_are_kept_of_columns_whose_values_make_them_again():
+    assert arrows.kept_types(None, ("a",)) is None
+    fields = {"a": pa.int32(), "used": pa.int8(), "d": pa.dictionary(pa.int8(), pa.string()), "l": pa.list_(pa.int8())}
+    fields |= {"r": pa.run_end_encoded(pa.int32(), pa.int8()), "u": pa.dense_union([pa.field("x", pa.int8())])}
+    found = arrows.kept_types(pa.schema(list(fields.items())), ("used",))
+    assert found == pa.schema([("a", pa.int32()), ("l", pa.list_(pa.int8()))])
 
 
 @pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
@@ -412,6 +482,18 @@ def test_tables_hold_every_column_and_csv_holds_objects(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n{\n')
     with pytest.raises(DataFileError, match=r"x\.jsonl:2 expects a JSON object"):
         read_rows(str(tmp_path / "x.jsonl"))
+
+
+def test_text_is_read_as_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    asked, read = [], Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: asked.append(how) or read(path, **how))
+    (tmp_path / "x.json").write_text("[]")
+    assert read_json(tmp_path / "x.json") == [] and asked == [{"encoding": "utf-8"}]
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'a,b\r\n"1\r\n2",3\r\n')
+    assert [one.row for one in file_source(path, "x").entries(None)] == [{"a": "1\r\n2", "b": "3"}]
 
 
 def test_standard_input_may_begin_with_a_mark(monkeypatch):

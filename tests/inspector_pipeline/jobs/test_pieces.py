@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import os
+import sys
+from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from inspector_pipeline.batches import WINDOW_ROWS
+from inspector_pipeline.columns import Late
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, SettingsError
 from inspector_pipeline.files.entries import Entry
 from inspector_pipeline.files.tables import Source, write_rows
@@ -494,10 +497,13 @@ def test_a_job_is_finished_once_it_has_all_its_parts(tmp_path, rows):
 
 
 @pytest.mark.parametrize("wrong", [{"rows": -1}, {"rows": True}, {"rows": 1.0}, {"settings": {"part_rows": 0}}])
-def test_a_manifest_of_other_numbers_is_none(tmp_path, wrong):
+def test_a_manifest_of_other_numbers_is_none(tmp_path, wrong, monkeypatch):
+    asked, read = [], Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: asked.append(how) or read(path, **how))
     write_json(tmp_path / "_manifest.json", manifest(**wrong))
     with pytest.raises(DataFileError, match="expects a job's manifest, but: it names"):
         read_manifest(tmp_path / "_manifest.json")
+    assert asked == [{"encoding": "utf-8"}], "whatever the locale"
 
 
 def test_a_part_is_counted_sealed_and_forgotten(tmp_path):
@@ -729,6 +735,64 @@ def test_rows_of_another_layout_come_with_their_pairs():
     ]
 
 
+def test_rows_that_stay_as_they_are_are_checked_for_what_came_late():
+    class Plain:
+        def settle(self, sample, names):
+            late = Late(frozenset({"context"}), frozenset({"ctx"}))
+            return SimpleNamespace(read=None, plain={"question": "q"}, used=(), late=late)
+
+    found = [Entry("1", {"q": 1}), Entry("2", {"q": 2, "context": "x"}), Entry("3", {"context": "x"}, "bad")]
+    asked = []
+    schema = pa.schema([("q", pa.int64()), ("Context", pa.string())])
+    source = Source("x", lambda: "", schema, lambda columns: asked.append(columns) or iter(map(copy, found)))
+    (again,), columns, is_read = settled([source], Plain())
+    assert (columns, is_read) == ({"question": "q"}, False)
+    read = list(again.entries(["q"]))
+    assert [one.fault and one.fault[:23] for one in read] == [None, "A row has 'context', bu", "bad"]
+    assert asked[1:] == [["q", "Context"]] and list(again.entries(None))[1].fault and asked[2] is None
+    nothing = SimpleNamespace(read=None, plain=None, used=(), late=Late(frozenset(), frozenset()))
+    assert settled([source], SimpleNamespace(settle=lambda *_: nothing)) == ([source], {}, False)
+
+
+def test_where_expects_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "simpleeval", None)
+    with pytest.raises(DataFileError, match="--where expects the package simpleeval"):
+        Where("1")
+
+
+def test_settings_that_do_not_fit_the_input_and_folders_that_cannot_be_written_are_told(judge, tmp_path):
+    source = scored(tmp_path, [{"question": "Q?", "prediction": "p"}])
+    with pytest.raises(SettingsError, match="Explanations expect JSON Lines"):
+        scoring.score_job(ScoreJob(source, str(tmp_path / "out"), format="parquet", explain=True), judge)
+    table = scored(tmp_path, [{"question": "Q?", "prediction": "p"}], "x.parquet")
+    with pytest.raises(SettingsError, match="expects the column 'other', but has question, prediction"):
+        scoring.score_job(ScoreJob(table, str(tmp_path / "out"), columns={"prediction": "other"}), judge)
+    with pytest.raises(DataFileError, match="x.jsonl expects to be a folder that can be written, but: (Not|File)"):
+        scoring.score_job(ScoreJob(source, source), judge)
+
+
+def test_a_worker_does_and_seals_its_parts():
+    sealed, asked = [], []
+    run = SimpleNamespace(parts=SimpleNamespace(seal=sealed.append))
+    run._done_parts = lambda *what: asked.append(what) or iter([1, 3])
+    scoring._Run._work(run, 1, 2, "relay")
+    assert sealed == [1, 3] and asked == [(1, 2, "relay")]
+
+
+def test_what_cannot_be_written_into_is_told_and_other_faults_are_passed_on(tmp_path):
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "no" / "x"):
+        raise AssertionError
+    os.mkfifo(tmp_path / ".x.tmp")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(DataFileError, match="but is a link or a pipe"), whole_file(tmp_path / "x"):
+        raise AssertionError
+    reader = os.open(tmp_path / ".x.tmp", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(DataFileError, match="but is a link or a pipe"), whole_file(tmp_path / "x"):
+        raise AssertionError
+    os.close(reader)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_window_gives_each_pair_a_result_or_a_reason():
     def encoded(n):
         return {"chat": SimpleNamespace(input_ids=[0] * n), "other": SimpleNamespace(input_ids=[0])}
@@ -914,3 +978,6 @@ def test_numbers_on_which_jobs_rest_are_what_they_were():
     assert (job.by, job.top, job.per, job.at_least, job.output) == (None, None, None, (), None)
     assert (job.drop_unfamiliar, job.keep_abstained, job.reasons) == (False, False, False)
     assert (Outcome(None).reason, Outcome(None).tokens) == (None, 0)
+    assert (Flags().truncated, Flags().rows, Flags().unfamiliar, Flags().seen) == (0, 0, None, None)
+    assert (JobInput([]).whole_rows, JobInput([]).unicode_only, JobInput([]).is_read) == (True, False, False)
+    assert job.target.name == "x_filtered.json" and filters.Filtered("x", 1, 1, 0, None).unfamiliar == 0

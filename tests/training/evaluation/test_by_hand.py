@@ -29,6 +29,7 @@ from inspector_training.evaluation.hill_climbing import EDITS, FLATTERY, LONGEST
 from inspector_training.evaluation.matched import Decisions, generator_groups, generators_of, matched_evidence
 from inspector_training.evaluation.metrics import Predictions, auroc, f1, spearman
 from inspector_training.evaluation.preferences import _by_generator, baselines, compared_odds, rater_agreement
+from inspector_training.evaluation.surest import rows_of
 from inspector_training.evaluation.tables import plot, plot_curves, table
 from inspector_training.probing.preferences import Comparisons, fit_slope, log_loss, odds_weights
 from inspector_training.probing.table import Labels
@@ -564,6 +565,33 @@ def test_other_sets_are_predicted_once_by_folds_that_hold_their_questions_out():
         assert not set(fold.train.question) & {*fold.test.question, *told}
     assert [a.test.row.tolist() for a in folds[:3]] != [b.test.row.tolist() for b in folds[3:]]
     assert CrossValidation(labels, 3, 0).resamples(4).counts.shape == (5, len(np.unique(labels.question)))
+
+
+def test_of_those_that_tie_the_first_are_taken_however_many_there_are():
+    tied = object.__new__(Decisions)
+    tied.margins = np.repeat([1.0, -1.0], [40, 160])
+    assert tied.surest(0.2) == 1.0 and tied.surest(0.4) == 0.5
+    question = np.random.default_rng(0).integers(0, 3, 300)
+    assert [own.tolist() for own in rows_of(question)] == [np.flatnonzero(question == q).tolist() for q in range(3)]
+
+
+def test_numbers_of_other_kinds_are_read_as_they_are():
+    rng = np.random.default_rng(5)
+    question, generator = (place.ravel().astype(str) for place in np.indices((30, 5)))
+    label, score = rng.random(150) < 0.5, rng.integers(0, 999, 150) / 8
+    found = between_generators(score, label * 1.0, question, generator)
+    assert between_generators(score.astype(np.float16), label, question.tolist(), generator.tolist()) == found
+    x = rng.normal(size=(20, 2)).astype(np.float32)
+    assert question_only.ridge_values(x, x[:, 0], np.ones(20, np.float32), x).dtype == np.float64
+    assert Predictions.blank(1, 2, np.array([1.5])).score.dtype == np.float64
+    assert Predictions.blank(1, 2).score.dtype == np.int64 and selection._choices(3, 2, 9, "").dtype == np.bool_
+    one = Marked("a", "Q", "ab", (Span(0, 2),), 0)
+    assert one.steps_of([]).dtype == np.int64
+    wrong = [{"id": 0, "question": "Q?", "prediction": "It is 1.", "answer": "9"}]
+    right = [{"question": "Q?", "prediction": "x"}]
+    told = iter([[9], [1], *[[1.5]] * 50])  # whole numbers first
+    climbed = hill_climbing(wrong, right, lambda rows: (next(told), [None]), n_edits=40, bootstraps=5)
+    assert climbed["kept"] == 1.0
 
 
 def test_adapters_are_told_to_peft_as_they_are():

@@ -1,5 +1,6 @@
 """Evidence put together from predictions whose figures are known: aspects, means, gains, sets and generators."""
 
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -295,6 +296,28 @@ def test_a_pass_is_timed_to_the_deepest_layer_and_each_readings_operations_to_it
     assert told["place"] == ("tiny", "r", 5) and told["loaded"] == ("tiny", "r", 5, cost.torch.bfloat16)
     assert found.flops_per_pair == (1100 + 5) + (3100 + 2) and found.parameters == 7
     assert 0 <= found.seconds_per_pair < 1
+
+
+def test_a_pass_is_made_on_an_accelerator_where_there_is_one(monkeypatch):
+    moved = []
+
+    class Model:
+        config = SimpleNamespace(rms_norm_eps=1e-6)
+
+        def to(self, device):
+            moved.append(device)
+            raise InterruptedError
+
+    monkeypatch.setattr(cost, "backbone_location", lambda *_: ("x", {}))
+    monkeypatch.setattr(cost, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda *_, **__: None))
+    monkeypatch.setattr(cost, "load_backbone", lambda *_, dtype: Model())
+    monkeypatch.setattr(cost.torch.cuda, "is_available", lambda: True)
+    backbone = {"id": "tiny", "revision": "r", "dtype": "float32", "max_length": 10}
+    with pytest.raises(InterruptedError):
+        cost.passes_cost(backbone, {"a": 0}, [Feature("a", 3, "last")], [])
+    assert moved == ["cuda"]
+    usual = {name: one.default for name, one in inspect.signature(cost.pass_flops).parameters.items()}
+    assert usual["depth"] is None and usual["causal"] is True
 
 
 def figure(value, low=None, high=None):

@@ -298,6 +298,17 @@ def test_a_judge_that_is_worse_than_another_way_is_marked():
     assert curves._cell(point, "words") == "0.500 (0.400 to 0.600) >" and not curves._cell(point, "judge").endswith(">")
 
 
+class Half(Echo):
+    """Ranks no row."""
+
+    def fit(self, fold):
+        def predict(asked):
+            nothing = np.full(len(asked.row), np.nan)
+            yield asked.row, Predictions(nothing, nothing, nothing, asked.score)
+
+        return predict
+
+
 def test_curves_say_what_they_fit_and_what_they_could_not(tmp_path, caplog):
     caplog.set_level("INFO")
     labels = Labels.of(one_row_each(8), ())
@@ -306,6 +317,8 @@ def test_curves_say_what_they_fit_and_what_they_could_not(tmp_path, caplog):
     source.write_text("{}\n")
     drawn = Drawn(tmp_path, (1, 4), 1, 3, {"t": [source]}, {"t": {}})
     assert list(drawn.values(task, "echo", lambda: Echo(least=2), {})) == [4]
+    half = drawn.values(task, "half", Half, {})
+    assert half[4].dtype == np.float64 and np.isnan(half[4]).all()
     assert "t: echo on 1 labels." in caplog.text and "echo cannot be fitted on 1 labels of t: few" in caplog.text
 
 

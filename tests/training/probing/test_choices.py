@@ -5,9 +5,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from inspector_training.probing import familiarity, fits, kernels, preferences, table
+from inspector_training.probing import fitted as fitting
 from inspector_training.probing import search as searching
 from inspector_training.probing.calibration import Calibration, LogOdds, Rounding, fit_cumulative_logit
-from inspector_training.probing.fits import Fit, Target, coordinates_of, mean_diagonal
+from inspector_training.probing.fits import Fit, Target, coordinates_of, joint_kernel, mean_diagonal
 from inspector_training.probing.fitted import (
     Fitted,
     FittedAspect,
@@ -26,6 +27,7 @@ from inspector_training.probing.table import (
     TooFewLabelsError,
     check_both_kinds,
     counted_table,
+    question_folds,
     question_names,
     with_both_kinds,
 )
@@ -35,6 +37,7 @@ from support.made_up import make_features, make_pairs
 
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.familiarity import question_number
+from inspector_pipeline.features import Feature
 
 SMALL = SearchConfig(poolings=(("last",),), depths=(1, 2), sharings=(0.0,), inner_folds=3, heads=())
 
@@ -287,12 +290,35 @@ def test_probes_without_a_bias_and_of_preferences_come_back_as_such(tmp_path):
     read = load_fitted(folder)
     assert [one.calibration for one in read.aspects] == [Rounding([1, 2]), LogOdds()]
     assert not read.has_bias and read.n_foreign == 2 and read.seen_questions.tolist() == []
+    assert read.seen_questions.dtype == np.int64
+    bounds = {"characters_of_question": (None, 20.0)}
+    tensors = {"basis": np.zeros((4, 3), np.float32), "words": np.arange(5)}
+    known = familiarity.Familiar([Feature("chat", 1, "last", "raw")], tensors, 2.5, bounds, {"rows": 3})
+    save_fitted(Fitted([rounding], {}, False, {}, {}, 2, known, np.array([3, 7])), folder)
+    again = load_fitted(folder)
+    found = again.familiar
+    assert (found.features, found.threshold, found.text, found.report) == (known.features, 2.5, bounds, {"rows": 3})
+    assert {name: own.tolist() for name, own in found.tensors.items()} == {
+        name: own.tolist() for name, own in tensors.items()
+    }
+    assert again.seen_questions.tolist() == [3, 7]
+    save_fitted(Fitted([rounding, odds], {}, False, {}, {}, 2), folder)
     (folder / "fitted_on.safetensors").unlink()  # as older folders are
-    assert load_fitted(folder).seen_questions.tolist() == []
+    assert load_fitted(folder).seen_questions.tolist() == [] and load_fitted(folder).seen_questions.dtype == np.int64
     (folder / "fit.json").write_text((folder / "fit.json").read_text() + " ")
     with pytest.raises(DataFileError, match="expects the sha256"):
         load_fitted(folder)
     assert familiar_rows(None, [], None) is None
+
+
+def test_an_aspect_has_levels_or_comparisons(design, monkeypatch):
+    monkeypatch.setattr(fitting, "_fit_levels", lambda features, config, aspects: aspects.append(LEVELS))
+    monkeypatch.setattr(fitting.Comparisons, "of", lambda pairs: {"logic": None})
+    with pytest.raises(DataFileError, match="one kind of label for each aspect, but logic has levels and comparisons"):
+        fit(design.data, SMALL)
+
+
+LEVELS = FittedAspect("logic", [1, 2], 3, True, [], np.zeros(2), np.ones(2), 0.0, Rounding([1, 2]))
 
 
 def test_a_cumulative_logit_has_a_prior_and_cuts_are_the_labels_shares():
@@ -379,6 +405,63 @@ def test_what_inner_folds_predict_is_remembered_for_a_while(design, monkeypatch)
     again, same = searching.held_out_values(*asked)
     np.testing.assert_array_equal(again, values)
     assert same.row.tolist() == rows.row.tolist()
+
+
+def test_fits_do_not_depend_on_how_much_all_weights_or_directions_are():
+    rng = np.random.default_rng(0)
+    x, n = rng.normal(size=(12, 3)), 12
+    train = Rows(np.arange(n), np.arange(n) % 2, rng.random(n) + 0.5, np.arange(n).astype(str))
+    light = replace(train, weight=train.weight / 1e6)
+    whole = joint_kernel(x @ x.T, train, train, 0.5)
+    np.testing.assert_allclose(joint_kernel(x @ x.T, light, light, 0.5), whole, atol=1e-9)
+    values = rng.normal(size=n)
+    means = [np.average(values[train.aspect == a], weights=train.weight[train.aspect == a]) for a in (0, 1)]
+    np.testing.assert_allclose(fits._means(values, light), means, rtol=1e-9)
+    lone = replace(train, aspect=np.full(n, 1))
+    assert fits._means(values, lone)[0] == 0.0, "of no rows"
+    nothing = Rows(*(np.empty(0, dtype=np.int64) for _ in range(3)), np.empty(0, dtype=str))
+    assert (nothing.n_aspects, train.n_aspects, lone.n_aspects) == (0, 2, 2)
+
+
+def test_what_is_no_number_stays_so_and_indefinite_systems_are_solved():
+    assert np.isnan(fits._solved(np.full((2, 2), np.nan), np.ones(2))).all()
+    np.testing.assert_array_equal(fits._solved(np.eye(2), np.array([np.nan, 1.0])), [np.nan, 1.0])
+    np.testing.assert_allclose(fits._solved(np.diag([2.0, -4.0]), np.array([2.0, 4.0])), [1.0, -1.0])
+
+
+def test_one_unit_and_none_have_their_inner_products(design):
+    view = View("chat", ("last",))
+    for rows in (np.array([0]), np.empty(0, dtype=np.int64)):
+        some = Design(design.data, replace(design.labels.take(rows), row=np.arange(len(rows))))
+        for scaling in ("none", "standard"):
+            found = some.scaled(replace(view, scaling=scaling), 1, np.arange(len(rows)))
+            n = int(some.units(view, some.labels).max(initial=-1)) + 1
+            assert found.shape == some.gram(view, 1).shape == (n, n)
+
+
+def test_a_questions_stratum_is_its_first_label_of_the_rarest_aspect(monkeypatch):
+    asked = {}
+
+    class Splitter:
+        def __init__(self, folds, **options):
+            asked.update(folds=folds, options=options)
+
+        def split(self, questions, strata):
+            asked.update(zip(questions.tolist(), strata, strict=True))
+            return iter(())
+
+    monkeypatch.setattr(table, "StratifiedKFold", Splitter)
+    rng = np.random.default_rng(0)
+    scores = rng.integers(1, 6, (80, 4)).tolist()
+    pairs = [
+        LabelledPair(f"q{i}", f"Q{i}?", f"{j}", {"a": score, **({"b": score % 2} if i < 5 and j else {})}, sample=j)
+        for i, own in enumerate(scores)
+        for j, score in enumerate(own)
+    ]
+    assert list(question_folds(Labels.of(pairs), 3, 8)) == []
+    assert asked.pop("folds") == 3 and asked.pop("options") == {"shuffle": True, "random_state": 8}
+    assert asked == {f"q{i}": f"1 {own[1] % 2}" if i < 5 else f"0 {own[0]}" for i, own in enumerate(scores)}
+    assert question_names([]) == []
 
 
 def test_questions_are_one_where_they_share_a_text_or_an_id():

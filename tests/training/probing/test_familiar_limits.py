@@ -62,6 +62,13 @@ def test_rows_are_held_out_with_neither_their_generator_nor_their_question():
     assert sum(out for _, _, out in folds).tolist() == [1] * 9
 
 
+def test_generators_of_as_many_rows_are_dealt_out_by_their_names():
+    names = [f"g{i:03}" for i in range(120)]
+    _, folds = _folds(texts([("Q?" if i % 2 else "R?", "x", name) for i, name in enumerate(names)]), 7)
+    held = {int(row): number for number, _, out in folds for row in np.flatnonzero(out)}
+    assert held and all(number == row % 7 for row, number in held.items())
+
+
 def test_of_many_rows_one_in_as_many_as_there_are_folds_is_held_out():
     rows = [(f"Question {i}?", "x", "ab"[i % 2]) for i in range(FEW_ROWS + 1)]
     assert len(_folds(texts(rows), 5)[1]) == 2 and len(_folds(texts(rows[:-1]), 5)[1]) == 4
@@ -216,5 +223,8 @@ def test_texts_of_no_words_have_none():
     none = texts([("?", "!", "a"), ("?!", "", "a")])
     assert none.words.dtype == none.question.dtype == np.int64 and len(none.words) == 0
     assert none.known_words(np.ones(2, bool)).tolist() == []
+    alone = texts([("one two three", "four", "a"), ("one two three", "five", "b")])
+    assert alone.known_words(np.ones(2, bool)).tolist() == [], "of one question"
+    assert _Texts.of([]).known_words(np.empty(0, bool)).tolist() == []
     last = texts([("one", "x", "a"), ("two", "x", "b"), ("zzz", "y", "a")])
     assert last.known_words(np.array([True, True, False])).tolist() == [word_number("x")]

@@ -16,7 +16,7 @@ from inspector_training.probing.preferences import (
     odds_weights,
 )
 from inspector_training.probing.settings import SearchConfig
-from inspector_training.probing.table import question_folds
+from inspector_training.probing.table import TooFewLabelsError, question_folds
 from inspector_training.rows.columns import Columns
 from inspector_training.rows.compared import Compared, compared_rows, majority, text_digest
 from inspector_training.rows.rated import joined_reports, label_lines, label_report
@@ -220,6 +220,19 @@ def test_agreement_is_with_the_majority_and_ties_are_left_out():
     assert found["gain_over_other"]["agreement"]["value"] == -0.5
     assert rater_agreement(votes) == {"n": 4, "agreement": 0.75}  # the others of one of two in 2 to 1 are divided
     assert rater_agreement(np.array([[2, 0, 2], [3, 0, 1]])) == {"n": 8, "agreement": 0.375}
+
+
+def test_ties_alone_and_a_single_comparison_tell_nothing(simulated):
+    features, _ = simulated
+    comparisons = Comparisons.of(features.pairs)["preference"]
+    ties = PreferenceDesign(features, replace(comparisons, won=np.full(120, 0.5)))
+    with pytest.raises(TooFewLabelsError, match="preference expects comparisons that somebody won, but all are ties"):
+        fit_preference(ties, np.arange(9), SEARCH)
+    assert odds_weights(np.array([[3.0, 1.0]]), np.array([0.0]), np.ones(1), 1.0).tolist() == [0, 0]
+    turns = odds_weights(np.array([[1.0], [-1.0], [2.0], [-2.0]]), np.array([1.0, 0, 1, 0]), np.ones(4), 1.0)
+    assert turns[0] > 0, "winners that take turns"
+    same = odds_weights(np.array([[1.0], [1.0], [2.0], [2.0]]), np.ones(4), np.ones(4), 1.0)
+    assert turns == pytest.approx(same, abs=1e-3)
 
 
 def test_the_slope_makes_odds_honest():

@@ -103,3 +103,6 @@ def test_directions_are_read_from_a_judges_folder(tmp_path, backbone_dir, tokeni
     assert np.linalg.norm(np.concatenate(list(found.values())), axis=0) == pytest.approx(np.ones(6), abs=1e-6)
     with pytest.raises(DataFileError, match="on the backbone of the features, made-up, but"):
         load_directions(str(tmp_path), designs[0].data)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(DataFileError, match="prior_judge expects a judge's folder, but .* could not be read"):
+        load_directions(str(tmp_path), features)
