@@ -1,9 +1,11 @@
 """Borders of what is read and written: sizes, depths, suffixes, and what stands where in a file."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
+import sys
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -421,6 +423,45 @@ def test_files_of_one_kind_are_found_in_order_and_others_named(tmp_path):
         find_sources(str(tmp_path / "only"))
 
 
+def test_a_split_of_a_dataset_is_a_source_of_its_name_files_and_rows(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("2")
+    table, asked = pa.table({"n": [1, 2]}), []
+
+    class Loaded:
+        cache_files = [{"filename": str(tmp_path / name)} for name in "ab"]
+        data = table
+
+        def __len__(self):
+            return 2
+
+        def with_format(self, kind):
+            asked.append(kind)
+            return SimpleNamespace(iter=lambda batch_size: asked.append(batch_size) or iter([table]))
+
+    class Missing(Exception):
+        pass
+
+    def load_dataset(*given, **how):
+        if how["split"] == "none":
+            raise Missing("there is none.")
+        asked.append((given, how))
+        return Loaded()
+
+    exceptions = SimpleNamespace(DatasetsError=Missing)
+    module = SimpleNamespace(load_dataset=load_dataset, exceptions=exceptions)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    (source,) = find_sources("org/x", "train", "en")
+    assert (source.name, source.schema, source.path) == ("org/x/en/train", table.schema, None)
+    hashed = " ".join(["train", "2", *(file_sha256(tmp_path / name) for name in "ab")])
+    assert source.sha256() == hashlib.sha256(hashed.encode()).hexdigest()
+    assert [one.place for one in source.entries(["n"])] == [f"org/x/en/train: row {i}" for i in (1, 2)]
+    assert asked == [(("org/x", "en"), {"split": "train"}), "arrow", 256]
+    assert find_sources("org/x", "train")[0].name == "org/x/train"
+    with pytest.raises(DataFileError, match="The split 'none' of org/x could not be loaded: there is none. Check its"):
+        find_sources("org/x", "none")
+
+
 def test_a_source_notices_that_its_file_was_written_again(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text("{}\n")
@@ -497,8 +538,6 @@ def test_text_is_read_as_utf8_whatever_the_locale(tmp_path, monkeypatch):
 
 
 def test_standard_input_may_begin_with_a_mark(monkeypatch):
-    import sys
-
     for data in (b'\xef\xbb\xbf [{"a": 1}]', b'\xef\xbb\xbf{"a": 1}\n'):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         assert read_rows("-") == [{"a": 1}]

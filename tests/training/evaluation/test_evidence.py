@@ -29,6 +29,7 @@ from inspector_training.evaluation.verdict import verdict
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair
 from sklearn.metrics import roc_auc_score
+from support.models import tiny_config
 
 from inspector_pipeline.features import Feature
 
@@ -296,6 +297,33 @@ def test_a_pass_is_timed_to_the_deepest_layer_and_each_readings_operations_to_it
     assert told["place"] == ("tiny", "r", 5) and told["loaded"] == ("tiny", "r", 5, cost.torch.bfloat16)
     assert found.flops_per_pair == (1100 + 5) + (3100 + 2) and found.parameters == 7
     assert 0 <= found.seconds_per_pair < 1
+
+
+def test_operations_of_a_whole_pass_are_those_of_all_weights_but_the_embeddings():
+    config = tiny_config("llama")
+    hidden, mlp, heads, layers = (
+        config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_hidden_layers
+    )  # fmt: skip
+    width = heads * head_size(config)
+    keys = config.num_key_value_heads * head_size(config)
+    layer = 2 * hidden * width + 2 * hidden * keys + 3 * hidden * mlp + 2 * hidden  # with two norms
+    for depth in (None, 1):
+        n = depth or layers
+        weights = n * layer + hidden  # and the last norm
+        for causal, factor in ((True, 2), (False, 4)):
+            expected = 2 * weights * 7 + factor * 49 * n * width
+            found = cost.pass_flops(config, 7, depth, causal=causal)
+            assert found == expected and isinstance(found, float)
+
+
+def test_a_judges_cost_is_that_of_what_its_config_names(monkeypatch):
+    aspects = [SimpleNamespace(features=["f", "g"]), SimpleNamespace(features=["h"])]
+    config = SimpleNamespace(backbone_id="b", backbone_revision="r", max_length=9, parsed_aspects=aspects)
+    config.dtype, config.parsed_readings = cost.torch.bfloat16, {"chat": 1}
+    monkeypatch.setattr(cost.InspectorConfig, "from_pretrained", lambda folder: folder == "x" and config)
+    monkeypatch.setattr(cost, "passes_cost", lambda *given: given)
+    backbone = {"id": "b", "revision": "r", "max_length": 9, "dtype": "bfloat16"}
+    assert cost.judge_cost("x", ["p"]) == (backbone, {"chat": 1}, ["f", "g", "h"], ["p"])
 
 
 def test_a_pass_is_made_on_an_accelerator_where_there_is_one(monkeypatch):
