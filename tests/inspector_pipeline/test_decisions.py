@@ -9,9 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC, LinearSVC
 
+from inspector_pipeline import decisions
 from inspector_pipeline.decisions import (
     PREFERENCE,
     RULES,
+    Rule,
     count_votes,
     couple_pairwise,
     decide_calibrated,
@@ -178,6 +180,11 @@ def test_every_rule_says_what_it_needs():
         "calibrated_votes": (10, {"slope": 5, "offset": 5}, True),
         PREFERENCE: (1, {}, False),
     }
+
+
+def test_numbers_on_which_coupling_rests_are_what_they_were():
+    assert (decisions._COUPLING_MAX_ITER, decisions._MIN_PAIR_PROBABILITY) == (100, 1e-7)
+    assert Rule(None, None).takes_members is False
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if name != "votes"])  # which are coupled on the CPU

@@ -95,6 +95,12 @@ def test_many_rows_are_taken_in_blocks_with_the_same_result(monkeypatch):
     whole = bootstrap(truth, CLASSES, predictions, weights)
     monkeypatch.setattr("inspector_training.evaluation.metrics.BLOCK", 500)
     blocks = bootstrap(truth, CLASSES, predictions, weights)
+    divided, split = [], np.array_split
+    monkeypatch.setattr(np, "array_split", lambda values, n: divided.append(n) or split(values, n))
+    for size, parts in ((500, 8), (1, 16), (220 * 16, 1), (10**6, 1)):
+        monkeypatch.setattr("inspector_training.evaluation.metrics.BLOCK", size)
+        METRICS["accuracy"].draws(truth, CLASSES, predictions.repeats()[0], weights)
+        assert divided.pop() == parts
     for name, draws in whole.items():
         np.testing.assert_allclose(blocks[name], draws, rtol=1e-12, err_msg=name)
 

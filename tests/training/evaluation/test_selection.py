@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from inspector_training.evaluation import question_only
+from inspector_training.evaluation import question_only, selection
 from inspector_training.evaluation import scored as scored_rows
 from inspector_training.evaluation.degenerate import AGAINST, RULE, degenerate_evidence, matched_to, rule_value
 from inspector_training.evaluation.scored import (
@@ -92,6 +92,18 @@ def test_all_figures_of_six_answers_by_hand():
     surest = {share: own["value"] for share, own in found["surest"].items()}
     assert surest["0.5"] == 1.0 and surest["1.0"] == 0.5 and surest["0.8"] == round(2 / 3.2, 4)
     assert list(surest) == [str(share) for share in SURE] == [f"0.{i}" for i in range(1, 10)] + ["1.0"]
+
+
+def test_resamples_are_taken_some_at_a_time(monkeypatch):
+    whole, divided, split = use_evidence(scored(), {}, sizes=(2,), bootstraps=30), [], np.array_split
+    monkeypatch.setattr(np, "array_split", lambda values, n: divided.append(n) or split(values, n))
+    monkeypatch.setattr(selection, "BLOCK", 40)
+    assert use_evidence(scored(), {}, sizes=(2,), bootstraps=30) == whole
+    assert set(divided) == {2, 4, 5}, "31 of 2 questions, 4 decisions and 6 rows"
+    answers = selection._answers(scored(), {}, 3, 0)
+    divided.clear()
+    assert answers.draws(lambda weights: weights.sum(axis=1), np.empty(0, dtype=int)).tolist() == [0.0] * 4
+    assert divided == [1]
 
 
 def test_a_resample_weighs_the_questions():

@@ -199,6 +199,60 @@ def test_another_head_is_kept_only_where_it_gains_more_than_the_tolerance(design
     assert list(without) == [str(ridge)]
 
 
+def test_the_best_views_go_on_and_the_shallowest_of_them_is_taken(design, monkeypatch):
+    views = [View("chat", (name,)) for name in "abc"]
+    config = replace(SMALL, poolings=(("a",), ("b",), ("c",)), depths=(1, 2, 3), finalists=2, tolerance=0.125)
+    setting = {(view, depth): Setting(penalty=depth) for view in views for depth in (1, 2, 3)}
+    explained = {"a": (0.9, 0.1, 0.2), "b": (0.3, 0.2, 0.1), "c": (0.2, 0.3, 0.4)}
+
+    def sweep(design, view, labels, group, config):
+        values = explained[view.poolings[0]]
+        return {depth: (values[depth - 1], setting[view, depth]) for depth in (1, 2, 3)}
+
+    told, asked = {}, []
+
+    def aurocs(design, view, depth, labels, group, settings, config):
+        asked.append((view.poolings[0], depth))
+        return {settings[0]: told.get((view.poolings[0], depth), 0.5)}
+
+    def refine(design, view, depth, labels, group, ridge, config):
+        return replace(ridge, head="svc"), {"x": depth}
+
+    for name, own in (("_sweep", sweep), ("_inner_aurocs", aurocs), ("_refine", refine)):
+        monkeypatch.setattr(searching, name, own)
+
+    def chosen(found):
+        told.clear()
+        told.update(found)
+        main = searching._search_main(design, design.labels, [0], config)
+        return main, (main.view.poolings[0], main.depth)
+
+    main, found = chosen({("a", 3): 0.625, ("c", 2): 0.75})
+    assert found == ("c", 2), "the shallowest of those that are near"
+    assert asked == [(name, depth) for name in "ac" for depth in (1, 2, 3)], "b explains the least at its best"
+    assert (
+        main.curve == {1: 0.5, 2: 0.75, 3: 0.5} and main.setting == Setting("svc", 2) and main.tried == {"logic: x": 2}
+    )
+    assert main.sweep == {str(v): dict(zip((1, 2, 3), explained[v.poolings[0]], strict=True)) for v in views}
+    assert chosen({("a", 3): 0.75, ("c", 2): 0.625})[1] == ("c", 2), "just within the tolerance"
+    assert chosen({("a", 3): 0.75, ("c", 2): 0.62})[1] == ("a", 3)
+    assert chosen({("a", 2): 0.75, ("c", 2): 0.7})[1] == ("a", 2) and chosen({("c", 1): 0.51})[1] == ("c", 1)
+
+
+def test_inner_folds_fit_auxiliary_rows_by_their_weight(design):
+    view, setting, labels = View("chat", ("last",)), Setting("ridge", 2.0, 0.0, 0.5), design.labels
+    (values,), rows = searching.held_out_values(design, view, 2, labels, [0], [setting], SMALL)
+    kept, part = training_rows(labels, [0], setting), design.of([0])
+    assert kept.auxiliary.any() and not rows.auxiliary.any()
+    expected = np.full(len(kept.score), np.nan)
+    for fit_rows, out_rows in question_folds(kept, SMALL.inner_folds, SMALL.seed):
+        own = kept.take(fit_rows)
+        gram = part.gram(view, 2, auxiliary=True)
+        (fitted,) = fits.fit_each(gram, part.rows(view, own), Target.of(own, SMALL.target_weight), [setting])
+        expected[out_rows] = fitted.values(gram, part.rows(view, kept.take(out_rows)))
+    np.testing.assert_allclose(values, expected[~kept.auxiliary])
+
+
 def test_depths_are_every_second_layer_unless_they_are_named(design):
     assert chosen_depths(design, replace(SMALL, depths=None)) == (2, 4)
     assert chosen_depths(design, SMALL) == (1, 2)
