@@ -15,6 +15,7 @@ import pytest
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files import arrow as arrows
+from inspector_pipeline.files import sources
 from inspector_pipeline.files import text as texts
 from inspector_pipeline.files.arrow import (
     _as_bytes,
@@ -421,6 +422,18 @@ def test_files_of_one_kind_are_found_in_order_and_others_named(tmp_path):
         (tmp_path / "only" / f"{name}.txt").touch()
     with pytest.raises(DataFileError, match=r"there is none\. It holds [^,]*a\.txt, [^,]*b\.txt, [^,]*c\.txt\. Check"):
         find_sources(str(tmp_path / "only"))
+
+
+def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_text("{}\n")
+    (tmp_path / "link").symlink_to(tmp_path / "closed")
+    asked = set()
+    may = lambda path, mode: asked.add(mode) or path.name == "open"  # noqa: E731
+    monkeypatch.setattr(sources.os, "access", may)
+    assert skipped_files(str(tmp_path)) == [str(tmp_path / name) for name in ("link", "closed")]
+    assert asked == {os.R_OK | os.X_OK}
 
 
 def test_a_split_of_a_dataset_is_a_source_of_its_name_files_and_rows(tmp_path, monkeypatch):

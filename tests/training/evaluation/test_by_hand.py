@@ -20,6 +20,7 @@ from inspector_training.evaluation import (
     verdict,
 )
 from inspector_training.evaluation import hill_climbing as climbing
+from inspector_training.evaluation import preferences as preferring
 from inspector_training.evaluation.adapters import AdapterConfig
 from inspector_training.evaluation.between import between_generators, generator_effects, rank_correlation
 from inspector_training.evaluation.crossval import CrossValidation
@@ -27,6 +28,7 @@ from inspector_training.evaluation.curves import curve_of, curves_table
 from inspector_training.evaluation.highlights import Marked, chance_figures, evidence, marked, solution_figures
 from inspector_training.evaluation.hill_climbing import EDITS, FLATTERY, LONGEST, hill_climbing
 from inspector_training.evaluation.matched import Decisions, generator_groups, generators_of, matched_evidence
+from inspector_training.evaluation.methods.text import surface_features
 from inspector_training.evaluation.metrics import Predictions, auroc, f1, spearman
 from inspector_training.evaluation.preferences import _by_generator, baselines, compared_odds, rater_agreement
 from inspector_training.evaluation.surest import rows_of
@@ -36,7 +38,9 @@ from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair
 from scipy.special import expit
 from scipy.stats import spearmanr
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.preprocessing import StandardScaler
 from support.made_up import make_pairs
 
 from inspector_pipeline.encoded import Span
@@ -112,6 +116,51 @@ def test_cheap_ways_are_fitted_on_some_comparisons_and_say_all():
     assert found["length"](np.arange(3))[3] > 0, "the longer one, though it lost"
     words = found["tfidf"](np.array([0, 1, 3]))  # words of other rows are not known
     assert words[0] > 0 and words[3] < 0 and found["tfidf"](np.array([0]))[1] == 0
+
+
+def test_cheap_ways_are_those_of_scikit_learn():
+    texts = ["a b b b = c", "a", "b c d d e f g h!", "b c", "long and good one", "bad one", "z z z z z", "a b"]
+    pairs = [LabelledPair(i, "Which?", text, {}) for i, text in enumerate(texts)]
+    own = compared([[1, 0, 0], [1, 0, 1], [0, 0, 1], [2, 0, 1]], weight=[1.0, 2.0, 1.0, 0.5])
+    train, found = np.array([0, 1, 2]), baselines(pairs, own)
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]").fit(texts[:6])
+    of_characters = np.log1p([(len(text), len(text.split())) for text in texts])
+    lengths = StandardScaler().fit_transform(np.hstack([of_characters, of_characters**2]))
+    shown = StandardScaler().fit_transform([[*surface_features("Which?", text).values()] for text in texts])
+    for name, x in (("tfidf", words.transform(texts).toarray()), ("length", lengths), ("surface", shown)):
+        differences = x[0::2] - x[1::2]
+        odds = differences @ odds_weights(differences[train], own.won[train], own.weight[train], 1.0)
+        assert found[name](train) == pytest.approx(odds, abs=1e-6), name
+
+
+def test_preferences_are_measured_by_folds_of_every_repeat(monkeypatch):
+    pairs = [LabelledPair(i, f"Q{i}", "x", {}, generator="ab"[i % 2]) for i in range(8)]
+    own, asked = compared(VOTES), []
+
+    def folds(labels, number, seed):
+        asked.append((number, seed))
+        for out in ([0, 1], [2, 3]):
+            yield np.setdiff1d(np.arange(4), out), np.array(out)
+
+    def odds(design, search, train):
+        return np.where(np.arange(4) == train[0], 9.0, search * len(asked))
+
+    monkeypatch.setattr(preferring, "question_folds", folds)
+    monkeypatch.setattr(preferring.Comparisons, "of", lambda pairs: {"wit": own})
+    monkeypatch.setattr(preferring, "PreferenceDesign", lambda features, comparisons: (features, comparisons))
+    monkeypatch.setattr(preferring, "_judge_odds", odds)
+    monkeypatch.setattr(preferring, "baselines", lambda pairs, comparisons: {})
+    features = SimpleNamespace(pairs=pairs)
+    how = {"folds": 2, "repeats": 2, "bootstraps": 5, "seed": 7}
+    found = preferring.preference_evidence(features, -1.0, {"rival": 1.0}, **how)["wit"]
+    assert asked == [(2, 7), (2, 8)]
+    assert {key: found[key] for key in ("classes", "n", "counts_in_total", "won")} == {
+        "classes": [0, 1], "n": 4, "counts_in_total": False, "won": {"0": 1, "1": 2}
+    }  # fmt: skip
+    part = found["preference"]
+    assert set(part["by_generator"]) == {"a", "b"} and part["by_generator"]["a"] == {"n": 3, "agreement": 0.3333}
+    assert part["agreement"]["value"] == 0.3333 and part["rival"]["agreement"]["value"] == 0.6667
+    assert "gain_over_rival" in part and part["n_questions"] == 4
 
 
 def test_odds_of_shares_are_those_of_weighted_wins_and_slopes_are_found():
