@@ -14,10 +14,12 @@ from inspector_training.evaluation.highlights import (
     evidence,
     marked,
     solution_figures,
+    sums,
     usual_place,
     usual_place_told,
 )
 from inspector_training.evaluation.rivals import Rivals
+from inspector_training.rows.records import question_id
 from inspector_training.stages import explain_check
 from support.models import PAIRS, aspect, feature
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -66,6 +68,11 @@ def test_where_the_wrong_step_usually_stands():
     found = usual_place(marked(rows, "rows"))
     assert found == {"place": -2, "share": 0.75}
     assert "most often step 2 from the end: always naming it hits 0.750." in usual_place_told(found)
+    assert "most often step 1: always naming it hits 0.500." in usual_place_told({"place": 0, "share": 0.5})
+    assert "most often step 1 from the end:" in usual_place_told({"place": -1, "share": 0.5})
+    assert sums([[], []]) == {"pairs": 2, "values": 0, "largest_error": None, "largest_value": None}
+    (unnamed,) = marked([{"question": "Q?", "steps": ["a", "b"], "first_mistake": 1}], "rows")
+    assert unnamed.name == question_id("Q?")
 
 
 def test_marks_are_those_of_the_rows_or_of_the_changed_line():
