@@ -122,7 +122,8 @@ def test_certain_pairs_keep_a_chance_of_one_in_ten_million():
     decision = decide_votes(torch.tensor([[1e4], [-1e4]]), torch.tensor([-1.0]), torch.tensor([0.0]))
     assert decision.probabilities[0].tolist() == pytest.approx([1, 1e-7], rel=0.1)
     assert 0 < decision.probabilities[1, 0] < 1e-6
-    decision = decide_votes(torch.tensor([[2.0]]), torch.tensor([-1.0]), torch.tensor([0.5]))
+    decision = decide_votes(torch.tensor([[2.0]]), torch.tensor([-1.0]).requires_grad_(), torch.tensor([0.5]))
+    assert not decision.probabilities.requires_grad
     assert decision.probabilities[0, 0].item() == pytest.approx(1 / (1 + np.exp(-1.5)), abs=2e-3)
 
 

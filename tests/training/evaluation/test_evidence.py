@@ -207,6 +207,7 @@ def test_what_each_fold_said_is_told_pair_by_pair():
         "expected_style": 2.0,
         "good_style": -1.0,
     }
+    assert [type(rows[0][name]) for name in ("correctness", "expected_style")] == [int, float], "as JSON has them"
     assert (rows[3]["expected_logic"], rows[3]["good_logic"], rows[3]["generator_unseen"]) == (1.234568, None, True)
     assert [row["id"] for row in rows] == [pair.id for pair in pairs] and rows[N]["set"] == "others"
     assert rows[1]["expected_logic"] == 4.0 and rows[1]["good_logic"] == 1.0
@@ -278,7 +279,7 @@ def test_a_pass_is_timed_to_the_deepest_layer_and_each_readings_operations_to_it
 
         def __call__(self, encoded):
             told["passes"] += len(encoded)
-            return {"x": SimpleNamespace(cpu=lambda: None)}
+            return {"x": SimpleNamespace(cpu=lambda: told.update(waited=told.get("waited", 0) + 1))}
 
     monkeypatch.setattr(cost, "backbone_location", lambda *asked: (told.setdefault("place", asked), {}))
     monkeypatch.setattr(cost, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda *_, **__: tokenizer))
@@ -293,6 +294,7 @@ def test_a_pass_is_timed_to_the_deepest_layer_and_each_readings_operations_to_it
     pairs = [LabelledPair(i, "Q", "x" * i) for i in range(3)]
     backbone = {"id": "tiny", "revision": "r", "dtype": "bfloat16", "max_length": 10}
     found = cost.passes_cost(backbone, {"a": 0, "b": 20}, features, pairs)
+    assert told["waited"] == 2, "until the accelerator is done"
     assert told["passes"] == 6 and told["asked"] == (features, 1e-6, 0), "one to warm up, and one that is timed"
     assert told["place"] == ("tiny", "r", 5) and told["loaded"] == ("tiny", "r", 5, cost.torch.bfloat16)
     assert found.flops_per_pair == (1100 + 5) + (3100 + 2) and found.parameters == 7

@@ -176,6 +176,73 @@ def test_frozen_states_get_scikit_learns_regression_and_unseen_classes_nothing(m
     assert predict(alone, pairs)[0] == pytest.approx(plain.predict_proba(x), abs=1e-4)
 
 
+class Away:
+    """A tensor of another device, which has to be brought here."""
+
+    def __init__(self, here, *done):
+        self.here, self.done = here, done
+
+    def cpu(self):
+        return self.here
+
+    def softmax(self, dim):
+        return Away(self.here.softmax(dim=dim))
+
+    def double(self):
+        return Away(self.here.double())
+
+
+def test_what_an_accelerator_gives_is_brought_back():
+    ended, asked = [], []
+    states = torch.arange(8.0).reshape(4, 2)
+    heads = SimpleNamespace(in_features=2, weight=torch.zeros(1))
+
+    class Model:
+        n_classes = [2]
+
+        def __init__(self):
+            self.heads = heads
+
+        def eval(self):
+            ended.append(True)
+
+        def pooled(self, ids, mask):
+            asked.append((ids, mask))
+            return Away(states[: len(ids)])
+
+        def __call__(self, ids, mask):
+            return [Away(states[: len(ids)])]
+
+    found = pooled_states(Model(), PAIRS)
+    assert sorted(found.tolist()) == states[: len(asked[0][0])].tolist() and found.dtype == torch.float32
+    (shares,) = predict(Model(), PAIRS[:1])
+    assert shares == pytest.approx(states[:1].softmax(dim=1).numpy())
+    assert ended == [True, True]
+
+
+def test_states_are_standardised_in_double_precision(monkeypatch):
+    states = (1e5 + np.random.default_rng(0).normal(size=(24, 2))).astype(np.float32)
+    asked = []
+
+    def regression(x, y, n_classes):
+        asked.append((x, y, n_classes))
+        return np.ones((n_classes, 2)), np.zeros(n_classes)
+
+    monkeypatch.setattr(pair_classifier, "pooled_states", lambda model, encoded: torch.tensor(states[: len(encoded)]))
+    monkeypatch.setattr(pair_classifier, "_regression", regression)
+    model = PairClassifier(Body(), "mean", [2])
+    fit_heads(model, encoded(*([1],) * 24), labels_of(*({"a": i % 2} for i in range(24))))
+    wide = states.astype(np.float64)
+    np.testing.assert_allclose(asked[0][0], (wide - wide.mean(axis=0)) / wide.std(axis=0), rtol=1e-9)
+    weight = 1 / wide.std(axis=0)
+    np.testing.assert_allclose(model.heads.weight.detach().numpy(), np.tile(weight, (2, 1)), rtol=1e-5)
+    np.testing.assert_allclose(model.heads.bias.detach().numpy(), -weight @ wide.mean(axis=0), rtol=1e-5)
+    flat = np.ones((24, 2), np.float32)
+    monkeypatch.setattr(pair_classifier, "pooled_states", lambda model, encoded: torch.tensor(flat))
+    fit_heads(model, encoded(*([1],) * 24), labels_of(*({"a": i % 2} for i in range(24))))
+    assert not asked[1][0].any() and model.heads.weight.detach().numpy() == pytest.approx(np.full((2, 2), 1e6))
+
+
 def test_a_kept_model_is_named_by_what_it_was_trained_on(tmp_path):
     labels = labels_of({"a": 2, "b": 5}, {"a": 4}, {"b": 1}, {})
     kept = KeptClassifier(tmp_path, TrainingConfig(), PAIRS, labels)

@@ -92,7 +92,9 @@ def test_few_questions_are_divided_or_refused():
 
 def test_class_weights_make_every_class_of_an_aspect_weigh_the_same():
     labels = Labels.of(make_pairs(80))
+    before = labels.weight.copy()
     found = balanced(labels, "weights")
+    np.testing.assert_array_equal(labels.weight, before)
     for a in range(3):
         own = labels.aspect == a
         masses = [found.weight[own & (labels.score == c)].sum() for c in labels.classes[a]]
