@@ -90,6 +90,7 @@ def test_a_raters_agreement_is_with_the_majority_of_the_others():
     # of 2 against 1: each of the two sees a tie beside itself, the one sees two against it
     assert rater_agreement(np.array([[2, 0, 1]])) == {"n": 1, "agreement": 0.0}
     assert rater_agreement(np.array([[3, 5, 1]])) == {"n": 4, "agreement": 0.75}
+    assert type(rater_agreement(np.array([[3, 5, 1]]))["n"]) is int, "as JSON has it"
     assert rater_agreement(np.array([[1, 4, 0], [0, 1, 0]])) == {"n": 0, "agreement": None}
 
 

@@ -121,6 +121,9 @@ def test_a_set_is_measured_by_the_first_repeat_on_what_is_predicted(labels):
     own = np.flatnonzero(rows & (labels.aspect == 0))
     assert found["logic"]["n"] == (own % 3 != 0).sum() and found["logic"]["auroc"]["value"] == 1
     assert found["logic"]["gain_over_other"]["auroc"]["value"] == 1 and list(found) == ["logic", "correctness", "style"]
+    seen = replace(labels, score=np.where((labels.aspect == 0) & (labels.score == 2), 3, labels.score))
+    classes = set_evidence({"judge": predicted(labels, right)}, seen, rows, 30, 0)["logic"]["classes"]
+    assert classes == [2, 3, 5] and {type(one) for one in classes} == {int}, "a level that no fit has seen"
     one_kind = np.isin(labels.question, ["q0", "q2"])
     assert set_evidence({"judge": ours}, labels, one_kind, 30, 0) == {}
 

@@ -118,6 +118,7 @@ def test_rivals_are_the_models_own_loss_and_its_own_attention(judge_of_a_languag
     own = own_rivals.of_tokens(pair["question"], pair["prediction"])
     ids = torch.tensor([judge.encode(pair)["chat"].input_ids])
     assert len(own["surprisal"]) == ids.shape[1] and own["surprisal"][0] == 0
+    assert {type(one) for values in own.values() for one in values} == {float}
     language_model.set_attn_implementation("eager")
     with torch.inference_mode():
         told = language_model(ids, labels=ids, output_attentions=True)
