@@ -146,6 +146,33 @@ def test_depth_is_counted_from_the_row(tmp_path, depth, is_read):
         assert is_read or (f"at most {MAX_DEPTH} deep" in fault and raw == text)
 
 
+def test_tables_that_name_their_columns_once_are_rows_and_several_lists_are_none(tmp_path):
+    def read(value):
+        return [row for _, row, *_ in entries(tmp_path / "x.json", json.dumps(value).encode())]
+
+    assert read({"columns": ["a", "b"], "data": [[1, 2], [3, None]]}) == [{"a": 1, "b": 2}, {"a": 3, "b": None}]
+    for wrong in (
+        {"columns": ["a", "a"], "data": [[1, 2]]}, {"columns": ["a"], "data": [[1, 2]]}, {"columns": ["a"], "data": 1},
+        {"columns": ["a", 1], "data": [[1, 2]]}, {"columns": "a", "data": [[1]]}, {"columns": ["a"], "data": [1]},
+        {"columns": ["a"], "data": []},
+    ):  # fmt: skip
+        with pytest.raises(DataFileError, match="expects a JSON array of objects"):
+            read(wrong)
+    with pytest.raises(DataFileError, match="one list of rows, but holds data and rows. Write the rows"):
+        read({"rows": [{"a": 1}], "data": [{"a": 2}]})
+    assert read({"rows": [{"a": 1}], "data": [], "columns": []}) == [{"a": 1}]
+    with pytest.raises(DataFileError, match="expects each key once in an object, but 'a' stands there twice"):
+        entries(tmp_path / "x.json", b'{"data": [{"a": 1, "b": 2, "a": 3}]}')
+
+
+def test_an_object_of_more_parts_than_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "MOST_PARTS", 4)
+    assert len(entries(tmp_path / "x.json", b'{"data": [{"a": 1}, {"a": 2}]}')) == 2
+    for more in (b"{}", b"[]"):
+        with pytest.raises(DataFileError, match="expects at most 4 lists and objects. Write its rows as JSON Lines"):
+            entries(tmp_path / "x.json", b'{"data": [{"a": 1}, {"a": %s}]}' % more)
+
+
 def test_rows_that_tools_put_into_objects_are_found(tmp_path):
     rows = [{"a": 1}, {"a": 2}]
     for path in CONTAINERS:
@@ -559,4 +586,5 @@ def test_standard_input_may_begin_with_a_mark(monkeypatch):
 def test_numbers_on_which_reading_rests_are_what_they_were():
     assert (texts.CHUNK, texts.LONGEST_ITEM, texts.LONGEST_LINE, texts.LONGEST_TOKEN) == (2**20, 2**26, 2**28, 16)
     assert (texts.MAX_CSV_FIELD, texts.MAX_DEPTH, SMALLEST_SHARE) == (2**30, 200, 10**9)
+    assert (texts.MOST_PARTS, arrows.MOST_BYTES, arrows.END) == (2**24, 2**30, b"\xff\xff\xff\xff\0\0\0\0")
     assert (arrows.BATCH_ROWS, arrows.HEAD, arrows.TAIL) == (256, 8, 10)

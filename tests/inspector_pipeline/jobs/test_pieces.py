@@ -210,6 +210,20 @@ def test_ranks_are_by_group_with_ties_in_order():
     assert rank(scores, None, 0.6, None).kept.tolist() == [4, 1, 2]
 
 
+def test_an_input_that_is_changed_while_it_is_filtered_is_refused(tmp_path, monkeypatch):
+    source, add = scored(tmp_path, [{"total_score": 1}, {"total_score": 2}]), RowsOnDisk.add
+
+    def add_and_change(rows, entry):
+        add(rows, entry)
+        with open(source, "a") as file:
+            file.write('{"total_score": 3}\n')
+
+    monkeypatch.setattr(RowsOnDisk, "add", add_and_change)
+    with pytest.raises(DataFileError, match="expects to stay as it is while it is read, but was changed"):
+        filter_job(FilterJob(source, best=1, output=str(tmp_path / "o.jsonl")))
+    assert not (tmp_path / "o.jsonl").exists()
+
+
 def test_a_group_is_a_value_whatever_its_type_and_the_order_of_its_keys(tmp_path, monkeypatch):
     made, plain = [], filters.tempfile.NamedTemporaryFile
     monkeypatch.setattr(filters.tempfile, "NamedTemporaryFile", lambda **how: made.append(how) or plain(**how))
@@ -433,6 +447,7 @@ def test_a_folder_goes_on_with_its_own_job_alone(tmp_path):
         ({"settings": {"part_rows": 2, "x": 1}}, r"settings\.x was None, is 1"),
         ({"threads": 2}, "threads was 1, is 2; set OMP_NUM_THREADS=1 to go on"),
         ({"versions": {**manifest()["versions"], "torch": "3"}}, "versions.torch was '2', is '3'"),
+        ({"columns": {"a": 1}}, r"columns was \[\], is \{'a': 1\}"),
     ):
         with pytest.raises(DataFileError, match=message):
             settle_manifest(tmp_path, manifest(**changes))
