@@ -451,6 +451,26 @@ def test_files_of_one_kind_are_found_in_order_and_others_named(tmp_path):
         find_sources(str(tmp_path / "only"))
 
 
+def test_a_place_is_a_file_before_it_is_a_pattern_and_what_is_wrong_with_it_is_told(tmp_path):
+    (tmp_path / "[x].jsonl").write_text("{}\n")
+    assert [one.name for one in find_sources(str(tmp_path / "[x].jsonl"))] == ["[x].jsonl"]
+    (tmp_path / "x.txt").touch()
+    for name, message in (
+        ("x.txt", r"expects a suffix of .*, but got '\.txt'"),
+        ("no.jsonl", "no.jsonl could not be read: No such file or directory. Check the path"),
+        ("no", "expects a file or a folder, but there is none. For the id of a dataset"),
+        ("no*", r"expects files of \.json.*, but there is none\. Check"),
+    ):
+        with pytest.raises(DataFileError, match=message):
+            find_sources(str(tmp_path / name))
+    with pytest.raises(DataFileError, match="expects a suffix of .* but got 'none'"):
+        file_source(tmp_path / "no", "no")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataFileError, match="expects a regular file, since it is read more than once"):
+        file_source(tmp_path / "pipe.jsonl", "pipe")
+    assert (texts._in_words(ValueError("so")), texts._in_words(RecursionError())) == ("so", "RecursionError")
+
+
 def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
     for name in ("closed", "open"):
         (tmp_path / name).mkdir()

@@ -20,6 +20,7 @@ from inspector_pipeline.columns import Late
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, SettingsError
 from inspector_pipeline.files.entries import Entry
 from inspector_pipeline.files.tables import Source, write_rows
+from inspector_pipeline.jobs import abstain as abstaining
 from inspector_pipeline.jobs import drift as drifting
 from inspector_pipeline.jobs import filter as filters
 from inspector_pipeline.jobs import manifest as manifests
@@ -837,6 +838,13 @@ def test_a_window_gives_each_pair_a_result_or_a_reason():
     assert judge.options == {"keep_places": True} and judge.asked[-1] == (1, {"explain": True})
     score_window(judge, [1, 2, 3], 2)
     assert [n for n, _ in judge.asked] == [2, 2, 1, 1, 1, 2, 1]
+
+
+def test_a_judge_abstains_by_the_field_that_it_ranks_by(monkeypatch):
+    monkeypatch.setattr(abstaining, "scales_of", lambda config, field: (config, field))
+    for name, field in (("j_expected_a", "expected_a"), (None, None)):
+        columns = SimpleNamespace(rank_by=name, prefix="j_")
+        assert abstaining.judged_scales(columns, "config") == ("config", field)
 
 
 def test_marks_are_written_once_however_often(tmp_path):
