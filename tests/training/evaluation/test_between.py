@@ -77,6 +77,12 @@ def test_too_few_generators_or_one_label_tell_nothing():
     assert between_generators(score, label, question, named)["n_generators"] == 5
 
 
+def test_one_generator_has_no_effect():
+    found = generator_effects(np.array([1.0, 2.0, 5.0]), np.array([0.0, 1.0, 1.0]), ["q", "q", "r"], ["a"] * 3)
+    assert found.adjusted and found.mean.tolist() == [[0.0, 0.0]] and not found.covariance.any()
+    assert found.residual.tolist() == [[-0.5, -0.5], [0.5, 0.5], [0.0, 0.0]] and found.question.tolist() == [0, 0, 1]
+
+
 def test_answers_that_are_all_alike_beside_question_and_generator_have_no_slope():
     found = Effects(
         np.array(["a"]), np.zeros((1, 2)), np.zeros((1, 2, 2)), np.array([[1.0, 0.0]]), np.zeros(1, int), True

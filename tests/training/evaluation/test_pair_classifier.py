@@ -243,6 +243,26 @@ def test_states_are_standardised_in_double_precision(monkeypatch):
     assert not asked[1][0].any() and model.heads.weight.detach().numpy() == pytest.approx(np.full((2, 2), 1e6))
 
 
+def test_a_regression_is_asked_for_as_little_as_some_hundred_labels_need(monkeypatch):
+    asked = []
+
+    class Model:
+        def __init__(self, **how):
+            asked.append(how)
+
+        def fit(self, x, y):
+            self.coef_, self.intercept_ = np.ones((1, 2)), np.array([3.0])
+            return self
+
+    monkeypatch.setattr(pair_classifier, "LogisticRegression", Model)
+    weight, bias = pair_classifier._regression(np.zeros((4, 2)), np.array([0, 2, 2, 0]), 4)
+    assert asked == [{"C": pair_classifier.FROZEN_C, "max_iter": 2000}]
+    never = pair_classifier.NEVER
+    assert weight.tolist() == [[0, 0], [0, 0], [1, 1], [0, 0]] and bias.tolist() == [0.0, never, 3.0, never]
+    weight, bias = pair_classifier._regression(np.zeros((4, 2)), np.array([1, 1, 1, 1]), 2)
+    assert len(asked) == 1 and not weight.any() and bias.tolist() == [never, 0.0]
+
+
 def test_a_kept_model_is_named_by_what_it_was_trained_on(tmp_path):
     labels = labels_of({"a": 2, "b": 5}, {"a": 4}, {"b": 1}, {})
     kept = KeptClassifier(tmp_path, TrainingConfig(), PAIRS, labels)

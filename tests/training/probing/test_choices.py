@@ -477,6 +477,33 @@ def test_fits_do_not_depend_on_how_much_all_weights_or_directions_are():
     assert (nothing.n_aspects, train.n_aspects, lone.n_aspects) == (0, 2, 2)
 
 
+def test_scikit_learn_is_asked_for_what_dual_fits_need(monkeypatch):
+    asked = []
+
+    def made(name):
+        class Model:
+            def __init__(self, **how):
+                asked.append((name, how))
+
+            def fit(self, x, above, sample_weight):
+                self.coef_ = np.zeros((1, x.shape[1]))
+                return self
+
+        return Model
+
+    for module in (fits, preferences):
+        monkeypatch.setattr(module, "LogisticRegression", made("logistic"))
+    monkeypatch.setattr(fits, "LinearSVC", made("svc"))
+    rows = Rows(np.arange(4), np.zeros(4, dtype=int), np.ones(4), np.arange(4).astype(str))
+    target = Target(np.arange(4.0), np.arange(4), np.arange(4) > 1)
+    for head in ("logistic", "svc", "ordinal"):
+        fits.fit_each(np.eye(4), rows, target, [Setting(head, 4.0, 0.0)])
+    how = {"C": 0.25, "fit_intercept": False, "max_iter": 2000}
+    assert asked == [("logistic", how), ("svc", {**how, "dual": False}), ("logistic", how)]
+    preferences.odds_weights(np.eye(4), np.array([1.0, 0, 1, 1]), np.ones(4), 4.0)
+    assert asked[3] == ("logistic", how)
+
+
 def test_what_is_no_number_stays_so_and_indefinite_systems_are_solved():
     assert np.isnan(fits._solved(np.full((2, 2), np.nan), np.ones(2))).all()
     np.testing.assert_array_equal(fits._solved(np.eye(2), np.array([np.nan, 1.0])), [np.nan, 1.0])
@@ -516,6 +543,11 @@ def test_a_questions_stratum_is_its_first_label_of_the_rarest_aspect(monkeypatch
     assert asked.pop("folds") == 3 and asked.pop("options") == {"shuffle": True, "random_state": 8}
     assert asked == {f"q{i}": f"1 {own[1] % 2}" if i < 5 else f"0 {own[0]}" for i, own in enumerate(scores)}
     assert question_names([]) == []
+    for n, strata in ((3, ["0 2"] * 3 + ["0 5"] * 2), (2, [""] * 4)):  # as many of a kind as there are folds, or fewer
+        own = [LabelledPair(i, f"Q{i}", "x", {"a": 2 if i < n else 5}) for i in range(n + 2)]
+        asked.clear()
+        assert list(question_folds(Labels.of(own), 3, 8)) == []
+        assert [asked[str(i)] for i in range(n + 2)] == strata
 
 
 def test_questions_are_one_where_they_share_a_text_or_an_id():

@@ -233,6 +233,11 @@ def test_the_shallowest_view_within_the_tolerance_is_fitted(simulated, monkeypat
         monkeypatch.setattr(preferring, "_sweep", lambda *_, found=found: found)
         fitted = fit_preference(design, np.arange(30), config)
         assert fitted.depth == depth and fitted.explained == found
+    other = View("chat", ("last",), "one")
+    for values, best in (((0.5, 0.6), other), ((0.6, 0.5), view), ((0.5, 0.5), view)):
+        found = {view: {2: values[0]}, other: {2: values[1]}}
+        monkeypatch.setattr(preferring, "_sweep", lambda *_, found=found: found)
+        assert fit_preference(design, np.arange(30), config).view == best
     choice = fitted.choice
     assert (choice.depth, choice.curve, choice.sweep) == (1, found[view], {str(view): found[view]})
     assert choice.settings[0].head == "logistic" and choice.settings[0].sharing == 0.0
