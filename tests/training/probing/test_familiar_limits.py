@@ -90,6 +90,9 @@ def test_one_question_cannot_be_held_out():
     few = texts([(f"Question {i % 3}?", "x", "a") for i in range(9)])  # most of the folds are empty
     found = _hold_out(few, np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32), FamiliarityConfig(folds=99))
     assert sorted(found.row.tolist()) == list(range(9)) and len(set(found.group.tolist())) == 3
+    states = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    found = _hold_out(texts([(f"Question {i}?", "x", "a") for i in range(3)]), states, FamiliarityConfig(folds=99))
+    assert sorted(found.row.tolist()) == [0, 1, 2], "two rows are enough to fit on"
 
 
 def test_a_limit_is_as_far_as_rows_of_one_group_go_beyond_the_others():

@@ -58,6 +58,10 @@ def test_inner_products_are_those_of_the_features(design, reading, layers):
         block = np.ix_(units[own], units[own])
         np.testing.assert_allclose(design.gram(view, depth)[block], x[own] @ x[own].T, rtol=1e-9)
         np.testing.assert_array_equal(design.stack(view, depth)[units], x.astype(np.float32))
+        unwanted = np.setdiff1d(units, units[own])
+        for scaling in ("none", "standard", "whiten"):
+            found = design.scaled(replace(view, scaling=scaling), depth, np.unique(units[own]))
+            assert len(unwanted) and (scaling == "whiten" or not found[unwanted].any()), "unless they are asked for"
 
 
 @READINGS
