@@ -139,6 +139,7 @@ def test_epsilon_is_added_to_the_mean_square(eps):
 def test_a_packs_rows_are_found_by_their_ranges():
     packed = PackPooling.of([[(0, 2), (5, 7)], [(2, 5)]], [(3, 6), (0, 1)], [6, 3], 7)
     assert packed.responses == [[(1, 2), (5, 7)], [(2, 3)]] and packed.lengths == [6, 3]
+    assert PackPooling.of([[(0, 2), (5, 7)]], [(2, 4)], [4], 7).responses == [[(5, 7)]], "no empty ranges"
     states = torch.arange(7.0).unsqueeze(1)
     past = Pooled(torch.tensor([10.0]), torch.tensor([-1.0]), torch.tensor([9.0]))
 

@@ -206,6 +206,18 @@ def test_an_array_is_read_the_same_in_pieces_of_any_size(tmp_path, monkeypatch, 
         assert len(found) > kept and found[kept][0] == f"x.json: item {kept + 1}"
 
 
+def test_a_fault_is_certain_where_no_further_text_could_mend_it(monkeypatch):
+    text = "x" * 40
+
+    def is_certain(pos, at=0, said="Expecting value"):
+        return texts._is_certain(json.JSONDecodeError(said, text, pos), text, at)
+
+    assert [is_certain(pos) for pos in (0, 23, 24, 39)] == [True, True, False, False]
+    assert not is_certain(0, said="Unterminated string starting at") and texts._is_certain(RecursionError(), text, 0)
+    monkeypatch.setattr(texts, "LONGEST_ITEM", 30)
+    assert [is_certain(39, at) for at in (9, 10, 11)] == [True, False, False]
+
+
 def test_bytes_that_are_no_utf8_are_told_but_spelt_surrogates_are_text(tmp_path):
     found = entries(tmp_path / "x.json", b'[{"a": "\xff"}, {"a": "\\udc80x"}, {"a": 1}]')
     assert found[0][2] == "expects UTF-8, but some of its bytes are not" and found[2][1:3] == ({"a": 1}, None)

@@ -143,7 +143,6 @@ def test_drift_is_the_share_of_rows_that_would_have_to_be_others():
     )
 
 
-@pytest.mark.parametrize(("n", "far"), [(100, 0.25 + 0.5 * np.sqrt(2) / 10), (4, 0.25 + 0.5 * np.sqrt(2) / 2)])
 def test_what_lies_just_at_the_distance_is_far():
     drift = Drift(FIT, 0.15, {})
     for i in range(8):  # by so few rows shares move by 1/4
@@ -153,6 +152,7 @@ def test_what_lies_just_at_the_distance_is_far():
     assert report["unfamiliar"]["far"] and drifting.FAR_UNFAMILIAR + 0.25 == 0.5 - 0.15
 
 
+@pytest.mark.parametrize(("n", "far"), [(100, 0.25 + 0.5 * np.sqrt(2) / 10), (4, 0.25 + 0.5 * np.sqrt(2) / 2)])
 def test_few_rows_are_far_only_where_chance_does_not_explain_it(n, far):
     for ones in range(n + 1):
         drift = Drift(FIT, 0.0, {})
@@ -301,7 +301,9 @@ def test_one_row_of_nought_and_all_of_nought_that_are_kept_are_no_fault(tmp_path
 
 @pytest.mark.parametrize("schema", [None, pa.schema([("n", pa.int64())])])
 @pytest.mark.parametrize("n", [1, BUFFER_ROWS, BUFFER_ROWS + 1, 3 * BUFFER_ROWS + 5])
-def test_rows_on_the_disk_come_in_any_order(tmp_path, schema, n):
+def test_rows_on_the_disk_come_in_any_order(tmp_path, schema, n, monkeypatch):
+    held, flush = [], RowsOnDisk._flush
+    monkeypatch.setattr(RowsOnDisk, "_flush", lambda rows: held.append(len(rows._buffer)) or flush(rows))
     with (tmp_path / "x").open("wb") as file:
         rows = RowsOnDisk(file, schema)
         whole = pa.table({"n": list(range(n))})
@@ -309,6 +311,7 @@ def test_rows_on_the_disk_come_in_any_order(tmp_path, schema, n):
             rows.add(Entry("x", {"n": i}, cells=None if schema is None else (whole, i)))
         order = np.random.default_rng(0).permutation(n)
         found = list(rows.in_order(order))
+    assert held == [BUFFER_ROWS] * (n // BUFFER_ROWS) + [n % BUFFER_ROWS]
     assert [own["n"] for own, _ in found] == order.tolist() and all(table.num_rows == 1 for _, table in found)
     if schema is not None:
         assert [table["n"][0].as_py() for _, table in found] == order.tolist()
@@ -513,7 +516,7 @@ def test_a_job_is_finished_once_it_has_all_its_parts(tmp_path, rows):
 
 
 @pytest.mark.parametrize("wrong", [{"rows": -1}, {"rows": True}, {"rows": 1.0}, {"settings": {"part_rows": 0}}])
-def test_a_manifest_of_other_numbers_is_none(tmp_path, wrong, monkeypatch):
+def test_a_manifest_of_other_numbers_is_none(tmp_path, monkeypatch, wrong):
     asked, read = [], Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda path, **how: asked.append(how) or read(path, **how))
     write_json(tmp_path / "_manifest.json", manifest(**wrong))
@@ -785,6 +788,16 @@ def test_settings_that_do_not_fit_the_input_and_folders_that_cannot_be_written_a
         scoring.score_job(ScoreJob(table, str(tmp_path / "out"), columns={"prediction": "other"}), judge)
     with pytest.raises(DataFileError, match="x.jsonl expects to be a folder that can be written, but: (Not|File)"):
         scoring.score_job(ScoreJob(source, source), judge)
+
+
+def test_one_worker_is_this_process_and_draws_its_bar(judge, tmp_path, monkeypatch):
+    source, made, progress = scored(tmp_path, [{"question": "Q?", "prediction": "p"}]), [], scoring.Progress
+    monkeypatch.setattr(scoring, "run_workers", None)
+    monkeypatch.setattr(
+        scoring, "Progress", lambda *given, **how: made.append((given[0], how)) or progress(*given, **how)
+    )
+    assert scoring.score_job(ScoreJob(source, str(tmp_path / "out"), workers=1), judge)["scored"] == 1
+    assert made == [("shard 0/1", {"disable": False})]
 
 
 def test_a_worker_does_and_seals_its_parts():

@@ -552,6 +552,9 @@ def test_effects_of_generators_and_what_their_error_is_by_hand():
     lone = between_generators(np.append(score.ravel(), 9.0), np.append(label.ravel(), 1.0), np.append(question, "z"),
                               np.append(generator, "once"))  # fmt: skip
     assert lone["n_generators"] == k and lone["n_rows"] == n * k
+    twice = between_generators(np.append(score.ravel(), [9.0, 8.0]), np.append(label.ravel(), [1.0, 0.0]),
+                               np.append(question, ["z", "0"]), np.append(generator, ["more"] * 2))  # fmt: skip
+    assert twice["n_generators"] == k + 1 and twice["by_generator"]["more"]["rows"] == 2
 
 
 def test_the_slope_within_questions_is_least_squares():

@@ -83,6 +83,14 @@ def test_marks_are_those_of_the_rows_or_of_the_changed_line():
     planted = [{"id": "x", "question": "?", "form": form, "prediction": text} for form, text in texts.items()]
     (one,) = marked(planted, "rows")
     assert [one.response[a:b] for a, b in one.steps] == ["1. a = 1.", "So b = 7.", "b = 3"] and one.wrong == 1
+    for right, wrong, steps in (
+        ("\nA 1.\nB 2.", "\nA 1.\nB 3.", ["A 1.", "B 3."]),
+        ("A.\n1", "A.\n2", ["A.", "2"]),
+        ("A.\n1 b", "A.\n2 b", ["A.", "2 b"]),
+    ):
+        pair = zip(("worked", "step"), (right, wrong), strict=True)
+        (one,) = marked([{"id": "x", "question": "?", "form": form, "prediction": text} for form, text in pair], "rows")
+        assert [one.response[a:b] for a, b in one.steps] == steps and one.wrong == 1
     gold = {"question": "How many?", "answer": "It is 2+3=<<2+3=5>>5.\nSo 5*2=<<5*2=10>>10.\n#### 10"}
     (one,) = marked([gold, {"question": "?", "answer": "Nobody knows.\n#### 1"}], "rows")
     lines = one.response.split("\n")

@@ -319,5 +319,7 @@ def test_a_p_value_doubles_the_smaller_side_of_the_resamples(left_out, not_above
     nought = np.zeros(len(draws))
     assert gains({"auroc": draws}, {"auroc": nought}, tested=True)["auroc"]["p"] == p
     assert gains({"mae": draws}, {"mae": nought}, tested=True)["mae"]["p"] == p
+    level = {"auroc": np.array([0.5, 0.0, 0.0, 0.0, 1.0])}, {"auroc": np.zeros(5)}
+    assert gains(*level, tested=True)["auroc"]["p"] == 1.0, "what is level lies on either side"
     empty = np.array([0.5, np.nan])
     assert gains({"auroc": empty}, {"auroc": np.zeros(2)}, tested=True)["auroc"]["p"] is None

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from inspector_training.evaluation import question_only, selection
+from inspector_training.evaluation import degenerate, question_only, selection
 from inspector_training.evaluation import scored as scored_rows
 from inspector_training.evaluation.degenerate import AGAINST, RULE, degenerate_evidence, matched_to, rule_value
 from inspector_training.evaluation.scored import (
@@ -176,7 +176,7 @@ def suite(**rows):
     return found, np.array(values, dtype=float)
 
 
-def test_forms_are_compared_question_by_question_with_ties_as_halves():
+def test_forms_are_compared_question_by_question_with_ties_as_halves(monkeypatch):
     worked = "First we take four of them away.\nThe answer is 7."
     rows, value = suite(
         worked={"a": (worked, 3), "b": (worked, 3), "c": (worked, 3)},
@@ -197,6 +197,9 @@ def test_forms_are_compared_question_by_question_with_ties_as_halves():
     assert forms["bare_right"]["lower"] == AGAINST["bare_right"] == "bare_wrong" and forms["bare_right"]["n"] == 1
     assert forms["bare_right"]["above"]["value"] == 1.0 and forms["bare_right"]["rule"]["value"] == 0.5
     assert forms["bare_right"]["solved_by_rule"] is False and forms["bare_wrong"]["unfamiliar"] == 1.0
+    monkeypatch.setattr(degenerate, "SOLVED", 1.0)  # at it is enough
+    whole = degenerate_evidence(Scored(rows, "f", value, flags, [None] * len(rows)), 5)
+    assert whole["forms"]["talk"]["solved_by_rule"] is True and whole["n_seen"] is None
     with pytest.raises(DataFileError, match="expects one talk of each question, but 'a' has two"):
         degenerate_evidence(Scored([*rows, rows[3]], "f", np.zeros(len(rows) + 1), [], []))
     with pytest.raises(DataFileError, match="worked right solutions and other forms"):

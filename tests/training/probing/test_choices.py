@@ -117,24 +117,24 @@ def test_the_least_settings_are_taken():
 
 
 def test_the_targets_of_other_scales_are_put_on_one_of_five():
-    classes = (Levels([0, 10], 5), Levels([1, 5], 4), [0, 1], Levels([-1, 1], 1))
-    aspect = np.repeat(np.arange(4), 2)
-    score = np.array([0, 10, 1, 5, 0, 1, -1, 1])
+    classes = (Levels([0, 10], 5), Levels([1, 5], 4), [0, 1], Levels([-1, 1], 1), Levels([0, 5], 3))
+    aspect = np.repeat(np.arange(5), 2)
+    score = np.array([0, 10, 1, 5, 0, 1, -1, 1, 0, 5])
     labels = Labels(
-        tuple("abcd"),
+        tuple("abcde"),
         classes,
-        (True,) * 4,
+        (True,) * 5,
         aspect,
         aspect,
         aspect.astype(str),
         score,
-        np.ones(8),
-        np.zeros(8, bool),
-        np.arange(8),
+        np.ones(10),
+        np.zeros(10, bool),
+        np.arange(10),
     )
     found = Target.of(labels, 4.0)
-    assert found.value.tolist() == [1, 9, 1, 9, 0, 5, 1, 9]
-    assert found.score is score and found.positive.tolist() == [False, True] * 4
+    assert found.value.tolist() == [1, 9, 1, 9, 0, 5, 1, 9, 0, 9]
+    assert found.score is score and found.positive.tolist() == [False, True] * 5
     assert Target.of(labels, 0.0).value.tolist() == score.tolist()
 
 

@@ -265,7 +265,8 @@ def test_ties_alone_and_a_single_comparison_tell_nothing(simulated):
     ties = PreferenceDesign(features, replace(comparisons, won=np.full(120, 0.5)))
     with pytest.raises(TooFewLabelsError, match="preference expects comparisons that somebody won, but all are ties"):
         fit_preference(ties, np.arange(9), SEARCH)
-    assert odds_weights(np.array([[3.0, 1.0]]), np.array([0.0]), np.ones(1), 1.0).tolist() == [0, 0]
+    for won in (0.0, 1.0):
+        assert odds_weights(np.array([[3.0, 1.0]]), np.array([won]), np.ones(1), 1.0).tolist() == [0, 0]
     turns = odds_weights(np.array([[1.0], [-1.0], [2.0], [-2.0]]), np.array([1.0, 0, 1, 0]), np.ones(4), 1.0)
     assert turns[0] > 0, "winners that take turns"
     same = odds_weights(np.array([[1.0], [1.0], [2.0], [2.0]]), np.ones(4), np.ones(4), 1.0)

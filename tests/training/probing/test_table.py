@@ -47,6 +47,7 @@ def test_every_label_is_one_row_with_its_pair_question_and_weight():
         (rated(4, 4), "two different labels of logic, but all are 4"),
         (rated(4, 2, weights={"logic": 0.0}), "weights expects numbers above 0, but question 0 has 0.0 for logic"),
         (rated(4, 2, weights={"logic": float("nan")}), "weights expects numbers above 0"),
+        (rated(4, 2, weights={"logic": float("inf")}), "weights expects numbers above 0"),
     ],
 )
 def test_labels_that_nothing_can_be_fitted_to_are_refused(pairs, message):
