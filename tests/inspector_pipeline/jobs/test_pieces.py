@@ -211,6 +211,14 @@ def test_ranks_are_by_group_with_ties_in_order():
     assert rank(scores, None, 0.6, None).kept.tolist() == [4, 1, 2]
 
 
+def test_columns_that_came_late_are_known_from_there_on(tmp_path, monkeypatch):
+    seen, see = [], filters._Numbers._see_more
+    monkeypatch.setattr(filters._Numbers, "_see_more", lambda own, *what: seen.append(what[1]["a"]) or see(own, *what))
+    rows = [{"a": i, "total_score": i, **({"late": 1} if i > 1 else {})} for i in range(5)]
+    assert filter_job(FilterJob(scored(tmp_path, rows), best=2, output=str(tmp_path / "o.jsonl"))).kept == 2
+    assert seen == [2]
+
+
 def test_an_input_that_is_changed_while_it_is_filtered_is_refused(tmp_path, monkeypatch):
     source, add = scored(tmp_path, [{"total_score": 1}, {"total_score": 2}]), RowsOnDisk.add
 
@@ -686,6 +694,8 @@ def test_an_input_numbers_its_rows_and_takes_what_it_should():
     list(JobInput([source], where=Where("row['n'] > 2"), whole_rows=False))
     assert source.wanted[-1] is None
     assert plain == JobInput([source], {"prediction": "p"}, whole_rows=False), "however far they were read"
+    (alone,) = JobInput([Reader(Entry("1", {"question": "Q?"}))], keys=("question",))
+    assert alone.fault is None
     JobInput([source], {"prediction": "p"}).check_headers()
     assert source.header == ["p", "question"]
 
@@ -786,6 +796,10 @@ def test_settings_that_do_not_fit_the_input_and_folders_that_cannot_be_written_a
     table = scored(tmp_path, [{"question": "Q?", "prediction": "p"}], "x.parquet")
     with pytest.raises(SettingsError, match="expects the column 'other', but has question, prediction"):
         scoring.score_job(ScoreJob(table, str(tmp_path / "out"), columns={"prediction": "other"}), judge)
+    marked = scored(tmp_path, [{"question": "Q?", "prediction": "p", "abstained": 1}], "m.jsonl")
+    with pytest.raises(SettingsError, match="no column of the judge's, but has abstained"):
+        scoring.score_job(ScoreJob(marked, str(tmp_path / "out"), abstain=0.5), judge)
+    assert scoring.score_job(ScoreJob(marked, str(tmp_path / "m")), judge)["scored"] == 1
     with pytest.raises(DataFileError, match="x.jsonl expects to be a folder that can be written, but: (Not|File)"):
         scoring.score_job(ScoreJob(source, source), judge)
 

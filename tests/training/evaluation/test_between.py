@@ -42,6 +42,9 @@ def test_questions_that_only_some_answer_are_adjusted_for():
     assert mean - mean.mean() == pytest.approx([-0.1, 0.1, 0.0], abs=0.005)
     alone = generator_effects(score, score, np.arange(600).astype(str), generator)
     assert not alone.adjusted, "each question is answered by one"
+    means = np.array([score[generator == name].mean() for name in "abc"])
+    assert alone.mean[:, 0] - alone.mean[:, 0].mean() == pytest.approx(means - means.mean())
+    assert alone.residual.mean(axis=0) == pytest.approx([0, 0], abs=1e-12)
 
 
 @pytest.mark.parametrize(("same_quality", "share"), [(False, 1.0), (True, 0.3)])
