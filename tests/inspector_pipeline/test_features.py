@@ -138,6 +138,7 @@ def test_epsilon_is_added_to_the_mean_square(eps):
 
 def test_a_packs_rows_are_found_by_their_ranges():
     packed = PackPooling.of([[(0, 2), (5, 7)], [(2, 5)]], [(3, 6), (0, 1)], [6, 3], 7)
+    assert "_weights_of" not in repr(packed)
     assert packed.responses == [[(1, 2), (5, 7)], [(2, 3)]] and packed.lengths == [6, 3]
     assert PackPooling.of([[(0, 2), (5, 7)]], [(2, 4)], [4], 7).responses == [[(5, 7)]], "no empty ranges"
     states = torch.arange(7.0).unsqueeze(1)
@@ -161,6 +162,10 @@ def test_tokens_shares_are_summed_by_reading_and_by_feature():
     other = Feature("other", 2, "mean")
     weights = {one: torch.tensor([[1.0, 2.0], [0.0, 1.0]]) for one in (mean, last, part, other)}
     shares = TokenShares(weights, {one: torch.tensor([1.0, 0.0]) for one in weights})
+    odd = torch.full((1, 2), 1.003)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = shares.project(odd, mean, 0.0, None)
+    assert found.dtype == torch.float32 and torch.equal(found, shares.project(odd, mean, 0.0, None))
     states = torch.tensor([[1.0, 0.0], [2.0, 1.0], [4.0, -1.0]])
     projected = shares.project(states, mean, 0.0, None)
     assert projected.tolist() == [[0, 0], [3, 1], [1, -1]]

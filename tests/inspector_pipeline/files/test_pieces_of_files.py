@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -74,7 +75,7 @@ def test_json_is_strict_however_deep():
     )
 
 
-def test_files_are_written_whole_and_leftovers_go(tmp_path):
+def test_files_are_written_whole_and_leftovers_go(tmp_path, monkeypatch):
     path = tmp_path / "a" / "b" / "[x].json"
     write_atomically(path, "é")
     write_atomically(path, "é2")
@@ -83,6 +84,10 @@ def test_files_are_written_whole_and_leftovers_go(tmp_path):
     (path.parent / ".y.json.123.tmp").touch()
     (path.parent / ".[x].json.tmp").touch()
     write_whole(path, b"new")
+    gone = path.parent / ".[x].json.9.tmp"
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: [gone])  # by another process, meanwhile
+    write_whole(path, b"new")
+    monkeypatch.undo()
     assert sorted(one.name for one in path.parent.iterdir()) == [".[x].json.tmp", ".y.json.123.tmp", "[x].json"]
     assert file_sha256(path) == "11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437"
     (tmp_path / "folder").mkdir()
@@ -92,8 +97,6 @@ def test_files_are_written_whole_and_leftovers_go(tmp_path):
 
 
 def test_a_suffix_says_format_and_compression(tmp_path):
-    from pathlib import Path
-
     assert [kind_of(Path(name)) for name in ("a.JSONL", "a.csv.GZ", "a.gz", "a.json.zst", "a.gz.json")] == [
         (".jsonl", ""), (".csv", ".gz"), ("", ".gz"), (".json", ".zst"), (".json", "")
     ]  # fmt: skip
@@ -232,7 +235,9 @@ def test_bytes_that_are_no_utf8_are_told_but_spelt_surrogates_are_text(tmp_path)
 def test_turns_in_csv_are_opened_and_a_stretch_may_be_all_that_is_left(tmp_path, monkeypatch):
     rows = b'question_turns,prediction\n"[{""role"": ""user"", ""content"": ""Q""}]",p\nno list,p\n,p\n'
     turns = [row["question_turns"] for _, row, *_ in entries(tmp_path / "x.csv", rows)]
-    assert turns == [[{"role": "user", "content": "Q"}], None, None]
+    assert turns == [[{"role": "user", "content": "Q"}], "no list", None]
+    found = entries(tmp_path / "x.csv", "é,p\n1,2\né,p\n".encode())
+    assert [(row, raw) for _, row, _, raw in found] == [({"é": "1", "p": "2"}, None), (None, '["é", "p"]')]
     monkeypatch.setattr(texts, "broken_stretch", lambda *_: range(3, 9))
     found = entries(tmp_path / "x.csv", b"a,b\n1,2\n3,4\n \n5,\xff\n")
     assert [(place, row, raw) for place, row, _, raw in found] == [
@@ -598,8 +603,6 @@ def test_tables_hold_every_column_and_csv_holds_objects(tmp_path):
 
 
 def test_text_is_read_as_utf8_whatever_the_locale(tmp_path, monkeypatch):
-    from pathlib import Path
-
     asked, read = [], Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda path, **how: asked.append(how) or read(path, **how))
     (tmp_path / "x.json").write_text("[]")

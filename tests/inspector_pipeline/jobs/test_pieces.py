@@ -530,7 +530,7 @@ def test_a_manifest_of_other_numbers_is_none(tmp_path, monkeypatch, wrong):
     write_json(tmp_path / "_manifest.json", manifest(**wrong))
     with pytest.raises(DataFileError, match="expects a job's manifest, but: it names"):
         read_manifest(tmp_path / "_manifest.json")
-    assert asked == [{"encoding": "utf-8"}], "whatever the locale"
+    assert asked and all(how == {"encoding": "utf-8"} for how in asked), "whatever the locale"
 
 
 def test_a_part_is_counted_sealed_and_forgotten(tmp_path):

@@ -80,6 +80,14 @@ def test_too_few_generators_or_one_label_tell_nothing():
     assert between_generators(score, label, question, named)["n_generators"] == 5
 
 
+def test_of_two_questions_each_counts_once():
+    table = np.array([[1.0, 3.0, 2.0], [2.0, 2.0, 8.0]])
+    question, generator = (place.ravel().astype(str) for place in np.indices((2, 3)))
+    found = generator_effects(table.ravel(), table.ravel(), question, generator)
+    spread = table - table.mean(axis=1, keepdims=True)
+    assert found.covariance[:, 0, 0] == pytest.approx(spread.var(axis=0, ddof=1) / 2)
+
+
 def test_one_generator_has_no_effect():
     found = generator_effects(np.array([1.0, 2.0, 5.0]), np.array([0.0, 1.0, 1.0]), ["q", "q", "r"], ["a"] * 3)
     assert found.adjusted and found.mean.tolist() == [[0.0, 0.0]] and not found.covariance.any()

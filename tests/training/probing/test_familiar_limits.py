@@ -204,6 +204,7 @@ def test_few_rows_give_few_directions_and_scales_have_a_floor():
     np.testing.assert_allclose(found["scale"][1:], x[:, 1:].std(axis=0), rtol=1e-4)
     assert {str(values.dtype) for values in found.values()} == {"float32"} and found["residual"].shape == (1,)
     same = fit_space(np.ones((5, 3), np.float32), 2)
+    assert same["residual"][0] == pytest.approx(1e-18) and same["deviation"][0] == pytest.approx(1e-9)
     assert same["scale"].tolist() == [1.0] * 3 and (same["deviation"] > 0).all() and same["residual"][0] > 0
     assert distances({**found, "words": np.arange(3)}, x).shape == (6,)
 

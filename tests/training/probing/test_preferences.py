@@ -233,15 +233,15 @@ def test_the_shallowest_view_within_the_tolerance_is_fitted(simulated, monkeypat
         monkeypatch.setattr(preferring, "_sweep", lambda *_, found=found: found)
         fitted = fit_preference(design, np.arange(30), config)
         assert fitted.depth == depth and fitted.explained == found
+    choice = fitted.choice
+    assert (choice.depth, choice.curve, choice.sweep) == (1, found[view], {str(view): found[view]})
+    assert choice.settings[0].head == "logistic" and choice.settings[0].sharing == 0.0
+    assert set(choice.tried) == {f"penalty {one:g}: log loss" for one in (0.1, 0.3, 1)}
     other = View("chat", ("last",), "one")
     for values, best in (((0.5, 0.6), other), ((0.6, 0.5), view), ((0.5, 0.5), view)):
         found = {view: {2: values[0]}, other: {2: values[1]}}
         monkeypatch.setattr(preferring, "_sweep", lambda *_, found=found: found)
         assert fit_preference(design, np.arange(30), config).view == best
-    choice = fitted.choice
-    assert (choice.depth, choice.curve, choice.sweep) == (1, found[view], {str(view): found[view]})
-    assert choice.settings[0].head == "logistic" and choice.settings[0].sharing == 0.0
-    assert set(choice.tried) == {f"penalty {one:g}: log loss" for one in (0.1, 0.3, 1)}
 
 
 def test_comparisons_are_written_as_tables(simulated):
@@ -269,6 +269,10 @@ def test_ties_alone_and_a_single_comparison_tell_nothing(simulated):
         assert odds_weights(np.array([[3.0, 1.0]]), np.array([won]), np.ones(1), 1.0).tolist() == [0, 0]
     turns = odds_weights(np.array([[1.0], [-1.0], [2.0], [-2.0]]), np.array([1.0, 0, 1, 0]), np.ones(4), 1.0)
     assert turns[0] > 0, "winners that take turns"
+    lost = odds_weights(np.array([[-1.0], [1.0], [-2.0], [2.0]]), np.array([0.0, 1, 0, 1]), np.ones(4), 1.0)
+    assert lost == pytest.approx(turns, abs=1e-3)
+    for odds, won in ((1e4, 0.0), (-1e4, 1.0)):
+        assert log_loss(np.array([odds]), np.array([won]), np.ones(1)) == pytest.approx(-np.log(1e-12), rel=1e-4)
     same = odds_weights(np.array([[1.0], [1.0], [2.0], [2.0]]), np.ones(4), np.ones(4), 1.0)
     assert turns == pytest.approx(same, abs=1e-3)
 
