@@ -1,6 +1,7 @@
 """`inspector serve`: a judge behind HTTP."""
 
 import argparse
+import gc
 import os
 
 from .arguments import JUDGE, add_judge_options, positive
@@ -54,6 +55,8 @@ def _serve(args: argparse.Namespace) -> None:
     key = _api_key()
     log_json_lines()
     config = make_config(load(args), limits, host=args.host, port=args.port, access_log=args.access_log, api_key=key)
+    gc.collect()
+    gc.freeze()  # what was loaded stays: to look through it for garbage would stop all requests for a third of a second
     uvicorn.Server(config).run()
 
 

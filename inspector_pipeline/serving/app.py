@@ -195,6 +195,9 @@ def _add_states(app: FastAPI, service: _Service) -> None:
         is_ready = not (batcher.ended or bodies.ending)
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
+    for path, answer in (("/health", health), ("/ready", ready)):
+        app.head(path, include_in_schema=False)(answer)  # as load balancers ask
+
     told: dict[int | str, dict[str, Any]] = {
         200: {"description": "Prometheus' text", "content": {"text/plain": {"schema": {"type": "string"}}}}
     }

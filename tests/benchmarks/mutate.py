@@ -479,10 +479,12 @@ def main():
     os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
     files = modules(args.only)
     every = [(identity, path, source, lines) for path in files for identity, source, lines in mutants_of(path)]
+    same = {line.partition(" # ")[0] for line in args.equivalent.read_text(encoding="utf-8").splitlines()}
+    moved = {name for name in same if name.partition(":")[0] in files} - {name for name, *_ in every}
+    sys.stderr.writelines(f"named in {args.equivalent}, but no mutant any more: {name}\n" for name in sorted(moved))
     every = [one for one in every if re.search(args.match, one[0])]
     sample = random.Random(args.seed).sample(every, min(args.sample, len(every)))
     found = tried(args, sample, files)
-    same = {line.partition(" # ")[0] for line in args.equivalent.read_text(encoding="utf-8").splitlines()}
     counted = {name: one for name, one in found.items() if name not in same}
     lived = [name for name, one in counted.items() if one == "lived"]
     killed = len(counted) - len(lived)

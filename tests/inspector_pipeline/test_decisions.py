@@ -9,9 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC, LinearSVC
 
+from inspector_pipeline import decisions
 from inspector_pipeline.decisions import (
     PREFERENCE,
     RULES,
+    Rule,
     count_votes,
     couple_pairwise,
     decide_calibrated,
@@ -120,7 +122,8 @@ def test_certain_pairs_keep_a_chance_of_one_in_ten_million():
     decision = decide_votes(torch.tensor([[1e4], [-1e4]]), torch.tensor([-1.0]), torch.tensor([0.0]))
     assert decision.probabilities[0].tolist() == pytest.approx([1, 1e-7], rel=0.1)
     assert 0 < decision.probabilities[1, 0] < 1e-6
-    decision = decide_votes(torch.tensor([[2.0]]), torch.tensor([-1.0]), torch.tensor([0.5]))
+    decision = decide_votes(torch.tensor([[2.0]]), torch.tensor([-1.0]).requires_grad_(), torch.tensor([0.5]))
+    assert not decision.probabilities.requires_grad
     assert decision.probabilities[0, 0].item() == pytest.approx(1 / (1 + np.exp(-1.5)), abs=2e-3)
 
 
@@ -178,6 +181,11 @@ def test_every_rule_says_what_it_needs():
         "calibrated_votes": (10, {"slope": 5, "offset": 5}, True),
         PREFERENCE: (1, {}, False),
     }
+
+
+def test_numbers_on_which_coupling_rests_are_what_they_were():
+    assert (decisions._COUPLING_MAX_ITER, decisions._MIN_PAIR_PROBABILITY) == (100, 1e-7)
+    assert Rule(None, None).takes_members is False
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if name != "votes"])  # which are coupled on the CPU

@@ -116,6 +116,7 @@ def test_unknown_pooling_and_missing_mask_are_refused():
 def test_last_token_is_found_by_mask():
     states = torch.arange(6.0).reshape(2, 3, 1)
     assert last_token(states, torch.tensor([[1, 1, 0], [0, 1, 1]])).flatten().tolist() == [1.0, 5.0]
+    assert last_token(states, torch.tensor([[1, 3, 1], [7, 2, 0]])).flatten().tolist() == [2.0, 4.0], "whatever it says"
 
 
 def test_rms_normalize_has_unit_root_mean_square():
@@ -137,7 +138,9 @@ def test_epsilon_is_added_to_the_mean_square(eps):
 
 def test_a_packs_rows_are_found_by_their_ranges():
     packed = PackPooling.of([[(0, 2), (5, 7)], [(2, 5)]], [(3, 6), (0, 1)], [6, 3], 7)
+    assert "_weights_of" not in repr(packed)
     assert packed.responses == [[(1, 2), (5, 7)], [(2, 3)]] and packed.lengths == [6, 3]
+    assert PackPooling.of([[(0, 2), (5, 7)]], [(2, 4)], [4], 7).responses == [[(5, 7)]], "no empty ranges"
     states = torch.arange(7.0).unsqueeze(1)
     past = Pooled(torch.tensor([10.0]), torch.tensor([-1.0]), torch.tensor([9.0]))
 
@@ -159,6 +162,10 @@ def test_tokens_shares_are_summed_by_reading_and_by_feature():
     other = Feature("other", 2, "mean")
     weights = {one: torch.tensor([[1.0, 2.0], [0.0, 1.0]]) for one in (mean, last, part, other)}
     shares = TokenShares(weights, {one: torch.tensor([1.0, 0.0]) for one in weights})
+    odd = torch.full((1, 2), 1.003)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = shares.project(odd, mean, 0.0, None)
+    assert found.dtype == torch.float32 and torch.equal(found, shares.project(odd, mean, 0.0, None))
     states = torch.tensor([[1.0, 0.0], [2.0, 1.0], [4.0, -1.0]])
     projected = shares.project(states, mean, 0.0, None)
     assert projected.tolist() == [[0, 0], [3, 1], [1, -1]]
@@ -190,13 +197,14 @@ class Backbone:
 
 
 def test_a_pass_is_told_positions_and_layers_and_its_states_are_pooled():
-    backbone, ids, mask = Backbone(), torch.tensor([[9, 1, 2], [3, 4, 9]]), torch.tensor([[0.0, 2, 2], [1, 1, 0]])
+    backbone, ids, mask = Backbone(), torch.tensor([[9, 1, 2], [3, 4, 9]]), torch.tensor([[0.0, 0.5, 2], [1, 1, 0]])
     features = [Feature("chat", 2, "mean"), Feature("chat", 1, "last", "final_norm"), Feature("chat", 2, "mean")]
     features.append(Feature("chat", 0, "response_mean", "rms_normed"))
     arguments = {"input_ids": ids, "attention_mask": mask, "response_mask": mask * torch.tensor([[1, 0, 1]])}
     found = read_features(backbone, torch.nn.Identity(), features, **arguments, rms_norm_eps=3.0)
     asked = backbone.asked
     assert (asked["layers"], asked["cache"]) == ([0, 1, 2], False)
+    assert asked["mask"].dtype == asked["at"].dtype == torch.int64
     assert asked["at"].tolist() == [[0, 0, 1], [0, 1, 1]] and asked["mask"].tolist() == [[0, 1, 1], [1, 1, 0]]
     assert list(found) == list(dict.fromkeys(features))
     assert found[features[0]].tolist() == [[3.5], [5.5]] and found[features[1]].tolist() == [[3.0], [5.0]]

@@ -1,10 +1,14 @@
 """Borders of what is read and written: sizes, depths, suffixes, and what stands where in a file."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
+import sys
 from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +16,7 @@ import pytest
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files import arrow as arrows
+from inspector_pipeline.files import sources
 from inspector_pipeline.files import text as texts
 from inspector_pipeline.files.arrow import (
     _as_bytes,
@@ -70,7 +75,7 @@ def test_json_is_strict_however_deep():
     )
 
 
-def test_files_are_written_whole_and_leftovers_go(tmp_path):
+def test_files_are_written_whole_and_leftovers_go(tmp_path, monkeypatch):
     path = tmp_path / "a" / "b" / "[x].json"
     write_atomically(path, "é")
     write_atomically(path, "é2")
@@ -79,6 +84,10 @@ def test_files_are_written_whole_and_leftovers_go(tmp_path):
     (path.parent / ".y.json.123.tmp").touch()
     (path.parent / ".[x].json.tmp").touch()
     write_whole(path, b"new")
+    gone = path.parent / ".[x].json.9.tmp"
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: [gone])  # by another process, meanwhile
+    write_whole(path, b"new")
+    monkeypatch.undo()
     assert sorted(one.name for one in path.parent.iterdir()) == [".[x].json.tmp", ".y.json.123.tmp", "[x].json"]
     assert file_sha256(path) == "11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437"
     (tmp_path / "folder").mkdir()
@@ -88,8 +97,6 @@ def test_files_are_written_whole_and_leftovers_go(tmp_path):
 
 
 def test_a_suffix_says_format_and_compression(tmp_path):
-    from pathlib import Path
-
     assert [kind_of(Path(name)) for name in ("a.JSONL", "a.csv.GZ", "a.gz", "a.json.zst", "a.gz.json")] == [
         (".jsonl", ""), (".csv", ".gz"), ("", ".gz"), (".json", ".zst"), (".json", "")
     ]  # fmt: skip
@@ -142,6 +149,33 @@ def test_depth_is_counted_from_the_row(tmp_path, depth, is_read):
         assert is_read or (f"at most {MAX_DEPTH} deep" in fault and raw == text)
 
 
+def test_tables_that_name_their_columns_once_are_rows_and_several_lists_are_none(tmp_path):
+    def read(value):
+        return [row for _, row, *_ in entries(tmp_path / "x.json", json.dumps(value).encode())]
+
+    assert read({"columns": ["a", "b"], "data": [[1, 2], [3, None]]}) == [{"a": 1, "b": 2}, {"a": 3, "b": None}]
+    for wrong in (
+        {"columns": ["a", "a"], "data": [[1, 2]]}, {"columns": ["a"], "data": [[1, 2]]}, {"columns": ["a"], "data": 1},
+        {"columns": ["a", 1], "data": [[1, 2]]}, {"columns": "a", "data": [[1]]}, {"columns": ["a"], "data": [1]},
+        {"columns": ["a"], "data": []},
+    ):  # fmt: skip
+        with pytest.raises(DataFileError, match="expects a JSON array of objects"):
+            read(wrong)
+    with pytest.raises(DataFileError, match="one list of rows, but holds data and rows. Write the rows"):
+        read({"rows": [{"a": 1}], "data": [{"a": 2}]})
+    assert read({"rows": [{"a": 1}], "data": [], "columns": []}) == [{"a": 1}]
+    with pytest.raises(DataFileError, match="expects each key once in an object, but 'a' stands there twice"):
+        entries(tmp_path / "x.json", b'{"data": [{"a": 1, "b": 2, "a": 3}]}')
+
+
+def test_an_object_of_more_parts_than_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "MOST_PARTS", 4)
+    assert len(entries(tmp_path / "x.json", b'{"data": [{"a": 1}, {"a": 2}]}')) == 2
+    for more in (b"{}", b"[]"):
+        with pytest.raises(DataFileError, match="expects at most 4 lists and objects. Write its rows as JSON Lines"):
+            entries(tmp_path / "x.json", b'{"data": [{"a": 1}, {"a": %s}]}' % more)
+
+
 def test_rows_that_tools_put_into_objects_are_found(tmp_path):
     rows = [{"a": 1}, {"a": 2}]
     for path in CONTAINERS:
@@ -153,6 +187,8 @@ def test_rows_that_tools_put_into_objects_are_found(tmp_path):
             entries(tmp_path / "x.json", json.dumps(nothing).encode())
     with pytest.raises(DataFileError, match="begins with ''"):
         entries(tmp_path / "x.json", b"  \n ")
+    with pytest.raises(DataFileError, match="If each of its lines is an object, call it .jsonl"):
+        entries(tmp_path / "x.json", b'{"a": 1}\n{"a": 2}\n')
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 20])
@@ -173,6 +209,18 @@ def test_an_array_is_read_the_same_in_pieces_of_any_size(tmp_path, monkeypatch, 
         assert len(found) > kept and found[kept][0] == f"x.json: item {kept + 1}"
 
 
+def test_a_fault_is_certain_where_no_further_text_could_mend_it(monkeypatch):
+    text = "x" * 40
+
+    def is_certain(pos, at=0, said="Expecting value"):
+        return texts._is_certain(json.JSONDecodeError(said, text, pos), text, at)
+
+    assert [is_certain(pos) for pos in (0, 23, 24, 39)] == [True, True, False, False]
+    assert not is_certain(0, said="Unterminated string starting at") and texts._is_certain(RecursionError(), text, 0)
+    monkeypatch.setattr(texts, "LONGEST_ITEM", 30)
+    assert [is_certain(39, at) for at in (9, 10, 11)] == [True, False, False]
+
+
 def test_bytes_that_are_no_utf8_are_told_but_spelt_surrogates_are_text(tmp_path):
     found = entries(tmp_path / "x.json", b'[{"a": "\xff"}, {"a": "\\udc80x"}, {"a": 1}]')
     assert found[0][2] == "expects UTF-8, but some of its bytes are not" and found[2][1:3] == ({"a": 1}, None)
@@ -182,6 +230,20 @@ def test_bytes_that_are_no_utf8_are_told_but_spelt_surrogates_are_text(tmp_path)
         ("x.csv:5", "expects 2 fields, bu"),
     ]  # fmt: skip
     assert found[3][3] == '["d", "\ufffd", "3"]' and found[2][2].endswith("but got 1") and found[2][3] == '["c"]'
+
+
+def test_turns_in_csv_are_opened_and_a_stretch_may_be_all_that_is_left(tmp_path, monkeypatch):
+    rows = b'question_turns,prediction\n"[{""role"": ""user"", ""content"": ""Q""}]",p\nno list,p\n,p\n'
+    turns = [row["question_turns"] for _, row, *_ in entries(tmp_path / "x.csv", rows)]
+    assert turns == [[{"role": "user", "content": "Q"}], "no list", None]
+    found = entries(tmp_path / "x.csv", "é,p\n1,2\né,p\n".encode())
+    assert [(row, raw) for _, row, _, raw in found] == [({"é": "1", "p": "2"}, None), (None, '["é", "p"]')]
+    monkeypatch.setattr(texts, "broken_stretch", lambda *_: range(3, 9))
+    found = entries(tmp_path / "x.csv", b"a,b\n1,2\n3,4\n \n5,\xff\n")
+    assert [(place, row, raw) for place, row, _, raw in found] == [
+        ("x.csv:2", {"a": "1", "b": "2"}, None), ("x.csv:3", None, "3,4"), ("x.csv:5", None, "5,\ufffd")
+    ]  # fmt: skip
+    assert all(fault.endswith("from line 3 on") for *_, fault, _ in found[1:])
 
 
 def test_a_csv_header_is_read_alone(tmp_path):
@@ -284,6 +346,61 @@ def test_types_of_the_same_bytes():
     assert _as_bytes(pa.dictionary(pa.int8(), pa.string(), ordered=True)).ordered
 
 
+def test_texts_that_stand_once_in_a_file_are_written_out_up_to_a_bound(monkeypatch):
+    whole = pa.record_batch({"n": [1, 2, 3], "t": ["ab", "ab", None], "b": [b"x", b"yy", b"x"]})
+    packed = pa.record_batch([whole["n"], whole["t"].dictionary_encode(), whole["b"].dictionary_encode()], list("ntb"))
+    assert arrows._unpacked(packed, whole.schema) == whole == arrows._unpacked(whole, whole.schema)
+    nothing = pa.record_batch([pa.array([None, None], pa.string()).dictionary_encode()], ["t"])
+    assert arrows._unpacked(nothing, pa.schema([("t", pa.string())])).to_pylist() == [{"t": None}] * 2
+    monkeypatch.setattr(arrows, "MOST_BYTES", 4)
+    assert arrows._unpacked(packed, whole.schema) == whole
+    monkeypatch.setattr(arrows, "MOST_BYTES", 3)
+    with pytest.raises(pa.ArrowInvalid, match="3 of its rows hold more than 3 bytes in 't'"):
+        arrows._unpacked(packed, whole.schema)
+
+
+def test_columns_of_texts_that_may_be_too_long_are_read_as_they_stand(monkeypatch):
+    def chunk(name, size, has_dictionary=True):
+        return SimpleNamespace(path_in_schema=name, total_uncompressed_size=size, has_dictionary_page=has_dictionary)
+
+    monkeypatch.setattr(arrows, "MOST_BYTES", 100)
+    chunks = [[chunk("t", 11), chunk("n", 99), chunk("p", 99, False)], [chunk("t", 1), chunk("b", 11), chunk("s", 10)]]
+    groups = [SimpleNamespace(num_columns=3, column=own.__getitem__) for own in chunks]
+    names = {"t": pa.string(), "n": pa.int64(), "p": pa.string(), "b": pa.binary(), "s": pa.large_string()}
+    schema = SimpleNamespace(to_arrow_schema=lambda: pa.schema(list(names.items())))
+    for rows, found in ((10, ["b", "t"]), (9, []), (10**9, ["b", "s", "t"])):
+        metadata = SimpleNamespace(num_row_groups=2, row_group=groups.__getitem__, num_rows=rows)
+        assert arrows._packed_columns(SimpleNamespace(schema=schema, metadata=metadata)) == found
+
+
+def test_a_file_that_holds_other_rows_than_it_names_is_refused():
+    batches = [pa.record_batch({"n": [1, 2]}), pa.record_batch({"n": [3]})]
+    asked = []
+
+    def iter_batches(**how):
+        asked.append(how)
+        return iter(batches)
+
+    for rows in (3, 2, 4):
+        file = SimpleNamespace(iter_batches=iter_batches, metadata=SimpleNamespace(num_rows=rows))
+        found = arrows._parquet_batches(file)
+        assert [next(found), next(found)] == batches
+        if rows == 3:
+            assert list(found) == []
+        else:
+            with pytest.raises(pa.ArrowInvalid, match=f"it names {rows} rows and holds 3"):
+                next(found)
+    assert asked == [{"batch_size": arrows.BATCH_ROWS}] * 3
+
+
+def test_types_are_kept_of_columns_whose_values_make_them_again():
+    assert arrows.kept_types(None, ("a",)) is None
+    fields = {"a": pa.int32(), "used": pa.int8(), "d": pa.dictionary(pa.int8(), pa.string()), "l": pa.list_(pa.int8())}
+    fields |= {"r": pa.run_end_encoded(pa.int32(), pa.int8()), "u": pa.dense_union([pa.field("x", pa.int8())])}
+    found = arrows.kept_types(pa.schema(list(fields.items())), ("used",))
+    assert found == pa.schema([("a", pa.int32()), ("l", pa.list_(pa.int8()))])
+
+
 @pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
 def test_tables_are_read_batch_by_batch(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(arrows, "BATCH_ROWS", 3)
@@ -351,6 +468,77 @@ def test_files_of_one_kind_are_found_in_order_and_others_named(tmp_path):
         find_sources(str(tmp_path / "only"))
 
 
+def test_a_place_is_a_file_before_it_is_a_pattern_and_what_is_wrong_with_it_is_told(tmp_path):
+    (tmp_path / "[x].jsonl").write_text("{}\n")
+    assert [one.name for one in find_sources(str(tmp_path / "[x].jsonl"))] == ["[x].jsonl"]
+    (tmp_path / "x.txt").touch()
+    for name, message in (
+        ("x.txt", r"expects a suffix of .*, but got '\.txt'"),
+        ("no.jsonl", "no.jsonl could not be read: No such file or directory. Check the path"),
+        ("no", "expects a file or a folder, but there is none. For the id of a dataset"),
+        ("no*", r"expects files of \.json.*, but there is none\. Check"),
+    ):
+        with pytest.raises(DataFileError, match=message):
+            find_sources(str(tmp_path / name))
+    with pytest.raises(DataFileError, match="expects a suffix of .* but got 'none'"):
+        file_source(tmp_path / "no", "no")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataFileError, match="expects a regular file, since it is read more than once"):
+        file_source(tmp_path / "pipe.jsonl", "pipe")
+    assert (texts._in_words(ValueError("so")), texts._in_words(RecursionError())) == ("so", "RecursionError")
+
+
+def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_text("{}\n")
+    (tmp_path / "link").symlink_to(tmp_path / "closed")
+    asked = set()
+    may = lambda path, mode: asked.add(mode) or path.name == "open"  # noqa: E731
+    monkeypatch.setattr(sources.os, "access", may)
+    assert skipped_files(str(tmp_path)) == [str(tmp_path / name) for name in ("link", "closed")]
+    assert asked == {os.R_OK | os.X_OK}
+
+
+def test_a_split_of_a_dataset_is_a_source_of_its_name_files_and_rows(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("2")
+    table, asked = pa.table({"n": [1, 2]}), []
+
+    class Loaded:
+        cache_files = [{"filename": str(tmp_path / name)} for name in "ab"]
+        data = table
+
+        def __len__(self):
+            return 2
+
+        def with_format(self, kind):
+            asked.append(kind)
+            return SimpleNamespace(iter=lambda batch_size: asked.append(batch_size) or iter([table]))
+
+    class Missing(Exception):
+        pass
+
+    def load_dataset(*given, **how):
+        if how["split"] == "none":
+            raise Missing("there is none.")
+        asked.append((given, how))
+        return Loaded()
+
+    exceptions = SimpleNamespace(DatasetsError=Missing)
+    module = SimpleNamespace(load_dataset=load_dataset, exceptions=exceptions)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    (source,) = find_sources("org/x", "train", "en")
+    assert (source.name, source.schema, source.path) == ("org/x/en/train", table.schema, None)
+    hashed = " ".join(["train", "2", *(file_sha256(tmp_path / name) for name in "ab")])
+    assert source.sha256() == hashlib.sha256(hashed.encode()).hexdigest()
+    assert [one.place for one in source.entries(["n"])] == [f"org/x/en/train: row {i}" for i in (1, 2)]
+    assert asked == [(("org/x", "en"), {"split": "train"}), "arrow", 256]
+    assert find_sources("org/x", "train")[0].name == "org/x/train"
+    with pytest.raises(DataFileError, match="The split 'none' of org/x could not be loaded: there is none. Check its"):
+        find_sources("org/x", "none")
+
+
 def test_a_source_notices_that_its_file_was_written_again(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text("{}\n")
@@ -414,9 +602,17 @@ def test_tables_hold_every_column_and_csv_holds_objects(tmp_path):
         read_rows(str(tmp_path / "x.jsonl"))
 
 
-def test_standard_input_may_begin_with_a_mark(monkeypatch):
-    import sys
+def test_text_is_read_as_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    asked, read = [], Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: asked.append(how) or read(path, **how))
+    (tmp_path / "x.json").write_text("[]")
+    assert read_json(tmp_path / "x.json") == [] and asked == [{"encoding": "utf-8"}]
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'a,b\r\n"1\r\n2",3\r\n')
+    assert [one.row for one in file_source(path, "x").entries(None)] == [{"a": "1\r\n2", "b": "3"}]
 
+
+def test_standard_input_may_begin_with_a_mark(monkeypatch):
     for data in (b'\xef\xbb\xbf [{"a": 1}]', b'\xef\xbb\xbf{"a": 1}\n'):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         assert read_rows("-") == [{"a": 1}]
@@ -425,4 +621,5 @@ def test_standard_input_may_begin_with_a_mark(monkeypatch):
 def test_numbers_on_which_reading_rests_are_what_they_were():
     assert (texts.CHUNK, texts.LONGEST_ITEM, texts.LONGEST_LINE, texts.LONGEST_TOKEN) == (2**20, 2**26, 2**28, 16)
     assert (texts.MAX_CSV_FIELD, texts.MAX_DEPTH, SMALLEST_SHARE) == (2**30, 200, 10**9)
+    assert (texts.MOST_PARTS, arrows.MOST_BYTES, arrows.END) == (2**24, 2**30, b"\xff\xff\xff\xff\0\0\0\0")
     assert (arrows.BATCH_ROWS, arrows.HEAD, arrows.TAIL) == (256, 8, 10)

@@ -689,7 +689,7 @@ def test_workers_write_what_one_process_writes_and_draw_one_bar(judge, tmp_path,
 def test_by_default_a_job_is_divided_where_that_is_faster(monkeypatch, gain, parts_and_workers):
     monkeypatch.setattr("inspector_pipeline.jobs.workers.WORKERS_GAIN", gain)
     assert {parts: default_workers(parts, 2) for parts in parts_and_workers} == parts_and_workers
-    assert default_workers(100, 1) == 1
+    assert default_workers(100, 1) == default_workers(0, 2) == 1
 
 
 def test_a_job_goes_on_in_the_threads_that_it_was_begun_with(judge, tmp_path, monkeypatch):

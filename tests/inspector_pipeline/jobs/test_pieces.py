@@ -1,8 +1,11 @@
 """The pieces of jobs by themselves: what is counted and told, ranked, dealt out, checked, and put in order."""
 
+import hashlib
 import io
 import json
 import os
+import sys
+from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,15 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from inspector_pipeline.batches import WINDOW_ROWS
+from inspector_pipeline.columns import Late
 from inspector_pipeline.errors import BackboneError, DataFileError, PairError, SettingsError
 from inspector_pipeline.files.entries import Entry
 from inspector_pipeline.files.tables import Source, write_rows
-from inspector_pipeline.jobs import drift, workers
+from inspector_pipeline.jobs import abstain as abstaining
+from inspector_pipeline.jobs import drift as drifting
 from inspector_pipeline.jobs import filter as filters
 from inspector_pipeline.jobs import manifest as manifests
 from inspector_pipeline.jobs import score as scoring
+from inspector_pipeline.jobs import workers
 from inspector_pipeline.jobs.abstain import _mark_lines, _mark_table
 from inspector_pipeline.jobs.drift import FITTED_ON, SHARES, Drift, drift_told
 from inspector_pipeline.jobs.filter import FilterJob, filter_job, rank
@@ -136,6 +143,15 @@ def test_drift_is_the_share_of_rows_that_would_have_to_be_others():
     )
 
 
+def test_what_lies_just_at_the_distance_is_far():
+    drift = Drift(FIT, 0.15, {})
+    for i in range(8):  # by so few rows shares move by 1/4
+        drift.add({"a": 1, "unfamiliar": i < 4})
+    report = drift.report()
+    assert report["levels"]["a"]["distance"] == 0.5 == drifting.FAR + 0.25 and report["levels"]["a"]["far"]
+    assert report["unfamiliar"]["far"] and drifting.FAR_UNFAMILIAR + 0.25 == 0.5 - 0.15
+
+
 @pytest.mark.parametrize(("n", "far"), [(100, 0.25 + 0.5 * np.sqrt(2) / 10), (4, 0.25 + 0.5 * np.sqrt(2) / 2)])
 def test_few_rows_are_far_only_where_chance_does_not_explain_it(n, far):
     for ones in range(n + 1):
@@ -193,6 +209,39 @@ def test_ranks_are_by_group_with_ties_in_order():
     assert rank(scores, None, None, None).kept.tolist() == [4, 1, 2, 3, 0]
     assert rank(scores, None, 0.0, None).kept.tolist() == [] and rank(scores, None, None, 0).kept.tolist() == []
     assert rank(scores, None, 0.6, None).kept.tolist() == [4, 1, 2]
+
+
+def test_columns_that_came_late_are_known_from_there_on(tmp_path, monkeypatch):
+    seen, see = [], filters._Numbers._see_more
+    monkeypatch.setattr(filters._Numbers, "_see_more", lambda own, *what: seen.append(what[1]["a"]) or see(own, *what))
+    rows = [{"a": i, "total_score": i, **({"late": 1} if i > 1 else {})} for i in range(5)]
+    assert filter_job(FilterJob(scored(tmp_path, rows), best=2, output=str(tmp_path / "o.jsonl"))).kept == 2
+    assert seen == [2]
+
+
+def test_an_input_that_is_changed_while_it_is_filtered_is_refused(tmp_path, monkeypatch):
+    source, add = scored(tmp_path, [{"total_score": 1}, {"total_score": 2}]), RowsOnDisk.add
+
+    def add_and_change(rows, entry):
+        add(rows, entry)
+        with open(source, "a") as file:
+            file.write('{"total_score": 3}\n')
+
+    monkeypatch.setattr(RowsOnDisk, "add", add_and_change)
+    with pytest.raises(DataFileError, match="expects to stay as it is while it is read, but was changed"):
+        filter_job(FilterJob(source, best=1, output=str(tmp_path / "o.jsonl")))
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_a_group_is_a_value_whatever_its_type_and_the_order_of_its_keys(tmp_path, monkeypatch):
+    made, plain = [], filters.tempfile.NamedTemporaryFile
+    monkeypatch.setattr(filters.tempfile, "NamedTemporaryFile", lambda **how: made.append(how) or plain(**how))
+    rows = [{"g": {"a": 1, "b": 2}, "total_score": 1}, {"g": {"b": 2, "a": 1}, "total_score": 2}]
+    assert filter_job(FilterJob(scored(tmp_path, rows), per="g", best=1, output=str(tmp_path / "o.jsonl"))).kept == 1
+    times = pa.array([1, 1, 2], pa.timestamp("s"))
+    pq.write_table(pa.table({"g": times, "total_score": [1, 2, 3]}), tmp_path / "t.parquet")
+    job = FilterJob(str(tmp_path / "t.parquet"), per="g", best=1, output=str(tmp_path / "o.parquet"))
+    assert filter_job(job).kept == 2 and made == [{"prefix": "inspector-"}] * 2
 
 
 def scored(folder, rows, name="x.jsonl"):
@@ -260,7 +309,9 @@ def test_one_row_of_nought_and_all_of_nought_that_are_kept_are_no_fault(tmp_path
 
 @pytest.mark.parametrize("schema", [None, pa.schema([("n", pa.int64())])])
 @pytest.mark.parametrize("n", [1, BUFFER_ROWS, BUFFER_ROWS + 1, 3 * BUFFER_ROWS + 5])
-def test_rows_on_the_disk_come_in_any_order(tmp_path, schema, n):
+def test_rows_on_the_disk_come_in_any_order(tmp_path, schema, n, monkeypatch):
+    held, flush = [], RowsOnDisk._flush
+    monkeypatch.setattr(RowsOnDisk, "_flush", lambda rows: held.append(len(rows._buffer)) or flush(rows))
     with (tmp_path / "x").open("wb") as file:
         rows = RowsOnDisk(file, schema)
         whole = pa.table({"n": list(range(n))})
@@ -268,6 +319,7 @@ def test_rows_on_the_disk_come_in_any_order(tmp_path, schema, n):
             rows.add(Entry("x", {"n": i}, cells=None if schema is None else (whole, i)))
         order = np.random.default_rng(0).permutation(n)
         found = list(rows.in_order(order))
+    assert held == [BUFFER_ROWS] * (n // BUFFER_ROWS) + [n % BUFFER_ROWS]
     assert [own["n"] for own, _ in found] == order.tolist() and all(table.num_rows == 1 for _, table in found)
     if schema is not None:
         assert [table["n"][0].as_py() for _, table in found] == order.tolist()
@@ -376,6 +428,20 @@ def test_a_manifest_describes_job_and_judge(judge, tmp_path):
     assert [key for key in prints if prints[key] != changed[key]] == ["weights_sha256"]
     judge.model.config.max_length += 1
     assert judge_fingerprint(judge)["config_sha256"] != changed["config_sha256"]
+    found = []
+    for config in ({"a": 1, "b": Path("x")}, {"b": Path("x"), "a": 1, "dtype": "float32"}):
+        state = {"scale": torch.tensor([2.0]), "w": torch.ones(2, 3).T}
+        model = SimpleNamespace(
+            config=SimpleNamespace(to_dict=lambda config=config: config), name_or_path="org/x", commit="c", revision="r"
+        )
+        model.state_dict, model.dtype = lambda state=state: state, torch.float32
+        tokenizer = SimpleNamespace(backend_tokenizer=SimpleNamespace(to_str=lambda: "\ud800"))
+        found.append(judge_fingerprint(SimpleNamespace(model=model, tokenizer=tokenizer, device=judge.device)))
+    assert found[0] == found[1] and (found[0]["name"], found[0]["revision"]) == ("org/x", "c")
+    weights = (
+        b"scale torch.float32 (1,)" + np.float32(2).tobytes() + b"w torch.float32 (3, 2)" + np.ones(6, "f4").tobytes()
+    )
+    assert found[0]["weights_sha256"] == hashlib.sha256(weights).hexdigest()
 
 
 def manifest(**changes):
@@ -393,6 +459,7 @@ def test_a_folder_goes_on_with_its_own_job_alone(tmp_path):
         ({"settings": {"part_rows": 2, "x": 1}}, r"settings\.x was None, is 1"),
         ({"threads": 2}, "threads was 1, is 2; set OMP_NUM_THREADS=1 to go on"),
         ({"versions": {**manifest()["versions"], "torch": "3"}}, "versions.torch was '2', is '3'"),
+        ({"columns": {"a": 1}}, r"columns was \[\], is \{'a': 1\}"),
     ):
         with pytest.raises(DataFileError, match=message):
             settle_manifest(tmp_path, manifest(**changes))
@@ -446,16 +513,24 @@ def test_a_job_is_finished_once_it_has_all_its_parts(tmp_path, rows):
     with pytest.raises(DataFileError, match=f"expects the {n} parts of its job, but holds part-00000{n}.jsonl too"):
         check_finished(tmp_path)
     parts.path(n).unlink()
+    parts.path(n - 1).unlink()
+    parts.path(n - 1).mkdir()
+    with pytest.raises(DataFileError, match=f"but holds part-00000{n - 1}.jsonl too"):
+        check_finished(tmp_path)
+    parts.path(n - 1).rmdir()
     parts.path(n - 1).write_text("[]\n")
     with pytest.raises(DataFileError, match="expects to be as it was written"):
         check_finished(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [{"rows": -1}, {"rows": True}, {"rows": 1.0}, {"settings": {"part_rows": 0}}])
-def test_a_manifest_of_other_numbers_is_none(tmp_path, wrong):
+def test_a_manifest_of_other_numbers_is_none(tmp_path, monkeypatch, wrong):
+    asked, read = [], Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: asked.append(how) or read(path, **how))
     write_json(tmp_path / "_manifest.json", manifest(**wrong))
     with pytest.raises(DataFileError, match="expects a job's manifest, but: it names"):
         read_manifest(tmp_path / "_manifest.json")
+    assert asked and all(how == {"encoding": "utf-8"} for how in asked), "whatever the locale"
 
 
 def test_a_part_is_counted_sealed_and_forgotten(tmp_path):
@@ -496,6 +571,9 @@ def test_a_file_that_is_written_by_another_is_not_touched(tmp_path):
         file.write(b"whole")
         assert not path.exists()
     assert path.read_bytes() == b"whole" and [one.name for one in tmp_path.iterdir()] == ["x"]
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
     (tmp_path / ".x.tmp").write_bytes(b"left by a killed run")
     with pytest.raises(ValueError, match="stop"), whole_file(path) as file:
         file.write(b"half")
@@ -566,6 +644,7 @@ def test_tables_of_some_columns_are_joined_to_all():
     schema = pa.schema([("a", pa.int64()), ("b", pa.string())])
     found = joined([pa.table({"a": pa.array([1], pa.int32())}), pa.table({"a": pa.array([2], pa.int32())})], schema)
     assert found.schema == schema and found.to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": None}]
+    assert found["a"].num_chunks == found["b"].num_chunks == 1
 
 
 def test_a_reject_comes_with_all_that_is_known_of_it():
@@ -615,6 +694,8 @@ def test_an_input_numbers_its_rows_and_takes_what_it_should():
     list(JobInput([source], where=Where("row['n'] > 2"), whole_rows=False))
     assert source.wanted[-1] is None
     assert plain == JobInput([source], {"prediction": "p"}, whole_rows=False), "however far they were read"
+    (alone,) = JobInput([Reader(Entry("1", {"question": "Q?"}))], keys=("question",))
+    assert alone.fault is None
     JobInput([source], {"prediction": "p"}).check_headers()
     assert source.header == ["p", "question"]
 
@@ -683,6 +764,78 @@ def test_rows_of_another_layout_come_with_their_pairs():
     ]
 
 
+def test_rows_that_stay_as_they_are_are_checked_for_what_came_late():
+    class Plain:
+        def settle(self, sample, names):
+            late = Late(frozenset({"context"}), frozenset({"ctx"}))
+            return SimpleNamespace(read=None, plain={"question": "q"}, used=(), late=late)
+
+    found = [Entry("1", {"q": 1}), Entry("2", {"q": 2, "context": "x"}), Entry("3", {"context": "x"}, "bad")]
+    asked = []
+    schema = pa.schema([("q", pa.int64()), ("Context", pa.string())])
+    source = Source("x", lambda: "", schema, lambda columns: asked.append(columns) or iter(map(copy, found)))
+    (again,), columns, is_read = settled([source], Plain())
+    assert (columns, is_read) == ({"question": "q"}, False)
+    read = list(again.entries(["q"]))
+    assert [one.fault and one.fault[:23] for one in read] == [None, "A row has 'context', bu", "bad"]
+    assert asked[1:] == [["q", "Context"]] and list(again.entries(None))[1].fault and asked[2] is None
+    nothing = SimpleNamespace(read=None, plain=None, used=(), late=Late(frozenset(), frozenset()))
+    assert settled([source], SimpleNamespace(settle=lambda *_: nothing)) == ([source], {}, False)
+
+
+def test_where_expects_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "simpleeval", None)
+    with pytest.raises(DataFileError, match="--where expects the package simpleeval"):
+        Where("1")
+
+
+def test_settings_that_do_not_fit_the_input_and_folders_that_cannot_be_written_are_told(judge, tmp_path):
+    source = scored(tmp_path, [{"question": "Q?", "prediction": "p"}])
+    with pytest.raises(SettingsError, match="Explanations expect JSON Lines"):
+        scoring.score_job(ScoreJob(source, str(tmp_path / "out"), format="parquet", explain=True), judge)
+    table = scored(tmp_path, [{"question": "Q?", "prediction": "p"}], "x.parquet")
+    with pytest.raises(SettingsError, match="expects the column 'other', but has question, prediction"):
+        scoring.score_job(ScoreJob(table, str(tmp_path / "out"), columns={"prediction": "other"}), judge)
+    marked = scored(tmp_path, [{"question": "Q?", "prediction": "p", "abstained": 1}], "m.jsonl")
+    with pytest.raises(SettingsError, match="no column of the judge's, but has abstained"):
+        scoring.score_job(ScoreJob(marked, str(tmp_path / "out"), abstain=0.5), judge)
+    assert scoring.score_job(ScoreJob(marked, str(tmp_path / "m")), judge)["scored"] == 1
+    with pytest.raises(DataFileError, match="x.jsonl expects to be a folder that can be written, but: (Not|File)"):
+        scoring.score_job(ScoreJob(source, source), judge)
+
+
+def test_one_worker_is_this_process_and_draws_its_bar(judge, tmp_path, monkeypatch):
+    source, made, progress = scored(tmp_path, [{"question": "Q?", "prediction": "p"}]), [], scoring.Progress
+    monkeypatch.setattr(scoring, "run_workers", None)
+    monkeypatch.setattr(
+        scoring, "Progress", lambda *given, **how: made.append((given[0], how)) or progress(*given, **how)
+    )
+    assert scoring.score_job(ScoreJob(source, str(tmp_path / "out"), workers=1), judge)["scored"] == 1
+    assert made == [("shard 0/1", {"disable": False})]
+
+
+def test_a_worker_does_and_seals_its_parts():
+    sealed, asked = [], []
+    run = SimpleNamespace(parts=SimpleNamespace(seal=sealed.append))
+    run._done_parts = lambda *what: asked.append(what) or iter([1, 3])
+    scoring._Run._work(run, 1, 2, "relay")
+    assert sealed == [1, 3] and asked == [(1, 2, "relay")]
+
+
+def test_what_cannot_be_written_into_is_told_and_other_faults_are_passed_on(tmp_path):
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "no" / "x"):
+        raise AssertionError
+    os.mkfifo(tmp_path / ".x.tmp")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(DataFileError, match="but is a link or a pipe"), whole_file(tmp_path / "x"):
+        raise AssertionError
+    reader = os.open(tmp_path / ".x.tmp", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(DataFileError, match="but is a link or a pipe"), whole_file(tmp_path / "x"):
+        raise AssertionError
+    os.close(reader)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_window_gives_each_pair_a_result_or_a_reason():
     def encoded(n):
         return {"chat": SimpleNamespace(input_ids=[0] * n), "other": SimpleNamespace(input_ids=[0])}
@@ -712,6 +865,13 @@ def test_a_window_gives_each_pair_a_result_or_a_reason():
     assert judge.options == {"keep_places": True} and judge.asked[-1] == (1, {"explain": True})
     score_window(judge, [1, 2, 3], 2)
     assert [n for n, _ in judge.asked] == [2, 2, 1, 1, 1, 2, 1]
+
+
+def test_a_judge_abstains_by_the_field_that_it_ranks_by(monkeypatch):
+    monkeypatch.setattr(abstaining, "scales_of", lambda config, field: (config, field))
+    for name, field in (("j_expected_a", "expected_a"), (None, None)):
+        columns = SimpleNamespace(rank_by=name, prefix="j_")
+        assert abstaining.judged_scales(columns, "config") == ("config", field)
 
 
 def test_marks_are_written_once_however_often(tmp_path):
@@ -786,6 +946,30 @@ def test_a_worker_keeps_one_connection_and_says_what_it_fails_with(monkeypatch):
         workers.run_workers(lambda number, of, relay: os._exit(3 * number), [Tally(1, [1]), Tally(1, [1])])
 
 
+def test_workers_are_forked_and_end_with_the_one_that_started_them(monkeypatch):
+    told = []
+
+    class Process:
+        exitcode = 0
+
+        def __init__(self, **how):
+            told.append((how["target"], how["args"][1], len(how["args"][2]), how["daemon"]))
+
+        def __getattr__(self, name):
+            return lambda: told.append(name)
+
+    pipes = [(Wire(), Wire()) for _ in range(2)]
+    context = SimpleNamespace(Process=Process, Pipe=lambda duplex: told.append(duplex) or pipes[len(told) - 2])
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda how: told.append(how) or context)
+    monkeypatch.setattr(workers, "wait", list)
+    workers.run_workers(lambda *_: None, [Tally(1, [1]), Tally(1, [1])])
+    assert told[:3] == ["fork", False, False]
+    assert told[3:5] == [(workers._worker, number, 2, True) for number in (0, 1)]
+    assert told[5:] == ["start", "start", "join", "join", "terminate", "join", "terminate", "join"]
+    assert [(receiver.closed, sender.closed) for receiver, sender in pipes] == [(False, True)] * 2
+    assert workers.WORKERS_GAIN == 1.0
+
+
 def run_of(rows, sizes=(), device="cpu", **job):
     settings = SimpleNamespace(**{"shard": (0, 1), "workers": None, "part_rows": 2 * WINDOW_ROWS, **job})
     judge = SimpleNamespace(device=SimpleNamespace(type=device))
@@ -838,9 +1022,12 @@ def test_workers_are_as_many_as_were_asked_for_and_there_are_parts(monkeypatch):
 
 
 def test_numbers_on_which_jobs_rest_are_what_they_were():
-    assert (drift.FAR, drift.FAR_UNFAMILIAR, drift.PERCENTILES) == (0.25, 0.1, (5, 25, 50, 75, 95))
+    assert (drifting.FAR, drifting.FAR_UNFAMILIAR, drifting.PERCENTILES) == (0.25, 0.1, (5, 25, 50, 75, 95))
     assert (filters.ROW_GROUP, BUFFER_ROWS, manifests.WAIT_S, WINDOW_ROWS) == (1024, 256, 0.1, 256)
     job = FilterJob("x", best=1)
     assert (job.by, job.top, job.per, job.at_least, job.output) == (None, None, None, (), None)
     assert (job.drop_unfamiliar, job.keep_abstained, job.reasons) == (False, False, False)
     assert (Outcome(None).reason, Outcome(None).tokens) == (None, 0)
+    assert (Flags().truncated, Flags().rows, Flags().unfamiliar, Flags().seen) == (0, 0, None, None)
+    assert (JobInput([]).whole_rows, JobInput([]).unicode_only, JobInput([]).is_read) == (True, False, False)
+    assert job.target.name == "x_filtered.json" and filters.Filtered("x", 1, 1, 0, None).unfamiliar == 0

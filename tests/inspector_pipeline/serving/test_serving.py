@@ -166,9 +166,19 @@ def test_bad_input_is_refused_with_what_is_wrong(judge):
         metrics = ask(port, "/metrics")[1].splitlines()
         assert all(f'inspector_requests_total{{code="{code}"}} {n}.0' in metrics for code, n in counts.items())
         assert ask(port, "/score")[0] == 405 and ask(port, "/nowhere")[0] == 404
+        assert [head(port, path) for path in ("/health", "/ready", "/score")] == [(200, b""), (200, b""), (405, b"")]
         assert ask(port, "/score/", {"pairs": []})[0] == 404  # no redirect to whatever host a client names
         assert ask(port, "/score", {"pairs": PAIRS})[0] == 200
         assert ask(port, "/score", {"pairs": [{"question": "q", "prediction": " [{," * 40_000}]})[0] == 200  # no parts
+
+
+def head(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("HEAD", path)
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
 
 
 def ask_in_chunks(port, chunks):

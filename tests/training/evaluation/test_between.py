@@ -42,6 +42,9 @@ def test_questions_that_only_some_answer_are_adjusted_for():
     assert mean - mean.mean() == pytest.approx([-0.1, 0.1, 0.0], abs=0.005)
     alone = generator_effects(score, score, np.arange(600).astype(str), generator)
     assert not alone.adjusted, "each question is answered by one"
+    means = np.array([score[generator == name].mean() for name in "abc"])
+    assert alone.mean[:, 0] - alone.mean[:, 0].mean() == pytest.approx(means - means.mean())
+    assert alone.residual.mean(axis=0) == pytest.approx([0, 0], abs=1e-12)
 
 
 @pytest.mark.parametrize(("same_quality", "share"), [(False, 1.0), (True, 0.3)])
@@ -75,6 +78,20 @@ def test_too_few_generators_or_one_label_tell_nothing():
     assert between_generators(score, np.ones_like(label), question, generator) is None
     named = np.where(generator == "5", "", generator)
     assert between_generators(score, label, question, named)["n_generators"] == 5
+
+
+def test_of_two_questions_each_counts_once():
+    table = np.array([[1.0, 3.0, 2.0], [2.0, 2.0, 8.0]])
+    question, generator = (place.ravel().astype(str) for place in np.indices((2, 3)))
+    found = generator_effects(table.ravel(), table.ravel(), question, generator)
+    spread = table - table.mean(axis=1, keepdims=True)
+    assert found.covariance[:, 0, 0] == pytest.approx(spread.var(axis=0, ddof=1) / 2)
+
+
+def test_one_generator_has_no_effect():
+    found = generator_effects(np.array([1.0, 2.0, 5.0]), np.array([0.0, 1.0, 1.0]), ["q", "q", "r"], ["a"] * 3)
+    assert found.adjusted and found.mean.tolist() == [[0.0, 0.0]] and not found.covariance.any()
+    assert found.residual.tolist() == [[-0.5, -0.5], [0.5, 0.5], [0.0, 0.0]] and found.question.tolist() == [0, 0, 1]
 
 
 def test_answers_that_are_all_alike_beside_question_and_generator_have_no_slope():

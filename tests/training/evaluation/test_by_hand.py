@@ -20,6 +20,7 @@ from inspector_training.evaluation import (
     verdict,
 )
 from inspector_training.evaluation import hill_climbing as climbing
+from inspector_training.evaluation import preferences as preferring
 from inspector_training.evaluation.adapters import AdapterConfig
 from inspector_training.evaluation.between import between_generators, generator_effects, rank_correlation
 from inspector_training.evaluation.crossval import CrossValidation
@@ -27,15 +28,19 @@ from inspector_training.evaluation.curves import curve_of, curves_table
 from inspector_training.evaluation.highlights import Marked, chance_figures, evidence, marked, solution_figures
 from inspector_training.evaluation.hill_climbing import EDITS, FLATTERY, LONGEST, hill_climbing
 from inspector_training.evaluation.matched import Decisions, generator_groups, generators_of, matched_evidence
+from inspector_training.evaluation.methods.text import surface_features
 from inspector_training.evaluation.metrics import Predictions, auroc, f1, spearman
 from inspector_training.evaluation.preferences import _by_generator, baselines, compared_odds, rater_agreement
+from inspector_training.evaluation.surest import rows_of
 from inspector_training.evaluation.tables import plot, plot_curves, table
 from inspector_training.probing.preferences import Comparisons, fit_slope, log_loss, odds_weights
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair
 from scipy.special import expit
 from scipy.stats import spearmanr
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.preprocessing import StandardScaler
 from support.made_up import make_pairs
 
 from inspector_pipeline.encoded import Span
@@ -85,6 +90,7 @@ def test_a_raters_agreement_is_with_the_majority_of_the_others():
     # of 2 against 1: each of the two sees a tie beside itself, the one sees two against it
     assert rater_agreement(np.array([[2, 0, 1]])) == {"n": 1, "agreement": 0.0}
     assert rater_agreement(np.array([[3, 5, 1]])) == {"n": 4, "agreement": 0.75}
+    assert type(rater_agreement(np.array([[3, 5, 1]]))["n"]) is int, "as JSON has it"
     assert rater_agreement(np.array([[1, 4, 0], [0, 1, 0]])) == {"n": 0, "agreement": None}
 
 
@@ -111,6 +117,51 @@ def test_cheap_ways_are_fitted_on_some_comparisons_and_say_all():
     assert found["length"](np.arange(3))[3] > 0, "the longer one, though it lost"
     words = found["tfidf"](np.array([0, 1, 3]))  # words of other rows are not known
     assert words[0] > 0 and words[3] < 0 and found["tfidf"](np.array([0]))[1] == 0
+
+
+def test_cheap_ways_are_those_of_scikit_learn():
+    texts = ["a b b b = c", "a", "b c d d e f g h!", "b c", "long and good one", "bad one", "z z z z z", "a b"]
+    pairs = [LabelledPair(i, "Which?", text, {}) for i, text in enumerate(texts)]
+    own = compared([[1, 0, 0], [1, 0, 1], [0, 0, 1], [2, 0, 1]], weight=[1.0, 2.0, 1.0, 0.5])
+    train, found = np.array([0, 1, 2]), baselines(pairs, own)
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]").fit(texts[:6])
+    of_characters = np.log1p([(len(text), len(text.split())) for text in texts])
+    lengths = StandardScaler().fit_transform(np.hstack([of_characters, of_characters**2]))
+    shown = StandardScaler().fit_transform([[*surface_features("Which?", text).values()] for text in texts])
+    for name, x in (("tfidf", words.transform(texts).toarray()), ("length", lengths), ("surface", shown)):
+        differences = x[0::2] - x[1::2]
+        odds = differences @ odds_weights(differences[train], own.won[train], own.weight[train], 1.0)
+        assert found[name](train) == pytest.approx(odds, abs=1e-6), name
+
+
+def test_preferences_are_measured_by_folds_of_every_repeat(monkeypatch):
+    pairs = [LabelledPair(i, f"Q{i}", "x", {}, generator="ab"[i % 2]) for i in range(8)]
+    own, asked = compared(VOTES), []
+
+    def folds(labels, number, seed):
+        asked.append((number, seed))
+        for out in ([0, 1], [2, 3]):
+            yield np.setdiff1d(np.arange(4), out), np.array(out)
+
+    def odds(design, search, train):
+        return np.where(np.arange(4) == train[0], 9.0, search * len(asked))
+
+    monkeypatch.setattr(preferring, "question_folds", folds)
+    monkeypatch.setattr(preferring.Comparisons, "of", lambda pairs: {"wit": own})
+    monkeypatch.setattr(preferring, "PreferenceDesign", lambda features, comparisons: (features, comparisons))
+    monkeypatch.setattr(preferring, "_judge_odds", odds)
+    monkeypatch.setattr(preferring, "baselines", lambda pairs, comparisons: {})
+    features = SimpleNamespace(pairs=pairs)
+    how = {"folds": 2, "repeats": 2, "bootstraps": 5, "seed": 7}
+    found = preferring.preference_evidence(features, -1.0, {"rival": 1.0}, **how)["wit"]
+    assert asked == [(2, 7), (2, 8)]
+    assert {key: found[key] for key in ("classes", "n", "counts_in_total", "won")} == {
+        "classes": [0, 1], "n": 4, "counts_in_total": False, "won": {"0": 1, "1": 2}
+    }  # fmt: skip
+    part = found["preference"]
+    assert set(part["by_generator"]) == {"a", "b"} and part["by_generator"]["a"] == {"n": 3, "agreement": 0.3333}
+    assert part["agreement"]["value"] == 0.3333 and part["rival"]["agreement"]["value"] == 0.6667
+    assert "gain_over_rival" in part and part["n_questions"] == 4
 
 
 def test_odds_of_shares_are_those_of_weighted_wins_and_slopes_are_found():
@@ -501,6 +552,9 @@ def test_effects_of_generators_and_what_their_error_is_by_hand():
     lone = between_generators(np.append(score.ravel(), 9.0), np.append(label.ravel(), 1.0), np.append(question, "z"),
                               np.append(generator, "once"))  # fmt: skip
     assert lone["n_generators"] == k and lone["n_rows"] == n * k
+    twice = between_generators(np.append(score.ravel(), [9.0, 8.0]), np.append(label.ravel(), [1.0, 0.0]),
+                               np.append(question, ["z", "0"]), np.append(generator, ["more"] * 2))  # fmt: skip
+    assert twice["n_generators"] == k + 1 and twice["by_generator"]["more"]["rows"] == 2
 
 
 def test_the_slope_within_questions_is_least_squares():
@@ -564,6 +618,33 @@ def test_other_sets_are_predicted_once_by_folds_that_hold_their_questions_out():
         assert not set(fold.train.question) & {*fold.test.question, *told}
     assert [a.test.row.tolist() for a in folds[:3]] != [b.test.row.tolist() for b in folds[3:]]
     assert CrossValidation(labels, 3, 0).resamples(4).counts.shape == (5, len(np.unique(labels.question)))
+
+
+def test_of_those_that_tie_the_first_are_taken_however_many_there_are():
+    tied = object.__new__(Decisions)
+    tied.margins = np.repeat([1.0, -1.0], [40, 160])
+    assert tied.surest(0.2) == 1.0 and tied.surest(0.4) == 0.5
+    question = np.random.default_rng(0).integers(0, 3, 300)
+    assert [own.tolist() for own in rows_of(question)] == [np.flatnonzero(question == q).tolist() for q in range(3)]
+
+
+def test_numbers_of_other_kinds_are_read_as_they_are():
+    rng = np.random.default_rng(5)
+    question, generator = (place.ravel().astype(str) for place in np.indices((30, 5)))
+    label, score = rng.random(150) < 0.5, rng.integers(0, 999, 150) / 8
+    found = between_generators(score, label * 1.0, question, generator)
+    assert between_generators(score.astype(np.float16), label, question.tolist(), generator.tolist()) == found
+    x = rng.normal(size=(20, 2)).astype(np.float32)
+    assert question_only.ridge_values(x, x[:, 0], np.ones(20, np.float32), x).dtype == np.float64
+    assert Predictions.blank(1, 2, np.array([1.5])).score.dtype == np.float64
+    assert Predictions.blank(1, 2).score.dtype == np.int64 and selection._choices(3, 2, 9, "").dtype == np.bool_
+    one = Marked("a", "Q", "ab", (Span(0, 2),), 0)
+    assert one.steps_of([]).dtype == np.int64
+    wrong = [{"id": 0, "question": "Q?", "prediction": "It is 1.", "answer": "9"}]
+    right = [{"question": "Q?", "prediction": "x"}]
+    told = iter([[9], [1], *[[1.5]] * 50])  # whole numbers first
+    climbed = hill_climbing(wrong, right, lambda rows: (next(told), [None]), n_edits=40, bootstraps=5)
+    assert climbed["kept"] == 1.0
 
 
 def test_adapters_are_told_to_peft_as_they_are():

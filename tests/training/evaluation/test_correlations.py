@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from inspector_training.evaluation.correlations import correlations, pearson
+from inspector_training.evaluation.correlations import _is_tiny, correlations, pearson
 from scipy import stats
 
 
@@ -37,3 +37,6 @@ def test_what_is_constant_follows_nothing():
     small = 1e-6 * rising  # small is not constant
     assert correlations(rising, small, 10, 0)["pearson"]["value"] == pytest.approx(1)
     assert correlations(small, rising, 10, 0)["pearson"]["value"] == pytest.approx(1)
+    bound = 1e-20 * 3 * (1 + 3) ** 2
+    found = _is_tiny(np.array([0.0, 0.99, 1.01]) * bound, np.array([0.0, -3.0, 1.0]))
+    assert found.tolist() == [True, True, False]

@@ -1,5 +1,6 @@
 """Evidence put together from predictions whose figures are known: aspects, means, gains, sets and generators."""
 
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from inspector_training.evaluation import cost
 from inspector_training.evaluation.cost import Cost, LayerShape, head_size, mean_tokens, operations, seconds_each
+from inspector_training.evaluation.crossval import CrossValidation
 from inspector_training.evaluation.evidence import (
     Outcome,
     by_generator,
@@ -19,11 +21,15 @@ from inspector_training.evaluation.evidence import (
     set_evidence,
 )
 from inspector_training.evaluation.fitted_on import fitted_on
+from inspector_training.evaluation.left_out import folds_of_rival, left_out_slots
 from inspector_training.evaluation.metrics import UNSET, Predictions, resamples, shown
 from inspector_training.evaluation.out_of_fold import out_of_fold_rows
+from inspector_training.evaluation.unseen import unseen_evidence, unseen_lines
 from inspector_training.evaluation.verdict import verdict
 from inspector_training.probing.table import Labels
 from inspector_training.rows.records import LabelledPair
+from sklearn.metrics import roc_auc_score
+from support.models import tiny_config
 
 from inspector_pipeline.features import Feature
 
@@ -115,6 +121,9 @@ def test_a_set_is_measured_by_the_first_repeat_on_what_is_predicted(labels):
     own = np.flatnonzero(rows & (labels.aspect == 0))
     assert found["logic"]["n"] == (own % 3 != 0).sum() and found["logic"]["auroc"]["value"] == 1
     assert found["logic"]["gain_over_other"]["auroc"]["value"] == 1 and list(found) == ["logic", "correctness", "style"]
+    seen = replace(labels, score=np.where((labels.aspect == 0) & (labels.score == 2), 3, labels.score))
+    classes = set_evidence({"judge": predicted(labels, right)}, seen, rows, 30, 0)["logic"]["classes"]
+    assert classes == [2, 3, 5] and {type(one) for one in classes} == {int}, "a level that no fit has seen"
     one_kind = np.isin(labels.question, ["q0", "q2"])
     assert set_evidence({"judge": ours}, labels, one_kind, 30, 0) == {}
 
@@ -201,6 +210,7 @@ def test_what_each_fold_said_is_told_pair_by_pair():
         "expected_style": 2.0,
         "good_style": -1.0,
     }
+    assert [type(rows[0][name]) for name in ("correctness", "expected_style")] == [int, float], "as JSON has them"
     assert (rows[3]["expected_logic"], rows[3]["good_logic"], rows[3]["generator_unseen"]) == (1.234568, None, True)
     assert [row["id"] for row in rows] == [pair.id for pair in pairs] and rows[N]["set"] == "others"
     assert rows[1]["expected_logic"] == 4.0 and rows[1]["good_logic"] == 1.0
@@ -272,7 +282,7 @@ def test_a_pass_is_timed_to_the_deepest_layer_and_each_readings_operations_to_it
 
         def __call__(self, encoded):
             told["passes"] += len(encoded)
-            return {"x": SimpleNamespace(cpu=lambda: None)}
+            return {"x": SimpleNamespace(cpu=lambda: told.update(waited=told.get("waited", 0) + 1))}
 
     monkeypatch.setattr(cost, "backbone_location", lambda *asked: (told.setdefault("place", asked), {}))
     monkeypatch.setattr(cost, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda *_, **__: tokenizer))
@@ -287,10 +297,60 @@ def test_a_pass_is_timed_to_the_deepest_layer_and_each_readings_operations_to_it
     pairs = [LabelledPair(i, "Q", "x" * i) for i in range(3)]
     backbone = {"id": "tiny", "revision": "r", "dtype": "bfloat16", "max_length": 10}
     found = cost.passes_cost(backbone, {"a": 0, "b": 20}, features, pairs)
+    assert told["waited"] == 2, "until the accelerator is done"
     assert told["passes"] == 6 and told["asked"] == (features, 1e-6, 0), "one to warm up, and one that is timed"
     assert told["place"] == ("tiny", "r", 5) and told["loaded"] == ("tiny", "r", 5, cost.torch.bfloat16)
     assert found.flops_per_pair == (1100 + 5) + (3100 + 2) and found.parameters == 7
     assert 0 <= found.seconds_per_pair < 1
+
+
+def test_operations_of_a_whole_pass_are_those_of_all_weights_but_the_embeddings():
+    config = tiny_config("llama")
+    hidden, mlp, heads, layers = (
+        config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_hidden_layers
+    )  # fmt: skip
+    width = heads * head_size(config)
+    keys = config.num_key_value_heads * head_size(config)
+    layer = 2 * hidden * width + 2 * hidden * keys + 3 * hidden * mlp + 2 * hidden  # with two norms
+    for depth in (None, 1):
+        n = depth or layers
+        weights = n * layer + hidden  # and the last norm
+        for causal, factor in ((True, 2), (False, 4)):
+            expected = 2 * weights * 7 + factor * 49 * n * width
+            found = cost.pass_flops(config, 7, depth, causal=causal)
+            assert found == expected and isinstance(found, float)
+
+
+def test_a_judges_cost_is_that_of_what_its_config_names(monkeypatch):
+    aspects = [SimpleNamespace(features=["f", "g"]), SimpleNamespace(features=["h"])]
+    config = SimpleNamespace(backbone_id="b", backbone_revision="r", max_length=9, parsed_aspects=aspects)
+    config.dtype, config.parsed_readings = cost.torch.bfloat16, {"chat": 1}
+    monkeypatch.setattr(cost.InspectorConfig, "from_pretrained", lambda folder: folder == "x" and config)
+    monkeypatch.setattr(cost, "passes_cost", lambda *given: given)
+    backbone = {"id": "b", "revision": "r", "max_length": 9, "dtype": "bfloat16"}
+    assert cost.judge_cost("x", ["p"]) == (backbone, {"chat": 1}, ["f", "g", "h"], ["p"])
+
+
+def test_a_pass_is_made_on_an_accelerator_where_there_is_one(monkeypatch):
+    moved = []
+
+    class Model:
+        config = SimpleNamespace(rms_norm_eps=1e-6)
+
+        def to(self, device):
+            moved.append(device)
+            raise InterruptedError
+
+    monkeypatch.setattr(cost, "backbone_location", lambda *_: ("x", {}))
+    monkeypatch.setattr(cost, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda *_, **__: None))
+    monkeypatch.setattr(cost, "load_backbone", lambda *_, dtype: Model())
+    monkeypatch.setattr(cost.torch.cuda, "is_available", lambda: True)
+    backbone = {"id": "tiny", "revision": "r", "dtype": "float32", "max_length": 10}
+    with pytest.raises(InterruptedError):
+        cost.passes_cost(backbone, {"a": 0}, [Feature("a", 3, "last")], [])
+    assert moved == ["cuda"]
+    usual = {name: one.default for name, one in inspect.signature(cost.pass_flops).parameters.items()}
+    assert usual["depth"] is None and usual["causal"] is True
 
 
 def figure(value, low=None, high=None):
@@ -329,3 +389,73 @@ def test_a_verdict_says_what_is_better_what_would_do_and_where_it_fails():
         "d: it ranks a good response above another in 60.0 % (51.0 to 70.0) of such pairs.",
         "d: it could not be compared with length alone, since it has too few labels of one kind.",
     ]
+
+
+def test_unseen_generators_by_hand():
+    """Of 6 questions each is answered by a and b (right and wrong), c (all right) and one of no name."""
+    pairs = [
+        LabelledPair(f"q{i}", f"Q{i}?", name, {"a": label}, generator=name or None, form=form, auxiliary=name == "d")
+        for i in range(6)
+        for name, label, form in (
+            ("a", i % 2, "long"), ("b", 1 - i % 2, "short"), ("c", 1, None), ("", i % 2, "short"), ("d", 0, "long")
+        )
+    ]  # fmt: skip
+    labels = Labels.of(pairs, ())
+    generators = np.array([pair.generator or "" for pair in pairs])
+    named = np.isin(generators, ["a", "b", "c"])
+
+    def said(value, kept=named):
+        found = Predictions.blank(2, len(pairs), labels.score)
+        for repeat, sign in enumerate((1, -1)):
+            rows = np.flatnonzero(kept)
+            own = sign * value[rows]
+            found.put(repeat, rows, Predictions(own, own, own, labels.score[rows]))
+        return found
+
+    right, turned = labels.score * 1.0, np.where(generators == "b", -1, 1) * labels.score
+    some = said(right, named & (labels.question != "q0"))
+    nobody = Predictions.blank(2, len(pairs), labels.score)
+    predictions = {"judge": said(right), "words": said(turned), "some": some, "nobody": nobody}
+    found = unseen_evidence(predictions, labels, generators, pairs, 30, 0)["a"]
+    assert (found["n_rows"], found["n_questions"]) == (15, 5), "rows that one leaves out are left out"
+    assert set(found["by_generator"]) == {"a", "b"} and set(found["by_form"]) == {"long", "short"}
+    assert found["pooled"]["auroc"]["value"] == found["mean"]["auroc"]["value"] == 1.0
+    own = found["by_generator"]["b"]
+    assert (own["words"]["auroc"]["value"], own["gain_over_words"]["auroc"]["value"]) == (0.0, 1.0)
+    assert found["mean"]["words"]["auroc"]["value"] == 0.5 and found["by_form"]["short"]["words"]["auroc"]["value"] == 0
+    assert found["pooled"]["some"]["auroc"]["value"] == 1.0 and "nobody" not in found["pooled"]
+    kept = labels.question != "q0"
+    truth, value = labels.score[kept & named], turned[kept & named]
+    assert found["pooled"]["words"]["auroc"]["value"] == round(roc_auc_score(truth, value), 4)
+    lines = list(unseen_lines(found))
+    assert lines[0] == (
+        "mean of generators AUROC 1.000 (1.000 to 1.000); words 0.500, gain 0.500 (0.500 to 0.500); some 1.000, gain "
+        "0.000 (0.000 to 0.000)"
+    )
+    assert [line.partition(" AUROC")[0] for line in lines] == ["mean of generators", "all rows", "long", "short"]
+    alone = np.where(generators == "c", "c", "")
+    assert unseen_evidence({"judge": said(right)}, labels, alone, pairs, 9, 0) == {}, "all of its answers are good"
+    mixed = np.where(named, generators + labels.score.astype(str), "")  # each name has one kind
+    found = unseen_evidence({"judge": said(right)}, labels, mixed, pairs, 9, 0)["a"]
+    assert found["mean"] == {} and found["by_generator"] == {} and found["pooled"]["auroc"]["value"] == 1.0
+    assert len(list(unseen_lines(found))) == 3
+    assert unseen_evidence({"judge": nobody}, labels, generators, pairs, 9, 0) == {}
+
+
+def test_a_rival_leaves_out_the_slots_that_it_reads_nothing_of():
+    readings = {
+        name: SimpleNamespace(slots=slots)
+        for name, slots in (("all", ["context", "reference"]), ("some", ["context"]), ("none", []))
+    }
+    assert left_out_slots(readings, ["all", "some", "gone"], ["none"]) == ["context", "reference"]
+    assert left_out_slots(readings, ["all"], ["none", "some"]) == ["reference"]
+    assert left_out_slots(readings, ["all"], []) == [] and left_out_slots(readings, ["none"], ["all"]) == []
+    labels = Labels.of(pairs_of())
+    folds = CrossValidation(labels, 3, 0).divided
+    folds[0] = replace(folds[0], others=labels)
+    whole, counting = folds_of_rival(folds, ["context"]), folds_of_rival(folds, [])
+    assert all(fold.others is None for fold in [*whole, *counting])
+    assert [len(fold.train.score) for fold in whole] == [len(fold.train.score) for fold in folds]
+    assert labels.names.index("correctness") not in {
+        a for fold in counting for a in [*fold.train.aspect, *fold.test.aspect]
+    }

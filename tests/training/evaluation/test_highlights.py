@@ -1,20 +1,25 @@
 """Figures of highlights: by hand, and of a simulation whose truth is known."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from inspector_training.evaluation import rivals
 from inspector_training.evaluation.highlights import (
     chance_figures,
     evidence,
     marked,
     solution_figures,
+    sums,
     usual_place,
     usual_place_told,
 )
 from inspector_training.evaluation.rivals import Rivals
+from inspector_training.rows.records import question_id
 from inspector_training.stages import explain_check
 from support.models import PAIRS, aspect, feature
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -63,6 +68,11 @@ def test_where_the_wrong_step_usually_stands():
     found = usual_place(marked(rows, "rows"))
     assert found == {"place": -2, "share": 0.75}
     assert "most often step 2 from the end: always naming it hits 0.750." in usual_place_told(found)
+    assert "most often step 1: always naming it hits 0.500." in usual_place_told({"place": 0, "share": 0.5})
+    assert "most often step 1 from the end:" in usual_place_told({"place": -1, "share": 0.5})
+    assert sums([[], []]) == {"pairs": 2, "values": 0, "largest_error": None, "largest_value": None}
+    (unnamed,) = marked([{"question": "Q?", "steps": ["a", "b"], "first_mistake": 1}], "rows")
+    assert unnamed.name == question_id("Q?")
 
 
 def test_marks_are_those_of_the_rows_or_of_the_changed_line():
@@ -73,6 +83,14 @@ def test_marks_are_those_of_the_rows_or_of_the_changed_line():
     planted = [{"id": "x", "question": "?", "form": form, "prediction": text} for form, text in texts.items()]
     (one,) = marked(planted, "rows")
     assert [one.response[a:b] for a, b in one.steps] == ["1. a = 1.", "So b = 7.", "b = 3"] and one.wrong == 1
+    for right, wrong, steps in (
+        ("\nA 1.\nB 2.", "\nA 1.\nB 3.", ["A 1.", "B 3."]),
+        ("A.\n1", "A.\n2", ["A.", "2"]),
+        ("A.\n1 b", "A.\n2 b", ["A.", "2 b"]),
+    ):
+        pair = zip(("worked", "step"), (right, wrong), strict=True)
+        (one,) = marked([{"id": "x", "question": "?", "form": form, "prediction": text} for form, text in pair], "rows")
+        assert [one.response[a:b] for a, b in one.steps] == steps and one.wrong == 1
     gold = {"question": "How many?", "answer": "It is 2+3=<<2+3=5>>5.\nSo 5*2=<<5*2=10>>10.\n#### 10"}
     (one,) = marked([gold, {"question": "?", "answer": "Nobody knows.\n#### 1"}], "rows")
     lines = one.response.split("\n")
@@ -103,11 +121,12 @@ def judge_of_a_language_model(make_judge, language_model, tmp_path):
 
 def test_rivals_are_the_models_own_loss_and_its_own_attention(judge_of_a_language_model, language_model):
     judge = load_judge(judge_of_a_language_model)
-    rivals = Rivals(judge)
+    own_rivals = Rivals(judge)
     pair = PAIRS[0]
-    own = rivals.of_tokens(pair["question"], pair["prediction"])
+    own = own_rivals.of_tokens(pair["question"], pair["prediction"])
     ids = torch.tensor([judge.encode(pair)["chat"].input_ids])
     assert len(own["surprisal"]) == ids.shape[1] and own["surprisal"][0] == 0
+    assert {type(one) for values in own.values() for one in values} == {float}
     language_model.set_attn_implementation("eager")
     with torch.inference_mode():
         told = language_model(ids, labels=ids, output_attentions=True)
@@ -116,8 +135,51 @@ def test_rivals_are_the_models_own_loss_and_its_own_attention(judge_of_a_languag
     assert own["attention"] == pytest.approx(expected.tolist(), abs=1e-6) and sum(own["attention"]) == pytest.approx(1)
     pieces = judge(pair, explain=True)["explanation"]["ok"]["response"]
     start, end = judge.encode(pair)["chat"].response
-    for name, found in rivals(pair["question"], pair["prediction"], pieces).items():
+    for name, found in own_rivals(pair["question"], pair["prediction"], pieces).items():
         assert found.sum() == pytest.approx(sum(own[name][start:end]), abs=1e-4)
+
+
+def test_rivals_read_the_whole_backbone_of_the_judge_where_the_judge_is(monkeypatch):
+    asked, device = [], torch.device("meta")
+    monkeypatch.setattr(rivals, "load_backbone", lambda *place, **options: asked.append((place, options)) or Backbone())
+    monkeypatch.setattr(
+        rivals, "load_unembedding", lambda *place: (torch.zeros(5, 3, dtype=torch.float64), torch.ones(5))
+    )
+
+    class Backbone:
+        def to(self, where):
+            asked.append(where)
+            return self
+
+        def __call__(self, ids, **options):
+            asked.append((tuple(ids.shape), ids.device, options))
+            raise InterruptedError
+
+    class Encoder:
+        def __call__(self, question, response, *, keep_places=False):
+            return SimpleNamespace(input_ids=[1, 2, 3], places=None)
+
+    config = SimpleNamespace(backbone_id="b", backbone_revision="r")
+    encode = SimpleNamespace(encoders={"first": Encoder(), "second": None})
+    found = Rivals(SimpleNamespace(model=SimpleNamespace(config=config), encode=encode, device=device))
+    options = {"dtype": torch.float32, "attn_implementation": "eager"}
+    assert asked == [(("b", "r", None), options), device]
+    assert (found.weight.device, found.weight.dtype, found.bias.device) == (device, torch.float32, device)
+    monkeypatch.setattr(rivals, "reduced_weights", lambda *_: nullcontext({}))
+    with pytest.raises(InterruptedError):
+        found.of_tokens("Q?", "x")
+    assert asked[2] == ((1, 3), device, {"use_cache": False})
+    monkeypatch.setattr(Rivals, "of_tokens", lambda *_: {"surprisal": [1.0, 2.0, 3.0]})
+    read = found("Q?", "abc", [("ab", 0.0), ("c", 0.0)])["surprisal"]
+    assert read.tolist() == [0.0, 0.0] and read.dtype == np.float64
+    parts = [("response", 0, 0), ("response", 0, 1), ("question", 0, 9), ("response", 1, 2), ("response", 2, 3)]
+    of_tokens = [SimpleNamespace(part=part, start=start, end=end) for part, start, end in parts]
+    found.encoder = lambda *_, **asked: SimpleNamespace(places=SimpleNamespace(of_tokens=of_tokens), asked=asked)
+    monkeypatch.setattr(Rivals, "of_tokens", lambda *_: {"attention": [1.0, 2.0, 4.0, 8.0, 16.0]})
+    assert found("Q?", "abc", [("ab", 0.0), ("c", 0.0), ("", 0.0)])["attention"].tolist() == [10.0, 16.0, 0.0]
+    weights = torch.arange(24.0, dtype=torch.float64).reshape(1, 2, 3, 4)
+    assert rivals._of_last(weights).tolist() == [[14.0, 15.0, 16.0, 17.0]]
+    assert rivals._of_last(weights).dtype == torch.float32
 
 
 def test_the_stage_writes_figures_and_tables(judge_of_a_language_model, tmp_path):

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from inspector_training.evaluation import curves
+from inspector_training.evaluation import crossval, curves, kept_classifier
+from inspector_training.evaluation.adapters import AdapterConfig
 from inspector_training.evaluation.cost import Cost
 from inspector_training.evaluation.crossval import Candidate, CrossValidation, KeptResults, read_predictions
 from inspector_training.evaluation.curves import Drawn, Task, methods_of
@@ -15,6 +17,7 @@ from inspector_training.evaluation.procedure import Procedure
 from inspector_training.probing.calibration import Calibration, Rounding
 from inspector_training.probing.settings import SearchConfig
 from inspector_training.probing.table import Labels, TooFewLabelsError
+from inspector_training.rows.records import LabelledPair
 from inspector_training.runs.manifest import Manifest
 from inspector_training.score_tokens.weights import TuningConfig
 from support.made_up import make_features, make_pairs
@@ -106,6 +109,36 @@ def test_folds_predict_what_they_hold_out_and_are_kept(labels, tmp_path, caplog)
         assert [one.train.row.tolist() for one in plain] == [one.train.row.tolist() for one in validation.divided]
     with pytest.raises(KeyError):
         read_predictions({"rows": [0]}, labels)
+
+
+def test_what_is_kept_says_what_it_depends_on_and_how_long_it_took(labels, tmp_path, monkeypatch, caplog):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    clock, bars = iter([10.0, 13.456]), []
+    monkeypatch.setattr(crossval.time, "perf_counter", lambda: next(clock))
+    bar = SimpleNamespace(tqdm=lambda folds, **options: bars.append((len(folds), options)) or folds)
+    monkeypatch.setattr(crossval, "hf_logging", bar)
+    monkeypatch.setattr(crossval.torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(crossval.torch.cuda, "is_available", lambda: False)
+    caplog.set_level("INFO")
+    kept = KeptResults(tmp_path / "methods", CrossValidation(labels, 3, 1), str(rows), ("correctness",))
+    candidate = Candidate("echo", {"a": 1}, (), Echo)
+    outcome = kept.outcomes([candidate], 3)["echo"]
+    assert outcome.told["seconds_of_all_folds"] == 3.46 and "echo: 3 folds in 3 s." in caplog.text
+    assert bars == [(3, {"desc": "echo", "unit": "fold"})]
+    folds = {"folds": 3, "seed": 1, "uncounted": ["correctness"]}
+    settings = {"method": {"a": 1}, "name": "echo", **folds}
+    predicted, timed = (
+        Manifest.read(kept.folder / f"echo{end}.json", kind) for end, kind in (("", "compare"), (".cost", "cost"))
+    )
+    assert predicted.settings == settings and timed.settings == {"timed_pairs": 3, "device": "cpu", "threads": 7}
+    assert set(timed.inputs) == {"rows.jsonl", "echo.json"} and set(predicted.inputs) == {"rows.jsonl"}
+    kept.curve(candidate, outcome, (0.5,), 20)
+    drawn = Manifest.read(kept.folder / "echo.curve.json", "learning_curve")
+    assert drawn.settings == {"fold": settings, "shares": [0.5], "bootstraps": 20}
+    without = replace(kept, validation=replace(kept.validation, left_out=(("a",),)))
+    assert without._settings(candidate) == {**settings, "left_out": (("a",),), "uncounted": ("correctness",)}
+    assert all(fold.others is None for fold in kept.validation.divided)
 
 
 def test_a_procedure_says_which_setting_of_a_comparison_is_another(tmp_path):
@@ -238,6 +271,93 @@ def test_a_curves_draws_are_kept_by_size_and_left_out_where_nothing_can_be_fitte
     named = methods_of(task, searches, {"static": "a/b/static"}, 0, tmp_path)
     assert list(named) == ["judge", "other", "length", "surface", "tfidf", "static"]
     assert named["static"][1] == {"embeddings": "static"} and named["judge"][1] == SearchConfig()
+
+
+def one_row_each(n, **changes):
+    """Questions with one label each, half of them good."""
+    return [LabelledPair(f"q{i:03}", f"Q{i}?", "x", {"a": 5 - 3 * (i % 2)}, **changes) for i in range(n)]
+
+
+def test_a_draw_takes_questions_one_after_another_with_their_rows_in_order():
+    pairs = [replace(pair, sample=sample) for pair in one_row_each(60) for sample in range(5)]
+    labels = Labels.of(pairs, ())
+    pool = np.arange(20, 300)
+    task = Task("t", None, labels, np.arange(20), pool)
+    for draw in (0, 1):
+        fold = task.fold(33, draw, 7)
+        names = np.random.default_rng([7, draw]).permutation(np.unique(labels.question[pool])).tolist()
+        expected = sorted(pool.tolist(), key=lambda row: names.index(labels.question[row]))[:33]
+        assert fold.train.row.tolist() == sorted(expected) and fold.test.row.tolist() == list(range(20))
+        assert (fold.repeat, fold.number, fold.others) == (draw, 0, None)
+
+
+def test_a_judge_that_is_worse_than_another_way_is_marked():
+    figures = {"value": 0.5, "low": 0.4, "high": 0.6}
+    point = {"n": 5, "auroc": {"judge": figures, "words": figures}}
+    point["gain_over"] = {"words": {"value": -0.1, "low": -0.2, "high": -0.01}}
+    assert curves._cell(point, "words") == "0.500 (0.400 to 0.600) >" and not curves._cell(point, "judge").endswith(">")
+
+
+class Half(Echo):
+    """Ranks no row."""
+
+    def fit(self, fold):
+        def predict(asked):
+            nothing = np.full(len(asked.row), np.nan)
+            yield asked.row, Predictions(nothing, nothing, nothing, asked.score)
+
+        return predict
+
+
+def test_curves_say_what_they_fit_and_what_they_could_not(tmp_path, caplog):
+    caplog.set_level("INFO")
+    labels = Labels.of(one_row_each(8), ())
+    task = Task("t", None, labels, np.arange(4), np.arange(4, 8))
+    source = tmp_path / "rows.jsonl"
+    source.write_text("{}\n")
+    drawn = Drawn(tmp_path, (1, 4), 1, 3, {"t": [source]}, {"t": {}})
+    assert list(drawn.values(task, "echo", lambda: Echo(least=2), {})) == [4]
+    half = drawn.values(task, "half", Half, {})
+    assert half[4].dtype == np.float64 and np.isnan(half[4]).all()
+    assert "t: echo on 1 labels." in caplog.text and "echo cannot be fitted on 1 labels of t: few" in caplog.text
+
+
+class Moved:
+    """A tensor that notes how it was made ready to be written."""
+
+    def __init__(self, *done):
+        self.done = done
+
+    def __getattr__(self, name):
+        return lambda: Moved(*self.done, name)
+
+
+def test_weights_are_written_from_the_cpu_whole_and_by_themselves(labels, tmp_path, monkeypatch):
+    written, told = {}, []
+    monkeypatch.setattr(
+        kept_classifier, "save_file", lambda state, path: written.update({path.name: state}) or path.touch()
+    )
+    saved = SimpleNamespace(save_pretrained=lambda folder: told.append((folder.name, folder.is_dir())))
+    body = SimpleNamespace(state_dict=lambda: {"w": Moved()}, config=saved)
+    model = SimpleNamespace(body=body, heads=SimpleNamespace(state_dict=lambda: {"h": Moved()}), pooling="mean")
+    encoded = [SimpleNamespace(input_ids=[int(i)]) for i in range(int(labels.pair.max()) + 1)]
+    keep = kept_classifier.KeptClassifier(tmp_path / "a" / "b", AdapterConfig(), encoded, labels)
+    encode = kept_classifier.PairEncoder(saved, 9)
+    for _ in range(2):  # what a run that was killed left is written over
+        keep.save(model, 4, encode)
+    assert written["model.safetensors"]["w"].done == ("cpu", "contiguous", "clone")
+    assert written["heads.safetensors"]["h"].done == ("cpu",) and told == [("body", True)] * 4
+    described = json.loads((keep.folder / "classifier.json").read_text())
+    assert described == {
+        "pooling": "mean",
+        "classes": dict(zip(labels.names, labels.classes, strict=True)),
+        "fitted": sorted(labels.names),
+        "reading": None,
+        "max_length": 9,
+        "steps": 4,
+        "adapters": None,
+    }
+    assert set(Manifest.read(keep.folder, "pair_classifier").outputs) == {*written, "classifier.json"} and keep.is_there
 
 
 def test_texts_are_embedded_once_and_stand_with_their_pairs(tmp_path, monkeypatch):

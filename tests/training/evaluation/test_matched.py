@@ -90,7 +90,9 @@ def test_folds_without_generators_hold_out_questions_and_generators():
     generators = generators_of(labels, pairs)
     groups = generator_groups(generators, 2, 0)
     assert sorted(sum(groups, [])) == list(GENERATORS) and generator_groups(generators, 9, 0) == []
-    folds = without_generators(CrossValidation(labels, 3, 0).divided, generators, groups)
+    divided = [replace(fold, repeat=3) for fold in CrossValidation(labels, 3, 0).divided]
+    folds = without_generators(divided, generators, [*groups, ["nobody"]])
+    assert [(fold.repeat, fold.number, fold.others) for fold in folds] == [(0, number, None) for number in range(6)]
     held_out = []
     for fold in folds:
         assert not set(fold.train.question) & set(fold.test.question)
@@ -140,6 +142,16 @@ def test_methods_are_compared_on_answers_by_seen_and_unseen_generators():
         for line in lines
     )
     assert answers_table({}) == []
+    figure = {"value": 0.5, "low": 0.25, "high": 0.75}
+    undefined = {"value": None, "low": None, "high": None}
+    own = {"n_rows": 7, "auroc": figure, "same_question": figure}
+    gain = {"auroc": {"value": -0.5, "low": -1.0, "high": 0.0}, "same_question": undefined}
+    methods = {"none": {**own, "auroc": undefined, "gain_of_judge": gain}, "judge": own}
+    rows = answers_table({"a": {"all": methods}})[1:]
+    assert rows == [
+        "| a | all | judge | 7 | 0.500 (0.250 to 0.750) | 0.500 (0.250 to 0.750) | the judge | the judge |\n",
+        "| a | all | none | 7 | undefined | 0.500 (0.250 to 0.750) | -0.500 (-1.000 to +0.000) | undefined |\n",
+    ]
 
 
 def test_rows_of_one_question_by_one_generator_have_no_matched_evidence():

@@ -95,6 +95,12 @@ def test_many_rows_are_taken_in_blocks_with_the_same_result(monkeypatch):
     whole = bootstrap(truth, CLASSES, predictions, weights)
     monkeypatch.setattr("inspector_training.evaluation.metrics.BLOCK", 500)
     blocks = bootstrap(truth, CLASSES, predictions, weights)
+    divided, split = [], np.array_split
+    monkeypatch.setattr(np, "array_split", lambda values, n: divided.append(n) or split(values, n))
+    for size, parts in ((500, 8), (1, 16), (220 * 16, 1), (10**6, 1)):
+        monkeypatch.setattr("inspector_training.evaluation.metrics.BLOCK", size)
+        METRICS["accuracy"].draws(truth, CLASSES, predictions.repeats()[0], weights)
+        assert divided.pop() == parts
     for name, draws in whole.items():
         np.testing.assert_allclose(blocks[name], draws, rtol=1e-12, err_msg=name)
 
@@ -313,5 +319,7 @@ def test_a_p_value_doubles_the_smaller_side_of_the_resamples(left_out, not_above
     nought = np.zeros(len(draws))
     assert gains({"auroc": draws}, {"auroc": nought}, tested=True)["auroc"]["p"] == p
     assert gains({"mae": draws}, {"mae": nought}, tested=True)["mae"]["p"] == p
+    level = {"auroc": np.array([0.5, 0.0, 0.0, 0.0, 1.0])}, {"auroc": np.zeros(5)}
+    assert gains(*level, tested=True)["auroc"]["p"] == 1.0, "what is level lies on either side"
     empty = np.array([0.5, np.nan])
     assert gains({"auroc": empty}, {"auroc": np.zeros(2)}, tested=True)["auroc"]["p"] is None

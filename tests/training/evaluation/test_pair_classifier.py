@@ -1,7 +1,9 @@
 """Pair classifiers by hand: logits, losses, steps, predictions and regressions on states that are known."""
 
 import hashlib
+import json
 import math
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from inspector_pipeline.encoded import EncodedPair, Span
-from inspector_pipeline.errors import PairError, SettingsError
+from inspector_pipeline.errors import DataFileError, PairError, SettingsError
 
 STATES = torch.tensor([[9.0, -9.0], [1.0, 0.0], [0.0, 2.0], [-1.0, 1.0], [3.0, 3.0]])  # of each token id; 0 is padding
 
@@ -174,6 +176,93 @@ def test_frozen_states_get_scikit_learns_regression_and_unseen_classes_nothing(m
     assert predict(alone, pairs)[0] == pytest.approx(plain.predict_proba(x), abs=1e-4)
 
 
+class Away:
+    """A tensor of another device, which has to be brought here."""
+
+    def __init__(self, here, *done):
+        self.here, self.done = here, done
+
+    def cpu(self):
+        return self.here
+
+    def softmax(self, dim):
+        return Away(self.here.softmax(dim=dim))
+
+    def double(self):
+        return Away(self.here.double())
+
+
+def test_what_an_accelerator_gives_is_brought_back():
+    ended, asked = [], []
+    states = torch.arange(8.0).reshape(4, 2)
+    heads = SimpleNamespace(in_features=2, weight=torch.zeros(1))
+
+    class Model:
+        n_classes = [2]
+
+        def __init__(self):
+            self.heads = heads
+
+        def eval(self):
+            ended.append(True)
+
+        def pooled(self, ids, mask):
+            asked.append((ids, mask))
+            return Away(states[: len(ids)])
+
+        def __call__(self, ids, mask):
+            return [Away(states[: len(ids)])]
+
+    found = pooled_states(Model(), PAIRS)
+    assert sorted(found.tolist()) == states[: len(asked[0][0])].tolist() and found.dtype == torch.float32
+    (shares,) = predict(Model(), PAIRS[:1])
+    assert shares == pytest.approx(states[:1].softmax(dim=1).numpy())
+    assert ended == [True, True]
+
+
+def test_states_are_standardised_in_double_precision(monkeypatch):
+    states = (1e5 + np.random.default_rng(0).normal(size=(24, 2))).astype(np.float32)
+    asked = []
+
+    def regression(x, y, n_classes):
+        asked.append((x, y, n_classes))
+        return np.ones((n_classes, 2)), np.zeros(n_classes)
+
+    monkeypatch.setattr(pair_classifier, "pooled_states", lambda model, encoded: torch.tensor(states[: len(encoded)]))
+    monkeypatch.setattr(pair_classifier, "_regression", regression)
+    model = PairClassifier(Body(), "mean", [2])
+    fit_heads(model, encoded(*([1],) * 24), labels_of(*({"a": i % 2} for i in range(24))))
+    wide = states.astype(np.float64)
+    np.testing.assert_allclose(asked[0][0], (wide - wide.mean(axis=0)) / wide.std(axis=0), rtol=1e-9)
+    weight = 1 / wide.std(axis=0)
+    np.testing.assert_allclose(model.heads.weight.detach().numpy(), np.tile(weight, (2, 1)), rtol=1e-5)
+    np.testing.assert_allclose(model.heads.bias.detach().numpy(), -weight @ wide.mean(axis=0), rtol=1e-5)
+    flat = np.ones((24, 2), np.float32)
+    monkeypatch.setattr(pair_classifier, "pooled_states", lambda model, encoded: torch.tensor(flat))
+    fit_heads(model, encoded(*([1],) * 24), labels_of(*({"a": i % 2} for i in range(24))))
+    assert not asked[1][0].any() and model.heads.weight.detach().numpy() == pytest.approx(np.full((2, 2), 1e6))
+
+
+def test_a_regression_is_asked_for_as_little_as_some_hundred_labels_need(monkeypatch):
+    asked = []
+
+    class Model:
+        def __init__(self, **how):
+            asked.append(how)
+
+        def fit(self, x, y):
+            self.coef_, self.intercept_ = np.ones((1, 2)), np.array([3.0])
+            return self
+
+    monkeypatch.setattr(pair_classifier, "LogisticRegression", Model)
+    weight, bias = pair_classifier._regression(np.zeros((4, 2)), np.array([0, 2, 2, 0]), 4)
+    assert asked == [{"C": pair_classifier.FROZEN_C, "max_iter": 2000}]
+    never = pair_classifier.NEVER
+    assert weight.tolist() == [[0, 0], [0, 0], [1, 1], [0, 0]] and bias.tolist() == [0.0, never, 3.0, never]
+    weight, bias = pair_classifier._regression(np.zeros((4, 2)), np.array([1, 1, 1, 1]), 2)
+    assert len(asked) == 1 and not weight.any() and bias.tolist() == [never, 0.0]
+
+
 def test_a_kept_model_is_named_by_what_it_was_trained_on(tmp_path):
     labels = labels_of({"a": 2, "b": 5}, {"a": 4}, {"b": 1}, {})
     kept = KeptClassifier(tmp_path, TrainingConfig(), PAIRS, labels)
@@ -205,3 +294,110 @@ def test_a_loaded_model_says_of_each_pair_what_it_was_fitted_for(monkeypatch):
     assert read == [EncodedPair([0, 1, 2, 3], Span(0, 0), False), EncodedPair([0, 1, 2, 3, 4], Span(0, 0), True)]
     with pytest.raises(PairError, match="Pair 1 "):
         loaded([pairs[0], {"question": "Q?", "prediction": " "}])
+
+
+def test_weights_are_loaded_into_a_model_as_it_was_made(tmp_path, monkeypatch):
+    trained, fresh = (PairClassifier(Body(), "mean", [2]) for _ in range(2))
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(1.0)
+    states = {"model.safetensors": trained.body.state_dict(), "heads.safetensors": trained.heads.state_dict()}
+    monkeypatch.setattr(kept_classifier, "load_file", lambda path: states[path.relative_to(kept.folder).as_posix()])
+    kept = KeptClassifier(tmp_path, TrainingConfig(), PAIRS, labels_of({"a": 1}, {"a": 2}))
+    kept.folder.mkdir()
+    (kept.folder / "classifier.json").write_text('{"steps": 7.0}')
+    model, steps = kept.load(fresh)
+    assert model is fresh and repr(steps) == "7"
+    for one, other in zip(fresh.parameters(), trained.parameters(), strict=True):
+        assert torch.equal(one, other)
+    told = []
+    monkeypatch.setattr(kept_classifier, "PeftModel", Body)
+    monkeypatch.setattr(kept_classifier, "set_peft_model_state_dict", lambda *given: told.append(given))
+    kept_classifier._load_state(fresh, kept.folder)
+    assert told == [(fresh.body, states["model.safetensors"])]
+
+
+def test_adapters_are_written_by_themselves(tmp_path, monkeypatch):
+    told, written = [], {}
+    saved = SimpleNamespace(save_pretrained=lambda folder: told.append(folder.name))
+    monkeypatch.setattr(kept_classifier, "PeftModel", Body)
+    monkeypatch.setattr(
+        kept_classifier, "get_peft_model_state_dict", lambda body, **how: told.append(how) or {"a": torch.ones(1)}
+    )
+    monkeypatch.setattr(
+        kept_classifier, "save_file", lambda state, path: written.update({path.name: [*state]}) or path.touch()
+    )
+    model = PairClassifier(Body(), "last", [2])
+    model.body.config = SimpleNamespace(save_pretrained=saved.save_pretrained)
+    config = TrainingConfig(epochs=3)
+    kept = KeptClassifier(tmp_path, config, PAIRS, labels_of({"a": 1}, {"a": 2}))
+    reading = SimpleNamespace(to_dict=lambda: {"kind": "x"})
+    kept.save(model, 4, kept_classifier.PairEncoder(saved, 9, reading))
+    assert told == [{"save_embedding_layers": False}, "body", "body"]
+    assert written == {"model.safetensors": ["a"], "heads.safetensors": ["weight", "bias"]}
+    described = json.loads((kept.folder / "classifier.json").read_text())
+    assert described["adapters"] == asdict(config) and described["reading"] == {"kind": "x"}
+    assert described["fitted"] == ["a"] and described["pooling"] == "last"
+
+
+def test_a_kept_model_is_made_again_from_what_is_said_of_it(tmp_path, monkeypatch):
+    told = {"pooling": "last", "classes": {"a": [1, 2], "b": [0, 1, 2]}, "fitted": ["b"], "max_length": 6, "steps": 3}
+    told |= {"reading": None, "adapters": None}
+    asked = []
+    manifest = SimpleNamespace(vouches_for=lambda place: place == tmp_path)
+    monkeypatch.setattr(kept_classifier.Manifest, "read", lambda place, stage: asked.append((place, stage)) or manifest)
+    monkeypatch.setattr(kept_classifier, "read_json", lambda path: asked.append(path) or told)
+    monkeypatch.setattr(kept_classifier, "_body", lambda place, adapters: asked.append((place, adapters)) or Body())
+    monkeypatch.setattr(kept_classifier, "_load_state", lambda model, place: asked.append((model.n_classes, place)))
+    tokenizers = SimpleNamespace(from_pretrained=lambda place: f"tokenizer of {place.name}")
+    monkeypatch.setattr(kept_classifier, "AutoTokenizer", tokenizers)
+    monkeypatch.setattr(kept_classifier, "device_of_baselines", lambda: "meta")
+    found = kept_classifier.load_classifier(str(tmp_path))
+    described = tmp_path / "classifier.json"
+    assert asked == [(tmp_path, "pair_classifier"), described, (tmp_path, None), ([2, 3], tmp_path)]
+    assert found.model.pooling == "last" and found.model.heads.weight.device.type == "meta"
+    assert found.encode == kept_classifier.PairEncoder("tokenizer of body", 6, None)
+    assert (found.classes, found.fitted) == (told["classes"], frozenset({"b"}))
+    told["reading"] = "it"
+    monkeypatch.setattr(kept_classifier.PairTemplate, "from_dict", lambda reading: f"reading {reading}")
+    assert kept_classifier.load_classifier(tmp_path).encode.reading == "reading it"
+    manifest.vouches_for = lambda place: False
+    with pytest.raises(DataFileError, match="expects the files that its manifest names, but they differ"):
+        kept_classifier.load_classifier(tmp_path)
+
+
+def test_a_body_is_that_of_the_kept_config_or_the_backbone_with_fresh_adapters(tmp_path, monkeypatch):
+    configs = SimpleNamespace(from_pretrained=lambda place, **how: (place, how))
+    monkeypatch.setattr(kept_classifier, "AutoConfig", configs)
+    monkeypatch.setattr(kept_classifier, "AutoModel", SimpleNamespace(from_config=lambda config: config))
+    place, how = kept_classifier._body(tmp_path, None)
+    assert place == tmp_path / "body" and how == kept_classifier.NO_REMOTE_CODE
+    monkeypatch.setattr(kept_classifier, "load_backbone", lambda *given, **how: (given, how))
+    monkeypatch.setattr(kept_classifier, "get_peft_model", lambda body, config: (body, config))
+    adapters = {"backbone_id": "b", "backbone_revision": "r", "epochs": 3}
+    shape = {"rank": 3, "alpha": 5, "dropout": 0.5, "modules": ["x"]}
+    body, config = kept_classifier._body(tmp_path, {**adapters, **shape})
+    assert body == (("b", "r", None), {"dtype": "float32"})
+    assert (config.r, config.lora_alpha, config.lora_dropout, config.target_modules) == (3, 5, 0.5, {"x"})
+
+
+def test_texts_are_read_as_a_reading_writes_them_where_there_is_one(monkeypatch):
+    made = []
+
+    class Tokenizer:
+        def __init__(self, *given):
+            made.append(given)
+
+        def __call__(self, question, prediction):
+            return f"{question} {prediction}"
+
+    monkeypatch.setattr(kept_classifier, "PairTokenizer", Tokenizer)
+    encode = kept_classifier.PairEncoder("tokenizer", 7, "reading")
+    pair = SimpleNamespace(question="Q", prediction="p")
+    assert [encode(pair), encode(pair)] == ["Q p", "Q p"] and made == [("reading", "tokenizer", 7)]
+
+
+def test_devices_are_the_accelerator_where_there_is_one(monkeypatch):
+    for there, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert pair_classifier.device_of_baselines() == device

@@ -2,9 +2,12 @@
 
 import json
 from math import comb
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from inspector_training.evaluation import degenerate, question_only, selection
+from inspector_training.evaluation import scored as scored_rows
 from inspector_training.evaluation.degenerate import AGAINST, RULE, degenerate_evidence, matched_to, rule_value
 from inspector_training.evaluation.scored import (
     Scored,
@@ -18,6 +21,7 @@ from inspector_training.evaluation.scored import (
 from inspector_training.evaluation.selection import _choices, _plain, use_evidence, vote
 from inspector_training.evaluation.surest import SURE, decisions, rows_of, top_right
 from inspector_training.rows.reading import as_pairs
+from inspector_training.rows.records import question_id
 
 from inspector_pipeline.errors import DataFileError
 
@@ -90,6 +94,18 @@ def test_all_figures_of_six_answers_by_hand():
     assert list(surest) == [str(share) for share in SURE] == [f"0.{i}" for i in range(1, 10)] + ["1.0"]
 
 
+def test_resamples_are_taken_some_at_a_time(monkeypatch):
+    whole, divided, split = use_evidence(scored(), {}, sizes=(2,), bootstraps=30), [], np.array_split
+    monkeypatch.setattr(np, "array_split", lambda values, n: divided.append(n) or split(values, n))
+    monkeypatch.setattr(selection, "BLOCK", 40)
+    assert use_evidence(scored(), {}, sizes=(2,), bootstraps=30) == whole
+    assert set(divided) == {2, 4, 5}, "31 of 2 questions, 4 decisions and 6 rows"
+    answers = selection._answers(scored(), {}, 3, 0)
+    divided.clear()
+    assert answers.draws(lambda weights: weights.sum(axis=1), np.empty(0, dtype=int)).tolist() == [0.0] * 4
+    assert divided == [1]
+
+
 def test_a_resample_weighs_the_questions():
     found = use_evidence(scored(), {}, sizes=(2,), bootstraps=200)
     oracle = found["best_of"]["2"]["oracle"]  # 2/3 of one and 1 of two: resamples hold either, or both
@@ -142,6 +158,8 @@ def test_rows_of_questions_and_decisions_are_in_order():
         ("So the answer is:", 4 / 60 + 1 + 1),
         ("Answer: no\nbut then", 4 / 60 + 1),
         ("#### seven", 2 / 60 + 1 + 1),
+        ("####" + "x" * 196, 1 / 60 + 1 + 1),
+        ("####" + "x" * 197, 1 / 60 + 1),  # only so much of the last line is looked at
         ("we add the", 3 / 60 + 0),  # a run of the question
         ("so so so so so", 5 / 60 + 1 / 3),
         (" ".join(f"w{i}" for i in range(80)), 1 + 1 + 1),
@@ -160,7 +178,7 @@ def suite(**rows):
     return found, np.array(values, dtype=float)
 
 
-def test_forms_are_compared_question_by_question_with_ties_as_halves():
+def test_forms_are_compared_question_by_question_with_ties_as_halves(monkeypatch):
     worked = "First we take four of them away.\nThe answer is 7."
     rows, value = suite(
         worked={"a": (worked, 3), "b": (worked, 3), "c": (worked, 3)},
@@ -181,6 +199,9 @@ def test_forms_are_compared_question_by_question_with_ties_as_halves():
     assert forms["bare_right"]["lower"] == AGAINST["bare_right"] == "bare_wrong" and forms["bare_right"]["n"] == 1
     assert forms["bare_right"]["above"]["value"] == 1.0 and forms["bare_right"]["rule"]["value"] == 0.5
     assert forms["bare_right"]["solved_by_rule"] is False and forms["bare_wrong"]["unfamiliar"] == 1.0
+    monkeypatch.setattr(degenerate, "SOLVED", 1.0)  # at it is enough
+    whole = degenerate_evidence(Scored(rows, "f", value, flags, [None] * len(rows)), 5)
+    assert whole["forms"]["talk"]["solved_by_rule"] is True and whole["n_seen"] is None
     with pytest.raises(DataFileError, match="expects one talk of each question, but 'a' has two"):
         degenerate_evidence(Scored([*rows, rows[3]], "f", np.zeros(len(rows) + 1), [], []))
     with pytest.raises(DataFileError, match="worked right solutions and other forms"):
@@ -245,6 +266,78 @@ def test_numbers_are_read_from_text_and_what_is_none_is_named():
     for wrong in (True, None, "NaN", "a", [1]):
         with pytest.raises(DataFileError, match="here expects a number as 'x', but row 1 has"):
             numbers([{"x": 1}, {"x": wrong}], "x", "here")
+
+
+def test_a_question_only_probe_reads_other_questions_and_says_the_same_of_all_answers(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    answers = [
+        {"question": f"Q{i}?", "prediction": f"p{sample}", "generator": "g", "correct": int(sample <= i % 3)}
+        for i in range(12)
+        for sample in range(1 + i % 4)
+    ]
+    path = written(tmp_path / "answers.jsonl", *answers)
+    config = question_only.QuestionOnlyConfig((path,), "b", "r", (1, 2))
+    share, n, questions = question_only._shares(config, {question_id("Q3?")})
+    by_question = {}
+    for row in answers:
+        by_question.setdefault(question_id(row["question"]), []).append(row["correct"])
+    names = [name for name in sorted(by_question) if name != question_id("Q3?")]
+    assert list(questions) == names and all(question_id(text) == name for name, text in questions.items())
+    assert share.tolist() == [np.mean(by_question[name]) for name in names]
+    assert n.tolist() == [len(by_question[name]) for name in names] and n.dtype == np.float64
+    told = {}
+
+    def extract(asked):
+        told["asked"] = asked
+
+    def load(folder):
+        told["folder"] = folder
+        return SimpleNamespace(matrix=lambda one: np.full((3, 2), one.layer + (one.pooling == "last") / 2, np.float32))
+
+    monkeypatch.setattr(question_only, "extract", extract)
+    monkeypatch.setattr(question_only, "load_features", load)
+    x = question_only._features({"a": "One?", "b": "Two?"}, config, tmp_path)
+    assert x.dtype == np.float64 and x[0].tolist() == [1, 1, 1.5, 1.5, 2, 2, 2.5, 2.5]
+    asked = told["asked"]
+    assert (asked.backbone_id, asked.backbone_revision, asked.layers) == ("b", "r", (1, 2))
+    assert (asked.poolings, asked.states, asked.readings) == (("mean", "last"), ("rms_normed",), ("question",))
+    rows = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
+    assert rows == [{"id": "a", "question": "One?"}, {"id": "b", "question": "Two?"}]
+    assert told["folder"] == tmp_path / "features"
+    monkeypatch.setattr(question_only, "_features", lambda own, *_: np.arange(len(own), dtype=float)[:, None])
+    monkeypatch.setattr(question_only, "ridge_values", lambda x, share, n, new: new[:, 0] * 10)
+    new = [{"question": "Q3?"}, {"question": "Z?"}, {"question": "Q3?"}]
+    assert question_only.question_values(new, config, tmp_path).tolist() == [110.0, 120.0, 110.0]
+    assert "fitted on 11 questions" in caplog.text
+    written(path, *[row for row in answers if row["question"] not in ("Q1?", "Q2?")])
+    assert len(question_only.question_values([{"question": "Z?"}], config, tmp_path)) == 1, "of ten others"
+    with pytest.raises(DataFileError, match="10 or more questions other than .* but got 9"):
+        question_only.question_values(new, config, tmp_path)
+
+
+def test_rows_are_judged_by_the_field_that_the_judge_ranks_by(monkeypatch):
+    class Judge:
+        model = SimpleNamespace(config="config")
+
+        def __call__(self, pairs):
+            self.pairs = pairs
+            return [{"x": len(pair["question"]), "unfamiliar": None, "seen": pair["question"] == "Q"} for pair in pairs]
+
+    judge = Judge()
+    monkeypatch.setattr(scored_rows, "rank_field", lambda config, rank_by: (config, rank_by))
+    monkeypatch.setattr(scored_rows, "ranked_value", lambda result, field: result["x"])
+    turns = [{"role": "user", "content": "Q"}]
+    rows = ({"question": "Q", "prediction": "p", "more": 1}, {"question": "long", "question_turns": turns})
+    found = scored_rows.judged(judge, rows, "x")
+    assert judge.pairs == [
+        {"question": "Q", "prediction": "p"},
+        {"question": "long", "prediction": None, "question_turns": turns},
+    ]
+    assert (found.rows, found.field, found.value.tolist()) == (list(rows), ("config", "x"), [1.0, 4.0])
+    assert found.value.dtype == np.float64 and (found.unfamiliar, found.seen) == ([None, None], [True, False])
+    assert scored_rows.pair_of({"question": "Q", "question_turns": []}, ("question",)) == {"question": "Q"}
+    names = ["id", "rank_by", "expected_a", "b_total_score", "c_rank_by", "c_expected_x", "c_total_score"]
+    assert scored_rows.judge_prefixes(names) == ["", "c_"]
 
 
 def test_texts_are_found_under_other_names_and_files_of_a_judge_are_named(tmp_path):

@@ -71,3 +71,20 @@ def test_a_wide_interval_is_no_sign_that_a_cheaper_method_does_as_well():
         f"b: surface features (lengths, counts, word overlap) {apart} +0.000 (-0.050 to +0.050).",
         "c: it was not evaluated, since its labels are all good or all not.",
     ]
+
+
+def test_a_context_may_do_harm_and_what_was_not_measured_is_not_told():
+    own, worse = figure(0.8, 0.7, 0.9), figure(-0.1, -0.2, -0.01)
+    taste = {"preference": {"agreement": own, "gain_over_rival": {"agreement": worse}, "rival": {"agreement": own}}}
+    protocol = {"rival_without": ["context", "reference"]}
+    assert verdict({"aspects": {"taste": taste}, "protocol": protocol})[1:] == [
+        "taste: without the context and the reference the same fit reaches 80.0 % (70.0 to 90.0); reading it does "
+        "harm: the gain is -0.100 (-0.200 to -0.010). Train it without."
+    ]
+    for without, gain in ((["context"], figure(None, None, None)), ([], worse)):
+        wit = {**entry("auroc", own, rival=gain), "rival": {"auroc": own}}
+        assert len(verdict({"aspects": {"wit": wit}, "protocol": {"rival_without": without}})) == 1
+    edge = {**entry("auroc", own, rival=figure(0.0, 0.0, 0.0)), "rival": {"auroc": own}}
+    assert "is not shown to help" in verdict({"aspects": {"wit": edge}, "protocol": protocol})[1]
+    told = {"aspects": {"wit": {"unused": {"blank": 2}}}}
+    assert "2 labels were left out (blank)" in verdict({"aspects": {"wit": {"auroc": own}}, "labels": told})[1]

@@ -1,10 +1,13 @@
 """A cumulative logit model is recovered, cuts give scores as often as observed, and odd samples break nothing."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inspector_training.probing import calibration as calibrating
 from inspector_training.probing.calibration import Calibration, Rounding, class_probabilities, fit_cumulative_logit
 
 from inspector_pipeline.decisions import decide_regression
@@ -44,3 +47,26 @@ def test_rounding_is_the_rule_that_a_judge_applies(values, classes):
     np.testing.assert_allclose(Rounding(classes).probabilities(values), p.numpy(), atol=1e-5)
     near = np.abs((values - 0.5) - np.round(values - 0.5)) > 1e-4
     np.testing.assert_array_equal(Rounding(classes).class_index(values)[near], index.numpy()[near])
+
+
+def test_a_logit_is_found_on_any_scale_from_where_the_shares_are(monkeypatch):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=200)
+    scores = np.digitize(values + rng.normal(size=200), [-1, 0.5])
+    slope, thresholds = fit_cumulative_logit(values, scores, [0, 1, 2])
+    small, same = fit_cumulative_logit(values / 100, scores, [0, 1, 2])
+    assert small == pytest.approx(100 * slope, rel=1e-3) and same == pytest.approx(thresholds, abs=1e-3)
+    asked = []
+
+    def minimize(loss, start, **how):
+        asked.append((start, how))
+        return SimpleNamespace(x=start)
+
+    monkeypatch.setattr(calibrating, "minimize", minimize)
+    values = np.array([-1.0, 1, 3, 5])
+    fit_cumulative_logit(values, np.array([2, 3, 4, 4]), [1, 2, 3, 4, 5, 6])
+    start, how = asked.pop()
+    middle = 2 / np.sqrt(5)
+    first = middle - np.log([0.98 / 0.02, 0.75 / 0.25, 1.0, 0.02 / 0.98, 0.02 / 0.98])
+    steps = np.log([*np.diff(first)[:3], 0.01])
+    assert start == pytest.approx([0.0, first[0], *steps]) and how == {"method": "L-BFGS-B"}

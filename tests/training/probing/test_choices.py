@@ -5,9 +5,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from inspector_training.probing import familiarity, fits, kernels, preferences, table
+from inspector_training.probing import fitted as fitting
 from inspector_training.probing import search as searching
 from inspector_training.probing.calibration import Calibration, LogOdds, Rounding, fit_cumulative_logit
-from inspector_training.probing.fits import Fit, Target, coordinates_of, fit_each, mean_diagonal
+from inspector_training.probing.fits import Fit, Target, coordinates_of, fit_each, joint_kernel, mean_diagonal
 from inspector_training.probing.fitted import (
     Fitted,
     FittedAspect,
@@ -34,6 +35,7 @@ from inspector_training.probing.table import (
     TooFewLabelsError,
     check_both_kinds,
     counted_table,
+    question_folds,
     question_names,
     with_both_kinds,
 )
@@ -43,6 +45,7 @@ from support.made_up import make_features, make_pairs
 
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.familiarity import question_number
+from inspector_pipeline.features import Feature
 
 SMALL = SearchConfig(poolings=(("last",),), depths=(1, 2), sharings=(0.0,), inner_folds=3, heads=())
 
@@ -125,24 +128,24 @@ def test_the_least_settings_are_taken():
 
 
 def test_the_targets_of_other_scales_are_put_on_one_of_five():
-    classes = (Levels([0, 10], 5), Levels([1, 5], 4), [0, 1], Levels([-1, 1], 1))
-    aspect = np.repeat(np.arange(4), 2)
-    score = np.array([0, 10, 1, 5, 0, 1, -1, 1])
+    classes = (Levels([0, 10], 5), Levels([1, 5], 4), [0, 1], Levels([-1, 1], 1), Levels([0, 5], 3))
+    aspect = np.repeat(np.arange(5), 2)
+    score = np.array([0, 10, 1, 5, 0, 1, -1, 1, 0, 5])
     labels = Labels(
-        tuple("abcd"),
+        tuple("abcde"),
         classes,
-        (True,) * 4,
+        (True,) * 5,
         aspect,
         aspect,
         aspect.astype(str),
         score,
-        np.ones(8),
-        np.zeros(8, bool),
-        np.arange(8),
+        np.ones(10),
+        np.zeros(10, bool),
+        np.arange(10),
     )
     found = Target.of(labels, 4.0)
-    assert found.value.tolist() == [1, 9, 1, 9, 0, 5, 1, 9]
-    assert found.score is score and found.positive.tolist() == [False, True] * 4
+    assert found.value.tolist() == [1, 9, 1, 9, 0, 5, 1, 9, 0, 9]
+    assert found.score is score and found.positive.tolist() == [False, True] * 5
     assert Target.of(labels, 0.0).value.tolist() == score.tolist()
 
 
@@ -205,6 +208,60 @@ def test_another_head_is_kept_only_where_it_gains_more_than_the_tolerance(design
     assert "auxiliary" not in " ".join(_refine(design, View(), 1, auxiliary, [1], ridge, config)[1])
     without = _refine(design, View(), 1, plain, [0], ridge, replace(config, bias=False))[1]
     assert list(without) == [str(ridge)]
+
+
+def test_the_best_views_go_on_and_the_shallowest_of_them_is_taken(design, monkeypatch):
+    views = [View("chat", (name,)) for name in "abc"]
+    config = replace(SMALL, poolings=(("a",), ("b",), ("c",)), depths=(1, 2, 3), finalists=2, tolerance=0.125)
+    setting = {(view, depth): Setting(penalty=depth) for view in views for depth in (1, 2, 3)}
+    explained = {"a": (0.9, 0.1, 0.2), "b": (0.3, 0.2, 0.1), "c": (0.2, 0.3, 0.4)}
+
+    def sweep(design, view, labels, group, config):
+        values = explained[view.poolings[0]]
+        return {depth: (values[depth - 1], setting[view, depth]) for depth in (1, 2, 3)}
+
+    told, asked = {}, []
+
+    def aurocs(design, view, depth, labels, group, settings, config):
+        asked.append((view.poolings[0], depth))
+        return {settings[0]: told.get((view.poolings[0], depth), 0.5)}
+
+    def refine(design, view, depth, labels, group, ridge, config):
+        return replace(ridge, head="svc"), {"x": depth}
+
+    for name, own in (("_sweep", sweep), ("_inner_aurocs", aurocs), ("_refine", refine)):
+        monkeypatch.setattr(searching, name, own)
+
+    def chosen(found):
+        told.clear()
+        told.update(found)
+        main = searching._search_main(design, design.labels, [0], config)
+        return main, (main.view.poolings[0], main.depth)
+
+    main, found = chosen({("a", 3): 0.625, ("c", 2): 0.75})
+    assert found == ("c", 2), "the shallowest of those that are near"
+    assert asked == [(name, depth) for name in "ac" for depth in (1, 2, 3)], "b explains the least at its best"
+    assert (
+        main.curve == {1: 0.5, 2: 0.75, 3: 0.5} and main.setting == Setting("svc", 2) and main.tried == {"logic: x": 2}
+    )
+    assert main.sweep == {str(v): dict(zip((1, 2, 3), explained[v.poolings[0]], strict=True)) for v in views}
+    assert chosen({("a", 3): 0.75, ("c", 2): 0.625})[1] == ("c", 2), "just within the tolerance"
+    assert chosen({("a", 3): 0.75, ("c", 2): 0.62})[1] == ("a", 3)
+    assert chosen({("a", 2): 0.75, ("c", 2): 0.7})[1] == ("a", 2) and chosen({("c", 1): 0.51})[1] == ("c", 1)
+
+
+def test_inner_folds_fit_auxiliary_rows_by_their_weight(design):
+    view, setting, labels = View("chat", ("last",)), Setting("ridge", 2.0, 0.0, 0.5), design.labels
+    (values,), rows = searching.held_out_values(design, view, 2, labels, [0], [setting], SMALL)
+    kept, part = training_rows(labels, [0], setting), design.of([0])
+    assert kept.auxiliary.any() and not rows.auxiliary.any()
+    expected = np.full(len(kept.score), np.nan)
+    for fit_rows, out_rows in question_folds(kept, SMALL.inner_folds, SMALL.seed):
+        own = kept.take(fit_rows)
+        gram = part.gram(view, 2, auxiliary=True)
+        (fitted,) = fits.fit_each(gram, part.rows(view, own), Target.of(own, SMALL.target_weight), [setting])
+        expected[out_rows] = fitted.values(gram, part.rows(view, kept.take(out_rows)))
+    np.testing.assert_allclose(values, expected[~kept.auxiliary])
 
 
 def test_depths_are_every_second_layer_unless_they_are_named(design):
@@ -298,12 +355,37 @@ def test_probes_without_a_bias_and_of_preferences_come_back_as_such(tmp_path):
     read = load_fitted(folder)
     assert [one.calibration for one in read.aspects] == [Rounding([1, 2]), LogOdds()]
     assert not read.has_bias and read.n_foreign == 2 and read.seen_questions.tolist() == []
+    assert read.seen_questions.dtype == np.int64
+    bounds = {"characters_of_question": (None, 20.0)}
+    tensors = {"basis": np.zeros((4, 3), np.float32), "words": np.arange(5)}
+    known = familiarity.Familiar([Feature("chat", 1, "last", "raw")], tensors, 2.5, bounds, {"rows": 3})
+    save_fitted(Fitted([rounding], {}, False, {}, {}, 2, known, np.array([3, 7])), folder)
+    Manifest("fit", {}, {}).write(folder, [folder / "fit.json"])
+    again = load_fitted(folder)
+    found = again.familiar
+    assert (found.features, found.threshold, found.text, found.report) == (known.features, 2.5, bounds, {"rows": 3})
+    assert {name: own.tolist() for name, own in found.tensors.items()} == {
+        name: own.tolist() for name, own in tensors.items()
+    }
+    assert again.seen_questions.tolist() == [3, 7]
+    save_fitted(Fitted([rounding, odds], {}, False, {}, {}, 2), folder)
+    Manifest("fit", {}, {}).write(folder, [folder / "fit.json"])
     (folder / "fitted_on.safetensors").unlink()  # as older folders are
-    assert load_fitted(folder).seen_questions.tolist() == []
+    assert load_fitted(folder).seen_questions.tolist() == [] and load_fitted(folder).seen_questions.dtype == np.int64
     (folder / "fit.json").write_text((folder / "fit.json").read_text() + " ")
     with pytest.raises(DataFileError, match="expects the sha256"):
         load_fitted(folder)
     assert familiar_rows(None, [], None) is None
+
+
+def test_an_aspect_has_levels_or_comparisons(design, monkeypatch):
+    monkeypatch.setattr(fitting, "_fit_levels", lambda features, config, aspects: aspects.append(LEVELS))
+    monkeypatch.setattr(fitting.Comparisons, "of", lambda pairs: {"logic": None})
+    with pytest.raises(DataFileError, match="one kind of label for each aspect, but logic has levels and comparisons"):
+        fit(design.data, SMALL)
+
+
+LEVELS = FittedAspect("logic", [1, 2], 3, True, [], np.zeros(2), np.ones(2), 0.0, Rounding([1, 2]))
 
 
 def test_a_cumulative_logit_has_a_prior_and_cuts_are_the_labels_shares():
@@ -419,6 +501,100 @@ def test_what_inner_folds_predict_is_remembered_for_a_while(design, monkeypatch)
     again, same = searching.held_out_values(*asked)
     np.testing.assert_array_equal(again, values)
     assert same.row.tolist() == rows.row.tolist()
+
+
+def test_fits_do_not_depend_on_how_much_all_weights_or_directions_are():
+    rng = np.random.default_rng(0)
+    x, n = rng.normal(size=(12, 3)), 12
+    train = Rows(np.arange(n), np.arange(n) % 2, rng.random(n) + 0.5, np.arange(n).astype(str))
+    light = replace(train, weight=train.weight / 1e6)
+    whole = joint_kernel(x @ x.T, train, train, 0.5)
+    np.testing.assert_allclose(joint_kernel(x @ x.T, light, light, 0.5, centered=True), whole, atol=1e-9)
+    values = rng.normal(size=n)
+    means = [np.average(values[train.aspect == a], weights=train.weight[train.aspect == a]) for a in (0, 1)]
+    np.testing.assert_allclose(fits._means(values, light), means, rtol=1e-9)
+    lone = replace(train, aspect=np.full(n, 1))
+    assert fits._means(values, lone)[0] == 0.0, "of no rows"
+    lacking = replace(train, aspect=2 * train.aspect)  # the second aspect has no rows
+    target = Target(values, np.arange(n), values > 0)
+    for head in ("ridge", "logistic", "ordinal"):
+        (fitted,) = fits.fit_each(x @ x.T, lacking, target, [Setting(head, 1.0, 0.5)])
+        assert fitted.offset[1] == 0.0 and fitted.offset[0] and fitted.offset[2]
+    nothing = Rows(*(np.empty(0, dtype=np.int64) for _ in range(3)), np.empty(0, dtype=str))
+    assert (nothing.n_aspects, train.n_aspects, lone.n_aspects) == (0, 2, 2)
+
+
+def test_scikit_learn_is_asked_for_what_dual_fits_need(monkeypatch):
+    asked = []
+
+    def made(name):
+        class Model:
+            def __init__(self, **how):
+                asked.append((name, how))
+
+            def fit(self, x, above, sample_weight):
+                self.coef_ = np.zeros((1, x.shape[1]))
+                return self
+
+        return Model
+
+    for module in (fits, preferences):
+        monkeypatch.setattr(module, "LogisticRegression", made("logistic"))
+    monkeypatch.setattr(fits, "LinearSVC", made("svc"))
+    rows = Rows(np.arange(4), np.zeros(4, dtype=int), np.ones(4), np.arange(4).astype(str))
+    target = Target(np.arange(4.0), np.arange(4), np.arange(4) > 1)
+    for head in ("logistic", "svc", "ordinal"):
+        fits.fit_each(np.eye(4), rows, target, [Setting(head, 4.0, 0.0)])
+    how = {"C": 0.25, "fit_intercept": False, "max_iter": 2000}
+    assert asked == [("logistic", how), ("svc", {**how, "dual": False}), ("logistic", how)]
+    preferences.odds_weights(np.eye(4), np.array([1.0, 0, 1, 1]), np.ones(4), 4.0)
+    assert asked[3] == ("logistic", how)
+
+
+def test_what_is_no_number_stays_so_and_indefinite_systems_are_solved():
+    assert np.isnan(fits._solved(np.full((2, 2), np.nan), np.ones(2))).all()
+    assert np.isnan(fits._solved(np.eye(2), np.array([np.nan, 1.0]))).any()
+    np.testing.assert_allclose(fits._solved(np.diag([2.0, -4.0]), np.array([2.0, 4.0])), [1.0, -1.0])
+
+
+def test_one_unit_and_none_have_their_inner_products(design):
+    view = View("chat", ("last",))
+    for rows in (np.array([0]), np.empty(0, dtype=np.int64)):
+        some = Design(design.data, replace(design.labels.take(rows), row=np.arange(len(rows))))
+        for scaling in ("none", "standard")[: 1 + len(rows)]:
+            found = some.scaled(replace(view, scaling=scaling), 1, np.arange(len(rows)))
+            n = int(some.units(view, some.labels).max(initial=-1)) + 1
+            assert found.shape == some.gram(view, 1).shape == (n, n)
+
+
+def test_a_questions_stratum_is_its_first_label_of_the_rarest_aspect(monkeypatch):
+    asked = {}
+
+    class Splitter:
+        def __init__(self, folds, **options):
+            asked.update(folds=folds, options=options)
+
+        def split(self, questions, strata):
+            asked.update(zip(questions.tolist(), strata, strict=True))
+            return iter(())
+
+    monkeypatch.setattr(table, "StratifiedKFold", Splitter)
+    rng = np.random.default_rng(0)
+    scores = rng.integers(1, 6, (80, 4)).tolist()
+    pairs = [
+        LabelledPair(f"q{i}", f"Q{i}?", f"{j}", {"a": score, **({"b": score % 2} if i < 5 and j else {})}, sample=j)
+        for i, own in enumerate(scores)
+        for j, score in enumerate(own)
+    ]
+    assert list(question_folds(Labels.of(pairs), 3, 8)) == []
+    assert asked.pop("folds") == 3 and asked.pop("options") == {"shuffle": True, "random_state": 8}
+    assert asked == {f"q{i}": f"1 {own[1] % 2}" if i < 5 else f"0 {own[0]}" for i, own in enumerate(scores)}
+    assert question_names([]) == []
+    for n, strata in ((3, ["0 2"] * 3 + ["0 5"] * 2), (2, [""] * 4)):  # as many of a kind as there are folds, or fewer
+        own = [LabelledPair(i, f"Q{i}", "x", {"a": 2 if i < n else 5}) for i in range(n + 2)]
+        asked.clear()
+        assert list(question_folds(Labels.of(own), 3, 8)) == []
+        assert [asked[str(i)] for i in range(n + 2)] == strata
 
 
 def test_questions_are_one_where_they_share_a_text_or_an_id():

@@ -62,6 +62,13 @@ def test_rows_are_held_out_with_neither_their_generator_nor_their_question():
     assert sum(out for _, _, out in folds).tolist() == [1] * 9
 
 
+def test_generators_of_as_many_rows_are_dealt_out_by_their_names():
+    names = [f"g{i:03}" for i in range(120)]
+    _, folds = _folds(texts([("Q?" if i % 2 else "R?", "x", name) for i, name in enumerate(names)]), 7)
+    held = {int(row): number for number, _, out in folds for row in np.flatnonzero(out)}
+    assert held and all(number == row % 7 for row, number in held.items())
+
+
 def test_of_many_rows_one_in_as_many_as_there_are_folds_is_held_out():
     rows = [(f"Question {i}?", "x", "ab"[i % 2]) for i in range(FEW_ROWS + 1)]
     assert len(_folds(texts(rows), 5)[1]) == 2 and len(_folds(texts(rows[:-1]), 5)[1]) == 4
@@ -83,6 +90,9 @@ def test_one_question_cannot_be_held_out():
     few = texts([(f"Question {i % 3}?", "x", "a") for i in range(9)])  # most of the folds are empty
     found = _hold_out(few, np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32), FamiliarityConfig(folds=99))
     assert sorted(found.row.tolist()) == list(range(9)) and len(set(found.group.tolist())) == 3
+    states = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    found = _hold_out(texts([(f"Question {i}?", "x", "a") for i in range(3)]), states, FamiliarityConfig(folds=99))
+    assert sorted(found.row.tolist()) == [0, 1, 2], "two rows are enough to fit on"
 
 
 def test_a_limit_is_as_far_as_rows_of_one_group_go_beyond_the_others():
@@ -194,5 +204,31 @@ def test_few_rows_give_few_directions_and_scales_have_a_floor():
     np.testing.assert_allclose(found["scale"][1:], x[:, 1:].std(axis=0), rtol=1e-4)
     assert {str(values.dtype) for values in found.values()} == {"float32"} and found["residual"].shape == (1,)
     same = fit_space(np.ones((5, 3), np.float32), 2)
+    assert same["residual"][0] == pytest.approx(1e-18) and same["deviation"][0] == pytest.approx(1e-9)
     assert same["scale"].tolist() == [1.0] * 3 and (same["deviation"] > 0).all() and same["residual"][0] > 0
     assert distances({**found, "words": np.arange(3)}, x).shape == (6,)
+
+
+def test_large_states_are_centred_in_double_precision_and_rounding_is_no_direction():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(4000, 3)) * [1, 2, 3] + 1e6).astype(np.float32)
+    found, wide = fit_space(x, 1), x.astype(np.float64)
+    np.testing.assert_allclose(found["scale"], wide.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found["center"], wide.mean(axis=0), rtol=1e-7)
+    one = np.outer(rng.normal(size=9), [1.0, 1, 1, 1]).astype(np.float32)  # of a single direction
+    found = fit_space(one, 2)
+    np.testing.assert_allclose(found["deviation"] ** 2, [4.0, 4e-6], rtol=1e-4)
+    np.testing.assert_allclose(found["residual"], [4e-6], rtol=1e-4)
+    assert np.abs(found["basis"][:, 0]) == pytest.approx(np.full(4, 0.5), abs=1e-5)
+    assert distances(found, one).dtype == np.float64
+
+
+def test_texts_of_no_words_have_none():
+    none = texts([("?", "!", "a"), ("?!", "", "a")])
+    assert none.words.dtype == none.question.dtype == np.int64 and len(none.words) == 0
+    assert none.known_words(np.ones(2, bool)).tolist() == []
+    alone = texts([("one two three", "four", "a"), ("one two three", "five", "b")])
+    assert alone.known_words(np.ones(2, bool)).tolist() == [], "of one question"
+    assert _Texts.of([]).known_words(np.empty(0, bool)).tolist() == []
+    last = texts([("one", "x", "a"), ("two", "x", "b"), ("zzz", "y", "a")])
+    assert last.known_words(np.array([True, True, False])).tolist() == [word_number("x")]

@@ -106,11 +106,14 @@ def test_one_generator_holds_out_questions_and_says_so(tmp_path):
     assert found.report["held_out_rows"] == 100 and found.report["unfamiliar"] <= 0.01
 
 
-def test_too_few_rows_and_a_flag_rate_of_0_tell_nothing(tmp_path):
+def test_too_few_rows_and_a_flag_rate_of_0_tell_nothing(tmp_path, caplog):
     assert find_familiar(make_features(tmp_path, make_rows()), READ, replace(CONFIG, flag_rate=0)) is None
     assert find_familiar(make_features(tmp_path / "a", make_rows(16)), READ, CONFIG) is None
     rows = [replace(row, question=f"How much are {row.id} apples?") for row in make_rows(4, tuple("abcdefghijklmnop"))]
     assert find_familiar(make_features(tmp_path / "b", rows), READ, CONFIG) is None
+    assert "48 rows are too few to tell which pairs are unfamiliar; 50 are needed" in caplog.text
+    just = make_features(tmp_path / "c", make_rows(5, tuple("abcdefghij")))
+    assert find_familiar(just, READ, CONFIG).report["rows"] == 50
 
 
 @pytest.mark.parametrize("n", [200, 20])  # more rows than numbers, and fewer

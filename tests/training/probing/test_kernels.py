@@ -1,5 +1,7 @@
 """Inner products of features equal those of features that are scaled, whitened and joined the long way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from inspector_training.probing import kernels
@@ -7,6 +9,7 @@ from inspector_training.probing.fits import joint_kernel
 from inspector_training.probing.kernels import Design
 from inspector_training.probing.settings import View
 from inspector_training.probing.table import Labels, Rows
+from inspector_training.rows.records import LabelledPair
 from support.made_up import make_features, make_pairs
 
 from inspector_pipeline.errors import DataFileError
@@ -55,6 +58,10 @@ def test_inner_products_are_those_of_the_features(design, reading, layers):
         block = np.ix_(units[own], units[own])
         np.testing.assert_allclose(design.gram(view, depth)[block], x[own] @ x[own].T, rtol=1e-9)
         np.testing.assert_array_equal(design.stack(view, depth)[units], x.astype(np.float32))
+        unwanted = np.setdiff1d(units, units[own])
+        for scaling in ("none", "standard", "whiten"):
+            found = design.scaled(replace(view, scaling=scaling), depth, np.unique(units[own]))
+            assert len(unwanted) and (scaling == "whiten" or not found[unwanted].any()), "unless they are asked for"
 
 
 @READINGS
@@ -72,6 +79,16 @@ def test_a_groups_units_are_numbered_by_themselves_and_its_products_are_the_same
     np.testing.assert_array_equal(part.stack(view, 3)[units], x.astype(np.float32))
     with pytest.raises(DataFileError, match="for every labelled row"):
         part.units(view, labels)
+
+
+def test_a_group_of_one_unit_and_of_none_have_their_numbers(tmp_path):
+    pairs = make_pairs(6, aspects=("logic",))[:-1]
+    pairs += [LabelledPair("q1", "What is 1?", "x", {"rare": 1}), LabelledPair("z", "Z?", "x", {"rare": 2})]
+    labels = Labels.of(pairs)
+    one = Design(make_features(tmp_path, pairs), replace(labels, aspect=np.where(labels.pair == 2, 1, 0)))
+    units = one.of([1])._units(View())
+    assert units.tolist() == np.where(labels.pair == 2, 0, -1).tolist()
+    assert (one.of([5])._units(View()) == -1).all() and one.of([5]).gram(View(), 1).shape == (0, 0)
 
 
 def test_products_that_are_let_go_are_made_again(design, monkeypatch):

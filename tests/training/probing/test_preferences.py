@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from inspector_training.evaluation.preferences import compared_odds, preference_evidence, rater_agreement
+from inspector_training.probing import preferences as preferring
 from inspector_training.probing.fitted import fit, load_fitted, save_fitted
 from inspector_training.probing.preferences import (
     Comparisons,
@@ -15,8 +16,8 @@ from inspector_training.probing.preferences import (
     log_loss,
     odds_weights,
 )
-from inspector_training.probing.settings import SearchConfig
-from inspector_training.probing.table import question_folds
+from inspector_training.probing.settings import SearchConfig, View
+from inspector_training.probing.table import TooFewLabelsError, question_folds
 from inspector_training.rows.columns import Columns
 from inspector_training.rows.compared import Compared, compared_rows, majority, text_digest
 from inspector_training.rows.rated import joined_reports, label_lines, label_report
@@ -154,7 +155,7 @@ def test_a_simulation_is_found_again(simulated):
         gram = design.gram(view, depth)
         inverses = [np.linalg.inv(gram + penalty * np.trace(gram) / 120 * np.eye(120)) for penalty in SEARCH.penalties]
         left = min(((own @ y / np.diag(own)) ** 2).sum() for own in inverses)  # each by a fit without its question
-        assert explained == pytest.approx(1 - left / (y @ y), abs=1e-6)
+        assert explained == pytest.approx(1 - left / (y @ y), abs=1e-6) and explained == round(explained, 6)
     gram, penalties = design.gram(view, 2), sorted(fitted.tried)
     held_out = np.zeros((len(penalties), 120))
     for train, out in question_folds(comparisons.labels(), SEARCH.inner_folds, SEARCH.seed):
@@ -220,6 +221,60 @@ def test_agreement_is_with_the_majority_and_ties_are_left_out():
     assert found["gain_over_other"]["agreement"]["value"] == -0.5
     assert rater_agreement(votes) == {"n": 4, "agreement": 0.75}  # the others of one of two in 2 to 1 are divided
     assert rater_agreement(np.array([[2, 0, 2], [3, 0, 1]])) == {"n": 8, "agreement": 0.375}
+
+
+def test_the_shallowest_view_within_the_tolerance_is_fitted(simulated, monkeypatch):
+    features, _ = simulated
+    design = PreferenceDesign(features, Comparisons.of(features.pairs)["preference"])
+    view, config = View("chat", ("last",)), replace(SEARCH, scalings=("standard",), tolerance=0.125)
+    assert {one.scaling for one in preferring._sweep(design, design.comparisons, np.arange(120), config)} == {"none"}
+    for told, depth in (((0.5, 0.625), 1), ((0.5, 0.626), 2), ((0.5, 0.25), 1)):
+        found = {view: dict(zip((1, 2), told, strict=True))}
+        monkeypatch.setattr(preferring, "_sweep", lambda *_, found=found: found)
+        fitted = fit_preference(design, np.arange(30), config)
+        assert fitted.depth == depth and fitted.explained == found
+    choice = fitted.choice
+    assert (choice.depth, choice.curve, choice.sweep) == (1, found[view], {str(view): found[view]})
+    assert choice.settings[0].head == "logistic" and choice.settings[0].sharing == 0.0
+    assert set(choice.tried) == {f"penalty {one:g}: log loss" for one in (0.1, 0.3, 1)}
+    other = View("chat", ("last",), "one")
+    for values, best in (((0.5, 0.6), other), ((0.6, 0.5), view), ((0.5, 0.5), view)):
+        found = {view: {2: values[0]}, other: {2: values[1]}}
+        monkeypatch.setattr(preferring, "_sweep", lambda *_, found=found: found)
+        assert fit_preference(design, np.arange(30), config).view == best
+
+
+def test_comparisons_are_written_as_tables(simulated):
+    pairs = [LabelledPair("q", "Q?", text) for text in ("A", "B", "C")]
+    for place, won, votes in ((0, 1, [2, 0, 1]), (1, 0.5, [1, 0, 1])):
+        entry = {"aspect": "wit", "against": text_digest("C"), "won": won, "votes": votes}
+        pairs[place].comparisons.append(entry)
+    found = Comparisons.of(pairs)["wit"]
+    assert found.weight.tolist() == [1.0, 1.0] and found.differences.toarray().tolist() == [[1, 0, -1], [0, 1, -1]]
+    labels, responses = found.labels(), found.responses()
+    assert (labels.names, labels.classes, labels.counted) == (("wit",), ([0, 1, 2],), (False,))
+    assert labels.score.tolist() == [2, 1] and labels.pair.tolist() == [0, 1] and labels.row.tolist() == [0, 1]
+    assert (responses.classes, responses.counted) == (([0, 1],), (False,)) and responses.pair.tolist() == [0, 1, 2]
+    assert not labels.auxiliary.any() and not responses.auxiliary.any() and set(responses.weight) == {1.0}
+    assert not labels.aspect.any() and not responses.score.any() and responses.row.tolist() == [0, 1, 2]
+
+
+def test_ties_alone_and_a_single_comparison_tell_nothing(simulated):
+    features, _ = simulated
+    comparisons = Comparisons.of(features.pairs)["preference"]
+    ties = PreferenceDesign(features, replace(comparisons, won=np.full(120, 0.5)))
+    with pytest.raises(TooFewLabelsError, match="preference expects comparisons that somebody won, but all are ties"):
+        fit_preference(ties, np.arange(9), SEARCH)
+    for won in (0.0, 1.0):
+        assert odds_weights(np.array([[3.0, 1.0]]), np.array([won]), np.ones(1), 1.0).tolist() == [0, 0]
+    turns = odds_weights(np.array([[1.0], [-1.0], [2.0], [-2.0]]), np.array([1.0, 0, 1, 0]), np.ones(4), 1.0)
+    assert turns[0] > 0, "winners that take turns"
+    lost = odds_weights(np.array([[-1.0], [1.0], [-2.0], [2.0]]), np.array([0.0, 1, 0, 1]), np.ones(4), 1.0)
+    assert lost == pytest.approx(turns, abs=1e-3)
+    for odds, won in ((1e4, 0.0), (-1e4, 1.0)):
+        assert log_loss(np.array([odds]), np.array([won]), np.ones(1)) == pytest.approx(-np.log(1e-12), rel=1e-4)
+    same = odds_weights(np.array([[1.0], [1.0], [2.0], [2.0]]), np.ones(4), np.ones(4), 1.0)
+    assert turns == pytest.approx(same, abs=1e-3)
 
 
 def test_the_slope_makes_odds_honest():

@@ -62,6 +62,17 @@ def test_inner_products_and_weights_are_those_of_ridge_under_another_metric(desi
     np.testing.assert_allclose((x - center @ x) @ weight + fitted.offset[0], fitted.values(design.gram(VIEW, 2), rows))
 
 
+def test_directions_of_any_length_are_the_same_and_unwanted_units_stay_at_nought(designs, tmp_path):
+    design, plain = designs
+    short = Design(plain.data, plain.labels, directions={one: 1e-6 * own for one, own in design.directions.items()})
+    np.testing.assert_allclose(short.gram(VIEW, 2), design.gram(VIEW, 2), rtol=1e-6)
+    pairs = [*plain.data.pairs[:9], LabelledPair("z", "Z?", "z", {"x": 1}, auxiliary=True)]
+    features = make_features(tmp_path, pairs, layers=(0, 1, 2), poolings=("last",))
+    own = Design(features, Labels.of(pairs), directions=design.directions)
+    damaged = own.units(VIEW, own.labels)[own.labels.auxiliary]
+    assert not own.gram(VIEW, 2)[damaged].any() and own.gram(VIEW, 2, auxiliary=True)[damaged].any()
+
+
 def test_a_probe_gives_the_fits_values_and_few_labels_suffice(designs):
     config = SearchConfig(depths=(2,), heads=(), inner_folds=2)
     train = designs[0].labels.take(np.arange(12))
@@ -103,3 +114,6 @@ def test_directions_are_read_from_a_judges_folder(tmp_path, backbone_dir, tokeni
     assert np.linalg.norm(np.concatenate(list(found.values())), axis=0) == pytest.approx(np.ones(6), abs=1e-6)
     with pytest.raises(DataFileError, match="on the backbone of the features, made-up, but"):
         load_directions(str(tmp_path), designs[0].data)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(DataFileError, match="prior_judge expects a judge's folder, but .* could not be read"):
+        load_directions(str(tmp_path), features)

@@ -47,6 +47,7 @@ def test_every_label_is_one_row_with_its_pair_question_and_weight():
         (rated(4, 4), "two different labels of logic, but all are 4"),
         (rated(4, 2, weights={"logic": 0.0}), "weights expects numbers above 0, but question 0 has 0.0 for logic"),
         (rated(4, 2, weights={"logic": float("nan")}), "weights expects numbers above 0"),
+        (rated(4, 2, weights={"logic": float("inf")}), "weights expects numbers above 0"),
     ],
 )
 def test_labels_that_nothing_can_be_fitted_to_are_refused(pairs, message):
@@ -92,7 +93,9 @@ def test_few_questions_are_divided_or_refused():
 
 def test_class_weights_make_every_class_of_an_aspect_weigh_the_same():
     labels = Labels.of(make_pairs(80))
+    before = labels.weight.copy()
     found = balanced(labels, "weights")
+    np.testing.assert_array_equal(labels.weight, before)
     for a in range(3):
         own = labels.aspect == a
         masses = [found.weight[own & (labels.score == c)].sum() for c in labels.classes[a]]
