@@ -44,7 +44,8 @@ def score_dataset(
 ) -> Any:
     """Add a judge's scores to a Ray dataset, lazily; rows form the windows of a single process.
 
-    Rows stay in order, but for what Ray runs again after a failure, which may come later.
+    Rows stay in order as a rule, but Ray does not promise it: under memory pressure, and where it runs something again
+    after a failure, some were seen to come later. Give rows an id where their place matters.
 
     Args:
         dataset: A `ray.data.Dataset` with the columns question and prediction.

@@ -82,9 +82,9 @@ class SearchConfig:
         priors: How much easier, to choose from: that much more of the kernel lies along them; 0 leaves them out.
         depths: Depths to choose from; None for every second layer.
         penalties: Ridge penalties to choose from, as multiples of the kernel's mean diagonal.
-        alone_penalties: Those of an aspect that does not count in the total, chosen by the AUROC of its left-out values,
-            as such an aspect is there to order by; None for `penalties`, chosen by the squared error, which asks for
-            more shrinkage than the order does.
+        alone_penalties: Those of an aspect that does not count in the total, chosen by the AUROC of its left-out
+            values, as such an aspect is there to order by; None for `penalties`, chosen by the squared error, which
+            asks for more shrinkage than the order does.
         sharings: Weights of the part that aspects share, against 1 for their own, to choose from; 0 fits each alone.
         heads: Heads to try beside ridge: `logistic`, `svc`, `ordinal`.
         head_penalties: Their penalties to choose from.
