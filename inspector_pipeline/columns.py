@@ -241,7 +241,7 @@ class Columns:
         lists = {f"{name}s" for name in NAMES[PREDICTION]}
         several = [name for name in self.names if normal(name) in lists and any(map(is_answers, self.values(name)))]
         empty = [name for name in self.names if normal(name) in lists and [] in self.values(name)]
-        return [*found, *several] or empty
+        return [*found, *several] or ([] if self.tool else empty)
 
     def are_turns_as_json(self, values: Sequence[Any]) -> bool:
         """Whether all of some values are turns, written as JSON."""
@@ -304,12 +304,17 @@ def advice(rows: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     inner = [f"{name}.{key}" for name, value in row.items() if isinstance(value, Mapping) for key in value]
     places = [*(name for name in row if not isinstance(row[name], Mapping)), *inner]
-    both = [(name, f"{name[:-1]}{other}") for name in row for one, other in SIDES if name[-1:] == one]
-    sides = max((pair for pair in both if pair[1] in row), key=lambda pair: len(str(row[pair[0]])), default=None)
+    sides = two_sides(row)
     shown = ", ".join(places[:MOST_NAMED]) + (", ..." if len(places) > MOST_NAMED else "")
     named = "Say which: --column question=... --column prediction=..."
     told = f"no columns are called as a question and a response are; there are {shown}. {named}"
     return told + (f"; inspector train takes two by --responses {' '.join(sides)}" if sides else "")
+
+
+def two_sides(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Name the two columns that hold responses to be compared, by how their names end; the longest texts are meant."""
+    both = [(name, f"{name[:-1]}{other}") for name in row for one, other in SIDES if name[-1:] == one]
+    return max((pair for pair in both if pair[1] in row), key=lambda pair: len(str(row[pair[0]])), default=None)
 
 
 def missing_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:

@@ -282,8 +282,6 @@ def refusal(row: Row) -> str | None:
             "Axolotl's template-free segments say what is trained on, not what is asked and answered. Write question "
             "and prediction"
         )
-    if len(row) == 1 and any(sign in str(next(iter(row))) for sign in ";\t"):
-        return f"its one column is {next(iter(row))!r:.80}. Save it with commas between columns"
     if isinstance(row.get("input_ids"), list):
         return "rows of token ids hold no text. Give the text that they were made from"
     return None

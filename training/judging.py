@@ -21,7 +21,14 @@ from inspector_pipeline.results import TOTAL, column_kinds
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from .rows.columns import other_columns
-from .rows.reading import as_comparisons, as_pairs, hold_turns, with_ids_of_questions
+from .rows.reading import (
+    as_comparisons,
+    as_pairs,
+    column_of_responses,
+    hold_turns,
+    with_ids_of_questions,
+    with_inner_columns,
+)
 from .rows.records import write_records
 from .rows.understood import understand_comparisons, understand_labels, understand_ranks
 from .runs.steps import read_steps, run_steps
@@ -117,8 +124,9 @@ def make_judge(
     else:
         table = as_pairs(table, {QUESTION: question, PREDICTION: prediction}, TABLE)
         question = QUESTION if hold_turns(table, [question]) else question
-        prediction = PREDICTION if hold_turns(table, [prediction]) else prediction
-    table = with_ids_of_questions(table, question)
+        prediction = PREDICTION if hold_turns(table, [prediction]) else column_of_responses(table, prediction)
+    asked = labels.values() if isinstance(labels, Mapping) else labels or ()
+    table = with_inner_columns(with_ids_of_questions(table, question), (*asked, *filter(None, (generator, domain))))
     columns: Row = {"question": question}
     columns |= {name: own for name, own in (("generator", generator), ("domain", domain)) if own}
     slots = {name: own for name, own in (("context", context), ("reference", reference)) if own}

@@ -46,7 +46,8 @@ def _peek(args: argparse.Namespace) -> int:
         first = list(islice(entries, SAMPLE_ROWS))
         sample = [entry.row for entry in first if entry.row is not None and entry.fault is None]
         layout = reader.settle(sample, sources[0].header(), quiet=True)
-        print(folded(printable(f"{args.input}: {layout.told or advice(sample) or AS_NAMED}"), 0))
+        told = "; ".join(filter(None, (layout.told, advice(sample) if reader.is_as_named else None))) or AS_NAMED
+        print(folded(printable(f"{args.input}: {told}"), 0))
         rest = entries if args.output else ()
         found = list(_reads(reader, chain(first if args.output else first[: args.rows], rest)))
         for place, pair, _, fault in found[: args.rows]:
@@ -96,12 +97,20 @@ def _reads(reader: Any, entries: Any) -> Iterator[tuple[str, dict[str, Any], dic
                 pair = {key: one.pair[key] for key in (*PAIR, *OPTIONAL, QUESTION_TURNS) if key in one.pair}
                 blank = [key for key in PAIR if not (isinstance(pair.get(key), str) and pair[key].strip())]
                 fault = f"expects text for {blank[0]!r}, but has {pair.get(blank[0])!r:.80}" if blank else None
-                own = next((key for key in PAIR if key in entry.row and entry.row[key] != pair.get(key)), None)
+                own = next((key for key in PAIR if key in entry.row and entry.row[key] not in _told(pair, key)), None)
                 if own and not reader.is_plain and one.row.get(own) == entry.row[own]:
                     fault = f"has a column {own!r} that is not the {own} which was read, and would be lost. Rename it"
                 yield entry.place, pair, {**pair, **{k: v for k, v in one.row.items() if k not in pair}}, fault
         except PairError as error:
             yield entry.place, {}, {}, str(error)
+
+
+def _told(pair: dict[str, Any], key: str) -> list[Any]:
+    """Return a text of a pair, and those of its turns, in which a row's own column is kept."""
+    from inspector_pipeline.names import QUESTION, QUESTION_TURNS
+
+    turns = pair.get(QUESTION_TURNS) or () if key == QUESTION else ()
+    return [pair.get(key), *(turn["content"] for turn in turns)]
 
 
 def _show(place: str, pair: dict[str, Any], fault: str | None) -> None:

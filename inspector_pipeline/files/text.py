@@ -33,6 +33,7 @@ CONTAINERS = (
     ("rows",),
     ("records",),
 )  # of logs, exports
+OTHER_SIGNS = ";\t"  # that some programs write between columns
 UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8, as Python's surrogateescape keeps them
 
 
@@ -308,6 +309,8 @@ def _header(reader: Any, path: Path) -> list[str]:
         names: list[str] = next(reader, [])
     except csv.Error as error:
         raise DataFileError(f"{path} expects CSV with a header, but: {error}.") from error
+    if len(names) == 1 and any(sign in names[0] for sign in OTHER_SIGNS):
+        raise DataFileError(f"{path}: its one column is {names[0]!r:.80}. Save it with commas between columns.")
     if len(set(names)) < len(names) or UNDECODED.search("".join(names)):
         raise DataFileError(f"{path} expects a header in UTF-8 that names every column once, but got {names!r:.200}.")
     return names

@@ -110,8 +110,11 @@ def test_a_judge_from_a_data_frame_reads_context_and_reference_and_stands_beside
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "expects the column 'prediction', but has 'question', 'reply', 'helpfulness', 'polite'. Name its"),
-        ({"prediction": "reply", "labels": ["stars"]}, "expects the column 'stars'"),
+        (
+            {"prediction": "text"},
+            "expects the column 'text', but has 'question', 'reply', 'helpfulness', 'polite'. Name",
+        ),
+        ({"labels": ["stars"]}, "expects the column 'stars'"),
         (
             {"prediction": "reply", "rank_by": "expected_wit"},
             "rank_by expects one of expected_total, expected_helpfulness, expected_polite, but got 'expected_wit'",

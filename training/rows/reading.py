@@ -2,10 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from inspector_pipeline.errors import PairError
+from inspector_pipeline.errors import DataFileError, PairError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.label_tools import with_plain_labels
 from inspector_pipeline.names import (
@@ -17,8 +17,11 @@ from inspector_pipeline.names import (
     QUESTION_TURNS,
     REJECTED,
     Read,
+    has,
     is_turn,
     is_turns,
+    normal,
+    value_at,
 )
 from inspector_pipeline.rows import SAMPLE_ROWS, SOURCE_PART, SOURCE_ROW, RowReader
 
@@ -28,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 3  # reasons
 SIDES = (CHOSEN, REJECTED)
+BY_OPTION = "To train, say it by --question and --prediction (of the data stage, --columns.question and the like)."
 
 
 def as_pairs(
@@ -93,6 +97,28 @@ def hold_turns(rows: Sequence[Row], columns: Sequence[str]) -> bool:
     return any(is_turns(row.get(name)) or is_turn(row.get(name)) for row in rows for name in columns)
 
 
+def column_of_responses(rows: Sequence[Row], prediction: str) -> str:
+    """Return the column of the responses: the named one, or where there is none the one that is usually called so.
+
+    Args:
+        rows: The rows.
+        prediction: The named column.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    if prediction != PREDICTION or prediction in names or names.keys() >= {CHOSEN, REJECTED}:
+        return prediction
+    usual = [name for name in names if normal(name) in NAMES[PREDICTION]]
+    is_text = len(usual) == 1 and all(isinstance(row.get(usual[0]), (str, type(None))) for row in rows)
+    return usual[0] if is_text else prediction
+
+
+def with_inner_columns(rows: list[Row], columns: Iterable[str]) -> list[Row]:
+    """Give rows a column for each path into their objects, such as `scores.match.value` of a log, that is asked for."""
+    names = {name for row in rows for name in row}
+    inner = [name for name in columns if name not in names and "." in name and any(has(row, name) for row in rows)]
+    return [{**row, **{name: value_at(row, name) for name in inner}} for row in rows] if inner else rows
+
+
 def with_ids_of_questions(rows: list[Row], question: str) -> list[Row]:
     """Rename a column `id` that numbers rows: rows of one question have several, and would be several questions.
 
@@ -147,7 +173,10 @@ def _reader(
         reader.settle(rows[:SAMPLE_ROWS])
         return reader
     readers = [RowReader(given, some, where=where, further=True, gold=gold) for some in (PAIR, PAIR[:1])]
-    found = next((one for one in readers if not _stays(one, rows)), None)
+    try:
+        found = next((one for one in readers if not _stays(one, rows)), None)
+    except DataFileError as error:
+        raise DataFileError(f"{error} {BY_OPTION}") from error
     if found is not None:
         logger.info("%s: %s", where, found.layout and found.layout.told)
     return found

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from inspector_pipeline.columns import two_sides
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.names import normal
@@ -152,7 +153,8 @@ def _named_labels(
     if missing:
         shown = ", ".join(map(repr, present)) or "none"
         raise DataFileError(
-            f"The table expects the column {missing[0]!r}, but has {shown}. Name its question, prediction and labels."
+            f"The table expects the column {missing[0]!r}, but has {shown}. Name its question, prediction and labels"
+            f"{_two_responses(rows)}."
         )
     if not named:
         raise DataFileError(
@@ -161,6 +163,12 @@ def _named_labels(
             f"{_nearly_labels(rows, present)}"
         )
     return named
+
+
+def _two_responses(rows: Sequence[Row]) -> str:
+    """Say how two columns of responses are named, where there seem to be such."""
+    sides = next((found for row in rows[:1] if (found := two_sides(row))), None)
+    return f", or two responses that are compared by --responses {' '.join(sides)}" if sides else ""
 
 
 def _may_be_labels(column: str, cells: list[Any], words: Mapping[str, float]) -> bool:
@@ -197,6 +205,8 @@ def _log_the_rest(columns: Mapping[str, list[Any]]) -> None:
         logger.info("Columns that are no labels: %s.", ", ".join(map(repr, columns)))
     for column, cells in columns.items():
         found = list(dict.fromkeys(str(cell).strip() for cell in cells if not is_blank(cell)))
+        if any(isinstance(cell, (dict, list)) for cell in cells):
+            continue
         if 1 < len(found) <= min(FEW_WORDS, len(cells) / 4) and not _is_of_a_tool(column):
             shown = "<".join(found)
             logger.info(

@@ -74,6 +74,35 @@ def test_several_raters_say_a_b_or_tie_in_any_words():
     assert majority([1, 1, 1]) == "tie" and majority([2, 2, 1]) == "first" and majority([0, 1, 2]) == "second"
 
 
+def test_signs_say_who_is_better_once_somebody_says_which_is_which():
+    strengths = [-3, -1, 0, 2, "1", None]
+    rows = [{"prompt": f"Q{i}?", "a": "yes", "b": "no", "by": one} for i, one in enumerate(strengths)]
+    with pytest.raises(DataFileError, match=r"but hold -[13]. Say which is which: negative=first positive=second"):
+        read(rows, Compared("a", "b", {"better": "by"}))
+    said = {"negative": "first", "positive": "second"}
+    _, _, votes = read(rows, Compared("a", "b", {"better": "by"}, said=said))
+    assert list(votes["better"].found.values()) == [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]]
+    each = {"-3": "first", "-1": "first", "1": "second", "2": "second"}
+    assert read(rows, Compared("a", "b", {"better": "by"}, said=each))[2]["better"].found == votes["better"].found
+
+
+def test_several_raters_in_a_cell_and_the_turns_before_are_kept():
+    turns = [
+        {"role": role, "content": text} for role, text in (("user", "Hi."), ("assistant", "Ho."), ("user", "Why?"))
+    ]
+    row = {
+        "prompt": "User: Hi. ...",
+        "question_turns": turns,
+        "a": "yes",
+        "b": "no",
+        "by": ["left", "tie (bothbad)", "b"],
+    }
+    found, _, votes = read([row], Compared("a", "b", {"better": "by"}))
+    assert list(votes["better"].found.values()) == [[1, 1, 1]]
+    assert [one["question_turns"] for one in found] == [turns, turns]
+    assert [pair.texts["turns"] for pair in labelled_pairs(found)] == [turns, turns]
+
+
 def test_nought_and_one_need_to_be_told_apart():
     rows = [{"prompt": f"Q{i}?", "a": "yes", "b": "no", "label": i % 2} for i in range(4)]
     with pytest.raises(DataFileError, match="are 0 and 1. Say which is which"):

@@ -1,98 +1,29 @@
 """What people said with a labelling tool reaches `inspector train` as labels, from every form that the tools export."""
 
-import json
-
 import pytest
 from inspector_training.rows.rated import LabelReader
-from inspector_training.rows.reading import as_comparisons, as_pairs, hold_turns, with_ids_of_questions
+from inspector_training.rows.reading import (
+    as_comparisons,
+    as_pairs,
+    column_of_responses,
+    hold_turns,
+    with_ids_of_questions,
+    with_inner_columns,
+)
 from inspector_training.rows.understood import understand_labels
+from support.label_exports import EXPORTS, argilla_1, exported, rated, studio
 
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.label_tools import with_plain_labels
 
 N = 12
-RATED = [(1 + i % 5, 1 + (i + i // 5) % 5) for i in range(N)]  # by two people
-WORDS = ("bad", "fair", "good")
+RATED = [rated(i) for i in range(N)]
 NAMES = {"question": "question", "prediction": "prediction"}
-
-
-def studio_annotation(person, stars, word, *, cancelled=False):
-    result = [
-        {"from_name": "stars", "to_name": "answer", "type": "rating", "value": {"rating": stars}},
-        {"from_name": "quality", "to_name": "answer", "type": "choices", "value": {"choices": [word]}},
-        {"from_name": "said", "to_name": "answer", "type": "textarea", "value": {"text": ["fine by me"]}},
-        {"from_name": "span", "to_name": "answer", "type": "labels", "value": {"start": 0, "end": 3}},
-    ]
-    return {"id": person, "completed_by": person, "was_cancelled": cancelled, "lead_time": 4.5, "result": result}
-
-
-def studio(i):
-    both = [studio_annotation(person, stars, WORDS[stars // 2]) for person, stars in enumerate(RATED[i], start=1)]
-    skipped = [studio_annotation(3, 1, "bad", cancelled=True)] * (i % 3 == 0)
-    counts = {"total_annotations": 2 + i % 3, "comment_count": i % 2, "inner_id": i, "project": 3, "drafts": []}
-    return {"id": i, "data": {"prompt": f"Q{i}?", "answer": f"A {i}."}, "annotations": both + skipped, **counts}
-
-
-def studio_table(i, person, stars):
-    own = {"id": i, "annotator": person, "annotation_id": 9 * i + person, "lead_time": 4.5, "updated_at": "2026-11-01"}
-    return {"prompt": f"Q{i}?", "answer": f"A {i}.", "quality": WORDS[stars // 2], "stars": [{"rating": stars}], **own}
-
-
-def argilla_1(i):
-    answers = [
-        {"user_id": f"u{n}", "status": "submitted", "values": {"stars": {"value": stars}, "said": {"value": "fine"}}}
-        for n, stars in enumerate(RATED[i])
-    ]
-    answers += [{"user_id": "u9", "status": "discarded", "values": {"stars": {"value": 1}}}] * (i % 3 == 0)
-    suggestions = [{"question_name": "stars", "value": 3}]
-    fields = {"fields": {"prompt": f"Q{i}?", "response": f"A {i}."}, "metadata": {}, "external_id": f"e{i}"}
-    return {**fields, "responses": answers, "suggestions": suggestions}
-
-
-def argilla_1_on_the_hub(i):
-    users = [{"user_id": f"u{n}", "value": stars, "status": "submitted"} for n, stars in enumerate(RATED[i])]
-    users += [{"user_id": "u9", "value": 1, "status": "discarded"}]
-    return {"prompt": f"Q{i}?", "response": f"A {i}.", "stars": users, "stars-suggestion": 1 + i % 4, "metadata": "{}"}
-
-
-def argilla_1_as_columns(i):
-    users = {"user_id": ["u0", "u1"], "value": list(RATED[i]), "status": ["submitted", "submitted"]}
-    return {"prompt": f"Q{i}?", "response": f"A {i}.", "stars": users, "external_id": None}
-
-
-def argilla_2(i):
-    answers = {"stars": [{"value": stars, "user_id": f"u{n}"} for n, stars in enumerate(RATED[i])]}
-    suggestions = {"stars": {"value": 1 + i % 4, "score": None, "agent": "m"}}
-    fields = {"id": f"a{i}", "fields": {"prompt": f"Q{i}?", "response": f"A {i}."}, "status": "completed"}
-    return {**fields, "responses": answers, "suggestions": suggestions, "vectors": {}, "metadata": {}}
-
-
-def argilla_2_flat(i):
-    users = {"stars.responses.users": ["u0", "u1", "u2"], "stars.responses.status": ["submitted", "submitted", "draft"]}
-    suggested = {"stars.suggestion": 1 + i % 4, "stars.suggestion.score": 0.5}
-    pair = {"prompt": f"Q{i}?", "response": f"A {i}.", "id": f"a{i}", "status": "completed"}
-    return {**pair, "stars.responses": [*RATED[i], 1], **users, **suggested}
-
-
-EXPORTS = {
-    "Label Studio": [studio(i) for i in range(N)],
-    "Label Studio's JSON-MIN": [studio_table(i, n, one) for i in range(N) for n, one in enumerate(RATED[i], start=1)],
-    "Label Studio's CSV": [
-        studio_table(i, n, one) | {"stars": json.dumps([{"rating": one}])}
-        for i in range(N)
-        for n, one in enumerate(RATED[i], start=1)
-    ],
-    "Argilla 1": [argilla_1(i) for i in range(N)],
-    "Argilla 1, on the Hub": [argilla_1_on_the_hub(i) for i in range(N)],
-    "Argilla 1, as columns": [argilla_1_as_columns(i) for i in range(N)],
-    "Argilla 2": [argilla_2(i) for i in range(N)],
-    "Argilla 2, flat": [argilla_2_flat(i) for i in range(N)],
-}
 
 
 @pytest.mark.parametrize("tool", EXPORTS)
 def test_every_export_gives_both_people_s_stars_and_nothing_else_for_labels(tool):
-    table = as_pairs(EXPORTS[tool], NAMES, "The table")
+    table = as_pairs(exported(tool, N), NAMES, "The table")
     question, prediction = (
         next(name for name in names if name in table[0])
         for names in (("question", "prompt"), ("prediction", "answer", "response"))
@@ -194,3 +125,15 @@ def test_what_tools_count_is_no_label_and_is_told(caplog):
     assert (
         "Columns that are no labels: 'annotator', 'turn', 'doc_id'." in caplog.text and "state its" not in caplog.text
     )
+
+
+def test_a_response_under_its_usual_name_and_labels_within_objects_are_found():
+    rows = [{"question": "Q", "response": "A", "scores": {"match": {"value": "C"}}}] * 2
+    assert column_of_responses(rows, "prediction") == "response" and column_of_responses(rows, "text") == "text"
+    for other in ({"answer": "B"}, {"prediction": "B"}, {"chosen": "a", "rejected": "b"}, {"response": ["a", "b"]}):
+        assert column_of_responses([rows[0] | other], "prediction") == "prediction"
+    assert with_inner_columns(rows, ["scores.match.value", "scores.no", "question"])[0] == {
+        **rows[0],
+        "scores.match.value": "C",
+    }
+    assert with_inner_columns(rows, ["question", "no.where"]) is rows
