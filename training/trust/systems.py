@@ -95,7 +95,7 @@ def read_systems(
         for path, row in ((path, row) for path, own in rows.items() for row in own):
             if is_blank(row.get(system)):
                 raise DataFileError(f"{path} expects rows with {system!r}, the system's name, but one lacks it.")
-            by_system[str(row[system])].append(row)
+            by_system[str(row[system]).strip()].append(row)
     if not FEWEST <= len(by_system) <= MOST:
         told = f"Give a file a system, or name the column of the systems by --system; {MOST} are the most."
         raise DataFileError(f"A ranking expects {FEWEST} to {MOST} systems, but got {len(by_system)}. {told}")
@@ -218,9 +218,15 @@ def _prompts(by_system: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
         return {name: [normal_text(row["question"]) for row in rows] for name, rows in by_system.items()}
     asked: dict[str, str] = {}
     for row in everything:
-        if asked.setdefault(str(row["id"]), normal_text(row["question"])) != normal_text(row["question"]):
+        if asked.setdefault(_id(row), normal_text(row["question"])) != normal_text(row["question"]):
             raise DataFileError(f"The files expect one question for an id, but differ on id {row['id']}.")
-    return {name: [str(row["id"]) for row in rows] for name, rows in by_system.items()}
+    return {name: [_id(row) for row in rows] for name, rows in by_system.items()}
+
+
+def _id(row: Row) -> str:
+    """Return a row's id as text; 1.0, as some tools write 1, is 1."""
+    found = row["id"]
+    return str(int(found) if isinstance(found, float) and found.is_integer() else found)
 
 
 def _rank_field(rows: Sequence[Row], name: str, prefix: str, rank_by: str | None) -> str:
