@@ -215,8 +215,12 @@ def _within(values: Array, length: Array) -> float:
 
 def _notes(systems: Systems, pairs: Sequence[Mapping[str, Any]], error: JudgeError | None, labelled: bool) -> list[str]:
     notes = []
-    if labelled:
+    if systems.labels is not None:
         notes.append("The labels take the judge's error between systems out, if they were drawn at random.")
+        alike = [name for name, own in zip(systems.names, np.transpose(systems.labels), strict=True) if _alike(own)]
+        if alike:
+            told = ", ".join(alike[:MOST_PAIRS]) + (", ..." if len(alike) > MOST_PAIRS else "")
+            notes.append(f"All labels are the same of {told}: such intervals are too narrow. Label more.")
     elif error is None:
         notes.append(
             "Nothing says how much this judge prefers some systems at equal quality, so nothing is called better: "
@@ -251,6 +255,11 @@ def _notes(systems: Systems, pairs: Sequence[Mapping[str, Any]], error: JudgeErr
             f"neither is called better: {told}{'; ...' if len(resting) > 5 else ''}."
         )
     return notes
+
+
+def _alike(labels: Array) -> bool:
+    """Whether all labels that are known are one, so that their chance cannot be told from them."""
+    return bool(np.nanmin(labels) == np.nanmax(labels))
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:
