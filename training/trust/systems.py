@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.names import PAIR
-from inspector_pipeline.results import RANK_BY, SEEN, UNFAMILIAR, FlatColumns
+from inspector_pipeline.results import RANK_BY, SEEN, SETS, UNFAMILIAR, FlatColumns
 
 from ..evaluation.metrics import Array
 from ..evaluation.scored import (
@@ -197,6 +197,7 @@ def _side_by_side(by_system: dict[str, list[Row]], rank_by: str | None, label: s
             f"A ranking expects systems scored by one judge, but their rows name {', '.join(sorted(fields))} to rank "
             "by. Score them by one judge, or give --rank-by."
         )
+    _check_one_scale(by_system)
     length, labels = columns.pop("length"), columns.pop("label", None)
     whole = {key: table for key, table in columns.items() if not np.isnan(table).any()}
     return Systems(
@@ -209,6 +210,16 @@ def _side_by_side(by_system: dict[str, list[Row]], rank_by: str | None, label: s
         counts,
         labels,
     )
+
+
+def _check_one_scale(by_system: Mapping[str, Sequence[Row]]) -> None:
+    """Refuse systems of which some alone were scored by a judge that was calibrated: its scores are on another scale."""
+    said = {(_prefix(rows) or "") + SETS in rows[0]: name for name, rows in by_system.items()}
+    if len(said) > 1:
+        raise DataFileError(
+            f"A ranking expects systems scored by one judge, but {said[True]} has score sets, of a calibrated one, and "
+            f"{said[False]} has none. Score them by the same."
+        )
 
 
 def _prompts(by_system: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
