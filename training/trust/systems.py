@@ -213,7 +213,7 @@ def _side_by_side(by_system: dict[str, list[Row]], rank_by: str | None, label: s
 
 
 def _check_one_scale(by_system: Mapping[str, Sequence[Row]]) -> None:
-    """Refuse systems of which some alone were scored by a judge that was calibrated: its scores are on another scale."""
+    """Refuse systems of which some alone were scored by a calibrated judge: its scores are on another scale."""
     said = {(_prefix(rows) or "") + SETS in rows[0]: name for name, rows in by_system.items()}
     if len(said) > 1:
         raise DataFileError(

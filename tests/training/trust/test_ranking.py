@@ -243,9 +243,7 @@ def test_labels_are_the_users_though_the_judge_has_an_aspect_that_is_called_like
     with pytest.raises(DataFileError, match="10 labelled prompts of each system or more, but a_named has 6"):
         rank(named, label="truth")
     other = write("other.jsonl", [{**row, "score_sets": {"right": [1]}} for row in score(rows)])
-    with pytest.raises(
-        DataFileError, match="by one judge, but other has score sets, of a calibrated one, and a_scored has none"
-    ):
+    with pytest.raises(DataFileError, match="but other has score sets, of a calibrated one, and a_scored has none"):
         read_systems([scored[0], other], score)
     many = [{**row, "question": f"q{i}", "truth": 1} for i, row in enumerate(score(rows) * 2)]
     alike = rank([write(f"{name}_many.jsonl", many) for name in "ab"], label="truth")["notes"]
