@@ -42,6 +42,7 @@ def _column_and_number(text: str) -> tuple[str, float]:
 
 
 positive = _kind("1 or more", int, lambda number: 1 <= number <= sys.maxsize)
+seed = _kind("a whole number from 0 to 4294967295", int, lambda number: 0 <= number < 2**32)
 share = _kind("a share from 0 to 1", float, lambda number: 0 <= number <= 1)
 shard = _kind(
     "I/N with 0 <= I < N, such as 0/4",
@@ -70,6 +71,19 @@ def check_input(place: str) -> None:
         raise ValueError(
             f"{place} expects a suffix of {', '.join(SUFFIXES)}, but got {path.suffix or 'none'!r}.{advice}"
         )
+
+
+def once(pairs: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """Return name -> value of an option's pairs.
+
+    Raises:
+        ValueError: A name comes twice.
+    """
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{option} expects each name once, but {twice!r} comes twice. Leave one out.")
+    return dict(pairs)
 
 
 def check_output(output: str | None, *inputs: str | None) -> None:

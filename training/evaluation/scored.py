@@ -110,7 +110,7 @@ def check_row(row: Row, keys: Sequence[str], source: str, number: int) -> None:
     """
     missing = next((key for key in keys if row.get(key) is None), None)
     if missing is not None:
-        shown = ", ".join(map(repr, row)) or "nothing"
+        shown = ", ".join(repr(name) for name, cell in row.items() if cell is not None) or "nothing"
         raise PairError(f"{source} expects {missing!r} in every row, but row {number} lacks it: it has {shown}.")
     try:
         check_pair(pair_of(row, keys), keys=tuple(keys))

@@ -287,7 +287,8 @@ def _set_warnings(sets: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
         of = f"a {sets['by']}" if sets["by"] != "all" else "the rows"
         told = f"The judge's sets will hold every level: the labels of {of} are too few for {sets['coverage']:.0%}."
         return [told] if (thresholds.least <= 0).all() else []
+    few = f"{sets['n_clusters']} questions" if sets["by"] == "all" else f"the labels of a {sets['by']}"
     return [
-        f"All score sets hold every level: {sets['n_clusters']} questions are too few for a coverage of "
-        f"{sets['coverage']}, or the judge cannot tell these levels apart."
+        f"All score sets hold every level: {few} are too few for a coverage of {sets['coverage']}, or the judge cannot "
+        "tell these levels apart."
     ]

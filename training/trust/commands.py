@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inspector_cli.arguments import JUDGE, add_judge_options, check_judge_folder, check_output, positive
+from inspector_cli.arguments import JUDGE, add_judge_options, check_judge_folder, check_output, once, positive, seed
 from inspector_cli.printable import printable, say
 
 METHODS = ("none", "ordinal", "beta", "isotonic")
@@ -30,7 +30,7 @@ def calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by-label", action="store_true", help="cover the labels of each level by themselves")
     parser.add_argument("--group", metavar="COLUMN", help="cover the rows of each group by themselves")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="pairs scored together (256)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of folds and resamples (0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of folds and resamples (0)")
     add_judge_options(parser)
 
 
@@ -47,7 +47,7 @@ def _calibrate(args: argparse.Namespace) -> None:
     from .calibrate import CalibrationSettings, calibrate_judge
 
     names = [text.partition("=") for text in args.labels or ()]
-    labels = {aspect: column or aspect for aspect, _, column in names} or None
+    labels = once([(aspect, column or aspect) for aspect, _, column in names], "--labels") or None
     same = ("coverage", "by_label", "group", "seed")
     settings = CalibrationSettings(methods=tuple(args.methods), **{name: getattr(args, name) for name in same})
     args.dtype = args.dtype or "stored"  # as the weights are saved again
@@ -151,7 +151,7 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(Column(heads[0], overflow="fold"), *heads[1:], box=SIMPLE_HEAD)
+    table = Table(*(Column(head, overflow="fold") for head in heads), box=SIMPLE_HEAD)  # no figure is cut
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)

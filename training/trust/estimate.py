@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_QUESTIONS = 3
 FEW_QUESTIONS = 30
+FEW = 3  # reasons that are shown where nothing can be estimated
 ALL = "all rows"
 
 
@@ -83,8 +84,13 @@ def estimate(
     """
     if pass_at is not None and not isfinite(pass_at):
         raise DataFileError(f"pass_at expects a number, but got {pass_at}.")
-    read = read_scored([Path(place) for place in scored], [by] if by else [], rank_by, keep_abstained=True)
+    read = read_scored([Path(place) for place in scored], [], rank_by, keep_abstained=True)
     told = ", ".join(map(str, scored))
+    nameless = sum(is_blank(row.get(by)) for row in read.rows) if by else 0
+    if nameless:
+        raise DataFileError(
+            f"{told} expects the system of each scored row as {by!r}, but {nameless} of {len(read.rows)} have none."
+        )
     pairs = _pairs(read.rows, told, by)
     table = pairs if labelled is None else read_rows(str(labelled))
     name = str(labelled or told)
@@ -97,7 +103,7 @@ def estimate(
     if pass_at is not None:
         labels = (labels >= pass_at).astype(np.float64)
     places = np.array(_places(pairs, drawn, by, name), dtype=np.int64)
-    systems = np.array([str(row[by]) if by else ALL for row in pairs])
+    systems = np.array([str(row[by]).strip() if by else ALL for row in pairs])
     question = np.array([question_id(str(row["question"])) for row in pairs])
     said = _said(read, pass_at)
     found: dict[str, MeanEstimate] = {}
@@ -122,7 +128,9 @@ def estimate(
             clusters = {"question": question[own], "question_unlabelled": question[rest]}
             found[system] = estimate_mean(labels[is_own], said[own], said[rest], **clusters, confidence=confidence)
     if not found:
-        raise DataFileError(f"An estimate expects labels of {LEAST_QUESTIONS} or more questions. {' '.join(warnings)}")
+        raise DataFileError(
+            f"An estimate expects labels of {LEAST_QUESTIONS} or more questions. {' '.join(warnings[:FEW])}"
+        )
     return Estimates(read.field, column, found, warnings)
 
 

@@ -308,7 +308,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         table = Table(generator, "rows", "true mean", "judged mean", "at equal quality", box=SIMPLE_HEAD)
         for name, own in sorted(preferred["by_generator"].items(), key=lambda pair: -pair[1]["error"]):
             error = f"{own['error']:+.3f} ± {1.96 * own['se']:.3f}"
-            table.add_row(Text(printable(name)), str(own["rows"]), f"{own['true']:.3f}", f"{own['judged']:.3f}", error)
+            means = (f"{own[kind] + 0.0:.3f}" for kind in ("true", "judged"))  # of -0.0 too
+            table.add_row(Text(printable(name)), str(own["rows"]), *means, error)
         console.print(table)
     for note in report["notes"]:
         console.print(note, highlight=False, markup=False)

@@ -21,13 +21,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from inspector_pipeline.api.load import EVIDENCE, evidence_path, judge_name, load_judge
-from inspector_pipeline.errors import SettingsError
+from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.results import SEEN, TOTAL, UNFAMILIAR
 
 from ..evaluation.between import rank_correlation
 from ..evaluation.metrics import Array, rounded
-from .ranking import NEVER, JudgeError, bounded, judge_error, means_of, rank_systems
+from .ranking import LEAST_LABELLED, NEVER, JudgeError, bounded, judge_error, means_of, rank_systems
 from .systems import Systems, read_systems, scorer
 
 BY = ("means", "wins")
@@ -90,10 +90,23 @@ def rank(
     systems = read_systems(
         paths, scorer(load_once, batch_size), names=names, system=system, rank_by=rank_by, label=label
     )
+    _check_labelled(systems)
     known = judge is not None or loaded
     results = results_of(loaded[0] if loaded else judge, revision) if known else {}
     error = JudgeError(sd, inf, "what was given") if sd is not None else judge_error(results, systems.field)
     return ranking_report(systems, error, results, level, by)
+
+
+def _check_labelled(systems: Systems) -> None:
+    """Refuse labels that are too few, by the name of the system that lacks them."""
+    counts = {} if systems.labels is None else dict(zip(systems.names, (~np.isnan(systems.labels)).sum(0), strict=True))
+    few = {name: int(n) for name, n in counts.items() if n < LEAST_LABELLED}
+    if few:
+        name = min(few, key=few.__getitem__)
+        raise DataFileError(
+            f"A ranking with labels expects {LEAST_LABELLED} labelled prompts of each system or more, but {name} has "
+            f"{few[name]}. Label more, drawn at random, or leave the labels out."
+        )
 
 
 def results_of(judge: Any, revision: str | None = None) -> dict[str, Any]:
@@ -202,8 +215,14 @@ def _within(values: Array, length: Array) -> float:
 
 def _notes(systems: Systems, pairs: Sequence[Mapping[str, Any]], error: JudgeError | None, labelled: bool) -> list[str]:
     notes = []
-    if labelled:
+    if systems.n_left_out:
+        notes.append(f"Left out, as not all systems answer them: {systems.n_left_out} prompts.")
+    if systems.labels is not None:
         notes.append("The labels take the judge's error between systems out, if they were drawn at random.")
+        alike = [name for name, own in zip(systems.names, np.transpose(systems.labels), strict=True) if _alike(own)]
+        if alike:
+            told = ", ".join(alike[:MOST_PAIRS]) + (", ..." if len(alike) > MOST_PAIRS else "")
+            notes.append(f"All labels are the same of {told}: such intervals are too narrow. Label more.")
     elif error is None:
         notes.append(
             "Nothing says how much this judge prefers some systems at equal quality, so nothing is called better: "
@@ -238,6 +257,11 @@ def _notes(systems: Systems, pairs: Sequence[Mapping[str, Any]], error: JudgeErr
             f"neither is called better: {told}{'; ...' if len(resting) > 5 else ''}."
         )
     return notes
+
+
+def _alike(labels: Array) -> bool:
+    """Whether all labels that are known are one, so that their chance cannot be told from them."""
+    return bool(np.nanmin(labels) == np.nanmax(labels))
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from inspector_cli.arguments import JUDGE, add_judge_options, check_input, check_output, positive
+from inspector_cli.arguments import JUDGE, add_judge_options, check_input, check_output, once, positive, seed
 from inspector_cli.printable import say
 
 SCORED = "a file that `inspector score` has written, or any with question and prediction, which is scored first"
@@ -62,7 +62,7 @@ def audit_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--edited-rows", type=positive, default=40, metavar="N", help="rows to edit (40)")
     parser.add_argument("--rows", type=positive, default=400, metavar="N", help="rows to read, from the first (400)")
     parser.add_argument("--rank-by", metavar="FIELD", help="what is shown (what the judge ranks by)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all chance (0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all chance (0)")
     _add_output(parser)
 
 
@@ -107,7 +107,12 @@ def _agreement(args: argparse.Namespace) -> None:
 
     from .agreement import agreement_of_file, show
 
-    settings = {"measure": args.measure, "level": args.scale, "epsilon": args.epsilon, "words": dict(args.words)}
+    settings = {
+        "measure": args.measure,
+        "level": args.scale,
+        "epsilon": args.epsilon,
+        "words": once(args.words, "--words"),
+    }
     report = agreement_of_file(Path(args.file), args.raters, args.scores, question=args.question, **settings)
     show(report, Console(stderr=True))
     _write(report, args.output)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.entries import Row
 from inspector_pipeline.names import PAIR
-from inspector_pipeline.results import RANK_BY, SEEN, UNFAMILIAR, FlatColumns
+from inspector_pipeline.results import RANK_BY, SEEN, SETS, UNFAMILIAR, FlatColumns
 
 from ..evaluation.metrics import Array
 from ..evaluation.scored import (
@@ -95,7 +95,7 @@ def read_systems(
         for path, row in ((path, row) for path, own in rows.items() for row in own):
             if is_blank(row.get(system)):
                 raise DataFileError(f"{path} expects rows with {system!r}, the system's name, but one lacks it.")
-            by_system[str(row[system])].append(row)
+            by_system[str(row[system]).strip()].append(row)
     if not FEWEST <= len(by_system) <= MOST:
         told = f"Give a file a system, or name the column of the systems by --system; {MOST} are the most."
         raise DataFileError(f"A ranking expects {FEWEST} to {MOST} systems, but got {len(by_system)}. {told}")
@@ -197,6 +197,7 @@ def _side_by_side(by_system: dict[str, list[Row]], rank_by: str | None, label: s
             f"A ranking expects systems scored by one judge, but their rows name {', '.join(sorted(fields))} to rank "
             "by. Score them by one judge, or give --rank-by."
         )
+    _check_one_scale(by_system)
     length, labels = columns.pop("length"), columns.pop("label", None)
     whole = {key: table for key, table in columns.items() if not np.isnan(table).any()}
     return Systems(
@@ -211,6 +212,16 @@ def _side_by_side(by_system: dict[str, list[Row]], rank_by: str | None, label: s
     )
 
 
+def _check_one_scale(by_system: Mapping[str, Sequence[Row]]) -> None:
+    """Refuse systems of which some alone were scored by a calibrated judge: its scores are on another scale."""
+    said = {(_prefix(rows) or "") + SETS in rows[0]: name for name, rows in by_system.items()}
+    if len(said) > 1:
+        raise DataFileError(
+            f"A ranking expects systems scored by one judge, but {said[True]} has score sets, of a calibrated one, and "
+            f"{said[False]} has none. Score them by the same."
+        )
+
+
 def _prompts(by_system: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
     """Name each row's prompt, by its id where all have one."""
     everything = [row for rows in by_system.values() for row in rows]
@@ -218,9 +229,15 @@ def _prompts(by_system: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
         return {name: [normal_text(row["question"]) for row in rows] for name, rows in by_system.items()}
     asked: dict[str, str] = {}
     for row in everything:
-        if asked.setdefault(str(row["id"]), normal_text(row["question"])) != normal_text(row["question"]):
+        if asked.setdefault(_id(row), normal_text(row["question"])) != normal_text(row["question"]):
             raise DataFileError(f"The files expect one question for an id, but differ on id {row['id']}.")
-    return {name: [str(row["id"]) for row in rows] for name, rows in by_system.items()}
+    return {name: [_id(row) for row in rows] for name, rows in by_system.items()}
+
+
+def _id(row: Row) -> str:
+    """Return a row's id as text; 1.0, as some tools write 1, is 1."""
+    found = row["id"]
+    return str(int(found) if isinstance(found, float) and found.is_integer() else found)
 
 
 def _rank_field(rows: Sequence[Row], name: str, prefix: str, rank_by: str | None) -> str:

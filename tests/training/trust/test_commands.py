@@ -133,13 +133,13 @@ def test_a_judge_is_calibrated_anew_from_what_it_was(folder, table, texts):
     assert first == second and alike(twice(texts[:5]), said)
     sets = first["aspects"]["right"]["sets"]
     assert sets["by"] == "group" and set(sets["by_group"]) == {"a", "b"}
+    least = np.min(list(sets["least_by_group"].values()), axis=0)
+    assert twice.model.level_maps["right"].least == pytest.approx(least)
     some = [{**row, "system": "" if i < 7 else row["system"]} for i, row in enumerate(rows)]
     _, blank = calibrate_judge(judge, some, labels={"right": "right"}, settings=settings)
     assert "7 of 80 rows have no 'system': they are taken for a group" in " ".join(
         blank["aspects"]["right"]["warnings"]
     )
-    least = np.min(list(sets["least_by_group"].values()), axis=0)
-    assert twice.model.level_maps["right"].least == pytest.approx(least)
 
 
 QUICK = CalibrationSettings(methods=("none",), bootstraps=20)

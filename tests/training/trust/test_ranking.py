@@ -240,6 +240,14 @@ def test_labels_are_the_users_though_the_judge_has_an_aspect_that_is_called_like
         read_systems(scored, score, label="right")
     named = [write(f"{path.stem}_named.jsonl", [{**row, "truth": 1} for row in score(rows)]) for path in files]
     assert (read_systems(named, score, label="truth").labels == 1).all()
+    with pytest.raises(DataFileError, match="10 labelled prompts of each system or more, but a_named has 6"):
+        rank(named, label="truth")
+    other = write("other.jsonl", [{**row, "score_sets": {"right": [1]}} for row in score(rows)])
+    with pytest.raises(DataFileError, match="but other has score sets, of a calibrated one, and a_scored has none"):
+        read_systems([scored[0], other], score)
+    many = [{**row, "question": f"q{i}", "truth": 1} for i, row in enumerate(score(rows) * 2)]
+    alike = rank([write(f"{name}_many.jsonl", many) for name in "ab"], label="truth")["notes"]
+    assert "All labels are the same of a_many, b_many: such intervals are too narrow. Label more." in alike
     for wrong, message in (
         ({"prediction": " "}, r"c.jsonl, row 1: A pair expects text for 'prediction', but got a blank"),
         ({"prediction": None}, r"c.jsonl: row 1: "),
