@@ -321,6 +321,7 @@ def test_types_are_made_plain_however_deep():
         (pa.list_(view, 2), pa.list_(flat, 2)),
         (pa.struct([("a", view), ("b", pa.int8())]), pa.struct([("a", flat), ("b", pa.int8())])),
         (pa.map_(view, view), pa.map_(flat, flat)),
+        (pa.map_(view, view, keys_sorted=True), pa.map_(flat, flat, keys_sorted=True)),
         (pa.dictionary(pa.int8(), view, ordered=True), pa.dictionary(pa.int8(), flat, ordered=True)),
     ):
         assert _plain_type(kind) == expected, kind
@@ -357,6 +358,18 @@ def test_texts_that_stand_once_in_a_file_are_written_out_up_to_a_bound(monkeypat
     monkeypatch.setattr(arrows, "MOST_BYTES", 3)
     with pytest.raises(pa.ArrowInvalid, match="3 of its rows hold more than 3 bytes in 't'"):
         arrows._unpacked(packed, whole.schema)
+
+
+def test_a_small_file_of_one_long_text_said_often_is_no_danger(tmp_path, monkeypatch):
+    table = pa.table({"t": ["x" * 100] * 300, "n": list(range(300))})
+    pq.write_table(table, tmp_path / "x.parquet")
+    for most, is_read in ((256 * 100, True), (256 * 100 - 1, False), (2**30, True)):
+        monkeypatch.setattr(arrows, "MOST_BYTES", most)
+        if is_read:
+            assert pa.Table.from_batches(read_batches(tmp_path / "x.parquet")) == table
+        else:
+            with pytest.raises(DataFileError, match="256 of its rows hold more than 25599 bytes in 't'"):
+                list(read_batches(tmp_path / "x.parquet"))
 
 
 def test_columns_of_texts_that_may_be_too_long_are_read_as_they_stand(monkeypatch):

@@ -721,7 +721,11 @@ def test_a_survey_finds_columns_and_types_of_text():
         Entry("4", pair(empty={})),
     )
     plain = survey_input(JobInput([source]), typed=False, size_of=len)
-    assert (plain.rows, plain.as_json, len(plain.schema)) == (4, (), 0)
+    assert (plain.rows, plain.as_json, len(plain.schema), plain.sizes) == (4, (), 0, [6])
+    arrow = Reader(*map(copy, source.found))
+    arrow.schema = pa.schema([("question", pa.string())])
+    known = survey_input(JobInput([arrow]), typed=False, size_of=len)
+    assert (known.rows, known.columns, known.schema, known.sizes) == (4, ("question",), arrow.schema, [6])
     assert plain.columns == ("question", "prediction", "n", "mixed", "inner", "late", "empty")
     typed = survey_input(JobInput([source]), typed=True, size_of=len)
     assert typed.schema.field("n").type == pa.float64() and typed.schema.field("inner").type == pa.struct(
@@ -753,6 +757,12 @@ def test_rows_of_another_layout_come_with_their_pairs():
     reader = Twice()
     (again,), columns, is_read = settled([source], reader)
     read = list(again.entries(None))
+    kept = Source("x", lambda: "", pa.schema([("a", pa.int32()), ("b", pa.string())]), source.entries)
+    reader.settle = lambda *_: SimpleNamespace(read=True, plain=None, used=("b",), late=())
+    ((typed,), _, _) = settled([kept], reader)
+    assert (typed.schema, typed.types) == (None, pa.schema([("a", pa.int32())])) and (again.schema, again.types) == (
+        None,
+    ) * 2
     assert (columns, is_read) == ({}, True) and reader.settled == ([{"a": 1}, {"a": 0}, {"a": 2}], [])
     assert [(one.place, one.fault, one.pair) for one in read] == [
         ("1", None, {"question": "x"}),
@@ -799,7 +809,8 @@ def test_settings_that_do_not_fit_the_input_and_folders_that_cannot_be_written_a
     marked = scored(tmp_path, [{"question": "Q?", "prediction": "p", "abstained": 1}], "m.jsonl")
     with pytest.raises(SettingsError, match="no column of the judge's, but has abstained"):
         scoring.score_job(ScoreJob(marked, str(tmp_path / "out"), abstain=0.5), judge)
-    assert scoring.score_job(ScoreJob(marked, str(tmp_path / "m")), judge)["scored"] == 1
+    assert scoring.score_job(ScoreJob(marked, str(tmp_path / "m"), explain=True), judge)["scored"] == 1
+    assert "explanation" in json.loads((tmp_path / "m" / "part-000000.jsonl").read_text())
     with pytest.raises(DataFileError, match="x.jsonl expects to be a folder that can be written, but: (Not|File)"):
         scoring.score_job(ScoreJob(source, source), judge)
 
