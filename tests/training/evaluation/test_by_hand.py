@@ -233,12 +233,14 @@ def test_edits_change_one_thing(kind, places, expected):
     assert chosen.stops == {**stops, "quote_question": [4], "flatter": [4]}.get(kind, []), "any place may be chosen"
 
 
-def test_edits_leave_alone_what_is_too_short():
+def test_edits_leave_alone_what_is_too_short(monkeypatch):
     for kind in ("swap_numbers", "new_number", "drop_word", "repeat_word", "swap_words", "drop_sentence"):
         assert EDITS[kind]("Only one", "Q", Chosen()) == "Only one"
     assert EDITS["drop_word"]("a b c", "", Chosen(0)) == "b c"
     assert EDITS["new_number"]("7", "none", Chosen(0, 0)) == "77" and EDITS["swap_numbers"]("7", "", Chosen()) == "7"
     assert EDITS["opener"]("x", "", Chosen(0)).endswith("\nx")
+    monkeypatch.setattr(climbing, "MASTER_KEYS", (" So: ", "\nThus\n"))
+    assert [EDITS["opener"]("x", "", Chosen(i)) for i in (0, 1)] == ["So:\nx", "Thus\nx"]
 
 
 def test_an_edit_is_kept_where_the_score_rises_and_within_its_limits(monkeypatch):

@@ -170,6 +170,9 @@ def test_rows_of_questions_and_decisions_are_in_order():
         ("####" + "x" * 196, 1 / 60 + 1 + 1),
         ("####" + "x" * 197, 1 / 60 + 1),  # only so much of the last line is looked at
         ("we add the", 3 / 60 + 0),  # a run of the question
+        ("WE ADD THE", 3 / 60 + 0),
+        ("shall we add", 3 / 60 + 0),
+        ("So the answer is: 4\n\n", 5 / 60 + 1 + 1 + 1),
         ("so so so so so", 5 / 60 + 1 / 3),
         (" ".join(f"w{i}" for i in range(80)), 1 + 1 + 1),
     ],
