@@ -84,6 +84,10 @@ def test_files_are_written_whole_and_leftovers_go(tmp_path, monkeypatch):
     (path.parent / ".y.json.123.tmp").touch()
     (path.parent / ".[x].json.tmp").touch()
     write_whole(path, b"new")
+    named, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda scratch, target: named.append(scratch.name) or replace(scratch, target))
+    write_whole(path, b"new")
+    assert named == [f".[x].json.{os.getpid()}.tmp"]
     gone = path.parent / ".[x].json.9.tmp"
     monkeypatch.setattr(Path, "glob", lambda folder, pattern: [gone])  # by another process, meanwhile
     write_whole(path, b"new")
@@ -174,6 +178,22 @@ def test_an_object_of_more_parts_than_fit_into_memory_is_refused(tmp_path, monke
     for more in (b"{}", b"[]"):
         with pytest.raises(DataFileError, match="expects at most 4 lists and objects. Write its rows as JSON Lines"):
             entries(tmp_path / "x.json", b'{"data": [{"a": 1}, {"a": %s}]}' % more)
+
+
+def test_what_cannot_be_read_is_told_without_its_lines_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "MAX_DEPTH", 1)
+    twice, deep = b'{"a": 1, "a": 2}', b'{"a": [[]]}'
+    found = entries(tmp_path / "x.jsonl", twice + b" \n" + deep + b"\r\n")
+    assert [raw for *_, raw in found] == [twice.decode(), deep.decode()] and "'a' stands there twice" in found[0][2]
+
+
+def test_rows_are_written_to_standard_output_after_what_was_said_before(monkeypatch):
+    told = []
+    buffer = SimpleNamespace(writelines=lambda lines: told.extend(lines))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(flush=lambda: told.append("flushed"), buffer=buffer))
+    write_rows([{"a": 1}], "-")
+    monkeypatch.undo()
+    assert told == ["flushed", b'{"a": 1}\n']
 
 
 def test_rows_that_tools_put_into_objects_are_found(tmp_path):
@@ -321,6 +341,7 @@ def test_types_are_made_plain_however_deep():
         (pa.list_(view, 2), pa.list_(flat, 2)),
         (pa.struct([("a", view), ("b", pa.int8())]), pa.struct([("a", flat), ("b", pa.int8())])),
         (pa.map_(view, view), pa.map_(flat, flat)),
+        (pa.map_(view, view, keys_sorted=True), pa.map_(flat, flat, keys_sorted=True)),
         (pa.dictionary(pa.int8(), view, ordered=True), pa.dictionary(pa.int8(), flat, ordered=True)),
     ):
         assert _plain_type(kind) == expected, kind
@@ -357,6 +378,18 @@ def test_texts_that_stand_once_in_a_file_are_written_out_up_to_a_bound(monkeypat
     monkeypatch.setattr(arrows, "MOST_BYTES", 3)
     with pytest.raises(pa.ArrowInvalid, match="3 of its rows hold more than 3 bytes in 't'"):
         arrows._unpacked(packed, whole.schema)
+
+
+def test_a_small_file_of_one_long_text_said_often_is_no_danger(tmp_path, monkeypatch):
+    table = pa.table({"t": ["x" * 100] * 300, "n": list(range(300))})
+    pq.write_table(table, tmp_path / "x.parquet")
+    for most, is_read in ((256 * 100, True), (256 * 100 - 1, False), (2**30, True)):
+        monkeypatch.setattr(arrows, "MOST_BYTES", most)
+        if is_read:
+            assert pa.Table.from_batches(read_batches(tmp_path / "x.parquet")) == table
+        else:
+            with pytest.raises(DataFileError, match="256 of its rows hold more than 25599 bytes in 't'"):
+                list(read_batches(tmp_path / "x.parquet"))
 
 
 def test_columns_of_texts_that_may_be_too_long_are_read_as_they_stand(monkeypatch):
@@ -557,6 +590,10 @@ def test_a_source_notices_that_its_file_was_written_again(tmp_path):
     with pytest.raises(DataFileError, match="but was changed"):
         source.check_unchanged()
     Source("data", lambda: "", None, lambda _: iter([])).check_unchanged()
+    source = file_source(path, "x")
+    path.unlink()
+    with pytest.raises(DataFileError, match="but was changed"):
+        source.check_unchanged()
 
 
 def test_targets_and_rows_that_do_not_fit_are_refused(tmp_path):

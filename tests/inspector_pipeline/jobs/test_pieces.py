@@ -393,6 +393,55 @@ def test_an_output_is_outside_of_its_input(tmp_path, monkeypatch, place, output,
         _check_place(ScoreJob(place, output, split="train"))
 
 
+def test_an_output_is_outside_however_both_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for place, output in (
+        ("in", f"{tmp_path}/in/out"),
+        (f"{tmp_path}/in", "in/out"),
+        ("out/part-*.jsonl", f"{tmp_path}/out"),
+        (f"{tmp_path}/out/part-*.jsonl", "out"),
+    ):
+        with pytest.raises(SettingsError, match="--output expects a folder outside of the input"):
+            _check_place(ScoreJob(place, output))
+    write_rows([{"total_score": 1}], "in/x.jsonl")
+    for place, output in (("in", f"{tmp_path}/in/best.jsonl"), (f"{tmp_path}/in", "in/best.jsonl")):
+        with pytest.raises(SettingsError, match="and none within it"):
+            filter_job(FilterJob(place, best=1, output=output))
+    assert FilterJob("in/x.jsonl", best=1).target == tmp_path / "in" / "x_filtered.json"
+
+
+def test_suffixes_of_what_is_kept_may_be_written_large(tmp_path):
+    source = scored(tmp_path, [{"total_score": 1}], "x.parquet")
+    for name in ("o.JSONL", "o.PARQUET"):
+        filter_job(FilterJob(source, best=1, output=str(tmp_path / name)))
+    assert (tmp_path / "o.JSONL").read_text() == '{"total_score": 1}\n'
+    assert pq.read_table(tmp_path / "o.PARQUET").to_pylist() == [{"total_score": 1}]
+
+
+def test_an_input_that_is_changed_while_its_parts_are_counted_is_refused(judge, tmp_path, monkeypatch):
+    source, counts = scored(tmp_path, [{"question": "Q?", "prediction": "p"}]), Parts.counts
+
+    def count_and_change(parts, *given):
+        with open(source, "a") as file:
+            file.write('{"question": "R?", "prediction": "p"}\n')
+        return counts(parts, *given)
+
+    monkeypatch.setattr(Parts, "counts", count_and_change)
+    with pytest.raises(DataFileError, match="expects to stay as it is while it is read, but was changed"):
+        scoring.score_job(ScoreJob(source, str(tmp_path / "out")), judge)
+    assert not (tmp_path / "out" / "_summary.json").exists()
+
+
+def test_a_job_without_rows_has_one_part(judge, tmp_path):
+    (tmp_path / "x.jsonl").write_text("")
+    job = ScoreJob(str(tmp_path / "x.jsonl"), str(tmp_path / "out"))
+    assert scoring.score_job(job, judge)["scored"] == 0
+    (tmp_path / "out" / "part-000001.jsonl").write_text("")
+    with pytest.raises(DataFileError, match="expects the 1 parts of its job, but holds part-000001.jsonl too"):
+        scoring.score_job(job, judge)
+
+
 def test_a_manifest_describes_job_and_judge(judge, tmp_path):
     source = SimpleNamespace(name="x.jsonl", sha256=lambda: "abc")
     found = job_manifest(ScoreJob("in", "out"), judge, [source], Survey(3, ("q",), pa.schema([]), ("j",)), ["a", "b"])
@@ -721,7 +770,12 @@ def test_a_survey_finds_columns_and_types_of_text():
         Entry("4", pair(empty={})),
     )
     plain = survey_input(JobInput([source]), typed=False, size_of=len)
-    assert (plain.rows, plain.as_json, len(plain.schema)) == (4, (), 0)
+    assert (plain.rows, plain.as_json, len(plain.schema), plain.sizes) == (4, (), 0, [6])
+    arrow = Reader(*map(copy, source.found))
+    arrow.schema = pa.schema([("question", pa.string())])
+    assert source.header == ["prediction", "question"]
+    known = survey_input(JobInput([arrow]), typed=False, size_of=len)
+    assert (known.rows, known.columns, known.schema, known.sizes) == (4, ("question",), arrow.schema, [6])
     assert plain.columns == ("question", "prediction", "n", "mixed", "inner", "late", "empty")
     typed = survey_input(JobInput([source]), typed=True, size_of=len)
     assert typed.schema.field("n").type == pa.float64() and typed.schema.field("inner").type == pa.struct(
@@ -753,6 +807,12 @@ def test_rows_of_another_layout_come_with_their_pairs():
     reader = Twice()
     (again,), columns, is_read = settled([source], reader)
     read = list(again.entries(None))
+    kept = Source("x", lambda: "", pa.schema([("a", pa.int32()), ("b", pa.string())]), source.entries)
+    reader.settle = lambda *_: SimpleNamespace(read=True, plain=None, used=("b",), late=())
+    ((typed,), _, _) = settled([kept], reader)
+    assert (typed.schema, typed.types) == (None, pa.schema([("a", pa.int32())])) and (again.schema, again.types) == (
+        None,
+    ) * 2
     assert (columns, is_read) == ({}, True) and reader.settled == ([{"a": 1}, {"a": 0}, {"a": 2}], [])
     assert [(one.place, one.fault, one.pair) for one in read] == [
         ("1", None, {"question": "x"}),
@@ -784,6 +844,7 @@ def test_rows_that_stay_as_they_are_are_checked_for_what_came_late():
 
 
 def test_where_expects_its_package(monkeypatch):
+    assert Where(" a > 1 ")({"a": 2})
     monkeypatch.setitem(sys.modules, "simpleeval", None)
     with pytest.raises(DataFileError, match="--where expects the package simpleeval"):
         Where("1")
@@ -799,7 +860,8 @@ def test_settings_that_do_not_fit_the_input_and_folders_that_cannot_be_written_a
     marked = scored(tmp_path, [{"question": "Q?", "prediction": "p", "abstained": 1}], "m.jsonl")
     with pytest.raises(SettingsError, match="no column of the judge's, but has abstained"):
         scoring.score_job(ScoreJob(marked, str(tmp_path / "out"), abstain=0.5), judge)
-    assert scoring.score_job(ScoreJob(marked, str(tmp_path / "m")), judge)["scored"] == 1
+    assert scoring.score_job(ScoreJob(marked, str(tmp_path / "m"), explain=True), judge)["scored"] == 1
+    assert "explanation" in json.loads((tmp_path / "m" / "part-000000.jsonl").read_text())
     with pytest.raises(DataFileError, match="x.jsonl expects to be a folder that can be written, but: (Not|File)"):
         scoring.score_job(ScoreJob(source, source), judge)
 

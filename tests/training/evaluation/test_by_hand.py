@@ -2,6 +2,7 @@
 
 import inspect
 import random
+import warnings
 from types import SimpleNamespace
 from unittest.mock import MagicMock, call
 
@@ -21,7 +22,7 @@ from inspector_training.evaluation import (
 )
 from inspector_training.evaluation import hill_climbing as climbing
 from inspector_training.evaluation import preferences as preferring
-from inspector_training.evaluation.adapters import AdapterConfig
+from inspector_training.evaluation.adapters import AdapterConfig, old_names_allowed
 from inspector_training.evaluation.between import between_generators, generator_effects, rank_correlation
 from inspector_training.evaluation.crossval import CrossValidation
 from inspector_training.evaluation.curves import curve_of, curves_table
@@ -232,12 +233,14 @@ def test_edits_change_one_thing(kind, places, expected):
     assert chosen.stops == {**stops, "quote_question": [4], "flatter": [4]}.get(kind, []), "any place may be chosen"
 
 
-def test_edits_leave_alone_what_is_too_short():
+def test_edits_leave_alone_what_is_too_short(monkeypatch):
     for kind in ("swap_numbers", "new_number", "drop_word", "repeat_word", "swap_words", "drop_sentence"):
         assert EDITS[kind]("Only one", "Q", Chosen()) == "Only one"
     assert EDITS["drop_word"]("a b c", "", Chosen(0)) == "b c"
     assert EDITS["new_number"]("7", "none", Chosen(0, 0)) == "77" and EDITS["swap_numbers"]("7", "", Chosen()) == "7"
     assert EDITS["opener"]("x", "", Chosen(0)).endswith("\nx")
+    monkeypatch.setattr(climbing, "MASTER_KEYS", (" So: ", "\nThus\n"))
+    assert [EDITS["opener"]("x", "", Chosen(i)) for i in (0, 1)] == ["So:\nx", "Thus\nx"]
 
 
 def test_an_edit_is_kept_where_the_score_rises_and_within_its_limits(monkeypatch):
@@ -653,6 +656,19 @@ def test_adapters_are_told_to_peft_as_they_are():
     assert found.task_type == "SEQ_CLS" and AdapterConfig().for_peft().task_type is None
     usual = AdapterConfig()
     assert (usual.rank, usual.alpha, usual.dropout, usual.modules) == (16, 32, 0.1, ("q_proj", "v_proj"))
+
+
+def test_only_names_that_are_going_are_passed_over():
+    with old_names_allowed():
+        warnings.warn("the old gradient_checkpointing goes", FutureWarning, stacklevel=1)
+        for kind, text in ((FutureWarning, "another name goes"), (UserWarning, "gradient_checkpointing is on")):
+            with pytest.warns(kind, match=text):
+                warnings.warn(text, kind, stacklevel=1)
+
+
+def test_answers_of_one_kind_have_no_auroc():
+    assert np.isnan(matched._auroc(np.array([True, True]), np.array([1.0, 2.0])))
+    assert matched._auroc(np.array([True, False]), np.array([1.0, 1.0])) == 0.5
 
 
 def defaults(function):

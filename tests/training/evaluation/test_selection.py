@@ -94,6 +94,15 @@ def test_all_figures_of_six_answers_by_hand():
     assert list(surest) == [str(share) for share in SURE] == [f"0.{i}" for i in range(1, 10)] + ["1.0"]
 
 
+def test_resamples_without_a_question_of_enough_answers_are_left_out():
+    rows = scored()
+    more = [{**rows.rows[0], "question": f"lone {i}", "generator": "g0"} for i in range(2)]
+    lone = Scored([*rows.rows, *more], "f", np.append(rows.value, [0.5, 0.5]), [None] * 8, [None] * 8)
+    found = use_evidence(lone, {}, sizes=(2,), bootstraps=200)
+    assert found["best_of"]["2"]["n_questions"] == 2 and found["n_questions"] == 4
+    assert 0 < found["best_of"]["2"]["judge"]["left_out"] < 200 and found["surest"]["1.0"]["left_out"] > 0
+
+
 def test_resamples_are_taken_some_at_a_time(monkeypatch):
     whole, divided, split = use_evidence(scored(), {}, sizes=(2,), bootstraps=30), [], np.array_split
     monkeypatch.setattr(np, "array_split", lambda values, n: divided.append(n) or split(values, n))
@@ -161,6 +170,9 @@ def test_rows_of_questions_and_decisions_are_in_order():
         ("####" + "x" * 196, 1 / 60 + 1 + 1),
         ("####" + "x" * 197, 1 / 60 + 1),  # only so much of the last line is looked at
         ("we add the", 3 / 60 + 0),  # a run of the question
+        ("WE ADD THE", 3 / 60 + 0),
+        ("shall we add", 3 / 60 + 0),
+        ("So the answer is: 4\n\n", 5 / 60 + 1 + 1 + 1),
         ("so so so so so", 5 / 60 + 1 / 3),
         (" ".join(f"w{i}" for i in range(80)), 1 + 1 + 1),
     ],

@@ -1,5 +1,6 @@
 """What a search decides, to the last number: views, settings, what is explained, which head and weight are kept."""
 
+import warnings
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -576,6 +577,8 @@ def test_a_questions_stratum_is_its_first_label_of_the_rarest_aspect(monkeypatch
 
         def split(self, questions, strata):
             asked.update(zip(questions.tolist(), strata, strict=True))
+            warnings.warn("The least populated class has few", stacklevel=1)  # is passed over
+            warnings.warn("something else", stacklevel=1)
             return iter(())
 
     monkeypatch.setattr(table, "StratifiedKFold", Splitter)
@@ -586,14 +589,17 @@ def test_a_questions_stratum_is_its_first_label_of_the_rarest_aspect(monkeypatch
         for i, own in enumerate(scores)
         for j, score in enumerate(own)
     ]
-    assert list(question_folds(Labels.of(pairs), 3, 8)) == []
+    with pytest.warns(UserWarning, match="something else") as told:
+        assert list(question_folds(Labels.of(pairs), 3, 8)) == []
+    assert len(told) == 1
     assert asked.pop("folds") == 3 and asked.pop("options") == {"shuffle": True, "random_state": 8}
     assert asked == {f"q{i}": f"1 {own[1] % 2}" if i < 5 else f"0 {own[0]}" for i, own in enumerate(scores)}
     assert question_names([]) == []
     for n, strata in ((3, ["0 2"] * 3 + ["0 5"] * 2), (2, [""] * 4)):  # as many of a kind as there are folds, or fewer
         own = [LabelledPair(i, f"Q{i}", "x", {"a": 2 if i < n else 5}) for i in range(n + 2)]
         asked.clear()
-        assert list(question_folds(Labels.of(own), 3, 8)) == []
+        with pytest.warns(UserWarning, match="something else"):
+            assert list(question_folds(Labels.of(own), 3, 8)) == []
         assert [asked[str(i)] for i in range(n + 2)] == strata
 
 

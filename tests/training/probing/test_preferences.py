@@ -280,6 +280,8 @@ def test_comparisons_are_written_as_tables(simulated):
         pairs[place].comparisons.append(entry)
     found = Comparisons.of(pairs)["wit"]
     assert found.weight.tolist() == [1.0, 1.0] and found.differences.toarray().tolist() == [[1, 0, -1], [0, 1, -1]]
+    assert found.take(np.array([0])).differences.toarray().tolist() == [[1, 0, -1]], "of all responses"
+    assert found.take(np.array([1])).differences.shape == (1, 3)
     labels, responses = found.labels(), found.responses()
     assert (labels.names, labels.classes, labels.counted) == (("wit",), ([0, 1, 2],), (False,))
     assert labels.score.tolist() == [2, 1] and labels.pair.tolist() == [0, 1] and labels.row.tolist() == [0, 1]
