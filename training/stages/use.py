@@ -98,9 +98,8 @@ def run(config: Config) -> dict[str, Any]:
     baselines = {name: numbers(scored.rows, name, told) for name in config.baselines}
     if config.question_only is not None:
         baselines[QUESTION_ONLY] = question_values(scored.rows, config.question_only, questions_of(config.output))
-    shares = {"sizes": config.sizes, "top": config.top}
-    evidence = use_evidence(scored, baselines, **shares, bootstraps=config.bootstraps, seed=config.seed)
-    found = {"date": today(), **evidence}
+    drawn = {"bootstraps": config.bootstraps, "seed": config.seed}
+    found = {"date": today(), **use_evidence(scored, baselines, sizes=config.sizes, top=config.top, **drawn)}
     if config.judge is not None:
         found["hill_climbing"] = _climbed(scored.rows, told, config)
     write_atomically(config.output, json_text({"use": found}))

@@ -114,10 +114,9 @@ def calibrate_judge(
         found[aspect.name]["level_shares"] = dict(zip(map(str, aspect.levels), shares, strict=True))
         n_seen = found[aspect.name]["n_seen"] = sum(seen[place] for place in places)
         if n_seen:
-            told = (
+            found[aspect.name]["warnings"].append(
                 f"{n_seen} of these rows ask what the judge was fitted on: it knows them too well, and new rows less."
             )
-            found[aspect.name]["warnings"].append(told)
     given = {**vars(settings), "methods": list(settings.methods)}
     evidence = {"date": today(), "n_rows": len(labelled.rows), "settings": given}
     return with_calibration(plain, maps), {**evidence, "aspects": found}
