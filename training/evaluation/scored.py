@@ -15,7 +15,16 @@ from inspector_pipeline.files.entries import Row
 from inspector_pipeline.files.sources import find_sources
 from inspector_pipeline.names import PAIR, QUESTION_TURNS
 from inspector_pipeline.pairs import check_pair
-from inspector_pipeline.results import ABSTAINED, PUBLISHED_TOTAL, RANK_BY, SEEN, UNFAMILIAR, rank_field, ranked_value
+from inspector_pipeline.results import (
+    ABSTAINED,
+    PUBLISHED_TOTAL,
+    RANK_BY,
+    SEEN,
+    TOTAL,
+    UNFAMILIAR,
+    rank_field,
+    ranked_value,
+)
 
 from .metrics import Array
 
@@ -125,11 +134,9 @@ def refuse_judges_column(rows: Sequence[Row], column: str, source: str) -> None:
         DataFileError: The column is a judge's.
     """
     for prefix in judge_prefixes(rows[0]) if rows else ():
-        aspects = [name.removeprefix(f"{prefix}expected_") for name in rows[0] if name.startswith(f"{prefix}expected_")]
-        if column.startswith(f"{prefix}expected_") or column in (
-            prefix + PUBLISHED_TOTAL,
-            *map(prefix.__add__, aspects),
-        ):
+        expected = [name for name in rows[0] if name.startswith(f"{prefix}expected_")]
+        scores = [prefix + name.removeprefix(f"{prefix}expected_") for name in expected if name != prefix + TOTAL]
+        if column in (*expected, *scores, prefix + PUBLISHED_TOTAL):
             raise DataFileError(
                 f"{source} expects labels as {column!r}, but there stand the scores of the judge that scored it. Keep "
                 "labels in a column of another name, such as label."

@@ -250,7 +250,7 @@ def test_labels_are_the_users_though_the_judge_has_an_aspect_that_is_called_like
     assert "All labels are the same of a_many, b_many: such intervals are too narrow. Label more." in alike
     for wrong, message in (
         ({"prediction": " "}, r"c.jsonl, row 1: A pair expects text for 'prediction', but got a blank"),
-        ({"prediction": None}, r"c.jsonl: row 1: "),
+        ({"prediction": None}, r"c.jsonl expects 'prediction' in every row, but row 1 lacks it: it has 'question'"),
     ):
         with pytest.raises(PairError, match=message):
             read_systems([files[0], write("c.jsonl", [rows[0], {**rows[1], **wrong}])], score)
