@@ -1,5 +1,6 @@
 """Borders of what is read and written: sizes, depths, suffixes, and what stands where in a file."""
 
+import csv
 import gzip
 import hashlib
 import io
@@ -286,6 +287,10 @@ def test_a_csv_header_is_read_alone(tmp_path):
 def test_a_line_of_csv_has_a_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(texts, "LONGEST_LINE", 8)
     assert len(entries(tmp_path / "x.csv", b"q,p\n1234,67\n12345,7")) == 2
+    monkeypatch.setattr(texts, "LONGEST_LINE", 2**20)
+    csv.field_size_limit(100)  # as another part of a program may have set it
+    assert len(entries(tmp_path / "x.csv", b"q,p\n" + b"x" * 200_000 + b",7\n")[0][1]["q"]) == 200_000
+    monkeypatch.setattr(texts, "LONGEST_LINE", 8)
     with pytest.raises(DataFileError, match="lines of at most 8 characters"):
         entries(tmp_path / "x.csv", b"q,p\n1234,6789\n")
 
@@ -608,6 +613,8 @@ def test_targets_and_rows_that_do_not_fit_are_refused(tmp_path):
         (tmp_path / "d.json").mkdir(exist_ok=True)
         with pytest.raises(DataFileError, match=message):
             check_target(str(tmp_path / target))
+    with pytest.raises(DataFileError, match="expects a suffix of"):
+        write_rows([], str(tmp_path / "x.txt"))
     for value in (b"x", [b"x"], {"k": (1, b"x")}):
         with pytest.raises(DataFileError, match="the column 'b' holds bytes. Give a .parquet file"):
             check_rows([{"a": 1, "b": value}], "x.json")

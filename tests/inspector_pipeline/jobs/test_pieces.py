@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
@@ -876,6 +877,29 @@ def test_one_worker_is_this_process_and_draws_its_bar(judge, tmp_path, monkeypat
     assert made == [("shard 0/1", {"disable": False})]
 
 
+def test_parts_that_are_there_are_skipped_pair_by_pair(tmp_path):
+    run, skipped = SimpleNamespace(parts=Parts(tmp_path, ".jsonl")), []
+    run.parts.path(2).write_text("{}\n")
+    run._my_parts = lambda *_: iter([(2, iter([[1, 2], [3]]))])
+    assert list(scoring._Run._done_parts(run, 0, 1, SimpleNamespace(skip=skipped.append))) == [2] and skipped == [3]
+
+
+def test_a_job_that_lacks_parts_is_nobodys_input(judge, tmp_path):
+    folder = tmp_path / "job"
+    folder.mkdir()
+    write_json(folder / "_manifest.json", manifest())
+    scored(folder, [{"question": "Q?", "prediction": "p", "total_score": 1}], "part-000000.jsonl")
+    said = pytest.raises(DataFileError, match="expects 3 parts, but holds 1")
+    with said:
+        filter_job(FilterJob(str(folder), best=1, output=str(tmp_path / "o.jsonl")))
+    with said:
+        scoring.score_job(ScoreJob(str(folder), str(tmp_path / "out")), judge)
+    with said:
+        abstaining.mark_abstained(Parts(folder, ".jsonl"), None, None, 0.5)
+    with pytest.raises(SettingsError, match="--column expects question or prediction before the ="):
+        ScoreJob("in", "out", columns={"no": "x"})
+
+
 def test_a_worker_does_and_seals_its_parts():
     sealed, asked = [], []
     run = SimpleNamespace(parts=SimpleNamespace(seal=sealed.append))
@@ -925,6 +949,12 @@ def test_a_window_gives_each_pair_a_result_or_a_reason():
     found = score_window(judge, [3, 7, 5], 2, explain=True)
     assert [one.reason for one in found] == [None, "seven", None] and found[1] == Outcome(None, "seven", 8)
     assert judge.options == {"keep_places": True} and judge.asked[-1] == (1, {"explain": True})
+    told, before = [], [*judge.asked]
+    progress = SimpleNamespace(begin=lambda *what: told.append(what), passed="passed")
+    score_window(judge, [3, -1, 5], progress=progress)
+    score_window(judge, [3], progress=progress, rows=7)
+    assert told == [(3, 10), (7, 4)] and judge.asked[-1] == (1, {"on_pass": "passed"})
+    judge.asked[:] = before
     score_window(judge, [1, 2, 3], 2)
     assert [n for n, _ in judge.asked] == [2, 2, 1, 1, 1, 2, 1]
 
@@ -1016,6 +1046,10 @@ def test_workers_are_forked_and_end_with_the_one_that_started_them(monkeypatch):
 
         def __init__(self, **how):
             told.append((how["target"], how["args"][1], len(how["args"][2]), how["daemon"]))
+
+        def start(self):
+            warnings.warn("this process has threads", DeprecationWarning, stacklevel=1)
+            told.append("start")
 
         def __getattr__(self, name):
             return lambda: told.append(name)

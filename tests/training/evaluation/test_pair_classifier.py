@@ -110,14 +110,14 @@ def test_settings_of_training_are_what_they_were_and_those_out_of_range_are_refu
             TrainingConfig(warmup=warmup)
 
 
-def test_training_takes_the_steps_of_adamw_on_labelled_pairs_alone():
+def test_training_takes_the_steps_of_adamw_on_labelled_pairs_alone(capsys):
     labels = labels_of({"a": 2, "b": 5}, {"a": 4}, {"b": 1}, {})
     config = TrainingConfig(epochs=2, batch_size=4, learning_rate=0.125, head_learning_rate=0.5, weight_decay=0.25)
     ours, theirs = (PairClassifier(Body(), "mean", [2, 2]) for _ in range(2))
     with torch.no_grad():
         for model in (ours, theirs):
             model.heads.weight.copy_(torch.tensor([[1.0, 0.5], [-1.0, 0.25], [0.5, 1.0], [0.25, -1.0]]))
-    assert train(ours, PAIRS, labels, config) == 2
+    assert train(ours, PAIRS, labels, config) == 2 and capsys.readouterr().out == ""
     body, heads = list(theirs.body.parameters()), list(theirs.heads.parameters())
     groups = [{"params": body, "lr": 0.125}, {"params": heads, "lr": 0.5}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.25)
