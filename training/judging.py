@@ -122,7 +122,7 @@ def make_judge(
     if responses is not None and hold_turns(table, (question, *responses)):
         table, question, responses = as_comparisons(table, question, responses, TABLE), QUESTION, CHOSEN
     else:
-        table = as_pairs(table, {QUESTION: question, PREDICTION: prediction}, TABLE)
+        table = as_pairs(table, {QUESTION: question, PREDICTION: prediction}, TABLE, answered=responses is None)
         question = QUESTION if hold_turns(table, [question]) else question
         prediction = PREDICTION if hold_turns(table, [prediction]) else column_of_responses(table, prediction)
     asked = labels.values() if isinstance(labels, Mapping) else labels or ()
