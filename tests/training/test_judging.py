@@ -98,7 +98,7 @@ def test_a_judge_from_a_data_frame_reads_context_and_reference_and_stands_beside
         judge(PAIR)
     template = judge.model.config.parsed_readings["context_reference"]
     text = template.text("Q?", "R.", **beside)
-    assert text.index("From ten.\n\nQ?\n\nReference answer: 2") < text.index("R.")
+    assert text.index("From ten.\n\nQ?") < text.index("R.") < text.index("user\nThe right answer is 2")
     results = json.loads(read_text(tmp_path / "judge"))
     entry = results["aspects"]["polite"]
     assert results["labels"]["rejected"] == {"the context is blank": 1} and entry["n"] == 59
