@@ -202,7 +202,7 @@ def make_readings(
 def slotted_reading(slots: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
     """Put what stands beside a pair into user turns: the context before the question, the reference after the reply.
 
-    So all that is read of the response can be held against the context; a reference, which is short, is held against the
+    All that is read of the response can be held against the context; a reference, which is short, is held against the
     whole response in the last token.
 
     Args:
