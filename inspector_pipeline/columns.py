@@ -250,7 +250,7 @@ class Columns:
         lists = {f"{name}s" for name in NAMES[PREDICTION]}
         several = [name for name in self.names if normal(name) in lists and any(map(is_answers, self.values(name)))]
         empty = [name for name in self.names if normal(name) in lists and [] in self.values(name)]
-        return [*found, *several] or ([] if self.tool else empty)
+        return [*found, *several] or empty
 
     def check_two_responses(self) -> None:
         """Refuse rows that hold no response but two, to be compared, as a DataFileError that says what takes them."""

@@ -13,6 +13,7 @@ Row = dict[str, Any]
 SUBMITTED = (None, "submitted")
 SUFFIX = ".responses"  # of a question in Argilla's flat rows; who answered, and whether it was submitted, stands beside
 BESIDE = (".users", ".status")
+PREDICTIONS = "predictions"
 KINDS = ("rating", "choices", "number", "selected")  # of the values in Label Studio's tables
 
 
@@ -73,14 +74,15 @@ def _alone_or_joined(value: Any) -> Any:
 def _beside_its_columns(row: Row, inner: str, given: Mapping[str, list[Any]], place: str) -> Row:
     """Put the columns that a labelling tool was given, and the labels, beside the row's own keys.
 
-    What is called as one of the columns gets its place before its name, such as `task.id` and `annotations.rating`.
+    What is called as one of the columns gets its place before its name, such as `task.id` and `annotations.rating`, and
+    so do Label Studio's `predictions`, which are labels of a model and no responses.
     """
     found = dict(row[inner])
     outer = {key: value for key, value in row.items() if key != inner}
     labels = {name: _alone(values) for name, own in given.items() if (values := _known(own))}
     for names, own in ((place, labels), ("task" if inner == "data" else "record", outer)):
         for key, value in own.items():
-            found[f"{names}.{key}" if key in found else key] = value
+            found[f"{names}.{key}" if key in found or key == PREDICTIONS else key] = value
     return found
 
 
