@@ -35,6 +35,15 @@ from .names import (
 
 ASKED = (QUESTION, MESSAGES, CHOSEN, REJECTED)  # where something is asked that no judge would see
 SIDES = (("a", "b"), ("A", "B"), ("1", "2"), ("0", "1"))  # how columns of two responses end
+RESPONSES = (
+    "response",
+    "output",
+    "answer",
+    "completion",
+    "conversation",
+    "reply",
+    "human_ref",
+)  # how columns of two begin
 MOST_NAMED = 20  # columns
 NO_COLUMN = "none"  # what `--column system=` says where a column is no system's text
 NAME = re.compile(r"[\w.@/:+() -]{0,59}[\w)]")  # ends as no sentence does
@@ -241,7 +250,19 @@ class Columns:
         lists = {f"{name}s" for name in NAMES[PREDICTION]}
         several = [name for name in self.names if normal(name) in lists and any(map(is_answers, self.values(name)))]
         empty = [name for name in self.names if normal(name) in lists and [] in self.values(name)]
-        return [*found, *several] or ([] if self.tool else empty)
+        return [*found, *several] or empty
+
+    def check_two_responses(self) -> None:
+        """Refuse rows that hold no response but two, to be compared, as a DataFileError that says what takes them."""
+        first = self.rows[0] if self.rows and self.needs_prediction and not self.given and not self.is_exact else {}
+        sides = two_sides(first)
+        if not sides or not all(is_answer(first[name]) and normal(name).startswith(RESPONSES) for name in sides):
+            return
+        key = MESSAGES if is_turns(first[sides[0]]) else PREDICTION
+        raise DataFileError(
+            f"{self.wanted.where} has two responses a row. Learn which is better: inspector train FILE --responses "
+            f"{' '.join(sides)}. Or name the one to score: --column {key}={sides[0]}."
+        )
 
     def are_turns_as_json(self, values: Sequence[Any]) -> bool:
         """Whether all of some values are turns, written as JSON."""

@@ -5,7 +5,7 @@ discarded or is a draft is none.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -13,7 +13,18 @@ Row = dict[str, Any]
 SUBMITTED = (None, "submitted")
 SUFFIX = ".responses"  # of a question in Argilla's flat rows; who answered, and whether it was submitted, stands beside
 BESIDE = (".users", ".status")
+PREDICTIONS = "predictions"
 KINDS = ("rating", "choices", "number", "selected")  # of the values in Label Studio's tables
+
+
+def is_label_studio(row: Row) -> bool:
+    """Whether a row is a task of Label Studio."""
+    return isinstance(row.get("data"), Mapping) and isinstance(row.get("annotations"), list)
+
+
+def is_argilla(row: Row) -> bool:
+    """Whether a row is a record of Argilla."""
+    return isinstance(row.get("fields"), Mapping) and bool({"responses", "suggestions"} & row.keys())
 
 
 def label_studio_row(row: Row) -> Row:
@@ -63,14 +74,15 @@ def _alone_or_joined(value: Any) -> Any:
 def _beside_its_columns(row: Row, inner: str, given: Mapping[str, list[Any]], place: str) -> Row:
     """Put the columns that a labelling tool was given, and the labels, beside the row's own keys.
 
-    What is called as one of the columns gets its place before its name, such as `task.id` and `annotations.rating`.
+    What is called as one of the columns gets its place before its name, such as `task.id` and `annotations.rating`, and
+    so do Label Studio's `predictions`, which are labels of a model and no responses.
     """
     found = dict(row[inner])
     outer = {key: value for key, value in row.items() if key != inner}
     labels = {name: _alone(values) for name, own in given.items() if (values := _known(own))}
     for names, own in ((place, labels), ("task" if inner == "data" else "record", outer)):
         for key, value in own.items():
-            found[f"{names}.{key}" if key in found else key] = value
+            found[f"{names}.{key}" if key in found or key == PREDICTIONS else key] = value
     return found
 
 
@@ -80,17 +92,18 @@ def _alone(values: Sequence[Any]) -> Any:
 
 
 def with_plain_labels(rows: list[Row]) -> list[Row]:
-    """Give the labels in a labelling tool's table columns of their own names; other rows are returned as they are.
+    """Give a labelling tool's rows the columns that it was given, and labels columns of their own names.
 
     Args:
-        rows: Of Argilla's flat export (`rating.responses`, with `.users` and `.status` beside), of its data sets on the
-            Hub (cells with a value, a user and a status for each person) and of Label Studio's JSON-MIN and CSV
-            (`[{"rating": 4}]`).
+        rows: Tasks and records, which hold them within; or of Argilla's flat export (`rating.responses`, with `.users`
+            and `.status` beside), of its data sets on the Hub (cells with a value, a user and a status for each person)
+            and of Label Studio's JSON-MIN and CSV (`[{"rating": 4}]`). Others are returned as they are.
 
     Example:
         >>> with_plain_labels([{"rating": [{"rating": 4}]}, {"rating": '[{"rating": 2}]'}])
         [{'rating': 4}, {'rating': 2}]
     """
+    rows = _laid_flat(rows)
     names = dict.fromkeys(name for row in rows for name in row)
     flat = [
         name
@@ -102,6 +115,20 @@ def with_plain_labels(rows: list[Row]) -> list[Row]:
     cells = {name: [row.get(name) for row in rows if row.get(name) not in (None, "")] for name in names}
     opened = [name for name, own in cells.items() if own and all(_people(cell) is not None for cell in own)]
     return [_plain(row, flat, opened) for row in rows] if flat or opened else rows
+
+
+def _laid_flat(rows: list[Row]) -> list[Row]:
+    for is_one, flat in ((is_label_studio, label_studio_row), (is_argilla, argilla_row)):
+        if 2 * sum(map(is_one, rows)) > len(rows):
+            return [_flat_or_as_it_is(flat, row) for row in rows]
+    return rows
+
+
+def _flat_or_as_it_is(flat: Callable[[Row], Row], row: Row) -> Row:
+    try:
+        return flat(row)
+    except (AttributeError, KeyError, TypeError):  # which is told once its columns are missed
+        return row
 
 
 def _plain(row: Row, flat: Sequence[str], opened: Sequence[str]) -> Row:

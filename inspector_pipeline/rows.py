@@ -256,6 +256,8 @@ class _Ways(Columns):
                 f"{self.wanted.where} may be meant in several ways. Say which: {' or '.join(ways)}. It has the columns "
                 f"{', '.join(self.names)}."
             )
+        if not ways and not predictions:
+            self.check_two_responses()
         return next(iter(ways.values()))() if ways else self._as_named()
 
     def _as_named(self) -> Layout:

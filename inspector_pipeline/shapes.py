@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .errors import DataFileError, PairError
-from .label_tools import argilla_row, label_studio_row
+from .label_tools import argilla_row, is_argilla, is_label_studio, label_studio_row
 from .names import Row, opened_json
 
 DOC_CHOICES = ("choices", "options", "endings")
@@ -237,14 +237,14 @@ SHAPES = (
     ),
     Shape(
         "a task of Label Studio",
-        lambda row: _is_object(row, "data") and isinstance(row.get("annotations"), list),
+        is_label_studio,
         label_studio_row,
         lambda row: {},
         ("data",),
     ),
     Shape(
         "a record of Argilla",
-        lambda row: _is_object(row, "fields") and bool({"responses", "suggestions"} & row.keys()),
+        is_argilla,
         argilla_row,
         lambda row: {},
         ("fields",),

@@ -90,7 +90,7 @@ def make_judge(
         domain: Column of what the question is about, where it is not called so.
         context: Column of what a response should rest on. The judge then reads it before the question, and its evidence
             stands beside that of the same judge without it; rows where it is blank are left out, and told.
-        reference: Column of a right answer, likewise; the judge reads it after the question.
+        reference: Column of a right answer, likewise; the judge reads it after the response.
         responses: Columns of two responses that each row compares; `labels` are then of who is better, and without any
             the first is the chosen one. Columns called chosen and rejected are taken so where there is no `prediction`.
         ranks: Aspect -> column of a response's rank among those to its question, 1 for the best. These are compared.
@@ -122,7 +122,7 @@ def make_judge(
     if responses is not None and hold_turns(table, (question, *responses)):
         table, question, responses = as_comparisons(table, question, responses, TABLE), QUESTION, CHOSEN
     else:
-        table = as_pairs(table, {QUESTION: question, PREDICTION: prediction}, TABLE)
+        table = as_pairs(table, {QUESTION: question, PREDICTION: prediction}, TABLE, answered=responses is None)
         question = QUESTION if hold_turns(table, [question]) else question
         prediction = PREDICTION if hold_turns(table, [prediction]) else column_of_responses(table, prediction)
     asked = labels.values() if isinstance(labels, Mapping) else labels or ()

@@ -115,7 +115,8 @@ def json_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
                 yield _decoded(_object_entry(item, f"{path.name}: item {number}", json.dumps(item), None))
             return
         if not text.startswith("["):
-            hint = " If each of its lines is an object, call it .jsonl." if text.startswith("{") else ""
+            lists = f"One object needs its list of rows: {' or '.join('.'.join(keys) for keys in CONTAINERS)}."
+            hint = f" If each of its lines is an object, call it .jsonl. {lists}" if text.startswith("{") else ""
             raise DataFileError(f"{path} expects a JSON array of objects, but begins with {text[:20]!r}.{hint}")
         yield from _array_entries(path, characters, text[1:])
 

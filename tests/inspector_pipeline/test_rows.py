@@ -223,10 +223,8 @@ def test_a_column_of_systems_names_is_no_guess():
     assert read_pairs([talk], {"system": "none"}) == [PAIR]
     assert read_pairs([talk], {"system": "System"})[0]["question_turns"] == told
     exact = {"question": QUESTION, "prediction": ANSWER, "system": "gpt-4o"}
-    assert read_pairs([exact])[0]["question"] == QUESTION
-    assert (
-        read_pairs([exact], {"system": "none"})[0] == PAIR and RowReader().settle([exact]).told == "system is not read"
-    )
+    assert read_pairs([exact], {"system": "none"}) == [exact] == read_pairs([exact])
+    assert RowReader().settle([exact]).told == "system is not read"
     assert read_pairs([exact], {"system": "system"})[0]["question_turns"] == told
     for prompt in ("Be brief.", "You are a helpful assistant", "Antworte auf Deutsch!"):
         turns = read_pairs([NAMED | {"system": prompt}])[0]["question_turns"]
@@ -236,12 +234,12 @@ def test_a_column_of_systems_names_is_no_guess():
 
 
 def test_peek_says_how_to_name_columns(tmp_path, capsys):
-    row = {"inputs": {"ask": QUESTION}, "output_1": ANSWER, "output_2": OTHER}
+    row = {"inputs": {"ask": QUESTION}, "text_1": ANSWER, "text_2": OTHER}
     (tmp_path / "in.jsonl").write_text(lines(row))
     assert main(["peek", str(tmp_path / "in.jsonl")]) == 3
     told = " ".join(capsys.readouterr().out.split())
-    assert "there are output_1, output_2, inputs.ask. Say which: --column question=..." in told
-    assert "inspector train takes two by --responses output_1 output_2" in told
+    assert "there are text_1, text_2, inputs.ask. Say which: --column question=..." in told
+    assert "inspector train takes two by --responses text_1 text_2" in told
 
 
 def test_labels_of_labelling_tools_stand_beside_the_pair(tmp_path):

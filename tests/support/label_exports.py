@@ -18,7 +18,7 @@ def studio_annotation(person, stars, word, *, cancelled=False):
 def studio(i):
     both = [studio_annotation(person, stars, WORDS[stars // 2]) for person, stars in enumerate(rated(i), start=1)]
     skipped = [studio_annotation(3, 1, "bad", cancelled=True)] * (i % 3 == 0)
-    counts = {"total_annotations": 2 + i % 3, "comment_count": i % 2, "inner_id": i, "project": 3, "drafts": []}
+    counts = {"total_annotations": 2 + i % 3, "comment_count": i % 2, "inner_id": i, "project": 3, "predictions": []}
     return {"id": i, "data": {"prompt": f"Q{i}?", "answer": f"A {i}."}, "annotations": both + skipped, **counts}
 
 

@@ -282,6 +282,16 @@ FURTHER = {
         [PAIR, WORSE],
     ),
     "DeepEval": ("deepeval.json", json.dumps([{"input": QUESTION, "actual_output": ANSWER, "context": None}]), [PAIR]),
+    "RewardBench 2": (
+        "bench.jsonl",
+        lines({"prompt": QUESTION, "chosen": [ANSWER], "rejected": [OTHER, OTHER], "num_correct": 1}),
+        [PAIR, WORSE, WORSE],
+    ),
+    "Argilla 1": (
+        "records_1.json",
+        json.dumps([{"fields": ARGILLA["fields"], "responses": [{"status": "submitted", "values": {}}]}]),
+        [PAIR],
+    ),
     "Text Generation Inference": ("tgi.jsonl", lines({"inputs": QUESTION, "generated_text": ANSWER}), [PAIR]),
     "a table of Weights & Biases": (
         "table.json",
@@ -307,6 +317,22 @@ REFUSED = {
         "both.jsonl",
         lines({"prompt": "q", "response": "a", "messages": [*ASKED, *SAID]}),
         "--column messages=messages or",
+    ),
+    "AlpacaEval": (
+        "compared.json",
+        json.dumps([{"instruction": "q", "output_1": "a", "output_2": "b", "preference": 1}]),
+        "inspector train FILE --responses output_1 output_2. Or name the one to score: --column prediction=output_1.",
+    ),
+    "an arena": (
+        "battles.jsonl",
+        lines({"conversation_a": [*ASKED, *SAID], "conversation_b": [*ASKED, *SAID], "winner": "tie"}),
+        "--responses conversation_a conversation_b. Or name the one to score: --column messages=conversation_a.",
+    ),
+    "MT-Bench": ("model_answer.jsonl", lines({"question_id": 81, "choices": [{"turns": ["a"]}]}), "the turns of both"),
+    "MT-Bench's judgments": (
+        "judgment.jsonl",
+        lines({"user_prompt": "q", "judgment": "Rating: [[8]]", "score": 8}),
+        "Give the answers that were judged",
     ),
     "semicolons": ("Book2.csv", "Question;Answer\nq;a\n", "Save it with commas between columns"),
     "an inspect_ai archive": ("log.eval", "PK", "Write it as JSON: inspect log convert"),

@@ -98,7 +98,7 @@ def test_a_judge_from_a_data_frame_reads_context_and_reference_and_stands_beside
         judge(PAIR)
     template = judge.model.config.parsed_readings["context_reference"]
     text = template.text("Q?", "R.", **beside)
-    assert text.index("From ten.\n\nQ?\n\nReference answer: 2") < text.index("R.")
+    assert text.index("From ten.\n\nQ?") < text.index("R.") < text.index("user\nThe right answer is 2")
     results = json.loads(read_text(tmp_path / "judge"))
     entry = results["aspects"]["polite"]
     assert results["labels"]["rejected"] == {"the context is blank": 1} and entry["n"] == 59
@@ -153,9 +153,9 @@ def test_wrong_arguments_end_with_2_and_a_wrong_table_with_1(tmp_path, table, ca
         with pytest.raises(SystemExit, match="2"):
             cli(line)
     assert "expects WORD=N with a whole number, such as yes=1, but got yes" in capsys.readouterr().err
-    assert cli(["train", str(table), "--output", str(tmp_path / "judge")]) == 1
+    assert cli(["train", str(table), "--output", str(tmp_path / "judge"), "--prediction", "text"]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("inspector: The table expects the column 'prediction'") and told.count("\n") == 1
+    assert told.startswith("inspector: The table expects the column 'text'") and told.count("\n") == 1
 
 
 def test_the_package_and_its_command_import_nothing_that_takes_long():

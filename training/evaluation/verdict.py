@@ -82,7 +82,7 @@ def _beside_chance(own: Interval) -> str:
     """Say where a figure does not beat chance."""
     low, high = own["low"] or 0.0, own["high"] or 0.0
     if high < CHANCE:
-        return ", which is below chance (50 %): do its labels mean the opposite?"
+        return ", which is below chance (50 %), as if its labels meant the opposite"
     return "" if low > CHANCE else ", which is not shown to beat chance (50 %)"
 
 

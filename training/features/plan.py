@@ -21,6 +21,7 @@ from inspector_pipeline.names import CONTEXT, REFERENCE
 from inspector_pipeline.pairs import PAIR_KEYS, QUESTION_KEYS, check_pair
 from inspector_pipeline.template import QUESTION_MARK, PairTemplate
 from inspector_pipeline.truncation import position_limit, truncated_config
+from inspector_pipeline.turns import ChatTurns
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
 from ..labelling.readings import OWN, own_readings
@@ -36,6 +37,7 @@ VERSIONS = ("torch", "transformers", "tokenizers")  # what features depend on
 WEIGHT_SUFFIXES = {".json", ".safetensors", ".bin", ".gguf"}
 WINDOW_ROWS = 256  # of a shard
 SLOTTED = {CONTEXT: (CONTEXT,), REFERENCE: (REFERENCE,), f"{CONTEXT}_{REFERENCE}": (CONTEXT, REFERENCE)}
+PARAGRAPH = "\n\n"
 BUILT_IN = (CHAT, QUESTION, RUBRIC, *SLOTTED)
 
 
@@ -61,7 +63,7 @@ class ExtractConfig:
         readings: How to read pairs, one pass each: chat (the backbone's chat template), question (the same with the
             question alone, up to where the reply begins; rows need no prediction where only such readings are asked
             for), context, reference or context_reference (chat with the context before the question, the reference
-            after it, or both), rubric (a published probing set's own rubrics, each for the pairs that carry its
+            after the reply, or both), rubric (a published probing set's own rubrics, each for the pairs that carry its
             label), or a JSON file with objects of name, template (with {question} and {prediction}, and where rows have
             them {reference} and {context}) and, where wanted, add_special_tokens, and question_only for one with
             {question} alone.
@@ -198,9 +200,10 @@ def make_readings(
 
 
 def slotted_reading(slots: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
-    """Put what stands beside a pair into the user's turn: the context before the question, the reference after it.
+    """Put what stands beside a pair into user turns: the context before the question, the reference after the reply.
 
-    So all that is read of the response can be held against it.
+    All that is read of the response can be held against the context; a reference, which is short, is held against the
+    whole response in the last token.
 
     Args:
         slots: context, reference or both.
@@ -211,8 +214,11 @@ def slotted_reading(slots: Sequence[str], tokenizer: PreTrainedTokenizerBase) ->
     """
     chat = PairTemplate.from_chat_template(tokenizer)
     before = f"{{{CONTEXT}}}\n\n" if CONTEXT in slots else ""
-    after = f"\n\nReference answer: {{{REFERENCE}}}" if REFERENCE in slots else ""
-    return replace(chat, prefix=chat.prefix + before, middle=f"{after}{chat.middle}")
+    after = chat.suffix
+    if REFERENCE in slots:
+        turns = ChatTurns.of(chat.prefix, chat.middle, chat.suffix, tokenizer)
+        after = f"{turns.again if turns else f'{chat.suffix}{PARAGRAPH}'}The right answer is {{{REFERENCE}}}"
+    return replace(chat, prefix=chat.prefix + before, suffix=after)
 
 
 def task_reading(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 FEWEST = 10  # responses that two raters share
@@ -65,8 +66,8 @@ def _reversed(aspect: str, ratings: Ratings) -> list[str]:
     ]
 
 
-def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Return Spearman's correlation; None where one of them is always the same.
+def rank_correlation(one: ArrayLike, other: ArrayLike) -> float | None:
+    """Return Spearman's correlation of numbers, (n,) each; None where one of them is always the same.
 
     Example:
         >>> rank_correlation([1, 2, 3], [5, 4, 1])

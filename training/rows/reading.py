@@ -41,6 +41,7 @@ def as_pairs(
     *,
     gold: bool = False,
     keys: Sequence[str] | None = None,
+    answered: bool = True,
 ) -> list[Row]:
     """Give rows of any usual layout the columns `question` and `prediction`; rows that have them stay as they are.
 
@@ -53,6 +54,7 @@ def as_pairs(
         where: What to call the rows in messages.
         gold: Whether a column `answer` is a gold solution.
         keys: The texts that a judge needs of every row; None takes what there is.
+        answered: Whether a response is looked for, as where it is not known which columns hold two.
 
     Returns:
         The rows; without `keys`, one of which no pair can be read has None as its question, and is told.
@@ -69,7 +71,7 @@ def as_pairs(
     if is_whole or (keys is None and (QUESTION in present or QUESTION in named) and not hold_turns(rows, [asked])):
         return rows
     given = {key: str(column) for key, column in named.items()}
-    reader = _reader(rows, given, where, gold, keys)
+    reader = _reader(rows, given, where, gold, keys, answered)
     return rows if reader is None else _read_all(reader, rows, where, keys)
 
 
@@ -165,18 +167,19 @@ def _read_all(reader: RowReader, rows: Sequence[Row], where: str, keys: Sequence
 
 
 def _reader(
-    rows: Sequence[Row], given: Mapping[str, str], where: str, gold: bool, keys: Sequence[str] | None
+    rows: Sequence[Row], given: Mapping[str, str], where: str, gold: bool, keys: Sequence[str] | None, answered: bool
 ) -> RowReader | None:
     """Return what reads the rows; None where they stay as they are."""
     if keys is not None:
         reader = RowReader(given, keys, where=where)
         reader.settle(rows[:SAMPLE_ROWS])
         return reader
-    readers = [RowReader(given, some, where=where, further=True, gold=gold) for some in (PAIR, PAIR[:1])]
+    wanted = (PAIR, PAIR[:1]) if answered else (PAIR[:1],)
+    readers = [RowReader(given, some, where=where, further=True, gold=gold) for some in wanted]
     try:
         found = next((one for one in readers if not _stays(one, rows)), None)
     except DataFileError as error:
-        raise DataFileError(f"{error} {BY_OPTION}") from error
+        raise DataFileError(f"{error} {BY_OPTION}" if "--column" in str(error) else str(error)) from error
     if found is not None:
         logger.info("%s: %s", where, found.layout and found.layout.told)
     return found

@@ -306,7 +306,7 @@ def _as_real(scale: Scale, numbers: Sequence[float]) -> Scale:
 
 
 def _shown(number: float) -> str:
-    return f"{number:.6g}"
+    return str(int(number)) if float(number).is_integer() else f"{number:.6g}"  # so that a date is seen to be one
 
 
 def cells_of(cell: Any) -> list[Any]:

@@ -64,7 +64,7 @@ def test_a_wide_interval_is_no_sign_that_a_cheaper_method_does_as_well():
         "reference, since it has too few labels of one kind.",
         "a: 1 label was left out (is no number), and these figures know nothing of it.",
         "b: it ranks a good response above another in 30.0 % (20.0 to 40.0) of such pairs, which is below chance (50 "
-        "%): do its labels mean the opposite?",
+        "%), as if its labels meant the opposite.",
         "b: it is better than TF-IDF with logistic regression, words and numbers shared with the context or the "
         "reference and comparing the stated answer with the reference.",
         "b: length alone would do as well and cost less: the judge's gain is +0.000 (-0.050 to +0.050).",

@@ -59,6 +59,26 @@ def test_choices_rankings_and_pairs_are_one_text_each_and_what_is_no_label_stays
         assert with_plain_labels([row]) == [row]
 
 
+def test_columns_within_a_tool_s_rows_may_be_named_and_pairs_need_no_response():
+    named = as_pairs(exported("Label Studio", 2), {"question": "prompt", "prediction": "answer"}, "The table")
+    assert [(row["prompt"], row["answer"], row["stars"]) for row in named] == [
+        ("Q0?", "A 0.", [1, 1]),
+        ("Q1?", "A 1.", [2, 2]),
+    ]
+    pair = {"from_name": "better", "type": "pairwise", "value": {"selected": "left"}}
+    given = {"prompt": "Q?", "answer1": "a", "answer2": "b"}
+    task = studio(0) | {"data": given, "annotations": [{"result": [pair]}]}
+    (row,) = as_pairs([task], NAMES, "The table", answered=False)
+    assert (row["question"], row["answer1"], row["answer2"], row["better"]) == ("Q?", "a", "b", "left")
+    with pytest.raises(
+        DataFileError, match="has two responses a row. Learn which is better: .* --responses answer1 answer2"
+    ):
+        as_pairs([task], NAMES, "The table")
+    assert as_pairs([{**task, "annotations": [7]}], {"question": "prompt"}, "The table") == [
+        {**task, "annotations": [7]}
+    ]
+
+
 def test_conversations_that_are_compared_follow_the_same_turns():
     asked = [{"role": "user", "content": "Why?"}]
     rows = [
