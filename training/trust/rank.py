@@ -21,14 +21,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from inspector_pipeline.api.load import EVIDENCE, evidence_path, judge_name, load_judge
-from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.files.tables import read_json
 from inspector_pipeline.results import SEEN, TOTAL, UNFAMILIAR
 
 from ..evaluation.between import rank_correlation
 from ..evaluation.metrics import Array, rounded
 from .ranking import LEAST_LABELLED, NEVER, JudgeError, bounded, judge_error, means_of, rank_systems
-from .systems import Systems, read_systems, scorer
+from .systems import Systems, check_labelled, read_systems, scorer
 
 BY = ("means", "wins")
 MOST_PAIRS = 10  # systems whose pairs are reported for every aspect, and rows of pairs that are shown
@@ -88,25 +88,22 @@ def rank(
 
     paths = [Path(path) for path in files]
     systems = read_systems(
-        paths, scorer(load_once, batch_size), names=names, system=system, rank_by=rank_by, label=label
+        paths,
+        scorer(load_once, batch_size),
+        names=names,
+        system=system,
+        rank_by=rank_by,
+        label=label,
+        least_labelled=LEAST_LABELLED,
     )
-    _check_labelled(systems)
+    if systems.labels is not None:
+        check_labelled(
+            dict(zip(systems.names, (~np.isnan(systems.labels)).sum(axis=0).tolist(), strict=True)), LEAST_LABELLED
+        )
     known = judge is not None or loaded
     results = results_of(loaded[0] if loaded else judge, revision) if known else {}
     error = JudgeError(sd, inf, "what was given") if sd is not None else judge_error(results, systems.field)
     return ranking_report(systems, error, results, level, by)
-
-
-def _check_labelled(systems: Systems) -> None:
-    """Refuse labels that are too few, by the name of the system that lacks them."""
-    counts = {} if systems.labels is None else dict(zip(systems.names, (~np.isnan(systems.labels)).sum(0), strict=True))
-    few = {name: int(n) for name, n in counts.items() if n < LEAST_LABELLED}
-    if few:
-        name = min(few, key=few.__getitem__)
-        raise DataFileError(
-            f"A ranking with labels expects {LEAST_LABELLED} labelled prompts of each system or more, but {name} has "
-            f"{few[name]}. Label more, drawn at random, or leave the labels out."
-        )
 
 
 def results_of(judge: Any, revision: str | None = None) -> dict[str, Any]:

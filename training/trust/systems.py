@@ -72,6 +72,7 @@ def read_systems(
     system: str | None = None,
     rank_by: str | None = None,
     label: str | None = None,
+    least_labelled: int = 1,
 ) -> Systems:
     """Read systems' responses, score those that are not, and put them side by side.
 
@@ -82,6 +83,7 @@ def read_systems(
         system: The column that names each row's system.
         rank_by: The column to rank by; what the judge names where it is None.
         label: A column with the truth, empty where it is not known.
+        least_labelled: Labels of each system, without which nothing is scored.
 
     Raises:
         DataFileError: A file cannot be read, there are too few systems or prompts, or one id stands for two questions.
@@ -101,6 +103,10 @@ def read_systems(
         raise DataFileError(f"A ranking expects {FEWEST} to {MOST} systems, but got {len(by_system)}. {told}")
     if label is not None and not any(label in row for own in rows.values() for row in own):
         raise DataFileError(f"label expects a column with the truth of some rows, but no row has {label!r}.")
+    if label is not None:  # before anything is scored
+        check_labelled(
+            {name: sum(row[TRUTH] == row[TRUTH] for row in own) for name, own in by_system.items()}, least_labelled
+        )
     fresh = [name for name, own in by_system.items() if not _is_scored(own)]
     if fresh:
         together = iter(score([row for name in fresh for row in by_system[name]]))
@@ -121,6 +127,20 @@ def _read(path: Path, label: str | None) -> list[Row]:
     refuse_judges_column(rows, label, str(path))
     truth = truth_of(rows, label, str(path)).tolist()
     return [{**row, TRUTH: value} for row, value in zip(rows, truth, strict=True)]
+
+
+def check_labelled(counts: Mapping[str, int], least: int) -> None:
+    """Refuse labels that are too few, system -> how many, by the name of the one that lacks most.
+
+    Raises:
+        DataFileError: A system has fewer than `least`.
+    """
+    name = min(counts, key=counts.__getitem__)
+    if counts[name] < least:
+        raise DataFileError(
+            f"A ranking with labels expects {least} labelled prompts of each system or more, but {name} has "
+            f"{counts[name]}. Label more, drawn at random, or leave the labels out."
+        )
 
 
 def scorer(judge: Callable[[], Any], batch_size: int | None = None) -> Callable[[list[Row]], list[Row]]:
