@@ -19,6 +19,7 @@ others: on the same core they slow the server down by what they do themselves.
 """
 
 import argparse
+import gc
 import http.client
 import json
 import os
@@ -221,6 +222,7 @@ def under_attack(folder, requests, args):
     environment = {"OMP_NUM_THREADS": str(args.threads)}
     with divided(args.apart) as go_elsewhere, serving_process(folder, environment=environment) as (port, server):
         go_elsewhere()
+        gc.freeze()  # a search for garbage in this process would be taken for waits
         load(port, requests, args.clients)  # warms it up, windows of any size among them
         used = [cpu_seconds(server)]
         before, memory = load(port, requests, args.clients), [memory_of(server)]
