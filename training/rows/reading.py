@@ -152,6 +152,11 @@ def with_ids_of_questions(rows: list[Row], question: str) -> list[Row]:
     return [{"row_id" if key == "id" else key: value for key, value in row.items()} for row in rows]
 
 
+def are_nested(rows: Sequence[Row], columns: Sequence[str]) -> bool:
+    """Say whether a column holds turns or a list of texts, in any row."""
+    return any(isinstance(row.get(name), (list, dict)) for row in rows for name in columns)
+
+
 def _read_all(reader: RowReader, rows: Sequence[Row], where: str, keys: Sequence[str] | None) -> list[Row]:
     """Read all rows; without `keys`, one without a pair keeps its columns, and is told.
 
