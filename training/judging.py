@@ -22,6 +22,7 @@ from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BAC
 
 from .rows.columns import other_columns
 from .rows.reading import (
+    are_nested,
     as_comparisons,
     as_pairs,
     column_of_responses,
@@ -119,8 +120,10 @@ def make_judge(
         {'helpfulness': 4, 'polite': 1}
     """
     table = _rows_of(rows)
-    if responses is not None and hold_turns(table, (question, *responses)):
-        table, question, responses = as_comparisons(table, question, responses, TABLE), QUESTION, CHOSEN
+    preferred = {*CHOSEN} <= {*next(iter(table), {})} and not ranks and not any(prediction in row for row in table)
+    sides = responses or (CHOSEN if preferred else ())
+    if sides and (hold_turns(table, [question]) or are_nested(table, sides)):
+        table, question, responses = as_comparisons(table, question, sides, TABLE), QUESTION, CHOSEN
     else:
         table = as_pairs(table, {QUESTION: question, PREDICTION: prediction}, TABLE, answered=responses is None)
         question = QUESTION if hold_turns(table, [question]) else question

@@ -87,11 +87,20 @@ def as_comparisons(rows: list[Row], question: str, responses: Sequence[str], whe
     Returns:
         The rows, with the first response as `chosen` and the second as `rejected`, whichever is better; one of which no
         two responses to the same turns can be read has None as its question, and is told.
+
+    Raises:
+        DataFileError: No row holds such.
     """
     given = {QUESTION: question} if any(question in row for row in rows) else {}
     reader = RowReader({**given, CHOSEN: responses[0], REJECTED: responses[1]}, where=where)
     logger.info("%s: %s", where, reader.settle(rows[:SAMPLE_ROWS], quiet=True).told)
-    return _read_all(reader, rows, where, None)
+    found = _read_all(reader, rows, where, None)
+    if not any(CHOSEN in row for row in found):
+        raise DataFileError(
+            f"{where} expects two responses to the same turns, but none of its {len(rows)} rows holds such. Give those "
+            "of one turn, or whose earlier turns are the same."
+        )
+    return found
 
 
 def hold_turns(rows: Sequence[Row], columns: Sequence[str]) -> bool:
@@ -143,6 +152,11 @@ def with_ids_of_questions(rows: list[Row], question: str) -> list[Row]:
     return [{"row_id" if key == "id" else key: value for key, value in row.items()} for row in rows]
 
 
+def are_nested(rows: Sequence[Row], columns: Sequence[str]) -> bool:
+    """Say whether a column holds turns or a list of texts, in any row."""
+    return any(isinstance(row.get(name), (list, dict)) for row in rows for name in columns)
+
+
 def _read_all(reader: RowReader, rows: Sequence[Row], where: str, keys: Sequence[str] | None) -> list[Row]:
     """Read all rows; without `keys`, one without a pair keeps its columns, and is told.
 
@@ -179,7 +193,7 @@ def _reader(
     try:
         found = next((one for one in readers if not _stays(one, rows)), None)
     except DataFileError as error:
-        raise DataFileError(f"{error} {BY_OPTION}" if "--column" in str(error) else str(error)) from error
+        raise DataFileError(f"{error} {BY_OPTION}" if "Say which" in str(error) else str(error)) from error
     if found is not None:
         logger.info("%s: %s", where, found.layout and found.layout.told)
     return found

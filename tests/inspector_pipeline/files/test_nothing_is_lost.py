@@ -102,7 +102,8 @@ def test_a_header_that_comes_again_is_no_row(tmp_path):
 @pytest.mark.parametrize("text", ["q1,p1\n", "question;prediction\na;b\n", "question\tprediction\na\tb\n"])
 def test_a_header_of_something_else_is_told(tmp_path, text):
     (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(DataFileError, match="expects a header with the column 'question', but has "):
+    told = "expects a header with the column 'question', but has |its one column is .* Save it with commas between"
+    with pytest.raises(DataFileError, match=told):
         file_source(tmp_path / "x.csv", "x.csv").check_header(["question", "prediction"])
     (tmp_path / "x.csv").write_text("")  # as an input without rows
     file_source(tmp_path / "x.csv", "x.csv").check_header(["question"])

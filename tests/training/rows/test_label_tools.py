@@ -116,6 +116,10 @@ def test_conversations_that_are_compared_follow_the_same_turns():
         "model_b",
     )
     assert second["question"] is None and second["winner"] == "tie"
+    with pytest.raises(
+        DataFileError, match="expects two responses to the same turns, but none of its 1 rows holds such"
+    ):
+        as_comparisons(rows[1:], "question", sides, "The table")
     turns = {"context": [*asked, {"role": "assistant", "content": "So."}, *asked], "response1": "x", "response2": "y"}
     (row,) = as_comparisons([turns], "context", ("response1", "response2"), "The table")
     assert (row["chosen"], row["rejected"]) == ("x", "y") and [one["content"] for one in row["question_turns"]][
