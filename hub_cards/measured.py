@@ -131,8 +131,8 @@ def ranking_table(part: Part) -> Markdown:
         told += [
             "",
             f"By {words(way)}: Spearman of judged with true means {_shown(rank) or 'not defined'}; error between "
-            f"generators {_shown(between['sd']) if between else 'not known'}. Of the {own['n_pairs_that_differ']} {far} "
-            f"{some}{needed['never']} are told by no number of prompts.",
+            f"generators {_shown(between['sd']) if between else 'not known'}. Of the {own['n_pairs_that_differ']} "
+            f"{far} {some}{needed['never']} are told by no number of prompts.",
         ]
     for n, kinds in part.get("with_labels", {}).items():
         for kind, one in kinds.items():
