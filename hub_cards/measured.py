@@ -126,13 +126,13 @@ def ranking_table(part: Part) -> Markdown:
                 called = " | ".join(_percent(one[name]) for name in ("called", "mostly"))
                 lines.append(f"| {words(way)} | {n} | {kind.removesuffix('_compared')} | {worse} | {called} |")
         between, rank, needed = own["between_generators"], own["spearman"], own["prompts_needed"]["two_compared"]
-        half, of = needed["for_half_of_the_pairs"], f"of the {own['n_pairs_that_differ']} {far}"
-        by = f"Half {of} are told apart by {half} prompts" if half != "never" else f"No number tells half {of} apart"
+        half = needed["for_half_of_the_pairs"]
+        some = f"half are told by {half} prompts, " if half != "never" else ""
         told += [
             "",
             f"By {words(way)}: Spearman of judged with true means {_shown(rank) or 'not defined'}; error between "
-            f"generators {_shown(between['sd']) if between else 'not known'}. {by}; {needed['never']} of them are told "
-            "apart by no number of prompts.",
+            f"generators {_shown(between['sd']) if between else 'not known'}. Of the {own['n_pairs_that_differ']} "
+            f"{far} {some}{needed['never']} are told by no number of prompts.",
         ]
     for n, kinds in part.get("with_labels", {}).items():
         for kind, one in kinds.items():
