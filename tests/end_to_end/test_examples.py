@@ -108,7 +108,7 @@ def test_rows_are_joined_by_id_and_repeated_ones_averaged(folder, files, tmp_pat
     twice = write(tmp_path / "twice.jsonl", [*reversed(rows[:6]), *rows[:6], {**rows[7], "id": 99}])
     report = compare(folder, worse, twice)
     assert report["n_prompts"] == 6 and report["n_left_out"] == 3
-    assert report["notes"][0] == "Left out, as not all systems answer them: 3 prompts."
+    assert report["notes"][0] == "Left out, as not all systems answer: 3 prompts."
     six = [json.loads(line) for line in Path(worse).read_text().splitlines()][:6]
     expected = compare(folder, write(tmp_path / "six.jsonl", six), write(tmp_path / "best.jsonl", rows[:6]))
     assert report["pairs"][0]["difference"] == pytest.approx(expected["pairs"][0]["difference"])

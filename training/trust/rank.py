@@ -213,7 +213,8 @@ def _within(values: Array, length: Array) -> float:
 def _notes(systems: Systems, pairs: Sequence[Mapping[str, Any]], error: JudgeError | None, labelled: bool) -> list[str]:
     notes = []
     if systems.n_left_out:
-        notes.append(f"Left out, as not all systems answer them: {systems.n_left_out} prompts.")
+        counted = f"{systems.n_left_out} prompt{'s' if systems.n_left_out > 1 else ''}"
+        notes.append(f"Left out, as not all systems answer: {counted}.")
     if systems.labels is not None:
         notes.append("The labels take the judge's error between systems out, if they were drawn at random.")
         alike = [name for name, own in zip(systems.names, np.transpose(systems.labels), strict=True) if _alike(own)]
