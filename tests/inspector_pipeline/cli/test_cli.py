@@ -143,7 +143,7 @@ def test_info_of_the_embedded_judge(capsys, monkeypatch):
     out = wide
     assert out.startswith("cannot see    It does not check a solution. Of a right and a wrong")
     assert "SmolLM2-135M-Instruct-Q4_1" in out and out.count("surface baseline") == 6
-    assert "of the surest decisions between two answers right, of 10% 0.879, 30% 0.795" in out
+    assert "of the surest decisions between two answers right, of 10% 0.887, 30% 0.814" in out
 
 
 def test_default_names(make_judge):

@@ -33,8 +33,9 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
+one_value = values.filter(lambda value: not isinstance(value, list))  # a list of responses is as many rows
 rows = st.fixed_dictionaries(
-    {"question": texts | values, "prediction": texts | values},
+    {"question": texts | values, "prediction": texts | one_value},
     optional={"id": values, "more": values, "n": st.integers()},
 )
 good = st.fixed_dictionaries(
