@@ -203,7 +203,7 @@ def _solved(matrix: Array, values: Array) -> Array:
 def mean_diagonal(kernel: Array, auxiliary: NDArray[np.bool_] | None = None) -> float:
     """Return the mean diagonal, what penalties are multiples of; 1 where all features are constant.
 
-    Auxiliary rows do not count, unless all are: they lie far from the others (a bare number's states are some ten times
+    Auxiliary rows do not count, unless all are: they may lie far from the others (a bare number's states are four times
     as far from the mean as a solution's), and a penalty chosen without them is to be the same with them.
     """
     diagonal = np.diagonal(kernel)
