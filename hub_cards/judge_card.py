@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 
 from inspector_pipeline.api.load import EMBEDDED_JUDGE, EMBEDDED_JUDGES
 from inspector_pipeline.configuration_inspector import Aspect, InspectorConfig
+from inspector_pipeline.features import Feature
 from inspector_pipeline.results import own_rank_field
 from inspector_pipeline.wheel_backbone import WHEEL_BACKBONES
 
@@ -121,7 +122,16 @@ class JudgeCard:
     @property
     def poolings(self) -> list[str]:
         """What is read at each layer."""
-        return list(dict.fromkeys(f.pooling for aspect in self.config.parsed_aspects for f in aspect.features))
+        return list(dict.fromkeys(feature.pooling for feature in self._features if not feature.is_check))
+
+    @property
+    def checks(self) -> list[str]:
+        """What is looked for in a response's text."""
+        return list(dict.fromkeys(feature.pooling for feature in self._features if feature.is_check))
+
+    @property
+    def _features(self) -> list[Feature]:
+        return [feature for aspect in self.config.parsed_aspects for feature in aspect.features]
 
     @property
     def ranks_by(self) -> str | None:

@@ -20,6 +20,7 @@ from .modeling_inspector import InspectorModel, InspectorReward
 from .pipeline_inspector import TASK, InspectorPipeline
 from .reward import RewardFunction
 from .rows import read_pairs
+from .sums import wrong_sums
 from .template import PairTemplate
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ __all__ = [
     "evaluate_samples",
     "load_judge",
     "read_pairs",
+    "wrong_sums",
 ]
 
 AutoConfig.register("inspector", InspectorConfig, exist_ok=True)

@@ -61,7 +61,8 @@ def collate(pairs: Sequence[EncodedPair], pad_id: int, padding_side: str = "righ
         padding_side: `right` or `left`.
 
     Returns:
-        int64 (batch, tokens) tensors `input_ids`, `attention_mask` and `response_mask`.
+        int64 (batch, tokens) tensors `input_ids`, `attention_mask` and `response_mask`; and for each check that the
+        pairs were encoded with a bool (batch,), whether it found something.
     """
     width = max(len(pair.input_ids) for pair in pairs)
     batch = {name: torch.zeros(len(pairs), width, dtype=torch.long) for name in ("attention_mask", "response_mask")}
@@ -72,4 +73,6 @@ def collate(pairs: Sequence[EncodedPair], pad_id: int, padding_side: str = "righ
         batch["input_ids"][row, start : start + n] = torch.tensor(pair.input_ids)
         batch["attention_mask"][row, start : start + n] = 1
         batch["response_mask"][row, start + pair.response.start : start + pair.response.end] = 1
+    for name in pairs[0].checks:
+        batch[name] = torch.tensor([bool(pair.checks[name]) for pair in pairs])
     return batch

@@ -13,6 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .calibration import LEVEL_MAP_FIELDS, OPTIONAL_LEVEL_MAP_FIELDS, LevelMap
 from .decisions import PREFERENCE, RULES
+from .encoded import CHECKS
 from .errors import JudgeConfigError, ReadingError
 from .familiarity import STATISTICS, Bounds
 from .features import POOLINGS, STATE_KINDS, Feature
@@ -35,7 +36,8 @@ FITTED_ON_VERSION = 3  # the first format_version that says what a judge was fit
 LEVELS_VERSION = 4  # the first format_version with scores that are words or no whole numbers
 CALIBRATED_VERSION = 5  # the first one whose judges can be calibrated on labels of a domain
 ENGINE_VERSION = 6  # the first one whose judges say which arithmetic they were fitted in
-FORMAT_VERSION = max(*HEADS.values(), FITTED_ON_VERSION, LEVELS_VERSION, CALIBRATED_VERSION, ENGINE_VERSION)
+CHECKS_VERSION = 7  # the first one whose probes may read checks of a response's text
+FORMAT_VERSION = max(*HEADS.values(), CHECKS_VERSION)
 LARGEST_CLASS = 2**31 - 1
 RESERVED_NAMES = ("question", "prediction", "total_score", "truncated")
 REQUIRED_FIELDS = (
@@ -254,8 +256,11 @@ class InspectorConfig(PreTrainedConfig):
         names = {aspect.name for aspect in aspects}
         _require(len(names) == len(aspects), "aspects expects distinct names, but some are equal.")
         features = [feature for aspect in aspects for feature in aspect.features]
-        unread = sorted(self.readings.keys() - {feature.reading for feature in features})
+        unread = sorted(self.readings.keys() - {feature.reading for feature in features if not feature.is_check})
         _require(not unread, f"readings expects only readings that a feature reads, but got also {unread}.")
+        asked = {name for name, reading in self.parsed_readings.items() if reading.question_only}
+        blind = [feature.pooling for feature in features if feature.is_check and feature.reading in asked]
+        _require(not blind, f"A check expects a reading that holds the response, but {blind[:1]} has one without it.")
         depth = max(1, *(feature.layer for feature in features))
         _require(
             self.depth == depth, f"depth expects {depth}, the deepest layer a feature reads, but got {self.depth}."
@@ -277,7 +282,8 @@ class InspectorConfig(PreTrainedConfig):
         aspects, fitted_on = self.parsed_aspects, self.parsed_familiar is not None or self.n_seen_questions > 0
         levels = LEVELS_VERSION * any(not aspect.has_plain_scores for aspect in aspects)
         added = max(FITTED_ON_VERSION * fitted_on, levels, CALIBRATED_VERSION * bool(self.parsed_calibration))
-        added = max(added, ENGINE_VERSION * bool(self.engine))
+        checks = any(feature.is_check for aspect in aspects for feature in aspect.features)
+        added = max(added, ENGINE_VERSION * bool(self.engine), CHECKS_VERSION * checks)
         return max(added, *(HEADS[aspect.head.type] for aspect in aspects))
 
     @property
@@ -365,9 +371,13 @@ def _one_of(value: Any, choices: tuple[str | None, ...], where: str) -> None:
 
 def _parse_feature(data: Any, where: str, readings: tuple[str, ...]) -> Feature:
     feature = Feature(**_take(data, where, FEATURE_FIELDS))
-    for name, choices in (("reading", readings), ("pooling", POOLINGS), ("state", STATE_KINDS)):
+    for name, choices in (("reading", readings), ("pooling", (*POOLINGS, *CHECKS)), ("state", STATE_KINDS)):
         _one_of(getattr(feature, name), choices, f"{where}.{name}")
     _require(feature.layer >= 0, f"{where}.layer expects 0 or more, but got {feature.layer}.")
+    _require(
+        not feature.is_check or (feature.layer, feature.state) == (0, "raw"),
+        f"{where} expects layer 0 and state raw of a check, but got {feature.layer} and {feature.state}.",
+    )
     return feature
 
 
@@ -380,7 +390,8 @@ def _parse_aspect(data: Any, where: str, readings: tuple[str, ...]) -> Aspect:
         f"got {name!r}.",
     )
     features = tuple(_parse_feature(item, f"{where}.features[{i}]", readings) for i, item in enumerate(described))
-    _require(bool(features), f"{where}.features expects at least one feature, but got none.")
+    states = [feature for feature in features if not feature.is_check]
+    _require(bool(states), f"{where}.features expects at least one feature of hidden states, but got none.")
     head = _parse_head(values["head"], f"{where}.head")
     _require(
         _are_numbers(classes)
@@ -424,8 +435,11 @@ def _parse_familiar(data: Any, readings: tuple[str, ...], read: tuple[Feature, .
     described = values.pop("features")
     features = tuple(_parse_feature(item, f"{where}.features[{i}]", readings) for i, item in enumerate(described))
     _require(
-        0 < len(features) == len(set(features)) and set(features) <= set(read),
-        f"{where}.features expects one or more different features, each of which an aspect reads, but got {described}.",
+        0 < len(features) == len(set(features))
+        and set(features) <= set(read)
+        and not any(feature.is_check for feature in features),
+        f"{where}.features expects one or more different features of hidden states, each of which an aspect reads, but "
+        f"got {described}.",
     )
     for name, least in (("n_components", 1), ("n_words", 0), ("threshold", 0)):
         _require(least <= values[name] < inf, f"{where}.{name} expects {least} or more, but got {values[name]}.")

@@ -1,7 +1,11 @@
 """A pair as token ids, and where its texts lie among them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+WRONG_SUMS = "wrong_sums"
+CHECKS = (WRONG_SUMS,)  # what is found in a response's text and read from no state, see `checks.py`
 
 
 class Span(NamedTuple):
@@ -31,12 +35,14 @@ class EncodedPair:
             holds it alone.
         truncated: Whether tokens were cut to fit the maximum length.
         places: Which text each token carries, where it was asked for.
+        checks: Check -> where, in characters, it found something in the response, whole, for those that were asked for.
     """
 
     input_ids: list[int]
     response: Span
     truncated: bool
     places: "Places | None" = field(default=None, compare=False, repr=False)
+    checks: Mapping[str, Sequence[Span]] = field(default_factory=dict)
 
     @property
     def response_mask(self) -> list[int]:

@@ -2,16 +2,16 @@
 
 A linear probe's decision value is w (pooled - center) + b. Where its features are pooled by a mean, that is a sum over
 tokens: the share of token t of n is w (x_t - center) / n, and the shares with the constant b are the decision value. Of
-a feature that is the last token's state, all is the share of that one token, whatever the states of others brought
-into it. Pooled minima and maxima are no sums over tokens, nor is what score tokens expect: for such aspects there are
-no shares, and the explanation says why.
+a feature that is the last token's state, all is the share of that one token, whatever the states of others brought into
+it. Of a check (`checks.py`) it is the share of where it found something. Pooled minima and maxima are no sums over
+tokens, nor is what score tokens expect: for such aspects there are no shares, and the explanation says why.
 
 What is explained is one number that rises with the score: the decision value itself where a rule has one; where it has
 one for each class, the mean of those of the higher classes less that of the lower ones, weighted by their distance from
 the middle class; where it has one for each pair of classes, the mean over the pairs of the value for the higher one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,8 +63,12 @@ class Explainer:
             for feature, row in zip(aspect.probe_features, rows, strict=True):
                 weights.setdefault(feature, row.new_zeros(len(self.names), len(row)))
                 weights[feature][self.names.index(aspect.name)] += row
-        self.weights = weights
         self.centers = dict(zip(model.centred_features, model.centers.detach(), strict=True))
+        self.weights = {feature: rows for feature, rows in weights.items() if not feature.is_check}
+        self.of_checks = {check: rows.sum(dim=1).tolist() for check, rows in weights.items() if check.is_check}
+        for check in self.of_checks:  # what it takes away where it finds nothing
+            for at, name in enumerate(self.names):
+                self.constants[name] -= float(weights[check][at] @ self.centers[check])
 
     def shares(self) -> TokenShares:
         """Return what collects the shares of a window's tokens."""
@@ -92,8 +96,8 @@ class Explainer:
             Aspect -> `value`, what is explained; `constant`, which with all shares adds up to it; `question` and
             `response`, the texts in pieces [text, share], where a share of None is a text that was cut and not read;
             `template`, those of the tokens around them that have shares; `layers`, layer as text -> its part of the
-            shares; and `last`, how much of the last token's share it has as a feature of its own. Aspects without
-            shares have only `why_not`.
+            shares; `last`, how much of the last token's share it has as a feature of its own; and, where it reads
+            checks, `checks`, check -> its part of the shares. Aspects without shares have only `why_not`.
         """
         found: dict[str, dict[str, Any]] = {name: {"why_not": why} for name, why in self.why_not.items()}
         placed: list[tuple[Place, list[float]]] = []
@@ -106,6 +110,7 @@ class Explainer:
             for place, own in zip(places.of_tokens, tokens.tolist(), strict=True):
                 is_same = place.part == TEMPLATE or texts.get(place.part) == places.texts[place.part]
                 placed.append((place if is_same else place._replace(part=TEMPLATE), own))
+        placed += [one for check in self.of_checks for one in self._found(check, pair[check.reading])]
         features = {feature: own.tolist() for feature, own in shares.of_features.get(row, {}).items()}
         for at, name in enumerate(self.names):
             pieces = [(place, own[at]) for place, own in placed]
@@ -121,8 +126,23 @@ class Explainer:
                     for layer in sorted({feature.layer for feature in brought})
                 },
                 "last": _short(sum(own for feature, own in brought.items() if feature.pooling == "last")),
+                **self._of_aspect(name, read, pair),
             }
         return {aspect.name: found[aspect.name] for aspect in self.aspects}
+
+    def _of_aspect(self, name: str, read: set[Feature], pair: Mapping[str, EncodedPair]) -> dict[str, Any]:
+        """Return what an aspect's checks bring; nothing where it reads none."""
+        at, own = self.names.index(name), [check for check in self.of_checks if check in read]
+        found = {c.pooling: self.of_checks[c][at] if pair[c.reading].checks[c.pooling] else 0.0 for c in own}
+        return {"checks": {check: _short(share) for check, share in found.items()}} if own else {}
+
+    def _found(self, check: Feature, pair: EncodedPair) -> Iterator[tuple[Place, list[float]]]:
+        """Share what a check brings among the places where it found something."""
+        found = pair.checks[check.pooling]
+        text = pair.places.texts[RESPONSE] if pair.places else ""
+        for start, end in found:
+            shares = [share / len(found) for share in self.of_checks[check]]
+            yield Place(RESPONSE, start, end, text[start:end]), shares
 
 
 class Explanations:
@@ -175,7 +195,7 @@ def _why_not(aspect: Any) -> str | None:
     if aspect.head.type != "linear":
         what = "score tokens expect, which is no sum" if aspect.head.type == "score_tokens" else "score tokens add"
         return f"its score comes from what {what}: a head of the type {aspect.head.type} has no shares of tokens"
-    others = sorted({feature.pooling for feature in aspect.features} - set(ADDITIVE))
+    others = sorted({feature.pooling for feature in aspect.features if not feature.is_check} - set(ADDITIVE))
     if others:
         return f"its probe reads states pooled by {' and '.join(others)}, which are no sums over tokens"
     return None

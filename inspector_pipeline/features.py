@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .devices import to_device
+from .encoded import CHECKS
 from .errors import BackboneError
 
 POOLINGS = ("mean", "last", "response_mean", "min", "max")
@@ -25,19 +26,25 @@ _EXTREMES = {"min": (torch.amin, float("inf")), "max": (torch.amax, float("-inf"
 
 @dataclass(frozen=True)
 class Feature:
-    """One vector read from one pass.
+    """One vector read from one pass, or what a check finds in the response's text.
 
     Attributes:
         reading: Name of the reading whose pass it is read from.
-        layer: Which state, in Hugging Face's numbering: 0 = embeddings, i = after i decoder layers.
-        pooling: One of mean, last, response_mean, min, max.
-        state: raw, rms_normed (unit root mean square, no weight) or final_norm (the backbone's own last norm).
+        layer: Which state, in Hugging Face's numbering: 0 = embeddings, i = after i decoder layers; 0 of a check.
+        pooling: One of mean, last, response_mean, min, max; or a check, one of `encoded.CHECKS`.
+        state: raw, rms_normed (unit root mean square, no weight) or final_norm (the backbone's own last norm); raw of a
+            check.
     """
 
     reading: str
     layer: int
     pooling: str
     state: str = "raw"
+
+    @property
+    def is_check(self) -> bool:
+        """Whether no state is read for it."""
+        return self.pooling in CHECKS
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: str, response_mask: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """What a judge computes: its backbone's pass, and one head per aspect on the pooled states."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union, cast
 
@@ -11,6 +11,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .calibration import LevelMap, LevelTensors
+from .checks import check_vectors
 from .configuration_inspector import Aspect, InspectorConfig, unique_features
 from .decisions import PREFERENCE
 from .errors import BackboneError
@@ -72,7 +73,9 @@ class JudgeModel(PreTrainedModel):
         super().__init__(config)
         config.check()
         self.aspects = config.parsed_aspects
-        self.features = unique_features(self.aspects)
+        read = unique_features(self.aspects)
+        self.features = tuple(feature for feature in read if not feature.is_check)
+        self.checks = tuple(feature for feature in read if feature.is_check)
         self.reading_names = tuple(config.readings)
         self.backbone: PreTrainedModel | None = None
         self.final_norm: nn.Module | None = None
@@ -144,26 +147,38 @@ class JudgeModel(PreTrainedModel):
             input_ids: int64 (batch, tokens); for a judge of several readings, a mapping from reading to such a tensor.
             attention_mask: (batch, tokens), non-zero on real tokens; all are real where it is None.
             response_mask: (batch, tokens), non-zero on the response's tokens; needed by response_mean features.
-            **kwargs: Ignored, as transformers passes some of its own.
+            **kwargs: For each check that an aspect reads a (batch,) tensor by its name, non-zero where it found
+                something (`EncodedPair.checks`); others are ignored, as transformers passes some of its own.
 
         Returns:
             Scores, expectations, probabilities and decision values.
 
         Raises:
-            ValueError: The inputs do not name the judge's readings.
+            ValueError: The inputs do not name the judge's readings, or lack a check.
         """
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "response_mask": response_mask}
         features: dict[Feature, Tensor] = {}
         for name in self.reading_names:
             inputs = {key: self._of_reading(value, name, key) for key, value in given.items() if value is not None}
             features |= self.read(name, **inputs)
-        return self.decide(features)
+        lacking = [check.pooling for check in self.checks if kwargs.get(check.pooling) is None]
+        if lacking:
+            raise ValueError(
+                f"A judge expects what its checks found, {lacking[0]}=, a tensor with 1 for each response in which "
+                "something was found. The pipeline finds it out; so does collate of encoded pairs."
+            )
+        return self.decide(features | self.checked({check.pooling: kwargs[check.pooling] for check in self.checks}))
+
+    def checked(self, found: Mapping[str, Sequence[bool] | Tensor]) -> dict[Feature, Tensor]:
+        """Return what checks found as features: check -> (batch,) in, float32 (batch, hidden) for each out."""
+        size, device = self.centers.shape[1], self.centers.device
+        return {check: check_vectors(found[check.pooling], size, device) for check in self.checks}
 
     def decide(self, features: Mapping[Feature, Tensor]) -> InspectorOutput:
         """Run every aspect's probe on features that were read already.
 
         Args:
-            features: float32 (batch, hidden) for each of the judge's features.
+            features: float32 (batch, hidden) for each of the judge's features, those of `checked` included.
 
         Returns:
             Scores, expectations, probabilities and decision values.

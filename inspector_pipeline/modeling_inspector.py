@@ -17,6 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from .backbone import check_backbone, check_shareable, check_sharing, load_backbone, load_tokenizer
+from .checks import FINDERS
 from .configuration_inspector import InspectorConfig
 from .devices import preferred_dtype
 from .errors import BackboneError, JudgeConfigError
@@ -353,7 +354,8 @@ class InspectorReward(InspectorModel):
         )
         check_final_norm(model.loaded_backbone)
         (template,) = model.config.parsed_readings.values()
-        model._conversations = ConversationReader(template, model.load_tokenizer(), model.config.max_length)
+        checks = {check.pooling: FINDERS[check.pooling] for check in model.checks}
+        model._conversations = ConversationReader(template, model.load_tokenizer(), model.config.max_length, checks)
         return (model, info) if wants_info else model
 
     def forward(  # type: ignore[override]  # what sequence classifiers take and give

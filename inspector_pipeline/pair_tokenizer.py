@@ -4,7 +4,7 @@ Of a text that is far longer than its judge reads, only what can be left of it i
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, chain, takewhile
@@ -49,7 +49,13 @@ class PairTokenizer:
     many characters, which none in any language is.
     """
 
-    def __init__(self, template: PairTemplate, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(
+        self,
+        template: PairTemplate,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        checks: Mapping[str, Callable[[str], Sequence[Span]]] | None = None,
+    ) -> None:
         """Check that the tokenizer gives offsets and that the maximum length leaves room for a pair.
 
         `control_ids` are the ids that text of a pair never turns into: those of all special tokens.
@@ -58,6 +64,7 @@ class PairTokenizer:
             template: The literal strings.
             tokenizer: A fast tokenizer.
             max_length: Upper bound on the tokens of a pair, the template's literals included.
+            checks: Check -> what finds where, in characters, a response holds something (`checks.FINDERS`).
 
         Raises:
             ReadingError: The tokenizer is not a fast one, or `max_length` is too small.
@@ -70,6 +77,7 @@ class PairTokenizer:
         self.template = template
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.checks = dict(checks or {})
         added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.control_ids = frozenset(added | set(tokenizer.all_special_ids))
         literals = (template.prefix, template.middle or "", template.suffix)
@@ -106,6 +114,17 @@ class PairTokenizer:
         if lacking:
             raise PairError(f"This reading holds {{{lacking[0]}}}, but the pair has no {lacking[0]}. Give it one.")
         prediction = "" if self.template.question_only else prediction
+        found = self._encode_texts(question, prediction, turns, further, keep_places=keep_places)
+        return replace(found, checks=self.checked(prediction)) if self.checks else found
+
+    def checked(self, response: str) -> dict[str, Sequence[Span]]:
+        """Run the checks on a whole response, before truncation."""
+        return {name: find(response) for name, find in self.checks.items()}
+
+    def _encode_texts(
+        self, question: str, prediction: str, turns: Sequence[Any], further: dict[str, str], *, keep_places: bool
+    ) -> EncodedPair:
+        """Tokenise a pair, or a conversation with as many of its turns as fit."""
         if not turns or self.chat_turns is None:
             return self._encode_whole(self.template.pieces(question, prediction, further), keep_places=keep_places)
         head = [turn for turn in turns[:1] if turn["role"] == "system"]

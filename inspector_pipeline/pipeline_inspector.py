@@ -13,6 +13,7 @@ from transformers import AutoModel, Pipeline
 from transformers.utils import logging as hf_logging
 
 from .batches import WINDOW_ROWS, windows
+from .checks import FINDERS
 from .encoded import EncodedPair
 from .engine import FeatureReader
 from .errors import BackboneError, PairError
@@ -81,9 +82,12 @@ class InspectorPipeline(Pipeline):
         if self.tokenizer is None:
             self.tokenizer = self.model.load_tokenizer()
         config = self.model.config
-        templates = config.parsed_readings.items()
+        checks = {check.pooling: FINDERS[check.pooling] for check in self.model.checks}
         self.encode = PairEncoder(
-            {name: PairTokenizer(template, self.tokenizer, config.max_length) for name, template in templates},
+            {
+                name: PairTokenizer(template, self.tokenizer, config.max_length, checks)
+                for name, template in config.parsed_readings.items()
+            },
             _fact_finder(self.model),
         )
         self._familiar = config.parsed_familiar
@@ -180,7 +184,11 @@ class InspectorPipeline(Pipeline):
             share_prefixes=input_tensors["share_prefixes"],
             shares=explanations and explanations.shares,
         )
-        output = self.model.decide(features)
+        found = {
+            check.pooling: [bool(pair[check.reading].checks[check.pooling]) for pair in input_tensors["pairs"]]
+            for check in self.model.checks
+        }
+        output = self.model.decide(features | self.model.checked(found))
         if explanations is not None:
             explanations.decision_values = [values.tolist() for values in output.decision_values]
         finite = torch.stack([values.isfinite().all(dim=1) for values in output.decision_values]).all(dim=0)

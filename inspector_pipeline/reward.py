@@ -5,7 +5,8 @@ finds is `InspectorReward`. `RewardFunction` scores prompts and completions with
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,18 +42,25 @@ class ConversationReader:
     Ids alone cannot tell markup that the policy wrote as text from real markup.
     """
 
-    def __init__(self, template: PairTemplate, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(
+        self,
+        template: PairTemplate,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        checks: Mapping[str, Callable[[str], Sequence[Span]]] | None = None,
+    ) -> None:
         """Find the header's and the closing tokens.
 
         Args:
             template: The judge's only reading.
             tokenizer: Its tokenizer.
             max_length: Longer conversations are cut as the pipeline cuts pairs.
+            checks: What is looked for in the response's text, see `PairTokenizer`.
 
         Raises:
             ReadingError: The template is not the chat template of this tokenizer.
         """
-        self.encoder = PairTokenizer(template, tokenizer, max_length)
+        self.encoder = PairTokenizer(template, tokenizer, max_length, checks)
         self.tokenizer = tokenizer
         self._refuse_other_templates(template)
         middle = template.middle or ""
@@ -101,7 +109,8 @@ class ConversationReader:
         if is_blank(str(response)) or str(after).strip():
             return None
         begins = len(self._prefix) if ids[: len(self._prefix)] == self._prefix else 0
-        return self.encoder.cut([*ids[:end], *self._closing], [Span(begins, max(begins, header))], Span(start, end))
+        found = self.encoder.cut([*ids[:end], *self._closing], [Span(begins, max(begins, header))], Span(start, end))
+        return replace(found, checks=self.encoder.checked(str(response)))
 
     def batch(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[list[int], dict[str, Tensor]]:
         """Find the responses of a batch.

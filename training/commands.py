@@ -19,7 +19,7 @@ SAID = "what such labels say: first, second or tie (A, B, 1, 2, left, right, tie
 PASSED_ON = (
     *("output", "question", "prediction", "context", "reference", "responses", "generator", "domain"),
     "allow_unreadable",
-    *("revision", "max_length", "dtype", "work", "rank_by"),
+    *("revision", "max_length", "dtype", "work", "rank_by", "checks"),
 )
 UNREADABLE = "leave labels out that cannot be read, even if they are more than 2 %%"
 
@@ -53,6 +53,8 @@ def train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(float32)")
     parser.add_argument("--work", metavar="FOLDER", help="of what is made on the way (OUTPUT.work)")
     parser.add_argument("--rank-by", metavar="FIELD", help="what it ranks by, such as expected_ASPECT (expected_total)")
+    checks = "what is read of the texts by rule, too: wrong_sums, whether a written sum is wrong"
+    parser.add_argument("--checks", nargs="+", default=(), choices=("wrong_sums",), help=checks)
 
 
 def _word(text: str) -> tuple[str, int]:

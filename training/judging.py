@@ -13,13 +13,16 @@ from transformers import AutoConfig
 
 from inspector_pipeline.api.load import load_judge
 from inspector_pipeline.backbone import backbone_location
-from inspector_pipeline.errors import JudgeConfigError
+from inspector_pipeline.encoded import CHECKS
+from inspector_pipeline.errors import JudgeConfigError, SettingsError
 from inspector_pipeline.files.tables import Row, read_rows
 from inspector_pipeline.names import PREDICTION, QUESTION
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 from inspector_pipeline.results import TOTAL, column_kinds
+from inspector_pipeline.sums import wrong_sums
 from inspector_pipeline.wheel_backbone import EMBEDDED_BACKBONE_ID, EMBEDDED_BACKBONE_REVISION
 
+from .probing.settings import SearchConfig
 from .rows.columns import other_columns
 from .rows.reading import (
     are_nested,
@@ -42,6 +45,7 @@ TABLE = "The table"  # in messages
 CHOSEN = ("chosen", "rejected")  # columns of preferences, as trainers name them
 CHAT, EVALUATE = "chat", "evaluate"  # what reads the pairs alone; the stage of the evidence
 ALL = "all"  # layers up to the depth
+MENTIONED_ROWS, MENTIONED_SHARE = 3, 0.01  # of responses with wrong sums, from which on they are mentioned
 DEPTHS = 5  # depths to choose from are fifths of the backbone's layers, but for all of them
 
 
@@ -69,6 +73,7 @@ def make_judge(
     dtype: str = "float32",
     work: str | os.PathLike[str] | None = None,
     rank_by: str | None = None,
+    checks: Sequence[str] = (),
 ) -> InspectorPipeline:
     """Make a judge from labelled responses, evaluate it, and save it with its evidence.
 
@@ -104,6 +109,8 @@ def make_judge(
             on there where an earlier one was stopped.
         rank_by: The field that the judge ranks responses by: `expected_total`, or `expected_` and an aspect. None is
             the expected total.
+        checks: What probes read of the responses' texts beside hidden states, of `inspector_pipeline.encoded.CHECKS`:
+            `wrong_sums`, whether a written sum is wrong, which a small model does not see.
 
     Returns:
         The judge, loaded.
@@ -144,8 +151,12 @@ def make_judge(
         words = dict(WORDS if words is None else words)
         found = understand_labels(table, columns, prediction, labels, words, scales or {}, good or {})
     _check_rank_by(rank_by, found.aspects, total=responses is None and not ranks)
+    if isinstance(checks, str) or not set(checks) <= set(CHECKS):
+        raise SettingsError(f"checks expects a list of some of {', '.join(CHECKS)}, but got {checks!r}.")
     beside = "".join(f"{name}s from {column!r}, " for name, column in slots.items())
     logger.info("%d rows; questions from %r, %s%s.", len(table), question, beside, found.told)
+    if not checks:
+        _tell_of_wrong_sums([row.get(prediction) for row in table])
     data = {**found.data, "allow_unreadable": allow_unreadable}
     if backbone == EMBEDDED_BACKBONE_ID:
         revision = revision or EMBEDDED_BACKBONE_REVISION
@@ -165,10 +176,20 @@ def make_judge(
         if "search" in step:
             chosen = {"depths": depths, "good": found.good}
             chosen |= {"layers": [ALL]} if "compared" in data else {}  # one alone was not measured there
+            pooled = step["search"].get("poolings", SearchConfig().poolings)
+            chosen |= {"poolings": [[*own, *dict.fromkeys(checks)] for own in pooled]} if checks else {}
             step |= {"features": [features], "search": {**step["search"], **chosen}}
             step |= _with_slots(step, reading) if slots else {}
     run_steps(steps, STEPS.name)
     return load_judge(output)
+
+
+def _tell_of_wrong_sums(texts: Sequence[Any]) -> None:
+    """Say how many responses hold a wrong sum, where the judge would gain by reading that."""
+    n = sum(bool(wrong_sums(text)) for text in texts if isinstance(text, str))
+    if n >= max(MENTIONED_ROWS, MENTIONED_SHARE * len(texts)):
+        message = "%d of %d responses hold a sum that is wrong; --checks wrong_sums lets the judge read that."
+        logger.info(message, n, len(texts))
 
 
 def _with_slots(step: Row, reading: str) -> Row:

@@ -104,6 +104,7 @@ def exported_feature(model: InspectorModel) -> Feature:
         len(model.features) == 1,
         f"aspects that all read one feature, but this judge's read {len(model.features)}",
     )
+    _require(not model.checks, "probes that read hidden states alone, but this one's read checks of the response too")
     _require(not model.level_maps, "a judge that was not calibrated, but this one was: its map is no part of that form")
     feature = model.features[0]
     for name, expected in (("layer", model.config.depth), ("pooling", "last"), ("state", "rms_normed")):

@@ -75,14 +75,15 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
     for name, reading in config.parsed_readings.items():
         lines.append(("reading", f"{name}: {reading.text('{question}', '{prediction}')!r}"))
     for aspect in config.parsed_aspects:
-        layers = _ranges(sorted({feature.layer for feature in aspect.features}))
-        poolings = ", ".join(dict.fromkeys(feature.pooling for feature in aspect.features))
-        states = ", ".join(dict.fromkeys(feature.state for feature in aspect.features))
+        read = [feature for feature in aspect.features if not feature.is_check]
+        layers = _ranges(sorted({feature.layer for feature in read}))
+        poolings, states = (", ".join(dict.fromkeys(getattr(f, key) for f in read)) for key in ("pooling", "state"))
+        checks = "".join(f"; of the text, {feature.pooling}" for feature in aspect.features if feature.is_check)
         total = "" if aspect.counts_in_total else ", not in the total"
         classes = " ".join(map(str, aspect.levels))
         lines += [
             ("aspect", f"{aspect.name}: scores {classes} by {aspect.head.rule}{total}"),
-            ("", f"layers {layers}, {poolings}, {states}"),
+            ("", f"layers {layers}, {poolings}, {states}{checks}"),
             ("", _evidence(results.get("aspects", {}).get(aspect.name))),
         ]
     told = [NOTE_MARKS.sub("", note) for note in results.get("notes", [])]

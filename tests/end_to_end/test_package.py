@@ -23,6 +23,7 @@ def test_exports():
             "evaluate_samples",
             "load_judge",
             "read_pairs",
+            "wrong_sums",
         ),
         *("BackboneError", "DataFileError", "InspectorError", "JudgeConfigError", "PairError", "ReadingError"),
     }

@@ -108,7 +108,7 @@ CASES = {
     "max_length": (lambda c: c.update(max_length=0), "max_length expects a positive"),
     "reading field": (lambda c: c["readings"]["chat"].pop("middle"), "readings.*middle"),
     "unread reading": (lambda c: c["readings"].update(more=dict(c["readings"]["chat"])), "more"),
-    "newer format": (lambda c: c.update(format_version=7), "up to format_version 6.*Upgrade"),
+    "newer format": (lambda c: c.update(format_version=8), "up to format_version 7.*Upgrade"),
     "format of other heads": (lambda c: c.update(format_version=2), "format_version expects 1, but got 2"),
     "familiar format": (lambda c: c.update(format_version=1), "format_version expects 3, but got 1"),
     "familiar field": (lambda c: c["familiar"].pop("threshold"), "familiar needs the field.*threshold"),

@@ -143,5 +143,5 @@ def test_it_can_be_fused_and_shared_with_another_probe_set(embedded, examples, t
     shared = InspectorModel.from_pretrained(EMBEDDED_JUDGE, share_backbone_with=embedded.model)
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
-        own = embedded.model(ids, response_mask=torch.ones_like(ids)).expected
-        assert torch.equal(shared(ids, response_mask=torch.ones_like(ids)).expected, own)
+        inputs = {"response_mask": torch.ones_like(ids), "wrong_sums": torch.tensor([False])}
+        assert torch.equal(shared(ids, **inputs).expected, embedded.model(ids, **inputs).expected)

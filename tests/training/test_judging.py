@@ -75,7 +75,11 @@ def test_a_judge_from_rows_goes_on_where_it_was_and_follows_its_table(tmp_path, 
     again = make_judge(datasets.Dataset.from_list(rows), **options, labels=["helpfulness", "polite"])
     assert again(PAIR) == found
     assert {path: path.stat().st_mtime_ns for path in features[0].iterdir()} == made, "features were read again"
-    other = make_judge(rows[:40], **options, labels={"courtesy": "polite"}, rank_by="expected_courtesy")
+    assert "hold a sum" not in caplog.text
+    slips = [{**row, "reply": f"{row['reply']} 2 + 2 = {4 + i % 2}."} for i, row in enumerate(rows[:40])]
+    other = make_judge(slips, **options, labels={"courtesy": "polite"}, rank_by="expected_courtesy")
+    assert "20 of 40 responses hold a sum that is wrong; --checks wrong_sums lets the judge read that." in caplog.text
+    assert not other.model.checks
     assert other(PAIR)["scores"].keys() == {"courtesy"} and other.model.config.rank_by == "expected_courtesy"
     assert "It ranks responses by `expected_courtesy`" in (tmp_path / "judge" / "README.md").read_text("utf-8")
     assert len(list((tmp_path / "judge.work").glob("features-*"))) == 1 and not features[0].exists()
@@ -130,8 +134,12 @@ def test_what_a_table_lacks_is_said(tmp_path, rows, options, message):
 
 def test_the_command_makes_a_judge_and_shows_its_evidence(tmp_path, backbone_dir, table, quick, capsys):
     output = str(tmp_path / "my-judge")
+    with pytest.raises(InspectorError, match="checks expects a list of some of wrong_sums, but got"):
+        make_judge(table, output=output, prediction="reply", checks=["right_sums"])
     line = ["train", str(table), "--output", output, "--prediction", "reply", "--backbone", str(backbone_dir)]
+    line += ["--checks", "wrong_sums"]
     assert cli([*line, "--labels", "useful=helpfulness", "polite", "--words", "yes=1", "no=0"]) == 0
+    assert "sums that are written out and wrong" in (tmp_path / "my-judge" / "README.md").read_text(encoding="utf-8")
     told = capsys.readouterr()
     lines = [line.split() for line in told.out.splitlines()]
     assert {line[0] for line in lines if len(line) > 1 and line[1] == "60"} == {"useful", "polite"}

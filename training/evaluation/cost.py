@@ -142,6 +142,7 @@ def passes_cost(
     Returns:
         The seconds, and the operations of every token of every reading: what prefixes share is not taken off.
     """
+    features = [feature for feature in features if not feature.is_check]  # which no pass is run for
     depths = {name: max(1, *(f.layer for f in features if f.reading == name)) for name in readings}
     pinned_id, deepest = (backbone["id"], backbone["revision"]), max(depths.values())
     location, pinned = backbone_location(*pinned_id, deepest)

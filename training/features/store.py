@@ -16,6 +16,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from inspector_pipeline.checks import FINDERS, check_vectors
 from inspector_pipeline.errors import DataFileError, ReadingError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.files.disk import file_sha256, json_text, write_whole
@@ -141,6 +143,12 @@ def output_kind(layer: int, n_layers: int) -> str:
     return "final_norm" if layer == n_layers else "raw"
 
 
+@lru_cache(maxsize=1_000_000)
+def _is_found(check: str, response: str) -> bool:
+    """Say whether a check finds something, once for all folds and aspects."""
+    return bool(FINDERS[check](response))
+
+
 @dataclass(frozen=True)
 class Shard:
     """One file of features.
@@ -233,7 +241,7 @@ class FeatureSet(Fingerprint):
     shards: dict[str, tuple[Shard, ...]]
 
     def matrix(self, feature: Feature) -> NDArray[np.float32]:
-        """Read one feature of every pair that its reading covers.
+        """Read one feature of every pair that its reading covers; a check is made of their texts.
 
         Args:
             feature: Reading, layer, pooling and state.
@@ -244,6 +252,10 @@ class FeatureSet(Fingerprint):
         Raises:
             DataFileError: The feature is not there, or a shard cannot be read.
         """
+        if feature.is_check and feature.reading in self.readings:
+            rows = self.rows[feature.reading].tolist()
+            found = [_is_found(feature.pooling, self.pairs[row].prediction) for row in rows]
+            return check_vectors(found, self.hidden_size).numpy()
         column, columns = (feature.layer, feature.pooling, feature.state), self.columns
         if feature.reading not in self.readings or column not in columns:
             states = ", ".join(dict.fromkeys(state for _, _, state in columns))

@@ -11,14 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from inspector_pipeline.backbone import backbone_location, named_by_content
-from inspector_pipeline.configuration_inspector import (
-    ENGINE_VERSION,
-    FITTED_ON_VERSION,
-    HEADS,
-    LEVELS_VERSION,
-    InspectorConfig,
-)
-from inspector_pipeline.decisions import PREFERENCE
+from inspector_pipeline.configuration_inspector import InspectorConfig
 from inspector_pipeline.errors import JudgeConfigError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
@@ -141,12 +134,6 @@ class AspectHead:
     counts_in_total: bool = True
     words: Sequence[str] = ()
 
-    @property
-    def format_version(self) -> int:
-        """The first version of the layout that has such an aspect."""
-        is_plain = not self.words and all(isinstance(c, int) for c in self.classes) and self.head["rule"] != PREFERENCE
-        return max(HEADS[self.head["type"]], 1 if is_plain else LEVELS_VERSION)
-
 
 class FittedOn(NamedTuple):
     """What a judge says of the rows that it was fitted on.
@@ -185,12 +172,11 @@ def judge_config(
     """
     column_kinds([aspect.name for aspect in aspects])
     familiar, n_seen = (fitted_on.familiar, len(fitted_on.seen_questions)) if fitted_on else (None, 0)
-    added = ENGINE_VERSION if backbone.engine != TORCH else FITTED_ON_VERSION if familiar or n_seen else 1
     features = [feature for aspect in aspects for feature in aspect.features]
     depth = max([1, *(feature.layer for feature in features)])
     read = {feature.reading for feature in features}
     backbone_id, revision = named_by_content(backbone.id, backbone.revision)
-    return InspectorConfig(
+    config = InspectorConfig(
         backbone_config=truncated_config(whole_config or backbone.config(depth), depth),
         backbone_id=backbone_id,
         backbone_revision=revision,
@@ -209,13 +195,14 @@ def judge_config(
             for aspect in aspects
         ],
         max_length=backbone.max_length,
-        format_version=max(added, *(aspect.format_version for aspect in aspects)),
         familiar=familiar,
         n_seen_questions=n_seen,
         dtype=backbone.dtype,
         rank_by=rank_by,
         engine=_engine_of(backbone),
     )
+    config.format_version = config.needed_version
+    return config
 
 
 def _engine_of(backbone: BackboneSpec) -> dict[str, Any] | None:

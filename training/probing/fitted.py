@@ -144,7 +144,7 @@ def _fit_levels(features: FeatureSet, config: SearchConfig, aspects: list[Fitted
 
 def familiar_rows(features: FeatureSet, read: Sequence[Feature], config: FamiliarityConfig | None) -> Familiar | None:
     """Find out what is familiar, and how many auxiliary rows are not; None where that is not asked for."""
-    found = find_familiar(features, read, config) if config else None
+    found = find_familiar(features, [one for one in read if not one.is_check], config) if config else None
     if found is not None:
         found.report["auxiliary"] = unfamiliar_shares(found, features, auxiliary=True)
     return found

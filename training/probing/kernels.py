@@ -98,10 +98,10 @@ class Design:
         units = self._units(view)
         wanted = np.unique(units[(units >= 0) & (auxiliary | ~self.labels.auxiliary)])
         total = np.zeros((len(wanted), len(wanted)))
-        for layer in view.layers_of(depth):
-            if layer > start:
-                for pooling in view.poolings:
-                    total += _inner(self.block(view, layer, pooling), wanted)
+        above = view.blocks(start) if start else []
+        for block in view.blocks(depth):
+            if block not in above:
+                total += _inner(self.block(view, *block), wanted)
         n_units = int(units.max(initial=-1)) + 1
         if len(wanted) < n_units:
             gram = np.zeros((n_units, n_units))
@@ -202,24 +202,24 @@ class Design:
     def features(self, view: View, aspect: str, depth: int) -> list[Feature]:
         """Return the features that an aspect's probe reads, in the order in which a judge's config lists them."""
         reading = f"{RUBRIC_PREFIX}{aspect}" if view.reading == RUBRIC else view.reading
-        return [self._feature(view, reading, n, pooling) for n in view.layers_of(depth) for pooling in view.poolings]
+        return [self._feature(reading, *block) for block in view.blocks(depth)]
 
-    def _feature(self, view: View, reading: str, layer: int, pooling: str) -> Feature:
-        state = output_kind(layer, self.data.n_layers) if view.state == OUTPUT_STATE else view.state
-        return Feature(reading, layer, pooling, state)
+    def _feature(self, reading: str, layer: int, pooling: str, state: str) -> Feature:
+        return Feature(
+            reading, layer, pooling, output_kind(layer, self.data.n_layers) if state == OUTPUT_STATE else state
+        )
 
-    def block(self, view: View, layer: int, pooling: str) -> NDArray[np.float32]:
-        """Return one layer's pooled states of all units, (units, hidden)."""
+    def block(self, view: View, layer: int, pooling: str, state: str) -> NDArray[np.float32]:
+        """Return one layer's pooled states of all units, (units, hidden), or one check."""
         rubrics = [f"{RUBRIC_PREFIX}{name}" for name in self.labels.names if f"{RUBRIC_PREFIX}{name}" in self.data.rows]
         readings = rubrics if view.reading == RUBRIC else [view.reading]
-        parts = [self.data.matrix(self._feature(view, reading, layer, pooling)) for reading in readings]
+        parts = [self.data.matrix(self._feature(reading, layer, pooling, state)) for reading in readings]
         whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return whole if self.aspects is None else whole[self._own(self._all_units(view))]
 
     def stack(self, view: View, depth: int) -> NDArray[np.float32]:
-        """Return all features of all units, (units, layers x poolings x hidden), in the order of `features`."""
-        blocks = [self.block(view, n, pooling) for n in view.layers_of(depth) for pooling in view.poolings]
-        return np.concatenate(blocks, axis=1)
+        """Return all features of all units, (units, features x hidden), in the order of `features`."""
+        return np.concatenate([self.block(view, *block) for block in view.blocks(depth)], axis=1)
 
     def scaled(self, view: View, depth: int, train: Index, *, auxiliary: bool = False) -> Array:
         """Return the inner products of units under the view's scaling.
@@ -240,10 +240,9 @@ class Design:
         units = self._units(view)
         wanted = np.unique(units[(units >= 0) & (auxiliary | ~self.labels.auxiliary)])
         gram = np.zeros((int(units.max(initial=-1)) + 1,) * 2)
-        for layer in view.layers_of(depth):
-            for pooling in view.poolings:
-                block = self.block(view, layer, pooling)
-                gram[np.ix_(wanted, wanted)] += _inner(block, wanted, deviation(block[train]))
+        for one in view.blocks(depth):
+            block = self.block(view, *one)
+            gram[np.ix_(wanted, wanted)] += _inner(block, wanted, deviation(block[train]))
         return gram
 
     def _positions(self, reading: str, pairs: Index) -> Index:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import product
 
+from inspector_pipeline.encoded import CHECKS
 from inspector_pipeline.errors import SettingsError
 
 UNCOUNTED = ("correctness",)  # aspects that do not count in a judge's total
@@ -18,7 +19,7 @@ class View:
 
     Attributes:
         reading: `chat` for one pass that all aspects share, another reading's name, or `rubric` for each aspect's own.
-        poolings: Read at each layer.
+        poolings: Read at each layer; a check (`inspector_pipeline.encoded.CHECKS`) among them is read once.
         layers: `all` from 1 to the depth, or `one`, the depth itself.
         state: State kind; `output` is what the backbone gives: raw, but final_norm at its last layer.
         scaling: `none`; `standard`, each dimension divided by its deviation; `whiten`, by the covariance's root; on
@@ -37,11 +38,19 @@ class View:
         """Return the layers that a probe of a depth reads."""
         return [depth] if self.layers == "one" else list(range(1, depth + 1))
 
+    def blocks(self, depth: int) -> list[tuple[int, str, str]]:
+        """Return the layer, pooling and state kind of what a probe of a depth reads, in the order in which it does."""
+        pooled = [pooling for pooling in self.poolings if pooling not in CHECKS]
+        states = [(layer, pooling, self.state) for layer in self.layers_of(depth) for pooling in pooled]
+        return states + [(0, check, "raw") for check in self.poolings if check in CHECKS]
+
     def __str__(self) -> str:
         """Name it in a table."""
         scaling = "" if self.scaling == "none" else f", {self.scaling}"
         prior = f", prior {self.prior:g}" if self.prior else ""
-        return f"{self.reading}: {'+'.join(self.poolings)} of {self.layers} {self.state} layers{scaling}{prior}"
+        pooled = "+".join(pooling for pooling in self.poolings if pooling not in CHECKS)
+        checks = "".join(f", and {check}" for check in self.poolings if check in CHECKS)
+        return f"{self.reading}: {pooled} of {self.layers} {self.state} layers{checks}{scaling}{prior}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,8 @@ class SearchConfig:
 
     Attributes:
         readings: Readings to choose from: `chat`, `rubric` (each aspect's own), or a name of the extract stage.
-        poolings: Sets of poolings to choose from; a probe reads all of a set at each layer.
+        poolings: Sets of poolings to choose from; a probe reads all of a set at each layer. A set may hold checks of
+            the response's text too, of `inspector_pipeline.encoded.CHECKS`, such as `wrong_sums`.
         layers: `all` layers up to the depth, `one` at the depth, or both to choose from.
         state: Which state kind to read.
         scalings: `none`, `standard` or `whiten`, to choose from.
@@ -142,6 +152,8 @@ class SearchConfig:
         for name in ("readings", "poolings", "penalties", "sharings"):
             if not getattr(self, name):
                 raise SettingsError(f"{name} expects at least one to choose from, but got none.")
+        if not all(set(own) - set(CHECKS) for own in self.poolings):
+            raise SettingsError(f"poolings expects sets that hold more than checks, but got {self.poolings}.")
         if self.alone_penalties is not None and not all(penalty > 0 for penalty in self.alone_penalties or (0.0,)):
             raise SettingsError(f"alone_penalties expects numbers above 0, but got {self.alone_penalties}.")
         if self.inner_folds < 2 or self.finalists < 1 or min(self.penalties) <= 0 or min(self.sharings) < 0:
@@ -149,6 +161,10 @@ class SearchConfig:
                 f"inner_folds expects 2 or more, finalists 1 or more, penalties above 0 and sharings from 0, but got "
                 f"{self.inner_folds}, {self.finalists}, {self.penalties} and {self.sharings}."
             )
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse settings that do not go with others."""
         if not self.priors or min(self.priors) < 0 or (max(self.priors) > 0) != (self.prior_judge is not None):
             raise SettingsError(
                 f"priors expects numbers from 0, and above 0 with a prior_judge alone, but got {self.priors} and "

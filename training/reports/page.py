@@ -290,7 +290,7 @@ def _highlights(own: Mapping[str, Any]) -> dict[str, Any]:
         "v": round(own["value"], DIGITS),
         "o": round(others, DIGITS),
         "x": list(zip(ends, shares, strict=True)),
-        "l": {layer: float(f"{share:.3g}") for layer, share in own["layers"].items()},
+        "l": {name: float(f"{share:.3g}") for name, share in {**own["layers"], **own.get("checks", {})}.items()},
     }
 
 

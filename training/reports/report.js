@@ -142,7 +142,7 @@
       if (names.length) list.append(make("li", `${word} most by ${names.join(", ")}`));
     }
     const layers = Object.entries(row.x.l).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 5);
-    list.append(make("li", `Layers that moved it most: ${layers.map(([n, s]) => `${n} ${signed(s)}`).join(", ")}`));
+    list.append(make("li", `Layers${layers.some(([n]) => !/^\d/.test(n)) ? " and checks" : ""} that moved it most: ${layers.map(([n, s]) => `${n} ${signed(s)}`).join(", ")}`));
     return list;
   };
   const detail = (row) => {

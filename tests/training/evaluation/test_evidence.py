@@ -296,7 +296,8 @@ def test_a_pass_is_timed_to_the_deepest_layer_and_each_readings_operations_to_it
     features = [Feature("a", 3, "last"), Feature("a", 5, "last"), Feature("b", 2, "last")]
     pairs = [LabelledPair(i, "Q", "x" * i) for i in range(3)]
     backbone = {"id": "tiny", "revision": "r", "dtype": "bfloat16", "max_length": 10}
-    found = cost.passes_cost(backbone, {"a": 0, "b": 20}, features, pairs)
+    check = Feature("a", 0, "wrong_sums")  # for which no pass is run
+    found = cost.passes_cost(backbone, {"a": 0, "b": 20}, [*features, check], pairs)
     assert told["waited"] == 2, "until the accelerator is done"
     assert told["passes"] == 6 and told["asked"] == (features, 1e-6, 0), "one to warm up, and one that is timed"
     assert told["place"] == ("tiny", "r", 5) and told["loaded"] == ("tiny", "r", 5, cost.torch.bfloat16)

@@ -137,8 +137,10 @@ def test_surface_features_are_these_counts():
         "question_digits": 2,
         "share_of_question_words_in_response": 3 / 5,
         "share_of_response_numbers_in_question": 1 / 3,
+        "response_wrong_sums": 0,
     }
-    assert tuple(surface_features("?", "").values()) == (1, 1, 0, 0, 1, 0, 0, 0, 0, 0)
+    assert tuple(surface_features("?", "").values()) == (1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    assert surface_features("?", "12 - 2 = 9.\n3 + 4 = 8.")["response_wrong_sums"] == 2
 
 
 def test_the_surface_sees_more_than_length():

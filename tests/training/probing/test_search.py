@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from support.made_up import make_features, make_pairs
 
 from inspector_pipeline.errors import DataFileError, SettingsError
+from inspector_pipeline.features import Feature
 
 SMALL = SearchConfig(poolings=(("response_mean", "last"),), depths=(1, 2), sharings=(0.0, 3.0), inner_folds=3)
 
@@ -55,6 +56,32 @@ def test_a_probe_gives_the_values_of_the_fit(design, head, reading, scaling, sha
         np.testing.assert_allclose((x[units[own]] - center) @ weight + bias_found, values[own], rtol=1e-6, atol=1e-6)
         if not bias:
             assert bias_found == 0 and not center.any()
+
+
+@pytest.mark.parametrize(("scaling", "layers"), [("none", "all"), ("standard", "all"), ("whiten", "one")])
+def test_a_check_is_one_feature_more_and_weighs_what_the_labels_say(tmp_path, scaling, layers):
+    """Labels that only a wrong sum tells: the fit on noise finds its weight, and the probe gives the fit's values."""
+    pairs = [
+        replace(pair, prediction=f"{pair.prediction} 2 + 2 = {4 + i % 2}", scores={"logic": 4 - 2 * (i % 2)})
+        for i, pair in enumerate(make_pairs(60, aspects=("logic",), samples=1)[:-1])
+    ]
+    data = make_features(tmp_path / "features", pairs)
+    labels = Labels.of(data.pairs)
+    design = Design(data, labels)
+    view = View(poolings=("response_mean", "wrong_sums"), layers=layers, scaling=scaling)
+    assert design.features(view, "logic", 2)[-1] == Feature("chat", 0, "wrong_sums", "raw")
+    assert len(design.features(view, "logic", 2)) == (3 if layers == "all" else 2)
+    x = design.stack(view, 2)
+    np.testing.assert_array_equal(x[:, -data.hidden_size :], np.repeat([[0.0], [1.0]] * 30, data.hidden_size, axis=1))
+    shallow, deep = (design.gram(replace(view, scaling="none"), depth) for depth in (1, 2))
+    np.testing.assert_allclose(deep, x.astype(float) @ x.T.astype(float), rtol=1e-9)
+    assert layers == "one" or (deep - shallow)[0, 1] == pytest.approx(
+        float(np.dot(*design.block(view, *view.blocks(2)[1])[:2]))
+    )
+    judge = fit_judge(design, labels, Choice(view, 2, (Setting("ridge", 0.1, 0.0),), {}, {}, {}), SMALL)
+    center, weight, bias = judge.probe(design, 0)
+    np.testing.assert_allclose((x - center) @ weight + bias, judge.values(design, labels), rtol=1e-6, atol=1e-6)
+    assert weight[-data.hidden_size :].sum() < -3, "a good label is 4 + 4 of the target, another 2"
 
 
 def test_held_out_values_do_not_see_their_own_question(design):
@@ -117,6 +144,7 @@ def test_the_shallowest_depth_within_the_tolerance_is_chosen(design):
         ({"scalings": ("standart",)}, "scalings expects none, standard, whiten"),
         ({"balance": "up"}, "balance expects none, weights, downsample"),
         ({"penalties": ()}, "penalties expects at least one"),
+        ({"poolings": (("last",), ("wrong_sums",))}, "poolings expects sets that hold more than checks"),
         ({"penalties": (0.0,)}, "penalties above 0"),
         ({"bias": False, "scalings": ("whiten",)}, "no whiten where bias is false"),
     ],

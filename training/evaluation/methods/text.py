@@ -18,6 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
+from inspector_pipeline.sums import wrong_sums
+
 from ...probing.table import Labels, TooFewLabelsError
 from ...rows.records import LabelledPair, is_good
 from ..metrics import Predictions
@@ -120,7 +122,7 @@ class Surface:
     trees: int = 300
     name: str = "surface"
     description: str = (
-        "random forests on ten surface features of the text: one fitted on good against other labels for AUROC and "
+        "random forests on eleven surface features of the text: one fitted on good against other labels for AUROC and "
         "P(good), one on the scores for the rest"
     )
 
@@ -162,6 +164,7 @@ def surface_features(question: str, response: str) -> dict[str, float]:
         "question_digits": sum(map(str.isdigit, question)),
         "share_of_question_words_in_response": len(asked & said) / max(1, len(asked)),
         "share_of_response_numbers_in_question": len(asked_numbers & said_numbers) / max(1, len(said_numbers)),
+        "response_wrong_sums": len(wrong_sums(response)),
     }
 
 
