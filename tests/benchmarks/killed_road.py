@@ -25,6 +25,7 @@ from safetensors.numpy import load_file
 
 TIMED = ("seconds", "seconds_of_all_folds", "seconds_per_pair", "machine", "threads", "versions", "outputs", "inputs")
 SKIPPED = (".png", ".md", ".log", ".lock")
+OF_A_RUN = ("manifest", "cost", "stats")  # in the names of files that say what a run took, and how
 TOLERANCE = 1e-3
 
 
@@ -97,8 +98,9 @@ def main():
     hit = [kill(words, killed, moment) for moment in moments]
     rest = run(words, killed)
     names = [{path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} for folder in (whole, killed)]
-    asked = sorted(name for name in names[0] & names[1] if name.suffix not in SKIPPED and "manifest" not in name.name)
-    differing = [str(name) for name in asked if "cost" not in name.name and not same(whole / name, killed / name)]
+    kept = [name for name in names[0] & names[1] if name.suffix not in SKIPPED]
+    asked = sorted(name for name in kept if not any(word in name.name for word in OF_A_RUN))
+    differing = [str(name) for name in asked if not same(whole / name, killed / name)]
     told = {"seconds": round(seconds, 1), "killed_after": moments, "killed": hit, "rest": round(rest, 1)}
     told |= {"files": len(names[0]), "missing": sorted(map(str, names[0] ^ names[1])), "compared": len(asked)}
     told |= {"differ": differing, "most_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20}
