@@ -13,7 +13,7 @@ def write_chain(folder, backbone, readings=("chat",), **search):
         {
             "id": p.id,
             "question": p.question,
-            "prediction": f"{p.prediction} {i}",
+            "prediction": f"{p.prediction} {i}\n2 + 2 = {4 + (i % 4 == 0)}",
             "scores": p.scores,
             "sample": p.sample,
         }

@@ -80,7 +80,7 @@ def run(config: Config) -> InspectorModel:
         )
     settings = fitted.extract["settings"]
     backbone = BackboneSpec(*(settings[key] for key in ("backbone_id", "backbone_revision", "dtype", "max_length")))
-    backbone = replace(backbone, engine=settings.get("engine", TORCH), state_error=settings.get(STATE_ERROR))
+    backbone = replace(backbone, engine=settings.get("engine", TORCH), state_error=_largest(settings.get(STATE_ERROR)))
     familiar = fitted.familiar
     tensors = familiar.tensors if familiar else {}
     fitted_on = FittedOn(familiar.config if familiar else None, tensors, fitted.seen_questions)
@@ -109,6 +109,12 @@ def _evidence(fitted: Fitted, results: Mapping[str, Any], config: Config) -> dic
     told = {"unfamiliar": fitted.familiar.report} if fitted.familiar else {}
     fit = {"judge": fitted.choice, **told, "extract": fitted.extract, "n_foreign": fitted.n_foreign}
     return {**results, "aspects": aspects, **fit, **card}
+
+
+def _largest(errors: float | Sequence[float | None] | None) -> float | None:
+    """Return the largest of what was measured in several folders of features."""
+    known = [error for error in (errors if isinstance(errors, list) else [errors]) if isinstance(error, float)]
+    return max(known, default=None)
 
 
 def _aspect_head(aspect: FittedAspect, words: Sequence[str] = ()) -> AspectHead:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from inspector_training.features.store import load_features
 from inspector_training.probing.familiarity import states_of
 from inspector_training.probing.fitted import load_fitted
@@ -19,7 +20,7 @@ from inspector_pipeline.errors import DataFileError
 @pytest.mark.parametrize("family", ["qwen3"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_judge_scores_as_it_was_fitted_and_a_second_run_makes_nothing_again(tmp_path, backbone_dir, bias):
-    changes = {} if bias else {"bias": False, "layers": ["one"]}
+    changes = {"poolings": [["last", "wrong_sums"]]} if bias else {"bias": False, "layers": ["one"]}
     config = write_chain(tmp_path, backbone_dir, **changes)
     make_judge(config)
     made = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and "judge" not in p.parts}
@@ -38,6 +39,7 @@ def test_the_judge_scores_as_it_was_fitted_and_a_second_run_makes_nothing_again(
         assert [r["scores"][aspect.name] for r in scored] == scores.tolist()
         if not bias:
             assert not aspect.center.any() and aspect.bias == 0
+    assert [check.pooling for check in judge.model.checks] == ["wrong_sums"] * bias
     familiar = fitted.familiar
     states, rows = states_of(features, familiar.features, auxiliary=None)
     assert rows == features.pairs
@@ -70,3 +72,20 @@ def test_unknown_stages_settings_and_variables_are_named(tmp_path, text, message
     (tmp_path / "steps.yaml").write_text(text)
     with pytest.raises(DataFileError, match=message):
         make_judge(MakeJudgeConfig(str(tmp_path / "steps.yaml")))
+
+
+@pytest.mark.parametrize("family", ["llama"])
+def test_a_judge_of_two_folders_in_whole_numbers_says_the_larger_of_their_distances(tmp_path, backbone_dir):
+    config = write_chain(tmp_path, backbone_dir)
+    steps = yaml.safe_load(Path(config.steps).read_text())
+    rows = (tmp_path / "rows.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "more.jsonl").write_text("".join(rows[20:]))
+    read = {**steps[1], "engine": "torch-int8"}
+    folders = [str(tmp_path / name) for name in ("features", "more_features")]
+    more = {**read, "pairs": str(tmp_path / "more.jsonl"), "output": folders[1]}
+    fit, evaluate, export = ({**step, **({"features": folders} if "features" in step else {})} for step in steps[2:])
+    Path(config.steps).write_text(yaml.safe_dump([steps[0], read, more, fit, evaluate, export]))
+    make_judge(config)
+    told = [json.loads((Path(one) / "manifest.json").read_text())["settings"]["state_error"] for one in folders]
+    engine = load_judge(tmp_path / "judge", device="cpu").model.config.engine
+    assert engine["name"] == "torch-int8" and engine["state_error"] == max(told) and told[0] != told[1]
