@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_JUDGE = ASSETS / "embedded"
-EMBEDDED_JUDGES = {EMBEDDED_JUDGE.name: EMBEDDED_JUDGE}
+EMBEDDED_JUDGES = {folder.name: folder for folder in (EMBEDDED_JUDGE, ASSETS / "embedded-int8")}
 EXAMPLES = ASSETS / "examples.jsonl"
 
 EVIDENCE = "results.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SOME_REJECTED = 3  # exit code
-JUDGE = "Hub id, folder, or folder of classifiers such as *_clfs (embedded)"
+JUDGE = "Hub id, folder, folder of classifiers such as *_clfs, or embedded-int8 (embedded)"
 TEXTS = (".json", ".jsonl", ".csv")  # which may be compressed as .gz or .zst
 SUFFIXES = (*TEXTS, ".parquet", ".arrow")  # those of files.tables, which takes seconds to import
 READABLE = (*SUFFIXES, *(one + more for one in TEXTS for more in (".gz", ".zst")))

@@ -9,8 +9,8 @@ from inspector_training.rows.probing_set import read_probing_set
 from support.results import alike
 from transformers import pipeline
 
-from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples
-from inspector_pipeline.api.load import EMBEDDED_JUDGE, judge_name
+from inspector_pipeline import EXAMPLES, InspectorModel, evaluate_samples, load_judge
+from inspector_pipeline.api.load import EMBEDDED_JUDGE, EMBEDDED_JUDGES, judge_name
 from inspector_pipeline.batches import collate
 from inspector_pipeline.pairs import check_pair
 
@@ -44,6 +44,28 @@ def test_the_embedded_judges_name_stands_for_its_folder(monkeypatch, tmp_path):
     assert judge_name("embedded") == str(EMBEDDED_JUDGE)  # whatever folder one is in
     assert judge_name("./embedded") == "./embedded"
     assert judge_name(Path("embedded")) == "embedded"  # a path is a path
+
+
+def test_the_sibling_in_whole_numbers_has_evidence_beside_that_of_the_same_folds():
+    folder = EMBEDDED_JUDGES["embedded-int8"]
+    config, results = (json.loads((folder / name).read_text()) for name in ("config.json", "results.json"))
+    assert config["engine"]["name"] == "torch-int8" and 0.01 < config["engine"]["state_error"] < 0.1
+    for part in ("auroc", "same_question"):
+        own, other = (one["matched"]["correctness"][part]["value"] for one in (results, RESULTS))
+        assert own > other - 0.005
+    assert results["mean"]["auroc"]["value"] > RESULTS["mean"]["auroc"]["value"] - 0.005
+    assert "embedded-int8" in (folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_sibling_gives_the_same_scores_in_any_company(examples, embedded):
+    judge = load_judge("embedded-int8", device="cpu")
+    together = judge(examples[:4])
+    alone = judge(examples[1])
+    assert together[1]["expected"] == pytest.approx(alone["expected"], abs=1e-4)
+    assert alone["expected"]["correctness"] < together[0]["expected"]["correctness"] - 0.2, (
+        "the second's sums are wrong"
+    )
 
 
 def test_the_evidence_has_the_documented_form_and_the_config_its_classes():
@@ -98,6 +120,7 @@ def test_the_default_judge_scores_real_pairs(scored, examples):
     assert all(result["total_score"] == sum(result["scores"][name] for name in COUNTED) for result in results)
     assert judge.model.config.rank_by == "expected_correctness"
     worked = by_kind["right, step by step"]
+    assert by_kind["wrong arithmetic, carried on"]["expected"]["correctness"] < worked["expected"]["correctness"] - 0.4
     assert worked["unfamiliar"] is False and worked["seen"] is False
     for bad in ("unreadable", "off topic", "loses the thread", "answer only", "invents a fact"):
         assert by_kind[bad]["expected"]["correctness"] < worked["expected"]["correctness"] - 0.2
