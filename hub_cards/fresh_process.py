@@ -43,8 +43,9 @@ def scores_on_thin_backbone(model: Any, seed: int = 0) -> list[list[float]]:
     response[:, -RESPONSE_TOKENS:] = 1
     names = model.reading_names
     ids = {name: torch.randint(0, thin.vocab_size, (ROWS, TOKENS)) for name in names}
+    found = {check.pooling: torch.arange(ROWS) % 2 for check in model.checks}
     with torch.inference_mode():
-        output = model(ids, response_mask=dict.fromkeys(names, response))
+        output = model(ids, response_mask=dict.fromkeys(names, response), **found)
     expected: list[list[float]] = output.expected.tolist()
     return expected
 

@@ -67,7 +67,7 @@ def shoot_space(folder: Path, space: Path) -> None:
                 judge_responses(tab, rows[0]["question"], responses)
                 tab.screenshot(path=folder / f"space-{size}.png", full_page=True)
                 tab.get_by_role("tab", name="Judges").click()
-                tab.get_by_text("It does not check a solution").first.wait_for()
+                tab.get_by_text("It checks sums that are written out").first.wait_for()
                 tab.screenshot(path=folder / f"space-judges-{size}.png")
 
 

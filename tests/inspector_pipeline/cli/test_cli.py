@@ -141,9 +141,9 @@ def test_info_of_the_embedded_judge(capsys, monkeypatch):
     wide = capsys.readouterr().out
     assert "".join(out.split()) == "".join(wide.split())
     out = wide
-    assert out.startswith("cannot see    It does not check a solution. Of a right and a wrong")
+    assert out.startswith("cannot see    It checks sums that are written out, not the solution. Of a right and a wrong")
     assert "SmolLM2-135M-Instruct-Q4_1" in out and out.count("surface baseline") == 6
-    assert "of the surest decisions between two answers right, of 10% 0.887, 30% 0.814" in out
+    assert "of the surest decisions between two answers right, of 10% 0.962, 30% 0.915" in out
 
 
 def test_default_names(make_judge):

@@ -164,5 +164,5 @@ def test_a_space_is_driven_in_a_browser(make_judge, tmp_path):
         page = report_of_file(tab, rows)
         assert "Report of pairs.jsonl" in page and "onerror=" not in page.partition('id="data"')[0]
         tab.get_by_role("tab", name="Judges").click()
-        assert "It does not check a solution" in tab.locator("body").inner_text()
+        assert "It checks sums that are written out" in tab.locator("body").inner_text()
         assert tab.evaluate("window.stolen") is None

@@ -249,7 +249,7 @@ def test_the_gallery_has_the_released_judges_figures():
     assert f"correctness {own['auroc']['value']:.3f} (" in judged
     assert f"beside {own['surface']['auroc']['value']:.3f}" in judged
     assert f"{results['matched']['correctness']['same_question']['value']:.3f}" in matched
-    assert "It does not check a solution." in blind
+    assert "It checks sums that are written out, not the solution." in blind
 
 
 def test_a_judge_is_reported_from_its_results(tmp_path, monkeypatch):
@@ -258,7 +258,7 @@ def test_a_judge_is_reported_from_its_results(tmp_path, monkeypatch):
     page = Page((tmp_path / "embedded_report.html").read_text())
     results = json.loads((EMBEDDED_JUDGE / "results.json").read_text())
     assert page.stack == [] and len(page.images) == 3 and not page.scripts
-    assert "It does not check a solution." in page.words
+    assert "It checks sums that are written out, not the solution." in page.words
     mathematics = results["unfamiliar"]["others"]["math_l5_features"].values()
     told = sum(one["rows"] * one["unfamiliar"] for one in mathematics) / sum(one["rows"] for one in mathematics)
     assert f"{100 * told:.1f} %" in page.words and "math_l5_features" not in page.words
