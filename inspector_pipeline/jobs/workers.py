@@ -19,8 +19,8 @@ from ..progress import Progress, Tally
 
 # Pairs a second of as many workers as there are cores, of one core each, over those of one process with all cores. The
 # rule of `default_workers` follows from it: at 1 or less a job is one process. `tests/benchmarks/bench_jobs.py --scale`
-# measures it, on an idle machine; until it was, this is 1. See docs/speed.md.
-WORKERS_GAIN = 1.0
+# measures it, on an idle machine. See docs/speed.md.
+WORKERS_GAIN = 0.95
 
 
 def default_workers(parts: int, cores: int) -> int:
