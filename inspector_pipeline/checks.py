@@ -4,12 +4,12 @@ A check is a feature like any other, a vector of the hidden states' size: ones w
 it is centred, weighed by a probe and explained as they are, and what it weighs comes from the same fit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from .encoded import WRONG_SUMS, Span
+from .encoded import WRONG_SUMS, Finder, Span
 from .sums import wrong_sums
 
 
@@ -17,7 +17,7 @@ def _wrong_sums(response: str) -> list[Span]:
     return [Span(one.start, one.end) for one in wrong_sums(response)]
 
 
-FINDERS: Mapping[str, Callable[[str], list[Span]]] = {WRONG_SUMS: _wrong_sums}  # of each of `encoded.CHECKS`
+FINDERS: Mapping[str, Finder] = {WRONG_SUMS: _wrong_sums}  # of each of `encoded.CHECKS`
 
 
 def check_vectors(found: Sequence[bool] | Tensor, hidden_size: int, device: torch.device | str = "cpu") -> Tensor:

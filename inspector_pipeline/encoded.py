@@ -1,6 +1,6 @@
 """A pair as token ids, and where its texts lie among them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,6 +23,9 @@ class Span(NamedTuple):
         """Return the n positions in its middle."""
         start = self.start + (self.size - n + 1) // 2
         return Span(start, start + n)
+
+
+Finder = Callable[[str], Sequence[Span]]  # where, in characters, a response holds what a check looks for
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .calibration import LevelMap, LevelTensors
-from .checks import check_vectors
+from .checks import FINDERS, check_vectors
 from .configuration_inspector import Aspect, InspectorConfig, unique_features
 from .decisions import PREFERENCE
+from .encoded import Finder
 from .errors import BackboneError
 from .familiarity import Familiarity
 from .features import Feature, read_features
@@ -168,6 +169,10 @@ class JudgeModel(PreTrainedModel):
                 "something was found. The pipeline finds it out; so does collate of encoded pairs."
             )
         return self.decide(features | self.checked({check.pooling: kwargs[check.pooling] for check in self.checks}))
+
+    def finders(self, reading: str) -> dict[str, Finder]:
+        """Return what finds the checks that are read beside a reading, by their names."""
+        return {check.pooling: FINDERS[check.pooling] for check in self.checks if check.reading == reading}
 
     def checked(self, found: Mapping[str, Sequence[bool] | Tensor]) -> dict[Feature, Tensor]:
         """Return what checks found as features: check -> (batch,) in, float32 (batch, hidden) for each out."""

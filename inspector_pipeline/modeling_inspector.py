@@ -17,7 +17,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash
 
 from .backbone import check_backbone, check_shareable, check_sharing, load_backbone, load_tokenizer
-from .checks import FINDERS
 from .configuration_inspector import InspectorConfig
 from .devices import preferred_dtype
 from .errors import BackboneError, JudgeConfigError
@@ -353,9 +352,10 @@ class InspectorReward(InspectorModel):
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
         check_final_norm(model.loaded_backbone)
-        (template,) = model.config.parsed_readings.values()
-        checks = {check.pooling: FINDERS[check.pooling] for check in model.checks}
-        model._conversations = ConversationReader(template, model.load_tokenizer(), model.config.max_length, checks)
+        ((name, template),) = model.config.parsed_readings.items()
+        model._conversations = ConversationReader(
+            template, model.load_tokenizer(), model.config.max_length, model.finders(name)
+        )
         return (model, info) if wants_info else model
 
     def forward(  # type: ignore[override]  # what sequence classifiers take and give

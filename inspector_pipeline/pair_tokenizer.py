@@ -4,7 +4,7 @@ Of a text that is far longer than its judge reads, only what can be left of it i
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, chain, takewhile
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from .bounds import Bounds, Short
-from .encoded import EncodedPair, Place, Places, Span
+from .encoded import EncodedPair, Finder, Place, Places, Span
 from .errors import PairError, ReadingError
 from .template import PairTemplate, Piece
 from .turns import ChatTurns
@@ -54,7 +54,7 @@ class PairTokenizer:
         template: PairTemplate,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-        checks: Mapping[str, Callable[[str], Sequence[Span]]] | None = None,
+        checks: Mapping[str, Finder] | None = None,
     ) -> None:
         """Check that the tokenizer gives offsets and that the maximum length leaves room for a pair.
 
@@ -64,7 +64,7 @@ class PairTokenizer:
             template: The literal strings.
             tokenizer: A fast tokenizer.
             max_length: Upper bound on the tokens of a pair, the template's literals included.
-            checks: Check -> what finds where, in characters, a response holds something (`checks.FINDERS`).
+            checks: Check -> what finds it in a response (`checks.FINDERS`).
 
         Raises:
             ReadingError: The tokenizer is not a fast one, or `max_length` is too small.

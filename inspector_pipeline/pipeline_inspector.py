@@ -13,7 +13,6 @@ from transformers import AutoModel, Pipeline
 from transformers.utils import logging as hf_logging
 
 from .batches import WINDOW_ROWS, windows
-from .checks import FINDERS
 from .encoded import EncodedPair
 from .engine import FeatureReader
 from .errors import BackboneError, PairError
@@ -82,10 +81,9 @@ class InspectorPipeline(Pipeline):
         if self.tokenizer is None:
             self.tokenizer = self.model.load_tokenizer()
         config = self.model.config
-        checks = {check.pooling: FINDERS[check.pooling] for check in self.model.checks}
         self.encode = PairEncoder(
             {
-                name: PairTokenizer(template, self.tokenizer, config.max_length, checks)
+                name: PairTokenizer(template, self.tokenizer, config.max_length, self.model.finders(name))
                 for name, template in config.parsed_readings.items()
             },
             _fact_finder(self.model),

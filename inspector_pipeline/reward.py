@@ -5,7 +5,7 @@ finds is `InspectorReward`. `RewardFunction` scores prompts and completions with
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 
 from .batches import collate
 from .conversation import asked, divided, plain_turns
-from .encoded import EncodedPair, Span
+from .encoded import EncodedPair, Finder, Span
 from .errors import PairError, ReadingError
 from .names import OPTIONAL, PREDICTION, QUESTION, SYSTEM, TOOL, USER
 from .pair_tokenizer import PairTokenizer
@@ -47,7 +47,7 @@ class ConversationReader:
         template: PairTemplate,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-        checks: Mapping[str, Callable[[str], Sequence[Span]]] | None = None,
+        checks: Mapping[str, Finder] | None = None,
     ) -> None:
         """Find the header's and the closing tokens.
 

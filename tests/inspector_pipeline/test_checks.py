@@ -69,6 +69,20 @@ def test_every_door_reads_it_in_any_company(checking):
     assert [result["expected"]["right"] for result in reversed(workers)] == pytest.approx(found, abs=1e-4)
 
 
+def test_a_check_is_looked_for_once_beside_the_reading_that_it_belongs_to(make_judge, tokenizer):
+    plain = PairTemplate.from_template("{question} {prediction}").to_dict()
+    other = aspect("other", [feature(1, "mean", reading="plain")], classes=(0, 1), counts=False)
+    readings = {"chat": chat_reading(tokenizer), "plain": plain}
+    judge = load_judge(make_judge([ASPECTS[0], other], readings, format_version=7), device="cpu")
+    encoded = judge.encode(WRONG)
+    assert len(encoded["chat"].checks[WRONG_SUMS]) == 2 and not encoded["plain"].checks
+    batches = {name: collate([encoded[name]], 0) for name in readings}
+    inputs = {key: {name: batches[name][key] for name in readings} for key in batches["plain"]}
+    with torch.no_grad():
+        output = judge.model(**inputs, wrong_sums=batches["chat"][WRONG_SUMS])
+    assert judge(WRONG)["expected"]["right"] == pytest.approx(float(output.expected[0, 0]), abs=1e-4)
+
+
 def test_a_judge_without_what_a_check_found_refuses(checking):
     judge, _ = checking
     _, batch = values(judge, [WRONG])
