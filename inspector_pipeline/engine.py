@@ -210,7 +210,7 @@ class FeatureReader:
                 (opened if begins else others).append(_Row(number, name, encoded[name]))
         for rows, shared in ((opened, opening), (others, None)):
             tree = self._tree(family, rows, len(shared.ids) if shared else 0, share_prefixes)
-            for one in pack(tree, token_budget(self.backbone.device)):
+            for one in pack(tree, token_budget(self.backbone.device, self.is_int8)):
                 members = [rows[i] for i in one.sequences]
                 self._read_pack(family, one, members, shared, target)
                 self._tell(row.pair for row in members)

@@ -9,12 +9,14 @@ What is left in float32 works token by token, attention apart. Rounding turns it
 layer, so attention must be computed in the same pieces whatever else is in a pass: see `cut_tree` in `prefixes.py`.
 """
 
+import weakref
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .allocation import return_freed_memory
 from .errors import BackboneError
 
 TORCH, TORCH_INT8 = "torch", "torch-int8"
@@ -28,27 +30,69 @@ _SMALLEST = 1e-30  # a scale, for states or weights that are all zero
 _FLOAT32_INTEGERS = 2**24  # up to which float32 holds every whole number
 
 
+class Rounder:
+    """Rounds states to whole numbers, once for maps of one module that read the same ones (queries, keys and values).
+
+    It knows the states by the tensor that they came in; no decoder changes one between two maps that read it.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing rounded."""
+        self._last: tuple[Any, Tensor, Tensor] | None = None
+
+    def __call__(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Round.
+
+        Args:
+            states: float32 (..., features).
+
+        Returns:
+            uint8 (tokens, features), levels above `_ZERO_POINT`, and float32 (tokens, 1), the scale of each token.
+        """
+        last = self._last  # read once: another thread may be at work
+        if last is not None and last[0]() is states:
+            return last[1:]
+        self._last = None  # before more memory is asked for
+        rows = states.reshape(-1, states.shape[-1])
+        largest = torch.maximum(rows.amax(dim=1, keepdim=True), -rows.amin(dim=1, keepdim=True))
+        scale = (largest / STATE_LEVELS).clamp_min(_SMALLEST)
+        shifted = torch.addcmul(rows.new_tensor(_ZERO_POINT + 0.5), rows, scale.reciprocal())
+        levels = shifted.to(torch.uint8)  # cut off, so rounded to the nearest
+        self._last = weakref.ref(states), levels, scale
+        return levels, scale
+
+    def __reduce__(self) -> tuple[type["Rounder"], tuple[()]]:
+        """Copy none of the states."""
+        return Rounder, ()
+
+
 class Int8Linear(nn.Module):
     """A linear map in whole numbers.
 
     Args:
         linear: The map that it stands for, in float32.
+        rounder: Rounds its states; None is one of its own. Shared by maps that may read the same states.
     """
 
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, rounder: Rounder | None = None) -> None:
         """Round the weights."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         scale = (linear.weight.detach().abs().amax(dim=1) / WEIGHT_LEVELS).clamp_min(_SMALLEST)
-        levels = torch.round(linear.weight.detach() / scale[:, None])
-        self.register_buffer("weight", levels.to(torch.int8), persistent=False)
+        levels = torch.round(linear.weight.detach() / scale[:, None]).to(torch.int8)
+        self._packed: Any = None  # in the kernel's own layout, which then is the only one that is kept
+        if levels.device.type == "cpu" and kernel_is_exact():
+            zeros = torch.zeros(self.out_features, dtype=torch.long)
+            self._packed = torch.ops.onednn.qlinear_prepack(levels, None), zeros
+            levels = levels.new_empty(0)
+        self.register_buffer("weight", levels, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach(), persistent=False)
-        self._packed: Any = None
+        self._rounder = rounder or Rounder()
 
     def forward(self, states: Tensor) -> Tensor:
         """Multiply.
@@ -59,22 +103,23 @@ class Int8Linear(nn.Module):
         Returns:
             float32 (..., out_features); not finite where a token's states are not.
         """
-        rows = states.reshape(-1, self.in_features)
-        low, high = torch.aminmax(rows, dim=1, keepdim=True)
-        scale = (torch.maximum(high, -low) / STATE_LEVELS).clamp_min(_SMALLEST)
-        shifted = torch.addcmul(rows.new_tensor(_ZERO_POINT + 0.5), rows, scale.reciprocal())
-        products = self._products(shifted.to(torch.uint8))  # cut off, so rounded to the nearest
-        values = products.mul_(scale)
+        levels, scale = self._rounder(states)
+        values = self._products(levels).mul_(scale)
         if self.bias is not None:
             values.add_(self.bias)
         return values.view(*states.shape[:-1], self.out_features)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Int8Linear":
+        """Share the weights, which nothing changes, and of which the kernel's own layout cannot be copied."""
+        other = Int8Linear.__new__(Int8Linear)
+        other.__dict__.update(self.__dict__)
+        other._buffers = dict(self._buffers)
+        memo[id(self)] = other
+        return other
+
     def _products(self, shifted: Tensor) -> Tensor:
         """Return products with the weights, in their scale: float32 (tokens, out_features)."""
-        if shifted.device.type == "cpu" and kernel_is_exact():
-            if self._packed is None:
-                zeros = torch.zeros(self.out_features, dtype=torch.long)
-                self._packed = torch.ops.onednn.qlinear_prepack(self.weight, None), zeros
+        if self._packed is not None:
             return _multiply(shifted, self._packed, self.scale)
         fits = self.in_features * STATE_LEVELS * WEIGHT_LEVELS < _FLOAT32_INTEGERS
         dtype = torch.float32 if fits else torch.float64
@@ -128,8 +173,12 @@ def round_linears(layers: nn.Module) -> None:
             f"The engine {TORCH_INT8} expects linear maps in float32 in the backbone's layers, but got {what}. Use "
             f"the engine {TORCH}."
         )
-    for owner, name, child in found:
-        setattr(owner, name, Int8Linear(child))
+    rounder = Rounder()
+    while found:  # each map's floats are freed before the next one is rounded
+        owner, name, child = found.pop()
+        setattr(owner, name, Int8Linear(child, rounder))
+        del child
+    return_freed_memory()
 
 
 def is_int8(backbone: nn.Module) -> bool:

@@ -50,8 +50,8 @@ def load_judge(
             fitted in; None takes this project's own, with a warning.
         backbone: Of a folder of classifiers: another Hub id or folder of the backbone than they name.
         **kwargs: `device`, `batch_size`, `num_workers` for the pipeline; others (dtype, device_map, revision, token,
-            share_backbone_with, ...) for `InspectorModel.from_pretrained`. The dtype is the device's fastest where none
-            is given.
+            share_backbone_with, ...) for `InspectorModel.from_pretrained`. The dtype is bfloat16 on a GPU that has
+            it, else float32, where none is given.
 
     Returns:
         The judge's pipeline.

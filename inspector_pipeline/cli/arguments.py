@@ -123,7 +123,7 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
     """Add how a judge is loaded, and of classifiers --rubrics and --backbone."""
     parser.add_argument("--revision", metavar="NAME", help="commit, branch or tag of a judge on the Hub (main)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the first accelerator, else cpu)")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: what the device is fastest in")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU that has it, else float32")
     engine = "another arithmetic than the judge was fitted in: scores change (default: the judge's own)"
     parser.add_argument("--engine", choices=("torch", "torch-int8"), help=engine)
     rubrics = "of classifiers: probing set, or JSON, with the rubrics that they were fitted in (this project's own)"

@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cpus", type=float, default=1.0, help="CPUs of each (1)")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each (0)")
     parser.add_argument("--device", help="where each scores (default: the first accelerator, else cpu)")
-    parser.add_argument("--dtype", help="default: what the device is fastest in")
+    parser.add_argument("--dtype", help="default: bfloat16 on a GPU that has it, else float32")
     parser.add_argument("--engine", choices=("torch", "torch-int8"), help="default: the judge's own")
     parser.add_argument("--address", help="a cluster's address (default: the cluster of this machine, or a new one)")
     args = parser.parse_args(argv)

@@ -23,7 +23,8 @@ from transformers import (
 from transformers.models.bert import BertConfig
 from transformers.models.falcon_h1.modeling_falcon_h1 import FalconH1PreTrainedModel
 
-from inspector_pipeline import BackboneError, Feature, InspectorModel, load_judge
+from inspector_pipeline import BackboneError, Feature, InspectorModel, load_judge, modeling_inspector
+from inspector_pipeline.api import load as load_module
 from inspector_pipeline.backbone import load_backbone
 from inspector_pipeline.devices import preferred_dtype
 from inspector_pipeline.features import read_features
@@ -162,30 +163,26 @@ def test_weights_that_are_missing_are_refused(full_model, tmp_path):
         load_backbone(str(tmp_path), depth=2)
 
 
-@pytest.mark.parametrize(
-    ("able", "expected"),
-    [
-        ({}, torch.float32),
-        ({"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, torch.bfloat16),
-        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, torch.float32),
-        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, torch.bfloat16),
-    ],
-)
-def test_a_cpu_computes_in_what_it_is_fastest_in(able, expected, monkeypatch):
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_a_cpu_computes_in_float32_and_a_gpu_in_bfloat16_where_it_has_it(has_bfloat16, monkeypatch):
+    able = {"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel Xeon"}  # faster, but scores would be others
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert preferred_dtype("cpu") == expected
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    assert preferred_dtype("cpu") == preferred_dtype("mps") == torch.float32
+    assert preferred_dtype("cuda") == (torch.bfloat16 if has_bfloat16 else torch.float32)
 
 
 def test_the_hardware_decides_where_no_dtype_is_given(judge, tmp_path, monkeypatch):
     judge.model.to(torch.float32)
     judge.save_pretrained(tmp_path / "judge")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    for module in (load_module, modeling_inspector):
+        monkeypatch.setattr(module, "preferred_dtype", lambda *_: torch.bfloat16)
     assert load_judge(tmp_path / "judge", device="cpu").model.dtype == torch.bfloat16
     assert load_judge(tmp_path / "judge", device="cpu", dtype="stored").model.dtype == torch.float32
     assert load_judge(tmp_path / "judge", device="cpu", dtype=torch.float16).model.dtype == torch.float16
     assert InspectorModel.from_pretrained(tmp_path / "judge", dtype="auto").dtype == torch.bfloat16
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    assert InspectorModel.from_pretrained(tmp_path / "judge").dtype == torch.float32
+    monkeypatch.undo()
+    assert load_judge(tmp_path / "judge", device="cpu").model.dtype == torch.float32
 
 
 def test_a_fused_judge_has_what_its_backbone_computes(tokenizer, tmp_path, monkeypatch):

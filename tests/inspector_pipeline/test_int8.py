@@ -1,6 +1,9 @@
 """The engine of whole numbers: exact products, and scores that no company changes."""
 
+import copy
 import json
+import pickle
+import weakref
 
 import pytest
 import torch
@@ -15,7 +18,15 @@ from inspector_pipeline import int8 as int8_module
 from inspector_pipeline.api.export import exported_feature
 from inspector_pipeline.errors import BackboneError, DataFileError, JudgeConfigError
 from inspector_pipeline.features import Feature
-from inspector_pipeline.int8 import ENGINE_SETTINGS, STATE_LEVELS, WEIGHT_LEVELS, Int8Linear, is_int8, round_linears
+from inspector_pipeline.int8 import (
+    ENGINE_SETTINGS,
+    STATE_LEVELS,
+    WEIGHT_LEVELS,
+    Int8Linear,
+    Rounder,
+    is_int8,
+    round_linears,
+)
 from inspector_pipeline.prefixes import cut_tree
 
 QUESTION = "A farmer has 12 cows, buys 5 more cows, and sells 3 of them to his neighbour. How many cows has he now? "
@@ -67,6 +78,23 @@ def test_states_that_are_not_finite_stay_so():
     found = Int8Linear(nn.Linear(8, 16))(states)
     assert not found[:2].isfinite().any()
     assert found[2].isfinite().all()
+
+
+def test_states_are_rounded_once_for_maps_that_read_the_same_and_anew_for_others(monkeypatch):
+    shared, states, others = Rounder(), torch.randn(5, 8), torch.randn(5, 8)
+    one, other = (Int8Linear(nn.Linear(8, 16), shared) for _ in range(2))
+    assert shared(states)[0] is shared(states)[0]
+    assert shared(states)[0] is not shared(states.clone())[0]
+    for map_, values in ((one, states), (other, states), (one, others), (other, others), (one, states)):
+        assert map_(values).equal(copy.deepcopy(map_)(values.clone()))
+    assert pickle.loads(pickle.dumps(shared))._last is copy.deepcopy(shared)._last is None
+    layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+    round_linears(layers)
+    assert layers[0]._rounder is layers[1]._rounder
+    freed = weakref.ref(states)
+    shared(others)
+    del states, values
+    assert freed() is None  # no states are kept alive
 
 
 def test_a_kernel_that_overflows_or_is_not_there_is_found_out(monkeypatch):

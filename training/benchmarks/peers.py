@@ -10,10 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from model2vec import StaticModel
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from transformers import AutoModelForSequenceClassification, BertConfig, ModernBertConfig, Qwen3Config, pipeline
 
 from .inputs import Inputs
@@ -84,6 +80,12 @@ def _text_classifier(inputs: Inputs, name: str) -> Callable[[list[str]], Any]:
 
 
 def _regression(inputs: Inputs, name: str, texts: list[str]) -> Callable[[list[str]], Any]:
+    # here, and not above: what they take is no memory of the other cases
+    from model2vec import StaticModel
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     labels = [i % 2 for i in range(len(texts))]
     if name == "tfidf":
         model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression())

@@ -14,6 +14,7 @@ import yaml
 from inspector_cli.printable import log_to_terminal, printable
 from jsonargparse import ArgumentError, ArgumentParser
 
+from inspector_pipeline.allocation import keep_freed_memory
 from inspector_pipeline.errors import DataFileError, InspectorError
 
 from .arguments import show_help, translated
@@ -92,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_refusal(f"python -m {FOLDER.name}", f"expects a stage of {', '.join(STAGES)}, but got {asked!r}"))
     else:
         stage = import_stage(name)
+        keep_freed_memory()
         run(lambda: stage.run(parse(stage.Config, stage.__doc__, name, rest)))
 
 

@@ -38,7 +38,7 @@ class Config:
         rubrics: Of classifiers: what they are read in, a probing set, JSON of readings or `own`.
         backbone: Of classifiers: another Hub id or folder of the backbone than they name.
         device: Where it runs; the first accelerator, else the CPU, by default.
-        dtype: Of the backbone's computation; what the device is fastest in by default.
+        dtype: Of the backbone's computation; by default bfloat16 on a GPU that has it, else float32.
     """
 
     input: str
