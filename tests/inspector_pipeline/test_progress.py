@@ -75,7 +75,7 @@ def test_a_list_of_pairs_moves_with_each_pass(make_judge, monkeypatch):
     judge = load_judge(make_judge([aspect("a", [feature(1)])], max_length=96), device="cpu")
     seen = []
     monkeypatch.setattr(Progress, "moved", lambda bar, tokens: seen.append((bar.tallies[0].done, tokens)))
-    monkeypatch.setattr("inspector_pipeline.engine.token_budget", lambda _: 100)
+    monkeypatch.setattr("inspector_pipeline.engine.token_budget", lambda *_: 100)
     pairs = [{"question": f"What is {i}?", "prediction": "no " * (i + 1)} for i in range(30)]
     judge(pairs, batch_size=15)
     assert len(seen) > 12 and [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[-1][0] == 30

@@ -122,8 +122,9 @@ def between_generators(
     error = judged - slope * true
     error = error - error.mean()
     sd = _spread(lambda of: _weighted_squares(outcome, design, variance + of), df, float(np.var(judged)) + 1e-12)
-    reach = stats.t.ppf(0.975, df) * np.sqrt(np.sum(error**2) / df / np.sum((true - true.mean()) ** 2))
-    if not of_generators:
+    if of_generators:
+        reach = stats.t.ppf(0.975, df) * np.sqrt(np.sum(error**2) / df / np.sum((true - true.mean()) ** 2))
+    else:  # whose labels may be alike to the last digit
         reach = 1.96 * _within_slope(found)[1]
     middle = np.array([score.mean(), label.mean()])
     return {
