@@ -17,6 +17,7 @@ from ..devices import token_budget
 from ..errors import DataFileError
 from ..files.disk import json_text
 from ..files.tables import Source
+from ..int8 import is_int8
 from ..pipeline_inspector import InspectorPipeline
 from .input import Survey
 from .output import BusyFileError, Parts, whole_file
@@ -45,6 +46,7 @@ def job_manifest(
     """
     settings = {key: value for key, value in asdict(job).items() if key not in NOT_SETTINGS}
     settings = {key: value for key, value in settings.items() if value or key not in ADDED_SETTINGS}
+    budget = token_budget(judge.model.device, is_int8(judge.model.loaded_backbone))
     return {
         "format": 1,
         "judge": judge_fingerprint(judge),
@@ -52,7 +54,7 @@ def job_manifest(
         "rows": survey.rows,
         "columns_as_json": list(survey.as_json),
         "columns": columns and list(columns),
-        "settings": {**settings, "window_rows": WINDOW_ROWS, "token_budget": token_budget(judge.model.device)},
+        "settings": {**settings, "window_rows": WINDOW_ROWS, "token_budget": budget},
         "versions": {name: version(name) for name in PACKAGES},
         "threads": torch.get_num_threads() if judge.device.type == "cpu" else None,
     }
