@@ -6,7 +6,8 @@
 A check by hand, no part of the tests. The words behind -- are those of `python -m training make_judge`, but for
 --variables.work. A first run into work/killed/whole is timed; a second into work/killed/killed gets SIGKILL at --kills
 random moments of that time, and then runs to its end. Every file of the two folders is compared: JSON and JSON lines
-within 1e-3 and but for what holds seconds, tables and tensors alike; pictures and manifests are only asked to be there.
+within 1e-3 and but for what holds seconds, tables and tensors alike; pictures, manifests and classifiers (which hold the
+seconds of their search, and whose numbers are in the judge that is made of them) are only asked to be there.
 Prints JSON with the seconds, the moments of the kills, the most memory, and what differs.
 """
 
@@ -24,7 +25,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 TIMED = ("seconds", "seconds_of_all_folds", "seconds_per_pair", "machine", "threads", "versions", "outputs", "inputs")
-SKIPPED = (".png", ".md", ".log", ".lock")
+SKIPPED = (".png", ".md", ".log", ".lock", ".pkl", ".skops")
 OF_A_RUN = ("manifest", "cost", "stats")  # in the names of files that say what a run took, and how
 TOLERANCE = 1e-3
 
@@ -70,8 +71,8 @@ def read(path):
     if path.suffix == ".safetensors":
         return {name: tensor for name, tensor in load_file(path).items()}
     if path.suffix in (".json", ".jsonl"):
-        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-        return [json.loads(line) for line in lines]
+        text = path.read_text()
+        return [json.loads(line) for line in (text.split("\n") if path.suffix == ".jsonl" else [text]) if line]
     return path.read_bytes()
 
 
