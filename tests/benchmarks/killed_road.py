@@ -6,8 +6,8 @@
 A check by hand, no part of the tests. The words behind -- are those of `python -m training make_judge`, but for
 --variables.work. A first run into work/killed/whole is timed; a second into work/killed/killed gets SIGKILL at --kills
 random moments of that time, and then runs to its end. Every file of the two folders is compared: JSON and JSON lines
-within 1e-3 and but for what holds seconds, tables and tensors alike; pictures, manifests and classifiers (which hold the
-seconds of their search, and whose numbers are in the judge that is made of them) are only asked to be there.
+within 1e-3 and but for what holds seconds, tables and tensors alike; pictures, manifests and classifiers (which hold
+the seconds of their search, and whose numbers are in the judge that is made of them) are only asked to be there.
 Prints JSON with the seconds, the moments of the kills, the most memory, and what differs.
 """
 
