@@ -97,7 +97,7 @@ def main(folder):
     assert means.keys() == expected.keys()
     apart = max(abs(means[name] - expected[name]) for name in means)
     apart_pushed = max(abs(a[name] - b[name]) for a, b in zip(pushed, ours, strict=True) for name in b)
-    listed = subprocess.run([python, "-m", "pip", "list", "--format", "json"], stdout=subprocess.PIPE, check=True)
+    listed = subprocess.run([python, "-I", "-m", "pip", "list", "--format", "json"], stdout=subprocess.PIPE, check=True)
     there = {one["name"]: one["version"] for one in json.loads(listed.stdout)}
     names = ("torch", "transformers", "evaluate", "gradio")
     told = {"space": means, "apart": apart, "pushed": pushed, "apart_pushed": apart_pushed}
