@@ -220,6 +220,8 @@ def train_student(
     trainer = make_trainer(loaded, rows, prompt, config, seed, folder / "checkpoints")
     with old_names_allowed():
         found = trainer.train()
+        for adapters in trainer.model.peft_config.values():  # a set, whose order is another one in every process
+            adapters.target_modules = sorted(adapters.target_modules)
         trainer.model.save_pretrained(str(folder))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     state, n_held_out = trainer.state, config.n_held_out(len(rows))

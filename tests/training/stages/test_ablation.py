@@ -151,7 +151,7 @@ def test_the_loss_covers_the_response_and_its_end_alone(model, tokenizer, tmp_pa
 
 def test_only_adapters_are_trained_and_the_best_epoch_is_kept(model, tmp_path):
     rows = scored_rows(12)
-    config = StudentConfig(**FAST | {"validation": 0.25}, epochs=4)
+    config = StudentConfig(**FAST | {"validation": 0.25, "modules": ALL_MAPS}, epochs=4)
     with student(model, LOCAL) as loaded:
         before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
         summary = train_student(loaded, rows, PROMPT, config, 1, tmp_path / "adapter")
@@ -162,6 +162,8 @@ def test_only_adapters_are_trained_and_the_best_epoch_is_kept(model, tmp_path):
     assert summary["steps"] == config.n_steps(12) == 4 * 3 and summary["kept_step"] in (3, 6, 9, 12)
     assert math.isfinite(summary["validation_loss"]) and summary["train_loss"] > 0
     assert sorted(os.listdir(tmp_path / "adapter")) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    maps = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["target_modules"]
+    assert maps == sorted(ALL_MAPS), "in one order, whatever a process's hashes are"
 
 
 def test_what_the_best_rows_teach_shows_in_the_test(config):
