@@ -9,8 +9,6 @@ import os
 import sys
 from typing import Any
 
-import torch
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _KEPT_BYTES = 256 * 2**20  # freed memory that is not handed back
 _LARGEST_BYTES = 32 * 2**20  # of a block that is taken from it; glibc allows no more
@@ -29,16 +27,6 @@ def keep_freed_memory() -> bool:
     mallopt = None if any(name in os.environ for name in _OWN_SETTINGS) else _of_glibc("mallopt")
     settings = ((_M_MMAP_THRESHOLD, _LARGEST_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES))
     return mallopt is not None and all(mallopt(name, size) == 1 for name, size in settings)
-
-
-def load_in_turn() -> None:
-    """Let transformers load one tensor after the other in this process, where there is no accelerator.
-
-    Loading several at a time gains nothing on a CPU, and takes .17 GB more for a backbone of 135M parameters, now and
-    then. The environment's own word stays.
-    """
-    if not torch.accelerator.is_available():
-        os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 
 
 def return_freed_memory() -> None:

@@ -38,12 +38,11 @@ def check_judge_options(args: argparse.Namespace) -> None:
 
 def load(args: argparse.Namespace) -> Any:
     """Load the judge, by `judge` and those of the options of `add_judge_options` that were given."""
-    from inspector_pipeline.allocation import keep_freed_memory, load_in_turn
+    from inspector_pipeline.allocation import keep_freed_memory
     from inspector_pipeline.api.load import load_judge
 
     named = ("device", "dtype", "engine", "revision", "rubrics", "backbone")
     options = {name: getattr(args, name) for name in named if getattr(args, name)}
-    load_in_turn()
     with loading(args.judge):
         judge = load_judge(args.judge, **options)
     keep_freed_memory()

@@ -5,10 +5,9 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from inspector_pipeline import allocation
-from inspector_pipeline.allocation import keep_freed_memory, load_in_turn, return_freed_memory
+from inspector_pipeline.allocation import keep_freed_memory, return_freed_memory
 
 OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
@@ -39,18 +38,6 @@ def test_where_the_c_library_has_no_such_function_nothing_is_done(monkeypatch):
     monkeypatch.setattr(allocation.sys, "platform", "darwin")
     assert not keep_freed_memory()
     return_freed_memory()
-
-
-@pytest.mark.parametrize(
-    ("has_accelerator", "said", "expected"), [(False, None, "1"), (False, "0", "0"), (True, None, None)]
-)
-def test_weights_are_loaded_in_turn_where_there_is_no_accelerator(has_accelerator, said, expected, monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_accelerator)
-    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", said or "")
-    if said is None:
-        monkeypatch.delenv("HF_DEACTIVATE_ASYNC_LOAD")
-    load_in_turn()
-    assert os.environ.get("HF_DEACTIVATE_ASYNC_LOAD") == expected
 
 
 def test_freed_memory_is_given_back(asked):

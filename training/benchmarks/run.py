@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as hf_logging
 
-from inspector_pipeline.allocation import keep_freed_memory, load_in_turn
+from inspector_pipeline.allocation import keep_freed_memory
 from inspector_pipeline.api.load import ASSETS, judge_name
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.files.disk import file_sha256, json_text, write_atomically
@@ -173,7 +173,6 @@ def _cores() -> int:
 def main() -> None:
     """Read the case, run it, write its JSON."""
     keep_freed_memory()
-    load_in_turn()
     hf_logging.disable_progress_bar()
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(spec["threads"])
