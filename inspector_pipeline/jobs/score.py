@@ -177,8 +177,8 @@ class _Run:
         missing = [name for name in self.input.key_columns.values() if name not in columns]
         if missing and not is_text:
             raise SettingsError(
-                f"The input expects the column {missing[0]!r}, but has {', '.join(columns)}. Name it by --column "
-                "question=... or --column prediction=...."
+                f"{self.job.input} expects the column {missing[0]!r}, but has {', '.join(columns)}. Name it by "
+                "--column question=... or --column prediction=...."
             )
         for one in schema:
             if self.format == "parquet" and not is_parquet(one.type):
