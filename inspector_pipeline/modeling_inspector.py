@@ -79,7 +79,7 @@ class InspectorModel(JudgeModel):
                 its probes were fitted; another one gives other scores, and is warned of. What `torch-int8` leaves to
                 floating point is float32, whatever the dtype.
             **kwargs: For `PreTrainedModel.from_pretrained` (dtype, device_map, revision, token, ...). A dtype of
-                "auto", the default, is what the hardware is best at (`preferred_dtype`); "stored" is that of the
+                "auto", the default, is bfloat16 on a GPU that has it, else float32; "stored" is that of the
                 judge's files.
 
         Returns:

@@ -86,7 +86,7 @@ def told(counts: Mapping[str, Any], rows: int, output: str | None) -> str | None
     parts = []
     if counts.get(UNFAMILIAR):
         reasons = Counter(counts["unfamiliar_reasons"]).most_common()
-        named = ", ".join(f"{number} x '{reason}'" for reason, number in reasons[:COMMONEST])
+        named = ", ".join(f'{number} x "{reason}"' for reason, number in reasons[:COMMONEST])
         more = ", ..." if len(reasons) > COMMONEST else ""
         parts.append(f"{counts[UNFAMILIAR]} of {rows} pairs are unlike what the judge was fitted on ({named}{more})")
     if counts.get(SEEN):

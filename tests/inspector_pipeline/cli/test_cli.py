@@ -223,7 +223,7 @@ def test_the_best_share_and_the_table_are_by_what_the_judge_ranks_by(make_judge,
     assert score(source, "--judge", judge, "--output", target, "--format", "table") == 0
     out, err = capsys.readouterr()
     assert "? unlike what the judge was fitted on" in out
-    assert "1 of 3 pairs are unlike what the judge was fitted on (1 x 'says Lena in … letters, at most 3')" in err
+    assert '1 of 3 pairs are unlike what the judge was fitted on (1 x "says Lena in … letters, at most 3")' in err
     assert f"inspector filter {target} --drop-unfamiliar" in err
 
 

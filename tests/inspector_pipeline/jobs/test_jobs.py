@@ -421,7 +421,7 @@ def test_unfamiliar_and_seen_rows_are_counted_and_the_next_command_is_named(fold
     for more in ([], ["--prefix", "x_", "--output-format", "parquet"]):
         assert main([*command, *more]) == 0
         told = capsys.readouterr().err
-        assert "3 of 8 pairs are unlike what the judge was fitted on (3 x 'says odd in … letters, at most 3')" in told
+        assert '3 of 8 pairs are unlike what the judge was fitted on (3 x "says odd in … letters, at most 3")' in told
         assert "2 of 8 pairs ask what the judge was fitted on" in told
         assert f"inspector filter {out}/ --drop-unfamiliar" in told
         summary = json.loads((out / "_summary.json").read_text())

@@ -92,12 +92,12 @@ def test_what_is_told_names_the_commonest_reasons_and_the_next_command():
     reasons = {"a": 1, "b": 4, "c": 2, "d": 3}
     said = told({"unfamiliar": 10, "unfamiliar_reasons": reasons, "seen": 2}, 20, "out put")
     assert COMMONEST == 3 and said == (
-        "10 of 20 pairs are unlike what the judge was fitted on (4 x 'b', 3 x 'd', 2 x 'c', ...); 2 of 20 pairs ask "
+        '10 of 20 pairs are unlike what the judge was fitted on (4 x "b", 3 x "d", 2 x "c", ...); 2 of 20 pairs ask '
         "what the judge was fitted on, so it knows them too well; leave the unlike ones out: inspector "
         "filter 'out put' --drop-unfamiliar"
     )
     del reasons["a"]
-    assert "2 x 'c')" in told({"unfamiliar": 9, "unfamiliar_reasons": reasons}, 20, None) and "filter" not in told(
+    assert '2 x "c")' in told({"unfamiliar": 9, "unfamiliar_reasons": reasons}, 20, None) and "filter" not in told(
         {"unfamiliar": 9, "unfamiliar_reasons": reasons}, 20, None
     )
     assert told({"drift": {"characters": {}, "levels": {}}}, 1, None) is None
