@@ -17,10 +17,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from inspector_pipeline.api.load import EXAMPLES, judge_name, load_judge
 from inspector_pipeline.backbone import backbone_location
 from inspector_pipeline.configuration_inspector import InspectorConfig
-from inspector_pipeline.devices import TOKEN_BUDGET
+from inspector_pipeline.devices import token_budget
 from inspector_pipeline.errors import DataFileError
 from inspector_pipeline.features import Feature
 from inspector_pipeline.heads import probe_key
+from inspector_pipeline.int8 import is_int8
 from inspector_pipeline.modeling_inspector import InspectorModel
 from inspector_pipeline.pair_tokenizer import PairTokenizer
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
@@ -231,11 +232,10 @@ def _standardisation(inputs: Inputs, model: InspectorModel) -> tuple[Tensor, Ten
     return stacked.mean(dim=1), spread.clamp_min(1e-3 * spread.amax(dim=1, keepdim=True)).clamp_min(1e-6)
 
 
-def work_of(
-    inputs: Inputs, loaded: InspectorPipeline, pairs: list[Pair], dtype: str, budget: int = TOKEN_BUDGET
-) -> Work:
+def work_of(inputs: Inputs, loaded: InspectorPipeline, pairs: list[Pair], dtype: str) -> Work:
     """Count what scoring some pairs takes: every reading to its own deepest layer, at least one."""
     backbone: PreTrainedModel = loaded.model.backbone
+    budget = token_budget(loaded.device, is_int8(backbone))
     shape = LayerShape.of(backbone.config)
     features = [feature for aspect in loaded.model.aspects for feature in aspect.features]
     encoded = [loaded.encode(pair) for pair in pairs]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from inspector_pipeline.devices import token_budget
 from inspector_pipeline.errors import SettingsError
 from inspector_pipeline.pipeline_inspector import InspectorPipeline
 
@@ -51,7 +50,7 @@ def device(inputs: Inputs, dtype: str, length: int, responses: int = 1) -> Measu
     name = str(inputs.config.device)
     loaded = inputs.load_judge(dtype, device=name)
     pairs = list(islice(_pairs(inputs, length, responses), max(responses, inputs.config.device_tokens // length)))
-    work = work_of(inputs, loaded, pairs, dtype, token_budget(loaded.device))
+    work = work_of(inputs, loaded, pairs, dtype)
     return measure(
         lambda: loaded(pairs),
         work,
