@@ -43,6 +43,8 @@ class TrainingConfig:
         pass_tokens: Upper bound on the tokens of one pass, padding included: a step's pairs run in as many passes of
             like many pairs as that takes for the longest, and their gradients add up; so it bounds the memory and, but
             for dropout, changes nothing else. A single longer pair is a pass of its own.
+        bf16: Whether passes compute in bfloat16 (autocast); weights, gradients of weights and steps stay float32, and
+            predictions are made in it.
         seed: Of the order of pairs, of fresh adapters and of dropout.
     """
 
@@ -53,6 +55,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     warmup: float = 0.1
     pass_tokens: int = 2048
+    bf16: bool = False
     seed: int = 731
 
     def __post_init__(self) -> None:
@@ -88,6 +91,7 @@ class TrainingConfig:
             warmup_steps=int(self.warmup * n_steps),  # rounded down, so that a step is taken at the full height
             max_grad_norm=1.0,
             use_cpu=not torch.cuda.is_available(),
+            bf16=self.bf16,
             seed=self.seed,
             save_strategy="no",
             logging_strategy="no",
@@ -173,7 +177,9 @@ def train(model: PairClassifier, encoded: Sequence[EncodedPair], labels: Labels,
             compute_loss_func=mean_loss,
         )
         trainer.remove_callback(PrinterCallback)
-        return int(trainer.train().global_step)
+        steps = int(trainer.train().global_step)
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # else it would stay in bfloat16 to predict
+        return steps
 
 
 def predict(model: PairClassifier, encoded: Sequence[EncodedPair]) -> list[Array]:

@@ -135,6 +135,19 @@ def test_training_takes_the_steps_of_adamw_on_labelled_pairs_alone(capsys):
     assert not torch.equal(ours.body.table.weight[1], STATES[1])
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_passes_compute_in_bfloat16_where_asked_and_weights_and_predictions_stay_float32(bf16):
+    labels, seen = labels_of({"a": 2}, {"a": 4}, {"a": 2}, {"a": 4}), []
+    model = PairClassifier(Body(), "mean", [2])
+    model.heads.register_forward_hook(lambda _map, _states, logits: seen.append(logits.dtype))
+    assert train(model, PAIRS, labels, TrainingConfig(epochs=2, batch_size=2, bf16=bf16)) == 4
+    assert set(seen) == {torch.bfloat16 if bf16 else torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32} and model.heads.weight.any()
+    seen.clear()
+    predict(model, PAIRS)
+    assert seen == [torch.float32]
+
+
 def test_predictions_are_in_the_pairs_order_and_without_dropout():
     model = PairClassifier(Body(), "last", [2, 3])
     with torch.no_grad():
