@@ -21,6 +21,7 @@ from .evidence import LAGER_PAPER, PAPER, PAPER_URL, DataSource, Intervals, comp
 from .markdown import Markdown
 from .measured import (
     calibration_table,
+    compared_table,
     degenerate_table,
     matched_table,
     ranking_table,
@@ -218,6 +219,12 @@ class JudgeCard:
         """A table: what it tells of right and wrong answers to one question; none where that was not measured."""
         part = self.results.get("matched")
         return matched_table(part) if part else None
+
+    @property
+    def compared(self) -> Markdown | None:
+        """A table: what other methods tell of such answers in the same folds; none where that was not measured."""
+        part = self.results.get("compared")
+        return compared_table(part) if part else None
 
     @property
     def unseen(self) -> Markdown | None:

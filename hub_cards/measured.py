@@ -69,6 +69,36 @@ def matched_table(part: Part) -> Markdown:
     return Markdown("\n".join(lines))
 
 
+def compared_table(part: Part) -> Markdown:
+    """Write the part `compared` of results.json: methods in the same folds on answers to one question.
+
+    The best by AUROC stands first.
+
+    Args:
+        part: `judge`, the method that the others are compared with; `methods`: name -> `description` and `folds`;
+            `aspects`: aspect -> `all`, `seen` and `unseen`, of generators -> method -> `n_rows`, `auroc` and
+            `same_question` with intervals, and but for the judge's its paired `gain_of_judge`.
+    """
+    head = f"gain of {words(part['judge'])} over it"
+    lines = [f"| aspect | generators | method | answers | AUROC | same question | {head} | in same question |"]
+    lines.append("|---" * 8 + "|")
+    for aspect, parts in part["aspects"].items():
+        for generators, found in parts.items():
+            for name in sorted(
+                found.keys() - {"majority"}, key=lambda name: (-(found[name]["auroc"]["value"] or 0), name)
+            ):
+                own, gains = found[name], found[name].get("gain_of_judge", {})
+                figures = (_shown(of.get(key)) for of in (own, gains) for key in ("auroc", "same_question"))
+                cells = (words(aspect), generators, words(name), str(own["n_rows"]), *figures)
+                lines.append(f"| {' | '.join(cells)} |")
+    told = (
+        f"- {words(name)}: {words(one['description'])} ({one['folds']} folds)"
+        for name, one in part["methods"].items()
+        if name != "majority"
+    )
+    return Markdown("\n".join([*lines, "", *told]))
+
+
 def unseen_table(part: Part) -> Markdown:
     """Write the part `unseen_generators` of results.json: AUROC on generators that no fit saw, beside others.
 

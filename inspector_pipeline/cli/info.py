@@ -93,6 +93,7 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
         *lines,
         *_measured(results),
         *_matched(results.get("matched", {})),
+        *_compared(results.get("compared")),
         *_calibrated(config, results.get("calibration")),
         *_degenerate(results.get("degenerate")),
         *_use(results.get("use")),
@@ -115,7 +116,7 @@ def _evidence(entry: dict[str, Any] | None) -> str:
 
 def _measured(results: dict[str, Any]) -> list[tuple[str, str]]:
     """Say on which days its evidence was measured, as far as it keeps them."""
-    parts = [results.get(name) for name in ("protocol", "degenerate", "use", "ranking", "calibration")]
+    parts = [results.get(name) for name in ("protocol", "compared", "degenerate", "use", "ranking", "calibration")]
     parts += (results.get("trust") or {}).values()
     dates = sorted({part["date"] for part in parts if part and "date" in part})
     return [("measured", ", ".join(dates))] if dates else []
@@ -134,6 +135,18 @@ def _matched(part: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{between['sd']['value']:.3g} (its score rises by {between['slope']['value']:.3g} a unit of the label)"
             )
             lines.append(("", f"{name}: error between {between['n_generators']} generators, standard deviation {sd}"))
+    return lines
+
+
+def _compared(part: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say what other methods tell of answers to one question in the same folds."""
+    lines = []
+    for name, found in (part or {}).get("aspects", {}).items():
+        lines.append(("same folds", f"{name}: AUROC / same question of answers to one question"))
+        for generators, methods in found.items():
+            figures = {name: [_figure(own[key]) for key in ("auroc", "same_question")] for name, own in methods.items()}
+            told = [f"{name} {' / '.join(own)}" for name, own in figures.items() if name != "majority"]
+            lines.append(("", f"{generators} generators: {', '.join(told)}"))
     return lines
 
 

@@ -367,7 +367,14 @@ def test_what_was_measured_with_a_judge_stands_on_its_card_and_in_info():
     use |= {"same_question": {"judge": interval(0.75)}, "surest": {"0.1": interval(0.9)}}
     use["hill_climbing"] = {"n": 7, "n_edits": 200, "reached": interval(0.125)}
     use["date"] = "2026-11-30"
-    results = {**full_results(), "degenerate": degenerate, "use": use}
+    unknown = dict.fromkeys(("value", "low", "high"))
+    theirs = {"n_rows": 8, "auroc": interval(0.75), "same_question": unknown}
+    theirs["gain_of_judge"] = {"auroc": interval(-0.125), "same_question": unknown}
+    ours = {"n_rows": 90, "auroc": interval(0.625), "same_question": interval(0.5)}
+    found = {"all": {"probes": ours, "lora": theirs, "majority": ours}}
+    methods = {name: {"description": f"some {name}", "folds": n} for name, n in (("probes", 5), ("lora", 1))}
+    compared = {"judge": "probes", "folds": 5, "generator_groups": 3, "methods": methods, "aspects": {"truth": found}}
+    results = {**full_results(), "compared": compared, "degenerate": degenerate, "use": use}
     card = replace(full_card(), results=results).render()
     assert "| worked | echo | 9 | 0.875 (0.825 to 0.925) | 1.000 (0.950 to 1.050), solved | 50.0% |" in card
     assert "| terse_right | worked_wrong | 9 | 0.500 (0.450 to 0.550) | 1.000 (0.950 to 1.050) | not said |" in card
@@ -375,9 +382,13 @@ def test_what_was_measured_with_a_judge_stands_on_its_card_and_in_info():
     assert "| chosen by | best of 4 | best 20% of all |" in card and "gain_over" not in card
     assert "95 % intervals. Measured on 2026-11-30.\n" in card and card.count("Measured on 2026") == 2
     assert "| guess | 0.500 (0.450 to 0.550) | 0.500 (0.450 to 0.550) |" in card
+    first, second = (card.index(f"| truth | all | {name} | ") for name in ("lora | 8", "probes | 90"))
+    assert first < second and "| -0.125 (-0.175 to -0.075) | not defined |" in card and "| majority |" not in card
+    assert "- lora: some lora (1 folds)" in card and "one in turn of 3 groups of generators" in card
     assert "Of 7 wrong solutions 0.125 (0.075 to 0.175) reach" in card
     told = describe(judge_config(), None, results)
     assert ("measured", "2026-11-28, 2026-11-30") in told
     assert ("", "echo* 0.875") in told and ("", "terse_right above worked_wrong 0.500") in told
     assert ("best of 4", "judge 0.750, random 0.500, oracle 1.000 right") in told
-    assert len(describe(judge_config(), None, full_results())) == len(told) - 5
+    assert ("", "all generators: probes 0.625 / 0.500, lora 0.750 / undefined") in told
+    assert len(describe(judge_config(), None, full_results())) == len(told) - 7

@@ -23,7 +23,8 @@ from ..audits.report import audit_summary
 from ..runs.manifest import FOLDERS_MANIFEST, Manifest
 from .plots import draw
 
-CARD_KEYS = {"sources", "meanings", "notes", "retrain", "cost", "degenerate", "use", "ranking", "highlights", "trust"}
+OF_THE_MAKER = {"sources", "meanings", "notes", "retrain", "cost"}
+CARD_KEYS = OF_THE_MAKER | {"compared", "degenerate", "use", "ranking", "highlights", "trust"}
 
 
 def write_judge(
@@ -89,7 +90,8 @@ def read_card(paths: str | tuple[str, ...] | None, audit: str | None = None) -> 
     """Read what only a judge's maker knows, for its card, and what was measured with the judge.
 
     Args:
-        paths: YAML or JSON files, such as those of degenerate, use and rank_report; each goes before those left of it.
+        paths: YAML or JSON files, such as those of degenerate, use, compare and rank_report; each goes before those
+            left of it.
         audit: audit.json of the audit stage, whose small numbers go on the card too.
 
     Returns:

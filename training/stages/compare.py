@@ -9,7 +9,7 @@ gain of the judge over it on the rows that both predict, the seconds and floatin
 and the budget that it was given go into results.json, table.md and quality_cost.png; learning curves, where they are
 asked for, into learning_curve.png. A method that is done is not run again. Where the rows are answers of several
 generators to one question, `matched` says which methods tell the right from the wrong ones, apart for generators that
-a fold's fits never saw where `generator_groups` leaves some out.
+a fold's fits never saw where `generator_groups` leaves some out; compared.json says it for a judge's card.
 """
 
 import logging
@@ -29,6 +29,8 @@ from ..evaluation.evidence import Outcome, comparison_evidence, one_repeat, toda
 from ..evaluation.matched import compared_answers, generator_groups, generators_of, new_generators
 from ..evaluation.methods.finetuned import EncoderConfig, LoraConfig, encoder_method, lora_method
 from ..evaluation.methods.generated import GeneratedConfig, GeneratedMethod, PromptedConfig
+from ..evaluation.methods.log_probability import NAME as LOG_PROBABILITY
+from ..evaluation.methods.log_probability import LogProbabilityConfig, LogProbabilityMethod
 from ..evaluation.methods.probes import ProbesConfig, ProbesMethod, open_design
 from ..evaluation.methods.score_tokens import LagerMethod
 from ..evaluation.methods.stacked import CombinedMethod
@@ -89,6 +91,7 @@ class Config:
         output: Folder to write to.
         judge: Name of the method that the others are compared with.
         baselines: Of majority, length, surface and tfidf.
+        log_probability: How likely a backbone finds the response, without any training of it.
         probes: Name -> probes on extracted features.
         combined: Name of the probes that are stacked with score tokens; null for no such method.
         score_tokens: Methods that read or write score tokens.
@@ -110,6 +113,7 @@ class Config:
     output: str
     judge: str = "probes"
     baselines: tuple[str, ...] = tuple(TEXT_BASELINES)
+    log_probability: LogProbabilityConfig | None = None
     probes: dict[str, ProbesConfig] = field(default_factory=dict)
     combined: str | None = None
     score_tokens: ScoreTokensConfig | None = None
@@ -166,6 +170,8 @@ def run(config: Config) -> dict[str, Any]:
         }
         plot_curves(results["learning_curve"], output / "learning_curve.png")
     write_atomically(output / "results.json", json_text(results))
+    if results["matched"]:
+        write_atomically(output / "compared.json", json_text({"compared": _for_a_card(results, config)}))
     write_atomically(output / "table.md", table(results))
     plot(results, output / "quality_cost.png")
     logger.info("%s", table(results))
@@ -181,6 +187,14 @@ def _matched(kept: KeptResults, outcomes: Mapping[str, Outcome], config: Config)
     is_new = new_generators(validation.divided, validation.generators)
     named = (validation.labels, validation.generators, is_new, config.judge)
     return compared_answers(predictions, *named, config.bootstraps, config.seed)
+
+
+def _for_a_card(results: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Take what a judge's card says of the comparison, see `compared_table`."""
+    said = ("description", "budget", "folds")
+    methods = {name: {key: entry[key] for key in said} for name, entry in results["methods"].items()}
+    folds = {"folds": config.folds, "generator_groups": config.generator_groups}
+    return {"date": today(), "judge": config.judge, **folds, "methods": methods, "aspects": results["matched"]}
 
 
 def prepare(config: Config) -> tuple[KeptResults, list[Candidate]]:
@@ -223,12 +237,8 @@ def _candidates(config: Config, pairs: list[LabelledPair], labels: Labels) -> It
             f"combined expects score_tokens and the name of probes, {', '.join(config.probes) or 'none'}, but got "
             f"{config.combined!r}."
         )
+    yield from _without_probes(config, pairs)
     sample = config.timed_pairs
-    for name in config.baselines:
-        if name not in TEXT_BASELINES:
-            raise SettingsError(f"baselines expects some of {', '.join(TEXT_BASELINES)}, but got {name!r}.")
-        baseline = TEXT_BASELINES[name]
-        yield Candidate(name, repr(baseline), (), partial(TextMethod, baseline, pairs, config.seed))
 
     def probes(name: str, own: ProbesConfig) -> ProbesMethod:
         options: dict[str, Any] = {"description": own.description, "both_kinds": True, "timed": pairs[:sample]}
@@ -246,6 +256,18 @@ def _candidates(config: Config, pairs: list[LabelledPair], labels: Labels) -> It
     if config.lora is not None:
         build = partial(lora_method, config.lora, pairs, labels, sample, methods / "lora")
         yield Candidate("lora", config.lora, (), build)
+
+
+def _without_probes(config: Config, pairs: list[LabelledPair]) -> Iterator[Candidate]:
+    """Name the methods that read the text alone, or how likely a backbone finds it."""
+    for name in config.baselines:
+        if name not in TEXT_BASELINES:
+            raise SettingsError(f"baselines expects some of {', '.join(TEXT_BASELINES)}, but got {name!r}.")
+        baseline = TEXT_BASELINES[name]
+        yield Candidate(name, repr(baseline), (), partial(TextMethod, baseline, pairs, config.seed))
+    if (own := config.log_probability) is not None:
+        build = partial(LogProbabilityMethod, own, pairs, config.seed, config.timed_pairs)
+        yield Candidate(LOG_PROBABILITY, own, (), build)
 
 
 def _score_tokens(

@@ -41,7 +41,8 @@ class Config:
         reference: reference.json of `python -m training fit --protocol reference` on the same labels.
         card: YAML or JSON with what only the judge's maker knows, for its card: sources (of the data: name, what,
             license, teacher, generator, ...), meanings (aspect -> score -> words), notes, retrain, cost; and what the
-            stages degenerate, use and rank_report wrote. Of several files, each goes before those left of it.
+            stages degenerate, use, compare (compared.json) and rank_report wrote. Of several files, each goes before
+            those left of it.
         name: What its card says to load it by: `embedded` for that of the package; `./` and the
             output folder's name where not given. Pushed to the Hub, a judge gets a card with its id there.
         fused: Whether the truncated backbone goes into it.

@@ -18,6 +18,7 @@ from inspector_training.evaluation.methods.generated import (
     read_last_score,
     read_score,
 )
+from inspector_training.evaluation.methods.log_probability import LogProbabilityConfig
 from inspector_training.evaluation.methods.probes import ProbesConfig
 from inspector_training.evaluation.methods.score_tokens import LagerMethod
 from inspector_training.evaluation.methods.text import TfIdf
@@ -33,6 +34,7 @@ from inspector_training.evaluation.pair_classifier import (
 )
 from inspector_training.evaluation.tables import table
 from inspector_training.features.plan import ExtractConfig
+from inspector_training.judges.write import read_card
 from inspector_training.labelling.rubrics import Rubric
 from inspector_training.probing.settings import SearchConfig
 from inspector_training.probing.table import Labels
@@ -54,6 +56,7 @@ from inspector_training.stages.rubric_rows import run as rubric_rows
 from support.causal import save_causal
 from transformers import BertConfig, BertModel
 
+from hub_cards.measured import compared_table
 from inspector_pipeline import load_judge
 from inspector_pipeline.errors import DataFileError, SettingsError
 from inspector_pipeline.files.tables import read_json
@@ -109,6 +112,7 @@ def config(made, tmp_path):
         str(made / "labelled.jsonl"),
         str(tmp_path / "out"),
         baselines=("majority", "length", "tfidf"),  # the surface forest is slow
+        log_probability=LogProbabilityConfig(str(made / "backbone"), None, max_length=64),
         probes={"probes": ProbesConfig(str(made / "features"), search)},
         score_tokens=score_tokens,
         combined="probes",
@@ -148,9 +152,9 @@ def test_all_methods_are_compared(config, tmp_path):
     methods = results["methods"]
     tokens = [f"lager_{variant}" for variant in LAGER_VARIANTS]
     others = ("combined", "majority", "length", "tfidf", "probes", "encoder", "lora", "generated")
-    others = (*others, "encoder_frozen", "few_shot")
+    others = (*others, "encoder_frozen", "few_shot", "log_probability")
     assert set(methods) == {*tokens, *others} and len(tokens) == 11
-    for name in (*tokens, "combined", "majority", "tfidf", "probes", "encoder", "encoder_frozen"):
+    for name in (*tokens, "combined", "majority", "tfidf", "probes", "encoder", "encoder_frozen", "log_probability"):
         assert methods[name]["rows"] == methods[name]["rows_of"] == 80, name
         assert set(methods[name]["aspects"]) == {"tone", "wit"}
         assert methods[name]["mean"]["auroc"]["low"] <= methods[name]["mean"]["auroc"]["high"]
@@ -167,7 +171,7 @@ def test_all_methods_are_compared(config, tmp_path):
     assert gain["value"] == pytest.approx(expected, abs=1e-3) and 0 < gain["p"] <= 1
     for weights in methods["lager_logits_convex_expectation"]["notes"]["layer_weights"]:
         assert sum(weights) == pytest.approx(1, abs=1e-3)
-    assert methods["majority"]["flops_per_pair"] == 0
+    assert methods["majority"]["flops_per_pair"] == 0 < methods["log_probability"]["flops_per_pair"]
     one_pass, two_passes = methods["probes"]["flops_per_pair"], methods[tokens[0]]["flops_per_pair"]
     assert methods["combined"]["flops_per_pair"] == pytest.approx(one_pass + two_passes)
     assert all(0 <= share <= 1 for share in methods["combined"]["notes"]["probe_share"])
@@ -202,6 +206,7 @@ def test_what_is_done_is_not_run_again(config, tmp_path):
         score_tokens=None,
         combined=None,
         learning_curve=(),
+        log_probability=None,
         lora=None,
         encoder=None,
         encoder_frozen=None,
@@ -211,6 +216,7 @@ def test_what_is_done_is_not_run_again(config, tmp_path):
     again = compare(replace(few, baselines=("majority", "tfidf")))
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert again["methods"]["tfidf"] == first["methods"]["tfidf"]
+    assert not (tmp_path / "out" / "compared.json").exists(), "no generators are named"
     other = compare(replace(few, seed=1))
     assert other["methods"]["probes"] != first["methods"]["probes"]
 
@@ -230,6 +236,9 @@ def test_answers_of_generators_that_no_fit_saw_are_compared_apart(config, tmp_pa
     assert n["all"] == 40 and 0 < n["seen"] <= 20 and 0 < n["unseen"] <= 20
     assert tone["unseen"]["tfidf"]["auroc"]["value"] > 0.9 and found["protocol"]["generator_groups"] == 2
     assert f"| tone | unseen | length | {n['unseen']} |" in (output / "table.md").read_text()
+    part = read_card(str(output / "compared.json"))["compared"]
+    assert part["aspects"] == found["matched"] and part["methods"]["length"]["folds"] == 2 == part["generator_groups"]
+    assert f"| tone | unseen | length | {n['unseen']} | " in compared_table(part)
     with pytest.raises(SettingsError, match="at least 2 groups and rows of as many generators, but got 5 groups and 4"):
         prepare(replace(few, generator_groups=5))
 
