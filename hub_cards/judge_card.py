@@ -23,6 +23,7 @@ from .measured import (
     calibration_table,
     compared_table,
     degenerate_table,
+    domains_table,
     matched_table,
     ranking_table,
     trust_table,
@@ -231,6 +232,12 @@ class JudgeCard:
         """A table: what it and others tell of generators that no fit saw; none where that was not measured."""
         part = self.results.get("unseen_generators")
         return unseen_table(part) if part else None
+
+    @property
+    def domains(self) -> Markdown | None:
+        """A table: what it tells of domains that no fit saw; none where that was not measured."""
+        part = self.results.get("unseen_domains")
+        return domains_table(part) if part else None
 
     @property
     def example(self) -> Markdown:

@@ -8,6 +8,8 @@ from .markdown import Markdown, words
 
 WAYS = ("judge", "random", "shortest", "longest", "majority", "judge_weighted", "oracle")
 
+BASELINES = ("length", "surface", "tfidf")
+
 Part = Mapping[str, Any]
 
 
@@ -58,7 +60,7 @@ def matched_table(part: Part) -> Markdown:
     lines = ["| aspect | answers | AUROC | same question | length | surface | words |", "|---|---|---|---|---|---|---|"]
     for name, entry in part.items():
         told = f"{entry['n_rows']} answers of {entry['n_generators']} generators to {entry['n_questions']} questions"
-        others = (_shown(entry.get(method, {}).get("same_question")) for method in ("length", "surface", "tfidf"))
+        others = (_shown(entry.get(method, {}).get("same_question")) for method in BASELINES)
         figures = " | ".join(_shown(entry[figure]) for figure in ("auroc", "same_question"))
         lines.append(f"| {words(name)} | {told} | {figures} | {' | '.join(others)} |")
         if "unseen_generators" in entry:
@@ -116,6 +118,26 @@ def unseen_table(part: Part) -> Markdown:
             others = (_shown(own.get(method, {}).get("auroc")) for method in methods)
             if own:
                 lines.append(f"| {words(name)} | {words(of)} | {_shown(own['auroc'])} | {' | '.join(others)} |")
+    return Markdown("\n".join(lines))
+
+
+def domains_table(part: Part) -> Markdown:
+    """Write the part `unseen_domains` of results.json: what fits tell of a domain that they did not see.
+
+    Args:
+        part: Aspect -> domain -> `n_rows`, `n_questions`, `auroc` and `same_question` with intervals, those of
+            `length`, `surface` and `tfidf` beside them, and the paired gains.
+    """
+    head = "| aspect | domain | answers | AUROC | same question | length | surface | words | gain over the best |"
+    lines = [head, "|---" * head.count(" | ") + "|---|"]
+    for aspect, of_domains in part.items():
+        for domain, entry in of_domains.items():
+            best = max(BASELINES, key=lambda name: entry[name]["auroc"]["value"] or 0)
+            others = (_shown(entry[name]["auroc"]) for name in BASELINES)
+            figures = (_shown(entry["auroc"]), _shown(entry["same_question"]), *others)
+            gain = _shown(entry[f"gain_over_{best}"]["auroc"])
+            cells = (words(aspect), words(domain), f"{entry['n_rows']} to {entry['n_questions']} questions")
+            lines.append(f"| {' | '.join((*cells, *figures, gain))} |")
     return Markdown("\n".join(lines))
 
 

@@ -94,6 +94,7 @@ def describe(config: Any, size: int | None, results: dict[str, Any]) -> list[tup
         *_measured(results),
         *_matched(results.get("matched", {})),
         *_compared(results.get("compared")),
+        *_domains(results.get("unseen_domains")),
         *_calibrated(config, results.get("calibration")),
         *_degenerate(results.get("degenerate")),
         *_use(results.get("use")),
@@ -147,6 +148,15 @@ def _compared(part: dict[str, Any] | None) -> list[tuple[str, str]]:
             figures = {name: [_figure(own[key]) for key in ("auroc", "same_question")] for name, own in methods.items()}
             told = [f"{name} {' / '.join(own)}" for name, own in figures.items() if name != "majority"]
             lines.append(("", f"{generators} generators: {', '.join(told)}"))
+    return lines
+
+
+def _domains(part: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say what fits on other domains tell of each."""
+    lines = []
+    for name, of_domains in (part or {}).items():
+        told = [f"{domain} {_figure(e['auroc'])} / {_figure(e['same_question'])}" for domain, e in of_domains.items()]
+        lines += [("new domains", f"{name}: AUROC / same question by fits on the others:"), ("", ", ".join(told))]
     return lines
 
 

@@ -373,8 +373,12 @@ def test_what_was_measured_with_a_judge_stands_on_its_card_and_in_info():
     ours = {"n_rows": 90, "auroc": interval(0.625), "same_question": interval(0.5)}
     found = {"all": {"probes": ours, "lora": theirs, "majority": ours}}
     methods = {name: {"description": f"some {name}", "folds": n} for name, n in (("probes", 5), ("lora", 1))}
+    beside = {
+        key: {"auroc": interval(0.5)} for name in ("length", "surface", "tfidf") for key in (name, f"gain_over_{name}")
+    }
+    domains = {"truth": {"law": {"n_questions": 8, **theirs, **beside}}}
     compared = {"judge": "probes", "folds": 5, "generator_groups": 3, "methods": methods, "aspects": {"truth": found}}
-    results = {**full_results(), "compared": compared, "degenerate": degenerate, "use": use}
+    results = {**full_results(), "compared": compared, "unseen_domains": domains, "degenerate": degenerate, "use": use}
     card = replace(full_card(), results=results).render()
     assert "| worked | echo | 9 | 0.875 (0.825 to 0.925) | 1.000 (0.950 to 1.050), solved | 50.0% |" in card
     assert "| terse_right | worked_wrong | 9 | 0.500 (0.450 to 0.550) | 1.000 (0.950 to 1.050) | not said |" in card
@@ -391,4 +395,5 @@ def test_what_was_measured_with_a_judge_stands_on_its_card_and_in_info():
     assert ("", "echo* 0.875") in told and ("", "terse_right above worked_wrong 0.500") in told
     assert ("best of 4", "judge 0.750, random 0.500, oracle 1.000 right") in told
     assert ("", "all generators: probes 0.625 / 0.500, lora 0.750 / undefined") in told
-    assert len(describe(judge_config(), None, full_results())) == len(told) - 7
+    assert ("", "law 0.750 / undefined") in told and "| truth | law | 8 to 8 questions | 0.750 (0.700" in card
+    assert len(describe(judge_config(), None, full_results())) == len(told) - 9

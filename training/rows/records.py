@@ -37,8 +37,8 @@ from inspector_pipeline.pairs import is_blank
 
 BESIDE = ("reference", "context", "question_turns")  # what a reading may hold besides question and response
 FORM = "form"  # which rule a row was made by, as evidence is told apart by it
-OPTIONAL = ("weights", "sample", "generator", "auxiliary", "comparisons", FORM, *BESIDE)
-FILLED = ("comparisons", FORM, *BESIDE)  # that are written where there is something
+OPTIONAL = ("weights", "sample", "generator", "auxiliary", "comparisons", FORM, "domain", *BESIDE)
+FILLED = ("comparisons", FORM, "domain", *BESIDE)  # that are written where there is something
 POSITIVE_SCORE = 4  # the published binary labels are score >= 4
 LONGEST_USUAL = 5
 
@@ -58,6 +58,7 @@ class LabelledPair:
         auxiliary: Whether the row serves training only, and is never scored in an evaluation.
         comparisons: With other responses to the question; see rows/compared.py.
         form: Which rule the row was made by, where it was.
+        domain: What the question is about, where that is said.
         reference: A right answer, for readings with a slot for it.
         context: What the response should rest on, for readings with a slot for it.
         question_turns: The question as a conversation, where it is one.
@@ -73,6 +74,7 @@ class LabelledPair:
     auxiliary: bool = False
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     form: str | None = None
+    domain: str | None = None
     reference: str | None = None
     context: str | None = None
     question_turns: list[dict[str, str]] | None = None

@@ -14,6 +14,7 @@ Example:
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from inspector_pipeline.errors import SettingsError
@@ -39,6 +40,7 @@ class Config:
         held_out: Share of the questions that goes to the held-out files instead.
         held_out_output: Their matched rows.
         held_out_everything: All their rows.
+        domain: What is written as the domain of all rows; their own, by which they are matched, where not given.
         n_questions: How many questions to take, at most, beside the held-out ones.
         seed: Which questions are held out and taken.
     """
@@ -49,6 +51,7 @@ class Config:
     held_out: float = 0.0
     held_out_output: Path | None = None
     held_out_everything: Path | None = None
+    domain: str | None = None
     n_questions: int | None = None
     seed: int = 731
 
@@ -76,21 +79,22 @@ def run(config: Config) -> dict[str, dict[str, float]]:
     rows, held_out = split_questions(verified_rows(read, ", ".join(config.rows)), config.held_out, config.seed)
     rows = subset_of(rows, config.n_questions, config.seed)
     kept, found = contrast.matched(rows), {}
-    found[str(config.output)] = _write(kept, config.output, matched=True)
+    write = partial(_write, domain=config.domain)
+    found[str(config.output)] = write(kept, config.output, matched=True)
     others = [(config.everything, rows), (config.held_out_everything, held_out)]
     if config.held_out_output is not None:
-        found[str(config.held_out_output)] = _write(contrast.matched(held_out), config.held_out_output, matched=True)
+        found[str(config.held_out_output)] = write(contrast.matched(held_out), config.held_out_output, matched=True)
     for path, own in others:
         if path is not None:
-            _write(own, path, matched=False)
+            write(own, path, matched=False)
     files = [config.output, config.held_out_output, *(path for path, _ in others)]
     manifest.write(config.output, [path for path in files if path is not None])
     return found
 
 
-def _write(rows: list[Row], path: Path, *, matched: bool) -> dict[str, float]:
+def _write(rows: list[Row], path: Path, *, matched: bool, domain: str | None) -> dict[str, float]:
     found = check_matched(rows, str(path)) if matched else {}
-    write_records(rows, path)
+    write_records(rows if domain is None else [row | {"domain": domain} for row in rows], path)
     n_questions, n_right = len({row["id"] for row in rows}), sum(row["scores"][CORRECTNESS] for row in rows)
     gives = "; alone gives: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()) if found else ""
     logger.info("%s: %d rows (%d right) of %d questions%s", path, len(rows), n_right, n_questions, gives)

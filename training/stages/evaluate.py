@@ -6,12 +6,13 @@ Whatever is chosen (reading, poolings, layers, depth, head, penalty, calibration
 its training rows. The majority, length and surface baselines, and another way of fitting if one is named, are fitted in
 the same folds, and all differences are paired over the same resamples of questions. Where answers of several generators
 to one question are there, what the judge tells of them is measured by itself, and for generators that no fit saw
-(evaluation/matched.py).
+(evaluation/matched.py); where rows name domains, for each domain by fits that saw none of it (evaluation/domains.py).
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from inspector_pipeline.files.disk import json_text, write_atomically
 from inspector_pipeline.files.tables import read_json, write_rows
 
 from ..evaluation.crossval import CrossValidation
+from ..evaluation.domains import domain_evidence, domain_folds, domains_of
 from ..evaluation.evidence import by_generator, judge_evidence, protocol, set_evidence
 from ..evaluation.fitted_on import fitted_on
 from ..evaluation.left_out import folds_of_rival, left_out_slots
@@ -69,6 +71,8 @@ class Config:
         repeats: Repetitions with other folds.
         bootstraps: Resamples of the questions for the intervals.
         generator_groups: Groups into which generators are divided, to leave each out of the fit in turn; 0 for none.
+        domain_groups: Groups into which domains are divided, where rows name some, to leave each out of the fit in
+            turn; as many as there are domains at most, 0 for none.
         unseen: Whether to measure baselines and rival, too, on generators that no fit saw, and on all of their rows.
         learning_curve: Shares of the training questions to fit on, one repeat each; none to leave the curve out.
         seed: Of folds, forests and resamples.
@@ -89,6 +93,7 @@ class Config:
     repeats: int = 3
     bootstraps: int = 1000
     generator_groups: int = 4
+    domain_groups: int = 4
     unseen: bool = False
     learning_curve: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7)
     seed: int = 731
@@ -205,6 +210,11 @@ def _evaluate_levels(
     matched = matched_evidence(predictions, labels, generators, config.bootstraps, config.seed, unseen)
     if matched:
         results["matched"] = matched
+    domains = domains_of(labels, design.data.pairs)
+    without = domain_folds(labels, domains, source > 0, config.domain_groups, config.seed)
+    methods = {one.name: partial(validation.predict, one) for one in (judge, *texts.values())}
+    if of_domains := domain_evidence(without, methods, labels, domains, config.bootstraps, config.seed):
+        results["unseen_domains"] = of_domains
     if out_of_fold is not None:
         out_of_fold += out_of_fold_rows(design.data.pairs, labels, source, [*transfer], predictions[judge.name], unseen)
     if config.learning_curve:
@@ -323,6 +333,10 @@ def report(results: Mapping[str, Any]) -> str:
         lines.append(line)
     for name, entry in results.get("unseen_generators", {}).items():
         lines += [f"{name:<22} on generators never seen: {line}" for line in unseen_lines(entry)]
+    for name, of_domains in results.get("unseen_domains", {}).items():
+        for domain, entry in of_domains.items():
+            told = f"AUROC {shown(entry['auroc'])}, same question {shown(entry['same_question'])}"
+            lines.append(f"{name:<22} on {domain}, a domain never seen: {told}")
     for name, entry in results.get("matched", {}).items():
         lines.append(
             f"{name:<22} of {entry['n_questions']} questions answered by {entry['n_generators']} generators: AUROC "
