@@ -81,24 +81,31 @@ def compared_table(part: Part) -> Markdown:
             `aspects`: aspect -> `all`, `seen` and `unseen`, of generators -> method -> `n_rows`, `auroc` and
             `same_question` with intervals, and but for the judge's its paired `gain_of_judge`.
     """
-    head = f"gain of {words(part['judge'])} over it"
-    lines = [f"| aspect | generators | method | answers | AUROC | same question | {head} | in same question |"]
-    lines.append("|---" * 8 + "|")
-    for aspect, parts in part["aspects"].items():
+    said = ((words(name), words(one["description"]), one["folds"]) for name, one in part["methods"].items())
+    told = (f"- {name}: {what} ({folds} fold{'s' if folds > 1 else ''})" for name, what, folds in said)
+    return Markdown("\n".join([*answers_lines(part["aspects"]), "", *told]))
+
+
+def answers_lines(aspects: Part) -> list[str]:
+    """Write what methods tell of answers to one question as lines of a Markdown table, the best by AUROC first.
+
+    Args:
+        aspects: As `compared_table` takes them.
+
+    Returns:
+        The lines; none where there is no aspect.
+    """
+    lines = []
+    for aspect, parts in aspects.items():
         for generators, found in parts.items():
-            for name in sorted(
-                found.keys() - {"majority"}, key=lambda name: (-(found[name]["auroc"]["value"] or 0), name)
-            ):
-                own, gains = found[name], found[name].get("gain_of_judge", {})
-                figures = (_shown(of.get(key)) for of in (own, gains) for key in ("auroc", "same_question"))
-                cells = (words(aspect), generators, words(name), str(own["n_rows"]), *figures)
+            for name in sorted(found, key=lambda name: (-(found[name]["auroc"]["value"] or 0), name)):
+                own, gains = found[name], found[name].get("gain_of_judge")
+                figures = [_shown(own.get(key)) for key in ("auroc", "same_question")]
+                figures += [_gain(gains.get(key)) if gains else "the judge" for key in ("auroc", "same_question")]
+                cells = (words(aspect), words(generators), words(name), str(own["n_rows"]), *figures)
                 lines.append(f"| {' | '.join(cells)} |")
-    told = (
-        f"- {words(name)}: {words(one['description'])} ({one['folds']} folds)"
-        for name, one in part["methods"].items()
-        if name != "majority"
-    )
-    return Markdown("\n".join([*lines, "", *told]))
+    head = "| aspect | generators | method | answers | AUROC | same question | gain of the judge | in same question |"
+    return [head, "|---" * 8 + "|", *lines] if lines else []
 
 
 def unseen_table(part: Part) -> Markdown:
@@ -132,10 +139,11 @@ def domains_table(part: Part) -> Markdown:
     lines = [head, "|---" * head.count(" | ") + "|---|"]
     for aspect, of_domains in part.items():
         for domain, entry in of_domains.items():
-            best = max(BASELINES, key=lambda name: entry[name]["auroc"]["value"] or 0)
-            others = (_shown(entry[name]["auroc"]) for name in BASELINES)
-            figures = (_shown(entry["auroc"]), _shown(entry["same_question"]), *others)
-            gain = _shown(entry[f"gain_over_{best}"]["auroc"])
+            known = [name for name in BASELINES if name in entry]
+            best = max(known, key=lambda name: entry[name]["auroc"]["value"] or 0, default="")
+            others = (_shown(entry.get(name, {}).get("auroc")) for name in BASELINES)
+            figures = (_shown(entry.get("auroc")), _shown(entry.get("same_question")), *others)
+            gain = _gain(entry.get(f"gain_over_{best}", {}).get("auroc"))
             cells = (words(aspect), words(domain), f"{entry['n_rows']} to {entry['n_questions']} questions")
             lines.append(f"| {' | '.join((*cells, *figures, gain))} |")
     return Markdown("\n".join(lines))
@@ -231,6 +239,12 @@ def _shown(value: Any) -> str:
     if value is None:
         return ""
     return "not defined" if None in (value["value"], value["low"], value["high"]) else interval(value)
+
+
+def _gain(value: Any) -> str:
+    """Write a difference with its sign."""
+    shown = _shown(value)
+    return "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**value) if shown[-1:] == ")" else shown
 
 
 def _percent(share: float | None) -> str:

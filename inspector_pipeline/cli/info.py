@@ -35,7 +35,7 @@ def _info(args: argparse.Namespace) -> None:
     size = weights.stat().st_size if weights else None
     try:
         lines = describe(config, size, json.loads(evidence.read_text(encoding="utf-8")) if evidence else {})
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
         told = f"{type(error).__name__}: {error}"
         raise ValueError(f"{evidence} expects what python -m training evaluate writes, but: {told:.200}.") from error
     for label, value in lines:

@@ -1,31 +1,35 @@
 """What a judge tells of domains that no fit saw, beside its baselines, fitted on the other domains too.
 
 Rows that name a domain (the column `domain`) are divided into groups of domains, each of which is left out of a fit in
-turn, with its questions wherever they stand. A domain's figures are of all its rows; *same question* is as in
-`matched.py`, where questions have good and other answers.
+turn, with its questions wherever they stand; rows that name none are left out of all of these fits, since they may be
+of any. A domain's figures are of all its rows; *same question* is as in `matched.py`, where questions have good and
+other answers. Domains with few rows are not measured, and of many the largest.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..probing.table import Labels, TooFewLabelsError, with_both_kinds
+from ..probing.table import Labels, TooFewLabelsError
 from ..rows.records import LabelledPair
-from .matched import Decisions, generator_groups
+from .matched import Decisions, beside, generator_groups
 from .methods.base import Fold
 from .metrics import UNSET, Mask, Predictions
 
 logger = logging.getLogger(__name__)
 
-MIN_DOMAINS = 2
+MOST_DOMAINS = 20  # that are measured
+MIN_ROWS = 20  # of a domain that is measured, and of an aspect in the rows to fit on
+MIN_OF_A_KIND = 5  # good ones, and others, among either
 
 
 def domains_of(labels: Labels, pairs: Sequence[LabelledPair]) -> NDArray[np.str_]:
     """Return each row's domain, "" where it is not known, (rows,)."""
-    return np.array([str(pairs[i].domain or "") for i in labels.pair], dtype=np.str_)
+    return np.array([pairs[i].domain or "" for i in labels.pair], dtype=np.str_)
 
 
 def domain_folds(labels: Labels, domains: NDArray[np.str_], of_others: Mask, n_groups: int, seed: int) -> list[Fold]:
@@ -39,21 +43,28 @@ def domain_folds(labels: Labels, domains: NDArray[np.str_], of_others: Mask, n_g
         seed: Which domains go together.
 
     Returns:
-        Folds of one repeat. Their held-out rows are the labelled ones of a group's domains, of aspects that the other
-        domains have good and other labels of; their training rows are of neither these domains nor these questions.
+        Folds of one repeat. Their held-out rows are the labelled ones of a group's domains; their training rows are of
+        other domains and other questions, both of aspects that these say enough of.
     """
-    tested = ~labels.auxiliary & ~of_others
-    n_domains = len(np.unique(domains[tested & (domains != "")]))
+    tested = ~labels.auxiliary & ~of_others & (domains != "")
+    n_domains = len(np.unique(domains[tested]))
     found: list[Fold] = []
     for group in generator_groups(domains[tested], min(n_groups, n_domains), seed):
         of_group = np.isin(domains, group)
-        held_out = of_group | np.isin(labels.question, labels.question[of_group & tested])
-        train = labels.take(np.flatnonzero(~held_out & ~of_others))
-        known = np.isin(labels.aspect, with_both_kinds(train))
-        test = labels.take(np.flatnonzero(of_group & tested & known))
-        if len(test.score):
+        held_out = of_group | (domains == "") | np.isin(labels.question, labels.question[of_group & tested])
+        fitted = ~held_out & ~of_others
+        known = np.array([_is_enough(labels, fitted & tested & (labels.aspect == a)) for a in range(len(labels.names))])
+        said = known[labels.aspect]
+        if (of_group & tested & said).any():
+            train, test = (labels.take(np.flatnonzero(rows & said)) for rows in (fitted, of_group & tested))
             found.append(Fold(0, len(found), train, test))
     return found
+
+
+def _is_enough(labels: Labels, rows: Mask) -> bool:
+    """Tell whether rows, (rows,) of the table, are enough to measure or to fit something."""
+    counts = np.bincount(labels.positive[rows], minlength=2)
+    return bool(counts.sum() >= MIN_ROWS and counts.min() >= MIN_OF_A_KIND)
 
 
 def domain_evidence(
@@ -76,27 +87,36 @@ def domain_evidence(
 
     Returns:
         Aspect -> domain -> `n_rows`, `n_questions`, `auroc` and `same_question` with intervals, each further method's
-        beside them with the judge's paired gain over it. Empty where there is no fold, or too little to fit on.
+        beside them with the judge's paired gain over it; the largest domains first. Those are left out that a fit has
+        too few labels for, which is logged.
     """
-    if not folds:
-        return {}
-    try:
-        predictions = {name: predict(folds) for name, predict in methods.items()}
-    except TooFewLabelsError as error:
-        logger.info("Unseen domains are not measured, since the others have too few labels: %s", error)
-        return {}
-    asked = np.concatenate([fold.test.row for fold in folds])
-    found: dict[str, Any] = {}
-    for a, aspect in enumerate(labels.names):
-        for domain in np.unique(domains[asked]):
-            rows = asked[(labels.aspect[asked] == a) & (domains[asked] == domain)]
-            rows = np.sort(rows[np.all([one.score[0, rows] != UNSET for one in predictions.values()], axis=0)])
-            good, question = labels.positive[rows], labels.question[rows]
-            if len(np.unique(good)) < 2:
-                continue
-            drawn = [Decisions(good, one.good[0, rows], question, bootstraps, seed) for one in predictions.values()]
-            entry = {"n_rows": len(rows), "n_questions": len(np.unique(question)), **drawn[0].intervals()}
-            for name, theirs in list(zip(predictions, drawn, strict=True))[1:]:
-                entry |= {name: theirs.intervals(), f"gain_over_{name}": drawn[0].gains(theirs)}
-            found.setdefault(aspect, {})[str(domain)] = entry
-    return found
+    found: dict[str, dict[str, Any]] = {}
+    for fold in folds:
+        try:
+            predictions = {name: predict([replace(fold, number=0)]) for name, predict in methods.items()}
+        except TooFewLabelsError as error:
+            names = ", ".join(np.unique(domains[fold.test.row]))
+            logger.info("Unseen domains: %s not measured, since the others have too few labels: %s", names, error)
+            continue
+        for a in np.unique(fold.test.aspect):
+            asked = fold.test.row[fold.test.aspect == a]
+            asked = np.sort(asked[np.all([one.score[0, asked] != UNSET for one in predictions.values()], axis=0)])
+            for domain in np.unique(domains[asked]):
+                rows = asked[domains[asked] == domain]
+                if _is_enough(labels, np.isin(np.arange(len(labels.score)), rows)):
+                    good, question = labels.positive[rows], labels.question[rows]
+                    drawn = {
+                        name: Decisions(good, one.good[0, rows], question, bootstraps, seed)
+                        for name, one in predictions.items()
+                    }
+                    counted = {"n_rows": len(rows), "n_questions": len(np.unique(question))}
+                    found.setdefault(labels.names[a], {})[str(domain)] = counted | beside(drawn)
+    return {aspect: _largest(found[aspect], aspect) for aspect in labels.names if aspect in found}
+
+
+def _largest(of_domains: Mapping[str, Any], aspect: str) -> dict[str, Any]:
+    """Put the largest domains first and drop the small ones of many."""
+    names = sorted(of_domains, key=lambda name: (-of_domains[name]["n_rows"], name))
+    if len(names) > MOST_DOMAINS:
+        logger.info("%s: %d of %d unseen domains are kept, the largest.", aspect, MOST_DOMAINS, len(names))
+    return {name: of_domains[name] for name in names[:MOST_DOMAINS]}

@@ -156,12 +156,17 @@ def matched_evidence(
         if len(np.unique(generators[rows])) < MIN_GENERATORS:
             continue
         good, question = positive[rows], labels.question[rows]
-        ours = Decisions(good, first[judge].good[rows], question, bootstraps, seed)
+        drawn = {
+            method: Decisions(good, one.good[rows], question, bootstraps, seed)
+            for method, one in first.items()
+            if method == judge or (one.score[rows] != UNSET).all()
+        }
+        ours = drawn[judge]
         entry: dict[str, Any] = {
             "n_rows": len(rows),
             "n_questions": len(np.unique(question)),
             "n_generators": len(np.unique(generators[rows])),
-            **ours.intervals(),
+            **beside(drawn),
             "surest": {str(share): rounded(ours.surest(share)) for share in SHARES},
             "by_generator": {
                 str(one): rounded(_auroc(good[own], ours.value[own]))
@@ -169,10 +174,6 @@ def matched_evidence(
                 for own in [generators[rows] == one]
             },
         }
-        for method, other in list(first.items())[1:]:
-            if (other.score[rows] != UNSET).all():
-                theirs = Decisions(good, other.good[rows], question, bootstraps, seed)
-                entry |= {method: theirs.intervals(), f"gain_over_{method}": ours.gains(theirs)}
         if unseen is not None and (unseen.score[0, rows] != UNSET).any():
             kept = np.flatnonzero(unseen.score[0, rows] != UNSET)
             kept = kept[_both_kinds(question[kept], good[kept])]
@@ -202,7 +203,7 @@ class Decisions:
     Args:
         good: (rows,) which answers are good ones.
         value: (rows,) what they are ranked by.
-        question: (rows,) their questions, each with both kinds.
+        question: (rows,) their questions; same_question is of those with both kinds.
         bootstraps: Resamples.
         seed: Of the resamples.
     """
@@ -232,6 +233,15 @@ class Decisions:
         """Return the share right among so many of the decisions, those with the largest margins."""
         order = np.argsort(-np.abs(self.margins), kind="stable")[: max(1, round(share * len(self.margins)))]
         return float(higher(self.margins[order]).mean())
+
+
+def beside(drawn: Mapping[str, Decisions]) -> dict[str, Any]:
+    """Give the first one's figures, then each other's with the paired gain of the first over it."""
+    (_, ours), *others = drawn.items()
+    found: dict[str, Any] = ours.intervals()
+    for name, theirs in others:
+        found |= {name: theirs.intervals(), f"gain_over_{name}": ours.gains(theirs)}
+    return found
 
 
 def _auroc(good: Mask, value: Array) -> float:

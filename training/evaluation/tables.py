@@ -6,14 +6,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from hub_cards.measured import answers_lines
+
 HEADER = (
     "| method | AUROC (95 %) | Spearman | macro F1 | gain of the judge in AUROC (95 %) | p | s/pair | GFLOP/pair | "
     "parameters | rows | budget |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
-)
-ANSWERS = ("auroc", "same_question")
-ANSWERS_HEADER = (
-    "| aspect | generators | method | answers | AUROC (95 %) | same question (95 %) | gain of the judge in AUROC "
-    "| in same question |\n|---|---|---|---|---|---|---|---|\n"
 )
 INTERVAL = "{value:.3f} ({low:.3f} to {high:.3f})"
 GAIN = "{value:+.3f} ({low:+.3f} to {high:+.3f})"
@@ -26,22 +23,9 @@ def table(results: Mapping[str, Any]) -> str:
     lines = [_line(name, methods[name], name == judge) for name in ranked]
     meanings = [f"- `{name}`: {methods[name]['description']}.{_failures(methods[name])}\n" for name in ranked]
     sentences = [_sentence(judge, name, methods[name]) for name in ranked]
-    parts = [[HEADER, *lines], meanings, sentences, answers_table(results.get("matched", {}))]
+    answers = [f"{line}\n" for line in answers_lines(results.get("matched", {}))]
+    parts = [[HEADER, *lines], meanings, sentences, answers]
     return "\n".join("".join(part) for part in parts if part)
-
-
-def answers_table(matched: Mapping[str, Any]) -> list[str]:
-    """Write what methods tell of answers to one question as lines of Markdown, by falling AUROC; none without any."""
-    lines = []
-    for aspect, parts in matched.items():
-        for part, methods in parts.items():
-            for name in sorted(methods, key=lambda name: -(methods[name]["auroc"]["value"] or 0)):
-                own = methods[name]
-                gains = own.get("gain_of_judge", {})
-                figures = [_shown(own[figure], INTERVAL) for figure in ANSWERS]
-                figures += [_shown(gains.get(figure), GAIN) if gains else "the judge" for figure in ANSWERS]
-                lines.append(f"| {aspect} | {part} | {name} | {own['n_rows']} | {' | '.join(figures)} |\n")
-    return [ANSWERS_HEADER, *lines] if lines else []
 
 
 def _failures(entry: Mapping[str, Any]) -> str:

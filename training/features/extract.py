@@ -28,7 +28,7 @@ from inspector_pipeline.progress import Progress, Tally
 from inspector_pipeline.truncation import decoder_layers, take_final_norm
 
 from ..labelling.readings import OWN
-from ..rows.records import LabelledPair, labelled_rows, write_records
+from ..rows.records import LabelledPair, json_lines, labelled_rows
 from ..runs.manifest import Manifest, manifest_path
 from .plan import ExtractConfig, check_settings, fingerprint_of, make_readings, read_pairs
 from .store import FINGERPRINT_FILE, PAIRS_FILE, STAGE, Fingerprint, Shard, column_name, plan_shards
@@ -77,13 +77,14 @@ def extract(config: ExtractConfig) -> None:
         )
     shards = {name: plan_shards(folder, name, pairs, made_from.window) for name in made_from.readings}
     missing = {name: [one for one in own if not one.is_of(made_from.digest)] for name, own in shards.items()}
-    if not any(missing.values()) and manifest_path(folder).is_file() and (folder / PAIRS_FILE).is_file():
+    written = json_lines(labelled_rows(pairs))
+    if not any(missing.values()) and manifest_path(folder).is_file() and _holds(folder / PAIRS_FILE, written):
         logger.info("%s holds these features already.", folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
     manifest_path(folder).unlink(missing_ok=True)  # written last, it vouches for the rest
     write_atomically(folder / FINGERPRINT_FILE, made_from.text())
-    write_records(labelled_rows(pairs), folder / PAIRS_FILE)
+    write_atomically(folder / PAIRS_FILE, written)
     if any(missing.values()):
         stats = _read_states(missing, pairs, made_from, tokenizer)
         n_rows = sum(len(one.rows) for own in shards.values() for one in own)
@@ -94,6 +95,11 @@ def extract(config: ExtractConfig) -> None:
     held |= {} if measured is None else {STATE_ERROR: measured}
     files = [folder / FINGERPRINT_FILE, folder / PAIRS_FILE, *(one.path for own in shards.values() for one in own)]
     replace(manifest, settings={**manifest.settings, **held}).write(folder, files)
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file holds a text: pairs read before may lack what is kept of them since."""
+    return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
 def _begun(folder: Path) -> Fingerprint | None:

@@ -7,8 +7,8 @@ A row is a plain object. Every stage keeps the keys it does not know, so that a 
 - a *labelled row*: a response (or, where questions are read alone, a question) plus scores (aspect -> number, or None
   where there is no label), reasons (aspect -> why there is none), justifications, weights (aspect -> weight of the
   label in a fit), ratings (aspect -> what several raters said), raw_labels (aspect -> the number that a level stands
-  for), comparisons (see rows/compared.py), and auxiliary (True for rows that are made for training only, such as
-  damaged gold solutions).
+  for), comparisons (see rows/compared.py), domain (what the question is about), and auxiliary (True for rows that are
+  made for training only, such as damaged gold solutions).
 
 An id names the question. It is the dataset's own where there is one, else the hash of the question's text, so it does
 not depend on a row's place in a file. (id, sample, generator) names a response.
@@ -176,6 +176,8 @@ def labelled_pairs(rows: Iterable[Row], *, unlabelled: bool = False, question_on
         prediction = "" if question_only else row.get("prediction") or ""
         if (scores or unlabelled) and (question_only or prediction):
             kept = {key: row[key] for key in OPTIONAL if row.get(key) is not None}
+            if "domain" in kept:
+                kept["domain"] = str(kept["domain"]).strip() or None
             pairs.append(LabelledPair(row["id"], row["question"], prediction, scores, **kept))
     return pairs
 
@@ -271,8 +273,13 @@ def labelled_rows(pairs: Iterable[LabelledPair]) -> list[Row]:
 
 
 def write_records(rows: Iterable[Row], path: Path) -> None:
-    """Write rows as JSON Lines, whole or not at all; NaN and infinities, which JSON lacks, as null."""
-    write_atomically(path, "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))
+    """Write rows as JSON Lines, whole or not at all."""
+    write_atomically(path, json_lines(rows))
+
+
+def json_lines(rows: Iterable[Row]) -> str:
+    """Return rows as JSON Lines; NaN and infinities, which JSON lacks, as null."""
+    return "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 class Levels(list[Any]):

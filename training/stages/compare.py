@@ -48,6 +48,7 @@ from ..score_tokens.weights import TuningConfig
 
 logger = logging.getLogger(__name__)
 
+FOR_A_CARD = "compared.json"
 LAGER_VARIANTS = (  # the ten scores of the published ablation, and a convex fit of its weights
     "last_argmax",
     "last_expectation",
@@ -170,8 +171,9 @@ def run(config: Config) -> dict[str, Any]:
         }
         plot_curves(results["learning_curve"], output / "learning_curve.png")
     write_atomically(output / "results.json", json_text(results))
+    (output / FOR_A_CARD).unlink(missing_ok=True)  # of an earlier run
     if results["matched"]:
-        write_atomically(output / "compared.json", json_text({"compared": _for_a_card(results, config)}))
+        write_atomically(output / FOR_A_CARD, json_text({"compared": _for_a_card(results, config)}))
     write_atomically(output / "table.md", table(results))
     plot(results, output / "quality_cost.png")
     logger.info("%s", table(results))

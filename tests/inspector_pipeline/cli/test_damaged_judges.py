@@ -102,7 +102,11 @@ def test_classes_that_no_column_holds_are_refused(folder, source, capsys, classe
     assert main(["info", str(folder)]) == 1 and "of 32 bits" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["[]", DEEP, "{", '{"aspects": {"a": {"auroc": "high"}}}', '{"matched": [1]}', "\xff"])
+HUGE = '{"unseen_domains": {"a": {"d": {"auroc": {"value": 1%s}, "same_question": {"value": 1}}}}}' % ("0" * 400)
+PARTS = ['{"matched": [1]}', '{"compared": [1]}', '{"unseen_domains": {"a": [1]}}', HUGE]
+
+
+@pytest.mark.parametrize("text", ["[]", DEEP, "{", '{"aspects": {"a": {"auroc": "high"}}}', *PARTS, "\xff"])
 def test_evidence_that_is_none_is_told_in_one_line(folder, capsys, text):
     (folder / "results.json").write_bytes(text.encode("latin1"))
     assert main(["info", str(folder)]) == 1

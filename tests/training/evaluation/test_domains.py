@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from inspector_training.evaluation import domains
 from inspector_training.evaluation.domains import domain_folds, domains_of
 from inspector_training.probing.settings import SearchConfig
 from inspector_training.probing.table import Labels
@@ -45,36 +46,49 @@ def planted(folder, pairs, values):
     return features
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Let few rows be enough."""
+    monkeypatch.setattr(domains, "MIN_ROWS", 4)
+    monkeypatch.setattr(domains, "MIN_OF_A_KIND", 2)
+
+
+@pytest.mark.usefixtures("few")
 def test_a_fold_sees_neither_its_domains_nor_their_questions():
     pairs = answered(12)
-    pairs += [LabelledPair("q0", "What is 0?", "damaged", {"truth": 0}, auxiliary=True)]  # of a question of law
+    pairs += [
+        LabelledPair("q0", "What is 0?", "damaged", {"truth": 0}, auxiliary=True, domain="misc")
+    ]  # of law's question
     pairs += [LabelledPair("new", "Else?", form, {"truth": 1}, auxiliary=True, domain="art") for form in ("a", "b")]
     pairs += [LabelledPair("q1", "What is 1?", "transfer", {"truth": 1}, auxiliary=True)]
     pairs += [LabelledPair("plain", "Nowhere?", "x", {"truth": 1})]
     labels = Labels.of(pairs)
-    domains, transfer = domains_of(labels, pairs), labels.pair == len(pairs) - 2
-    folds = domain_folds(labels, domains, transfer, 9, 0)
-    left_out = [set(domains[fold.test.row]) for fold in folds]
+    named, transfer = domains_of(labels, pairs), labels.pair == len(pairs) - 2
+    folds = domain_folds(labels, named, transfer, 9, 0)
+    left_out = [set(named[fold.test.row]) for fold in folds]
     assert sorted(map(sorted, left_out)) == [["art"], ["code"], ["law"]]
     for fold, group in zip(folds, left_out, strict=True):
-        assert not group & set(domains[fold.train.row]) and not set(fold.train.question) & set(fold.test.question)
+        assert not (group | {""}) & set(named[fold.train.row]), "what names no domain may be of any"
+        assert not set(fold.train.question) & set(fold.test.question)
         assert len(fold.test.score) == 8 and not fold.test.auxiliary.any()
-        assert not transfer[fold.train.row].any() and (domains[fold.train.row] == "").any()
-        damaged = fold.train.auxiliary.sum()
-        assert damaged == {"law": 2, "code": 3, "art": 1}[group.pop()]
-    assert [len(domain_folds(labels, domains, transfer, n, 0)) for n in (0, 1, 2, 3)] == [0, 0, 2, 3]
+        assert not transfer[fold.train.row].any()
+        assert fold.train.auxiliary.sum() == {"law": 2, "code": 3, "art": 1}[group.pop()]
+    assert [len(domain_folds(labels, named, transfer, n, 0)) for n in (0, 1, 2, 3)] == [0, 0, 2, 3]
     alone = Labels.of([replace(pair, domain="law") for pair in answered(6)])
     assert domain_folds(alone, np.full(12, "law"), np.zeros(12, bool), 9, 0) == []
 
 
-def test_aspects_that_the_other_domains_say_nothing_of_are_left_out():
-    pairs = answered(30)
-    pairs = [
-        replace(pair, scores=pair.scores | ({"wit": pair.sample} if pair.domain == "law" else {})) for pair in pairs
-    ]
+def test_aspects_that_the_other_domains_say_little_of_are_left_out_alone(tmp_path):
+    pairs = answered(60)
+    for pair in pairs:
+        if pair.domain == "law" or pair.id == "q1":  # and one question of code
+            pair.scores["wit"] = pair.sample
+    found = evaluate(planted(tmp_path, pairs, [pair.sample for pair in pairs]), CONFIG)
+    assert set(found["unseen_domains"]) == {"truth"} and set(found["unseen_domains"]["truth"]) == set(DOMAINS)
     labels = Labels.of(pairs)
     folds = domain_folds(labels, domains_of(labels, pairs), np.zeros(len(labels.score), bool), 9, 0)
-    assert {labels.names[a] for fold in folds for a in np.unique(fold.test.aspect)} == {"truth"}
+    (of_law,) = (fold for fold in folds if pairs[fold.test.pair[0]].domain == "law")
+    assert {labels.names[a] for rows in (of_law.train, of_law.test) for a in np.unique(rows.aspect)} == {"truth"}
 
 
 def test_a_signal_that_holds_everywhere_is_found_and_one_of_a_domain_alone_is_not(tmp_path):
@@ -99,17 +113,31 @@ def test_labels_drawn_at_random_are_not_told_apart(seed, tmp_path):
     pairs = [replace(pair, scores={"truth": int(rng.integers(2))}, prediction="x") for pair in pairs]
     found = evaluate(planted(tmp_path, pairs, rng.normal(size=len(pairs))), CONFIG)
     for entry in found["unseen_domains"]["truth"].values():
-        assert entry["auroc"]["low"] < 0.5 < entry["auroc"]["high"] or abs(entry["auroc"]["value"] - 0.5) < 0.2
+        assert abs(entry["auroc"]["value"] - 0.5) < 0.2
 
 
-def test_too_few_labels_outside_a_domain_leave_it_unmeasured(tmp_path, caplog):
-    pairs = answered(21)
+@pytest.mark.usefixtures("few")
+def test_too_few_labels_outside_a_domain_leave_it_alone_unmeasured(tmp_path, caplog):
+    pairs = answered(23)
     for pair in pairs:
-        pair.domain = "law" if pair.id != "q20" else "art"
+        pair.domain = "law" if pair.id not in ("q21", "q22") else "art"
     caplog.set_level("INFO")
     found = evaluate(planted(tmp_path, pairs, [pair.sample for pair in pairs]), CONFIG)
-    assert "unseen_domains" not in found and "Unseen domains are not measured" in caplog.text
-    assert found["aspects"]["truth"]["n"] == 42
+    assert set(found["unseen_domains"]["truth"]) == {"art"} and "Unseen domains: law not measured" in caplog.text
+    assert found["aspects"]["truth"]["n"] == 46
+
+
+def test_small_domains_are_not_measured_and_of_many_the_largest_are_kept(tmp_path, monkeypatch, caplog):
+    pairs = answered(50)
+    for pair in pairs:
+        number = int(pair.id[1:])
+        pair.domain = "law" if number < 5 else "code" if number < 18 else "art" if number < 30 else "wine"
+    features = planted(tmp_path, pairs, [pair.sample for pair in pairs])
+    assert [*evaluate(features, CONFIG)["unseen_domains"]["truth"]] == ["wine", "code", "art"], "law has 10 rows"
+    monkeypatch.setattr(domains, "MOST_DOMAINS", 2)
+    caplog.set_level("INFO")
+    assert [*evaluate(features, CONFIG)["unseen_domains"]["truth"]] == ["wine", "code"]
+    assert "truth: 2 of 3 unseen domains are kept, the largest" in caplog.text
 
 
 def test_the_card_says_what_is_known_of_new_domains():
@@ -121,7 +149,7 @@ def test_the_card_says_what_is_known_of_new_domains():
         entry |= {name: {"auroc": beside}, f"gain_over_{name}": {"auroc": gain}}
     line = domains_table({"truth": {"law|x": entry}}).splitlines()[-1]
     assert line.startswith("| truth | law\\|x | 40 to 20 questions | 0.750 (0.700 to 0.800) | 0.750 (0.700 to 0.800) |")
-    assert line.endswith("| 0.050 (0.000 to 0.500) |"), "over the best of them"
+    assert line.endswith("| +0.050 (+0.000 to +0.500) |"), "over the best of them"
 
 
 def test_a_domain_is_kept_from_the_files_to_the_table(tmp_path):
@@ -142,3 +170,6 @@ def test_a_domain_is_kept_from_the_files_to_the_table(tmp_path):
     again = labelled_pairs(labelled_rows(pairs))
     assert [pair.domain for pair in again] == [pair.domain for pair in pairs]
     assert "domain" not in labelled_rows([LabelledPair("a", "b", "c")])[0]
+    given = [{**again[0].__dict__, "domain": value} for value in (0, " law ", "  ", None)]
+    assert [pair.domain for pair in labelled_pairs(given)] == ["0", "law", None, None]
+    assert labelled_rows(labelled_pairs(given))[0]["domain"] == "0"

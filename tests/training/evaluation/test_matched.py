@@ -15,7 +15,6 @@ from inspector_training.evaluation.matched import (
     without_generators,
 )
 from inspector_training.evaluation.metrics import UNSET, Predictions
-from inspector_training.evaluation.tables import answers_table
 from inspector_training.probing.kernels import Design
 from inspector_training.probing.search import fit_judge, search
 from inspector_training.probing.settings import SearchConfig
@@ -23,6 +22,8 @@ from inspector_training.probing.table import Labels, question_folds, question_na
 from inspector_training.rows.records import LabelledPair
 from inspector_training.stages.evaluate import Config, evaluate, report
 from support.made_up import make_features
+
+from hub_cards.measured import answers_lines
 
 GENERATORS = ("a", "b", "c", "d")
 SEARCH = SearchConfig(poolings=(("last",),), depths=(2, 4), sharings=(0.0,), heads=(), inner_folds=3)
@@ -136,21 +137,21 @@ def test_methods_are_compared_on_answers_by_seen_and_unseen_generators():
     unseen = found["unseen"]["half"]
     assert unseen["same_question"]["value"] == 0.5 and unseen["gain_of_judge"]["same_question"]["value"] == 0.5
     assert "none" not in found["unseen"] and found["all"]["none"] == {**found["seen"]["none"]}
-    lines = answers_table(parts)
+    lines = answers_lines(parts)
     assert any(
         line.startswith("| correctness | unseen | half | ") and "| +0.500 (+0.500 to +0.500) |" in line
         for line in lines
     )
-    assert answers_table({}) == []
+    assert answers_lines({}) == []
     figure = {"value": 0.5, "low": 0.25, "high": 0.75}
     undefined = {"value": None, "low": None, "high": None}
     own = {"n_rows": 7, "auroc": figure, "same_question": figure}
     gain = {"auroc": {"value": -0.5, "low": -1.0, "high": 0.0}, "same_question": undefined}
     methods = {"none": {**own, "auroc": undefined, "gain_of_judge": gain}, "judge": own}
-    rows = answers_table({"a": {"all": methods}})[1:]
+    rows = answers_lines({"a": {"all": methods}})[2:]
     assert rows == [
-        "| a | all | judge | 7 | 0.500 (0.250 to 0.750) | 0.500 (0.250 to 0.750) | the judge | the judge |\n",
-        "| a | all | none | 7 | undefined | 0.500 (0.250 to 0.750) | -0.500 (-1.000 to +0.000) | undefined |\n",
+        "| a | all | judge | 7 | 0.500 (0.250 to 0.750) | 0.500 (0.250 to 0.750) | the judge | the judge |",
+        "| a | all | none | 7 | not defined | 0.500 (0.250 to 0.750) | -0.500 (-1.000 to +0.000) | not defined |",
     ]
 
 

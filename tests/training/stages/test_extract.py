@@ -1,5 +1,6 @@
 """Features on disk equal those that scoring reads; runs go on where they stopped; what does not fit is refused."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -209,6 +210,29 @@ def test_what_a_folder_holds_is_not_read_again(config, caplog):
     assert "holds these features already" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in Path(config.output).iterdir()} == before
     assert features.layers == tuple(range(N_LAYERS + 1))
+
+
+def test_what_is_kept_of_pairs_since_is_added_without_a_pass(config):
+    rows = [json.loads(line) | {"domain": "law"} for line in Path(config.pairs).read_text().splitlines()]
+    Path(config.pairs).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(config)
+    pairs, states = Path(config.output) / "pairs.jsonl", shards(config.output)
+    manifest = Path(config.output) / "manifest.json"
+    whole = pairs.read_text(), json.loads(manifest.read_text())["outputs"]
+    old = "".join(
+        json.dumps({k: v for k, v in json.loads(line).items() if k != "domain"}) + "\n"
+        for line in whole[0].splitlines()
+    )
+    pairs.write_text(old)  # as a version wrote it that kept no domain, with a manifest that vouches for it
+    told = json.loads(manifest.read_text())
+    told["outputs"] = {
+        n: hashlib.sha256(old.encode()).hexdigest() if n.endswith("pairs.jsonl") else h
+        for n, h in told["outputs"].items()
+    }
+    manifest.write_text(json.dumps(told))
+    features = run(config)
+    assert (pairs.read_text(), json.loads(manifest.read_text())["outputs"]) == whole and shards(config.output) == states
+    assert {pair.domain for pair in features.pairs} == {"law"}
 
 
 def test_a_damaged_or_missing_shard_is_refused_and_read_again_alone(config):

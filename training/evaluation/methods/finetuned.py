@@ -100,7 +100,8 @@ class FineTuned(Method):
         self.pairs, self.training, self.n_folds, self.sample = pairs, config.training, config.folds, sample
         self.config, self.keep = config, keep
         folds = "" if config.folds is None else f", {config.folds} of the folds"
-        self.budget = f"{config.training.epochs} epochs, nothing tuned{folds}"
+        dtype = ", in bfloat16" if config.training.bf16 else ""
+        self.budget = f"{config.training.epochs} epochs, nothing tuned{dtype}{folds}"
         self.encoded, self.steps = list[EncodedPair](), list[int]()
 
     def fit(self, fold: Fold) -> Callable[[Labels], Predicted]:

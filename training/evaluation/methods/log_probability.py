@@ -75,7 +75,7 @@ class Likelihood:
 
     def encoded(self, pairs: Sequence[LabelledPair]) -> list[EncodedPair]:
         """Tokenise pairs."""
-        return [self.encode(pair.question, pair.prediction) for pair in pairs]
+        return [self.encode(**pair.texts) for pair in pairs]
 
     def __call__(self, encoded: Sequence[EncodedPair]) -> Array:
         """Return each pair's mean log-probability of a token of the response given all before it, in nats, (pairs,)."""
@@ -141,15 +141,13 @@ class LogProbabilityMethod(TextMethod):
         """Keep the pairs; nothing is loaded yet."""
         self.config, self.sample = config, sample
         description = "a logistic regression on the mean log-probability of the response's tokens by the whole backbone"
-        super().__init__(
-            LogProbability(lambda pair: self._values[pair.question, pair.prediction], description), pairs, seed
-        )
+        super().__init__(LogProbability(lambda pair: self._values[id(pair)], description), pairs, seed)
 
     @cached_property
-    def _values(self) -> dict[tuple[str, str], float]:
+    def _values(self) -> dict[int, float]:
         read = Likelihood(self.config)
         values = read(read.encoded(self.pairs)).tolist()
-        return {(pair.question, pair.prediction): value for pair, value in zip(self.pairs, values, strict=True)}
+        return {id(pair): value for pair, value in zip(self.pairs, values, strict=True)}
 
     def cost(self, _notes: Mapping[str, Any]) -> Cost:
         """Time reading a sample of pairs."""
@@ -158,4 +156,6 @@ class LogProbabilityMethod(TextMethod):
         seconds = seconds_each(lambda: read(read.encoded(sample)), len(sample))
         unembedded = 2 * read.weight.numel() * float(np.mean([pair.response.size for pair in encoded]))
         flops = pass_flops(read.backbone.config, mean_tokens(encoded)) + unembedded
-        return Cost(seconds, flops, sum(parameter.numel() for parameter in read.backbone.parameters()))
+        tied = getattr(read.backbone.config, "tie_word_embeddings", False)
+        n_parameters = sum(parameter.numel() for parameter in read.backbone.parameters())
+        return Cost(seconds, flops, n_parameters + (0 if tied else read.weight.numel()))
