@@ -13,7 +13,7 @@ from inspector_training.rows.records import LabelledPair, labelled_pairs, labell
 from inspector_training.stages.contrast import Config as ContrastConfig
 from inspector_training.stages.contrast import run as contrast
 from inspector_training.stages.evaluate import Config, evaluate, report
-from support.made_up import make_features
+from support.made_up import planted
 
 from hub_cards.measured import domains_table
 from inspector_pipeline.files.tables import read_rows
@@ -33,17 +33,6 @@ def answered(n=60):
         for i in range(n)
         for j in (0, 1)
     ]
-
-
-def planted(folder, pairs, values):
-    features = make_features(folder, pairs, layers=(0, 1, 2, 3, 4), poolings=("last",))
-    read = features.matrix
-
-    def matrix(feature):
-        return np.concatenate([np.asarray(values, np.float32)[:, None], read(feature)[:, 1:]], axis=1)
-
-    features.__dict__["matrix"] = matrix
-    return features
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from inspector_training.probing.settings import SearchConfig
 from inspector_training.probing.table import Labels, question_folds, question_names
 from inspector_training.rows.records import LabelledPair
 from inspector_training.stages.evaluate import Config, evaluate, report
-from support.made_up import make_features
+from support.made_up import make_features, planted
 
 from hub_cards.measured import answers_lines
 
@@ -43,18 +43,6 @@ def answered(n=40, seed=0, *, auxiliary=False):
         if auxiliary:
             pairs.append(LabelledPair(f"q{i}", f"What is {i}?", "damaged", {"correctness": i % 2}, auxiliary=True))
     return pairs
-
-
-def planted(folder, pairs, values):
-    """Features whose first dimension is a value of each pair; the others are noise."""
-    features = make_features(folder, pairs, layers=(0, 1, 2, 3, 4), poolings=("last",))
-    read = features.matrix
-
-    def matrix(feature):
-        return np.concatenate([np.asarray(values, np.float32)[:, None], read(feature)[:, 1:]], axis=1)
-
-    features.__dict__["matrix"] = matrix
-    return features
 
 
 def test_same_question_and_auroc_of_known_values():
