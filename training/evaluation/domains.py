@@ -46,14 +46,14 @@ def domain_folds(labels: Labels, domains: NDArray[np.str_], of_others: Mask, n_g
         Folds of one repeat. Their held-out rows are the labelled ones of a group's domains; their training rows are of
         other domains and other questions, both of aspects that these say enough of.
     """
-    tested = ~labels.auxiliary & ~of_others & (domains != "")
+    good, tested = labels.positive, ~labels.auxiliary & ~of_others & (domains != "")
     n_domains = len(np.unique(domains[tested]))
     found: list[Fold] = []
     for group in generator_groups(domains[tested], min(n_groups, n_domains), seed):
         of_group = np.isin(domains, group)
         held_out = of_group | (domains == "") | np.isin(labels.question, labels.question[of_group & tested])
         fitted = ~held_out & ~of_others
-        known = np.array([_is_enough(labels, fitted & tested & (labels.aspect == a)) for a in range(len(labels.names))])
+        known = np.array([_is_enough(good[fitted & tested & (labels.aspect == a)]) for a in range(len(labels.names))])
         said = known[labels.aspect]
         if (of_group & tested & said).any():
             train, test = (labels.take(np.flatnonzero(rows & said)) for rows in (fitted, of_group & tested))
@@ -61,9 +61,9 @@ def domain_folds(labels: Labels, domains: NDArray[np.str_], of_others: Mask, n_g
     return found
 
 
-def _is_enough(labels: Labels, rows: Mask) -> bool:
-    """Tell whether rows, (rows,) of the table, are enough to measure or to fit something."""
-    counts = np.bincount(labels.positive[rows], minlength=2)
+def _is_enough(good: Mask) -> bool:
+    """Tell whether rows of which these are good, (rows,), are enough to measure or to fit something."""
+    counts = np.bincount(good, minlength=2)
     return bool(counts.sum() >= MIN_ROWS and counts.min() >= MIN_OF_A_KIND)
 
 
@@ -90,7 +90,7 @@ def domain_evidence(
         beside them with the judge's paired gain over it; the largest domains first. Those are left out that a fit has
         too few labels for, which is logged.
     """
-    found: dict[str, dict[str, Any]] = {}
+    positive, found = labels.positive, dict[str, dict[str, Any]]()
     for fold in folds:
         try:
             predictions = {name: predict([replace(fold, number=0)]) for name, predict in methods.items()}
@@ -103,8 +103,8 @@ def domain_evidence(
             asked = np.sort(asked[np.all([one.score[0, asked] != UNSET for one in predictions.values()], axis=0)])
             for domain in np.unique(domains[asked]):
                 rows = asked[domains[asked] == domain]
-                if _is_enough(labels, np.isin(np.arange(len(labels.score)), rows)):
-                    good, question = labels.positive[rows], labels.question[rows]
+                good, question = positive[rows], labels.question[rows]
+                if _is_enough(good):
                     drawn = {
                         name: Decisions(good, one.good[0, rows], question, bootstraps, seed)
                         for name, one in predictions.items()
